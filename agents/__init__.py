@@ -1,0 +1,1 @@
+"""World-model agents, one folder for each paper."""

@@ -1,0 +1,1 @@
+"""Replay and the batches drawn from it."""

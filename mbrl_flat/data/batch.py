@@ -1,0 +1,41 @@
+"""The batch: what replay gives and losses take.
+
+Time runs as in Sutton & Barto: ``action[:, t]`` is taken at ``obs[:, t]`` and is followed by
+``reward[:, t]``, ``terminated[:, t]`` and ``obs[:, t + 1]``. So a slice of T transitions holds
+T + 1 observations and T of everything else.
+
+Two ends of an episode are told apart. *Terminated*: the task is over, the value beyond is zero.
+*Truncated*: time ran out, the value beyond is what it was, and a target keeps its bootstrap.
+A slice never crosses either.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B slices of T transitions, batch-first.
+
+    Attributes:
+        obs: Each entry ``[B, T + 1, ...]``.
+        action: Actions as the agent sees them, float ``[B, T, A]``.
+        reward: Sum over the repeated frames, float ``[B, T]``.
+        terminated: 1 where the task ended with this transition, float ``[B, T]``.
+    """
+
+    obs: dict[str, Tensor]
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device; from pinned memory the copy does not block."""
+        return Batch(
+            obs={name: value.to(device, non_blocking=True) for name, value in self.obs.items()},
+            action=self.action.to(device, non_blocking=True),
+            reward=self.reward.to(device, non_blocking=True),
+            terminated=self.terminated.to(device, non_blocking=True),
+        )

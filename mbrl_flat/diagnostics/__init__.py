@@ -1,0 +1,1 @@
+"""Measurements of a frozen agent; none of them changes it."""

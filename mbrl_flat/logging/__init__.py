@@ -1,0 +1,1 @@
+"""Where metrics go: JSON lines always, console and Weights & Biases beside them."""

@@ -1,0 +1,1 @@
+"""Optimizers: one protocol, one registry, one file for each method."""

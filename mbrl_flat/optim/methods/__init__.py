@@ -1,0 +1,1 @@
+"""One file for each method; importing a file registers the method."""

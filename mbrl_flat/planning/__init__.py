@@ -1,0 +1,1 @@
+"""Planners: functions of a latent model, with their memory passed as a value."""
