@@ -6,11 +6,11 @@ The data flows downwards::
         -> optimizer.step(closure over WorldModel.loss) -> Planner and policy -> Metrics -> Logger
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import gymnasium as gym
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl_flat.data.batch import Batch
 
@@ -26,7 +26,28 @@ Metrics = dict[str, Tensor | float]
 AgentState = dict[str, Tensor]
 """What an agent carries from step to step for each of N environments; every tensor is [N, ...]."""
 
-Mode = Literal["explore", "eval"]
+Mode = Literal["explore", "eval", "policy"]
+"""Plan with exploration noise, plan without it, or sample the policy prior alone."""
+
+
+class Prediction(NamedTuple):
+    """What a world model expects of one step, for N latents."""
+
+    latent: Tensor
+    """``[N, D]``."""
+    reward: Tensor
+    """Expected reward ``[N]``."""
+    cont: Tensor
+    """Probability that the task goes on ``[N]``; ones where the model has no termination head."""
+
+
+class ProbeLoss(NamedTuple):
+    """A training loss made a deterministic function of the weights."""
+
+    loss: Callable[[], Tensor]
+    """Scalar at the current weights: fixed batch and targets, no dropout, float32, eager."""
+    modules: dict[str, list[nn.Parameter]]
+    """Trained parameters by module name (``encoder``, ``dynamics``, ...); no parameter twice."""
 
 
 class EnvFactory(Protocol):
@@ -86,4 +107,29 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """Flush and release."""
+        ...
+
+
+class Inspectable(Protocol):
+    """What the probes ask of an agent. No call changes it, moves a random stream or leaves a grad.
+
+    ``probe_loss`` and ``posterior`` take batches of any size; the rest runs without gradient.
+    """
+
+    discount: float
+
+    def probe_loss(self, batch: Batch) -> ProbeLoss:
+        """Return the world-model loss on ``batch`` with its targets computed here, once."""
+        ...
+
+    def posterior(self, batch: Batch) -> Tensor:
+        """Latents given the observations ``[B, T + 1, D]``."""
+        ...
+
+    def predict(self, latent: Tensor, action: Tensor) -> Prediction:
+        """One open-loop step from latents ``[N, D]`` with actions ``[N, A]``."""
+        ...
+
+    def value(self, latent: Tensor) -> Tensor:
+        """The critic's discounted value of the policy ``[N]``, averaged over heads and actions."""
         ...
