@@ -23,7 +23,7 @@ class Episode:
     action: Tensor
     reward: Tensor
     terminated: bool
-    value: Tensor = field(default_factory=lambda: Tensor())
+    value: Tensor = field(default_factory=Tensor)
     success: float | None = None
 
     @property
