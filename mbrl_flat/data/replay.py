@@ -1,0 +1,282 @@
+"""Replay: a ring buffer over plain arrays, one lane for each environment.
+
+An episode of T transitions takes T + 1 slots: a slot holds an observation, the action taken on
+it, and the reward and termination that followed; the last slot holds the final observation alone.
+So no observation is stored twice. Sampling draws slots and rejects those whose slice would leave
+its episode, hence costs the same whatever the capacity.
+
+Whole episodes can be held out: a fixed share, drawn by the buffer's own generator, that training
+never sees and the probes measure on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.errors import UserError
+from mbrl_flat.specs import EnvSpec
+
+_TORCH_TO_NUMPY = {torch.float32: np.float32, torch.uint8: np.uint8}
+
+
+class Replay:
+    """Uniform slices of recorded episodes.
+
+    Args:
+        spec: Shapes of observations and actions.
+        capacity: Slots over all lanes, each one observation.
+        num_envs: Number of lanes.
+        obs_dtype: Type in which each observation entry is kept; float32 unless named.
+        heldout_fraction: Share of episodes that is never trained on, in [0, 1).
+        complete_only: Sample only from episodes that have ended, as the published TD-MPC2 does by
+            pushing whole episodes.
+        seed: Seed of the draw of held-out episodes.
+
+    Raises:
+        UserError: If the capacity is less than one slice, or the fraction is out of range.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        *,
+        num_envs: int = 1,
+        obs_dtype: Mapping[str, torch.dtype] | None = None,
+        heldout_fraction: float = 0.0,
+        complete_only: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if not 0.0 <= heldout_fraction < 1.0:
+            raise UserError(f"heldout_fraction must lie in [0, 1), got {heldout_fraction}.")
+        # Room for the slot that holds an episode's last observation.
+        overhead = 1.0 + 1.0 / max(spec.episode_length, 1)
+        self.lane_size = int(np.ceil(capacity * overhead / num_envs)) + 1
+        if self.lane_size < 2 or capacity < 1:
+            raise UserError(f"The replay's capacity must be at least 1, got {capacity}.")
+        self.num_envs = num_envs
+        self.heldout_fraction = heldout_fraction
+        self.complete_only = complete_only
+        dtypes = obs_dtype or {}
+        lanes = (num_envs, self.lane_size)
+        self.arrays: dict[str, np.ndarray] = {
+            f"obs/{name}": np.zeros(
+                (*lanes, *shape), _TORCH_TO_NUMPY[dtypes.get(name, torch.float32)]
+            )
+            for name, shape in spec.obs.items()
+        }
+        self.arrays["action"] = np.zeros((*lanes, spec.action.size), np.float32)
+        self.arrays["reward"] = np.zeros(lanes, np.float32)
+        self.arrays["terminated"] = np.zeros(lanes, np.bool_)
+        # Odd for held-out episodes, so that one number says both which episode and which part.
+        self.arrays["episode"] = np.full(lanes, -1, np.int64)
+        self.written = np.zeros(num_envs, np.int64)
+        self.episode_start = np.zeros(num_envs, np.int64)
+        self.current = np.full(num_envs, -1, np.int64)
+        self.num_episodes = 0
+        self.num_heldout = 0
+        self._open = np.zeros(num_envs, np.bool_)
+        self._rng = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return int(np.minimum(self.written, self.lane_size).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays when full."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def begin(self, lane: int, obs: Mapping[str, np.ndarray]) -> None:
+        """Start an episode with its first observation."""
+        held_out = bool(self._rng.random() < self.heldout_fraction)
+        self.current[lane] = 2 * self.num_episodes + int(held_out)
+        self.num_episodes += 1
+        self.num_heldout += int(held_out)
+        self.episode_start[lane] = self.written[lane]
+        self._open[lane] = True
+        self._put_obs(lane, obs)
+
+    def add(
+        self,
+        lane: int,
+        action: np.ndarray,
+        reward: float,
+        next_obs: Mapping[str, np.ndarray],
+        *,
+        terminated: bool,
+        done: bool,
+    ) -> None:
+        """Add one transition to the lane's current episode.
+
+        Args:
+            lane: Which environment.
+            action: The action as the agent sees it ``[A]``.
+            reward: What followed.
+            next_obs: The observation that followed, the final one included.
+            terminated: The task ended.
+            done: The episode ended, by termination or truncation.
+        """
+        slot = (self.written[lane] - 1) % self.lane_size
+        self.arrays["action"][lane, slot] = action
+        self.arrays["reward"][lane, slot] = reward
+        self.arrays["terminated"][lane, slot] = terminated
+        self._put_obs(lane, next_obs)
+        if done:
+            self.episode_start[lane] = self.written[lane]
+            self._open[lane] = False
+
+    def _put_obs(self, lane: int, obs: Mapping[str, np.ndarray]) -> None:
+        slot = self.written[lane] % self.lane_size
+        for name, value in obs.items():
+            self.arrays[f"obs/{name}"][lane, slot] = value
+        self.arrays["episode"][lane, slot] = self.current[lane]
+        self.written[lane] += 1
+
+    def _draw(self, num: int, length: int, rng: np.random.Generator, heldout: bool) -> np.ndarray:
+        """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]`` of lane and index."""
+        first = np.maximum(self.written - self.lane_size, 0)
+        last = np.where(self._open & self.complete_only, self.episode_start, self.written)
+        count = np.maximum(last - first - length, 0)
+        ends = np.cumsum(count)
+        if ends[-1] == 0:
+            return np.zeros((0, 2), np.int64)
+        ticket = rng.integers(ends[-1], size=num)
+        lane = np.searchsorted(ends, ticket, side="right")
+        start = first[lane] + ticket - (ends[lane] - count[lane])
+        episode = self.arrays["episode"]
+        here = episode[lane, start % self.lane_size]
+        there = episode[lane, (start + length) % self.lane_size]
+        valid = (here == there) & (here % 2 == int(heldout))
+        return np.stack([lane, start], 1)[valid]
+
+    def can_sample(self, length: int, *, heldout: bool = False) -> bool:
+        """Say whether any slice of ``length`` transitions is stored; scans all slots."""
+        for lane in range(self.num_envs):
+            first = max(int(self.written[lane]) - self.lane_size, 0)
+            closed = self._open[lane] and self.complete_only
+            last = int(self.episode_start[lane] if closed else self.written[lane])
+            index = np.arange(first, max(last - length, first))
+            here = self.arrays["episode"][lane, index % self.lane_size]
+            there = self.arrays["episode"][lane, (index + length) % self.lane_size]
+            if np.any((here == there) & (here % 2 == int(heldout))):
+                return True
+        return False
+
+    def sample(
+        self, batch_size: int, length: int, *, rng: np.random.Generator, heldout: bool = False
+    ) -> Batch:
+        """Draw slices uniformly over all that lie within one episode.
+
+        Args:
+            batch_size: Number of slices B.
+            length: Transitions T of a slice; it holds T + 1 observations.
+            rng: Source of the draw; nothing else moves.
+            heldout: Draw from the held-out episodes instead of the training ones.
+
+        Returns:
+            The batch, on the CPU.
+
+        Raises:
+            UserError: If no stored episode of that kind is long enough.
+        """
+        found: list[np.ndarray] = []
+        missing, tries = batch_size, 0
+        while missing > 0:
+            starts = self._draw(max(2 * missing, 64), length, rng, heldout)[:missing]
+            found.append(starts)
+            missing -= len(starts)
+            tries += 1
+            if tries == 1000 and not self.can_sample(length, heldout=heldout):
+                kind = "held-out" if heldout else "training"
+                raise UserError(
+                    f"No {kind} episode in the replay has {length} transitions yet; "
+                    f"collect more steps first or shorten the horizon."
+                )
+        return self._gather(np.concatenate(found), length)
+
+    def _gather(self, starts: np.ndarray, length: int) -> Batch:
+        lane, start = starts[:, :1], starts[:, 1:]
+        wide = (start + np.arange(length + 1)) % self.lane_size
+        slots = wide[:, :-1]
+
+        def take(name: str, index: np.ndarray) -> Tensor:
+            return torch.from_numpy(self.arrays[name][lane, index])
+
+        return Batch(
+            obs={
+                name.removeprefix("obs/"): take(name, wide)
+                for name in self.arrays
+                if name.startswith("obs/")
+            },
+            action=take("action", slots),
+            reward=take("reward", slots),
+            terminated=take("terminated", slots).float(),
+        )
+
+    def written_since(self, position: np.ndarray) -> dict[str, Tensor]:
+        """Copy the slots of every lane that were written after ``position`` ``[num_envs]``.
+
+        Args:
+            position: Values of ``written`` at an earlier moment.
+
+        Returns:
+            ``{"lane/array": [count, ...]}``: what a checkpoint has to add to an earlier one. The
+            slot before ``position`` is included, as its action came after its observation.
+        """
+        out: dict[str, Tensor] = {}
+        for lane in range(self.num_envs):
+            begin = max(int(position[lane]) - 1, int(self.written[lane]) - self.lane_size, 0)
+            index = np.arange(begin, int(self.written[lane])) % self.lane_size
+            for name, array in self.arrays.items():
+                out[f"{lane}/{name}"] = torch.from_numpy(array[lane, index])
+            out[f"{lane}/begin"] = torch.tensor(begin)
+        return out
+
+    def write_back(self, piece: Mapping[str, Tensor]) -> None:
+        """Put back what ``written_since`` copied."""
+        for lane in range(self.num_envs):
+            begin = int(piece[f"{lane}/begin"])
+            count = piece[f"{lane}/reward"].shape[0]
+            index = np.arange(begin, begin + count) % self.lane_size
+            for name, array in self.arrays.items():
+                array[lane, index] = piece[f"{lane}/{name}"].numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the arrays, which ``written_since`` gives piece by piece."""
+        return {
+            "lane_size": self.lane_size,
+            "num_envs": self.num_envs,
+            "written": self.written.tolist(),
+            "episode_start": self.episode_start.tolist(),
+            "current": self.current.tolist(),
+            "open": self._open.tolist(),
+            "num_episodes": self.num_episodes,
+            "num_heldout": self.num_heldout,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore cursors; the arrays come through ``write_back``.
+
+        Args:
+            state: What ``state_dict`` gave.
+
+        Raises:
+            UserError: If the saved buffer had another shape.
+        """
+        if (state["lane_size"], state["num_envs"]) != (self.lane_size, self.num_envs):
+            raise UserError(
+                f"The saved replay has {state['num_envs']} lanes of {state['lane_size']} slots, "
+                f"this run has {self.num_envs} of {self.lane_size}; resume with the same settings."
+            )
+        self.written = np.array(state["written"], np.int64)
+        self.episode_start = np.array(state["episode_start"], np.int64)
+        self.current = np.array(state["current"], np.int64)
+        self._open = np.array(state["open"], np.bool_)
+        self.num_episodes = state["num_episodes"]
+        self.num_heldout = state["num_heldout"]
+        self._rng.bit_generator.state = state["rng"]

@@ -1,0 +1,136 @@
+r"""Pure functions of tensors that more than one paper uses.
+
+References:
+    Hafner et al., "Mastering Diverse Domains through World Models", 2023, arXiv:2301.04104,
+    Eq. 9-11 (symlog, two-hot); Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbrl_flat.errors import UserError
+
+
+def symlog(x: Tensor) -> Tensor:
+    """Compress the scale, ``sign(x) log(1 + |x|)``, elementwise."""
+    return torch.sign(x) * torch.log1p(x.abs())
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Invert ``symlog``: ``sign(x) (exp(|x|) - 1)``, elementwise."""
+    return torch.sign(x) * torch.expm1(x.abs())
+
+
+@lru_cache(maxsize=16)
+def _bins(support: "TwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.linspace(support.low, support.high, support.num_bins, device=device, dtype=dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoHot:
+    r"""A scalar as a distribution over bins that lie evenly in symlog space.
+
+    A target ``y`` puts its mass on the two bins around ``symlog(y)`` so that their mean is exact;
+    a prediction is ``symexp(sum_i softmax(logits)_i bin_i)``.
+
+    Attributes:
+        num_bins: Number of bins, at least two.
+        low: Lowest bin, in symlog space.
+        high: Highest bin, in symlog space.
+    """
+
+    num_bins: int = 101
+    low: float = -10.0
+    high: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.num_bins < 2 or self.low >= self.high:
+            raise UserError(
+                f"TwoHot needs num_bins >= 2 and low < high; "
+                f"got num_bins={self.num_bins}, low={self.low}, high={self.high}."
+            )
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring bins in symlog space."""
+        return (self.high - self.low) / (self.num_bins - 1)
+
+    def position(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Locate scalars between the bins.
+
+        Args:
+            target: Scalars of any shape ``[...]``.
+
+        Returns:
+            Index of the lower bin ``[...]`` (at most ``num_bins - 2``) and the share of mass on
+            the bin above it ``[...]``, in [0, 1].
+        """
+        place = (symlog(target).clamp(self.low, self.high) - self.low) / self.spacing
+        lower = place.floor().clamp(max=self.num_bins - 2)
+        return lower.long(), place - lower
+
+    def encode(self, target: Tensor) -> Tensor:
+        """Two-hot probabilities ``[..., num_bins]`` of scalars ``[...]``."""
+        lower, share = self.position(target)
+        probs = target.new_zeros(*target.shape, self.num_bins)
+        probs.scatter_(-1, lower[..., None], (1.0 - share)[..., None])
+        probs.scatter_(-1, lower[..., None] + 1, share[..., None])
+        return probs
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Expected scalars ``[...]`` of logits ``[..., num_bins]``."""
+        bins = _bins(self, logits.device, logits.dtype)
+        return symexp(torch.softmax(logits, -1) @ bins)
+
+    def cross_entropy(self, logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:
+        """Soft cross-entropy against two-hot targets, without building them.
+
+        Args:
+            logits: ``[..., num_bins]``; leading dimensions broadcast against the targets'.
+            position: What ``position`` returned for the targets.
+
+        Returns:
+            ``-sum_i p_i log softmax(logits)_i``, shape ``[...]``.
+        """
+        lower, share = position
+        lower = lower.expand(logits.shape[:-1])[..., None]
+        log_norm = logits.logsumexp(-1)
+        picked = logits.gather(-1, torch.cat([lower, lower + 1], -1))
+        return log_norm - torch.lerp(picked[..., 0], picked[..., 1], share)
+
+
+def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
+    r"""Log density of ``mean + std * noise`` under its Gaussian, summed over the last dimension.
+
+    Args:
+        noise: Standard normal draws ``[..., A]``.
+        log_std: Log standard deviations ``[..., A]``.
+
+    Returns:
+        ``sum_i (-noise_i^2 / 2 - log_std_i) - A log(2 pi) / 2``, shape ``[...]``.
+    """
+    size = noise.shape[-1]
+    return (-0.5 * noise.square() - log_std).sum(-1) - 0.5 * size * math.log(2.0 * math.pi)
+
+
+def tanh_log_det(action: Tensor) -> Tensor:
+    """``sum_i log(max(1 - a_i^2, 0) + 1e-6)`` over ``[..., A]``: the change of volume of tanh."""
+    return torch.log(F.relu(1.0 - action.square()) + 1e-6).sum(-1)
+
+
+def percentile_range(x: Tensor, low: float = 5.0, high: float = 95.0) -> Tensor:
+    """Distance of two percentiles of ``x`` ``[n]``, linearly interpolated, a scalar."""
+    ordered = x.detach().flatten().sort().values
+    last = ordered.numel() - 1
+
+    def at(percent: float) -> Tensor:
+        place = percent / 100.0 * last
+        floor = math.floor(place)
+        return torch.lerp(ordered[floor], ordered[min(floor + 1, last)], place - floor)
+
+    return at(high) - at(low)

@@ -1,0 +1,33 @@
+"""Dropout whose cost is proportional to what is dropped."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
+    """Set each element to zero with probability ``p`` and scale the rest by ``1 / (1 - p)``.
+
+    The gaps between dropped elements are geometric. Drawing the gaps takes about ``p`` random
+    numbers an element, where a mask takes one each; the distribution is the same.
+
+    Args:
+        x: Any shape.
+        p: Probability, in [0, 1).
+        training: Without training the input is returned as it is.
+
+    Returns:
+        Same shape as ``x``; draws from torch's global generator.
+    """
+    if not training or p == 0.0:
+        return x
+    size = x.numel()
+    # Ten standard deviations more gaps than expected: the last one lies beyond the end.
+    draws = int(size * p + 10.0 * math.sqrt(size * p) + 10.0)
+    uniform = torch.rand(draws, device=x.device, dtype=torch.float32).clamp_min_(1e-38)
+    gaps = torch.floor(torch.log(uniform) / math.log1p(-p)).long() + 1
+    dropped = (torch.cumsum(gaps, 0) - 1).clamp_(max=size)
+    keep = torch.full((size + 1,), 1.0 / (1.0 - p), device=x.device, dtype=x.dtype)
+    keep[dropped] = 0.0
+    return x * keep[:size].view_as(x)

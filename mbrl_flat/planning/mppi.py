@@ -1,0 +1,153 @@
+r"""Model predictive path integral control (MPPI) with elites and a warm start.
+
+The planner knows no model: it maximises any function of action sequences. It plans for N states
+at once, and each gets what it would get alone with the same noise. What it remembers from step
+to step, the mean of the last plan, goes in and comes out as a value.
+
+References:
+    Williams et al., "Model Predictive Path Integral Control using Covariance Variable Importance
+    Sampling", 2015, arXiv:1509.01149; Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828,
+    Section 3.3 and the table of hyperparameters, whose values are the defaults.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.errors import UserError
+
+Objective = Callable[[Tensor, int], Tensor]
+"""Values ``[N, S]`` of action sequences ``[N, S, H, A]`` in the given iteration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPPIConfig:
+    """MPPI hyperparameters.
+
+    Attributes:
+        horizon: Length H of the plans in agent steps.
+        num_samples: Sequences evaluated in an iteration, prior sequences included.
+        num_prior: Sequences that come from the policy prior; they stay through all iterations.
+        num_elites: Best sequences, the only ones that shape the next iteration.
+        iterations: Rounds of sampling.
+        temperature: Inverse temperature of the elites' weights (the published name and value).
+        min_std: Lower bound of the sampling noise.
+        max_std: Upper bound, and the noise of the first iteration.
+    """
+
+    horizon: int = 3
+    num_samples: int = 512
+    num_prior: int = 24
+    num_elites: int = 64
+    iterations: int = 6
+    temperature: float = 0.5
+    min_std: float = 0.05
+    max_std: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_prior < self.num_samples:
+            raise UserError(
+                f"num_prior must lie in [0, num_samples={self.num_samples}), got {self.num_prior}."
+            )
+        if not 0 < self.num_elites <= self.num_samples:
+            raise UserError(
+                f"num_elites must lie in [1, num_samples={self.num_samples}], "
+                f"got {self.num_elites}."
+            )
+        if self.horizon < 1 or self.iterations < 1:
+            raise UserError(
+                f"horizon and iterations must be at least 1, "
+                f"got {self.horizon} and {self.iterations}."
+            )
+
+
+class Noise(NamedTuple):
+    """Every random draw of one call, so that a call is a function of its arguments."""
+
+    samples: Tensor
+    """Standard normal ``[N, iterations, S - P, H, A]``."""
+    choice: Tensor
+    """Standard Gumbel ``[N, num_elites]``: which elite is acted upon."""
+    exploration: Tensor
+    """Standard normal ``[N, A]``."""
+
+
+def draw_noise(config: MPPIConfig, num: int, action_size: int, generator: torch.Generator) -> Noise:
+    """Draw the noise of one call for ``num`` states, on the generator's device."""
+    sampled = config.num_samples - config.num_prior
+    shape = (num, config.iterations, sampled, config.horizon, action_size)
+    device = generator.device
+    uniform = torch.rand(num, config.num_elites, generator=generator, device=device)
+    return Noise(
+        samples=torch.randn(shape, generator=generator, device=device),
+        choice=-torch.log(-torch.log(uniform.clamp(1e-20, 1.0 - 1e-7))),
+        exploration=torch.randn(num, action_size, generator=generator, device=device),
+    )
+
+
+class Plan(NamedTuple):
+    """What planning returns for N states."""
+
+    action: Tensor
+    """First action of one elite, raw (not yet clamped or made discrete), ``[N, A]``."""
+    mean: Tensor
+    """Mean of the last iteration, the warm start of the next call, ``[N, H, A]``."""
+    value: Tensor
+    """Weighted value of the elites of the last iteration, ``[N]``."""
+
+
+def mppi(
+    objective: Objective,
+    prior: Tensor,
+    previous_mean: Tensor,
+    noise: Noise,
+    config: MPPIConfig,
+    *,
+    explore: bool,
+) -> Plan:
+    r"""Maximise ``objective`` over action sequences in the box [-1, 1].
+
+    Each iteration samples ``clamp(mean + std * noise)``, keeps the best sequences as elites, and
+    refits
+
+    .. math::
+        w_i \propto \exp(\tau (v_i - v_{max})), \quad \mu = \sum_i w_i a_i, \quad
+        \sigma^2 = \sum_i w_i (a_i - \mu)^2
+
+    with :math:`\sigma` clamped to ``[min_std, max_std]``. A value that is not a number counts as
+    zero. At the end one elite is drawn by its weight (Gumbel-max), in evaluation too.
+
+    Args:
+        objective: Values ``[N, S]`` of sequences ``[N, S, H, A]``.
+        prior: Sequences of the policy prior ``[N, P, H, A]``.
+        previous_mean: ``Plan.mean`` of the step before ``[N, H, A]``; zeros at an episode's start.
+        noise: The draws of this call.
+        config: Hyperparameters.
+        explore: Add noise of the first step's standard deviation to the action.
+
+    Returns:
+        Action, mean and value for each state.
+    """
+    mean = torch.cat([previous_mean[:, 1:], torch.zeros_like(previous_mean[:, :1])], 1)
+    std = torch.full_like(mean, config.max_std)
+    for iteration in range(config.iterations):
+        sampled = mean[:, None] + std[:, None] * noise.samples[:, iteration]
+        actions = torch.cat([prior, sampled.clamp_(-1.0, 1.0)], 1)
+        value = torch.nan_to_num(objective(actions, iteration), 0.0)
+        elite_value, index = value.topk(config.num_elites, dim=1)
+        index = index[:, :, None, None].expand(-1, -1, *actions.shape[2:])
+        elites = actions.gather(1, index)
+        score = torch.softmax(config.temperature * elite_value, 1)
+        weight = score[:, :, None, None]
+        mean = (weight * elites).sum(1)
+        variance = (weight * (elites - mean[:, None]).square()).sum(1)
+        std = variance.sqrt().clamp(config.min_std, config.max_std)
+
+    chosen = (score.log() + noise.choice).argmax(1)
+    action = elites[torch.arange(elites.shape[0], device=elites.device), chosen, 0]
+    if explore:
+        action = action + std[:, 0] * noise.exploration
+    return Plan(action, mean, (score * elite_value).sum(1))
