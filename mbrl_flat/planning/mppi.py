@@ -133,21 +133,41 @@ def mppi(
     """
     mean = torch.cat([previous_mean[:, 1:], torch.zeros_like(previous_mean[:, :1])], 1)
     std = torch.full_like(mean, config.max_std)
-    for iteration in range(config.iterations):
+
+    def refit(iteration: int, mean: Tensor, std: Tensor) -> _Fit:
         sampled = mean[:, None] + std[:, None] * noise.samples[:, iteration]
         actions = torch.cat([prior, sampled.clamp_(-1.0, 1.0)], 1)
         value = torch.nan_to_num(objective(actions, iteration), 0.0)
-        elite_value, index = value.topk(config.num_elites, dim=1)
-        index = index[:, :, None, None].expand(-1, -1, *actions.shape[2:])
-        elites = actions.gather(1, index)
-        score = torch.softmax(config.temperature * elite_value, 1)
-        weight = score[:, :, None, None]
-        mean = (weight * elites).sum(1)
-        variance = (weight * (elites - mean[:, None]).square()).sum(1)
-        std = variance.sqrt().clamp(config.min_std, config.max_std)
+        return _fit_elites(actions, value, config)
 
-    chosen = (score.log() + noise.choice).argmax(1)
-    action = elites[torch.arange(elites.shape[0], device=elites.device), chosen, 0]
+    fit = refit(0, mean, std)
+    for iteration in range(1, config.iterations):
+        fit = refit(iteration, fit.mean, fit.std)
+
+    chosen = (fit.score.log() + noise.choice).argmax(1)
+    action = fit.elites[torch.arange(len(chosen), device=chosen.device), chosen, 0]
     if explore:
-        action = action + std[:, 0] * noise.exploration
-    return Plan(action, mean, (score * elite_value).sum(1))
+        action = action + fit.std[:, 0] * noise.exploration
+    return Plan(action, fit.mean, (fit.score * fit.value).sum(1))
+
+
+class _Fit(NamedTuple):
+    """A diagonal Gaussian over plans and the elites that it was fitted to."""
+
+    mean: Tensor
+    std: Tensor
+    elites: Tensor
+    value: Tensor
+    score: Tensor
+
+
+def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> _Fit:
+    """Weight the best of ``actions`` ``[N, S, H, A]`` by ``value`` ``[N, S]`` and fit them."""
+    elite_value, index = value.topk(config.num_elites, dim=1)
+    index = index[:, :, None, None].expand(-1, -1, *actions.shape[2:])
+    elites = actions.gather(1, index)
+    score = torch.softmax(config.temperature * elite_value, 1)
+    weight = score[:, :, None, None]
+    mean = (weight * elites).sum(1)
+    std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt()
+    return _Fit(mean, std.clamp(config.min_std, config.max_std), elites, elite_value, score)

@@ -1,0 +1,235 @@
+"""TD-MPC2: plan with a learned world model, learn the model with any optimizer.
+
+References:
+    Hansen et al., "TD-MPC2: Scalable, Robust World Models for Continuous Control", ICLR 2024,
+    arXiv:2310.16828.
+
+Deviations from the paper:
+    Discrete actions are one-hot vectors with a straight-through gradient (the paper has only
+    continuous ones). See ``world_model.py`` for the two deviations of the networks.
+"""
+
+from typing import Any
+
+import torch
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
+from mbrl_flat.optim.groups import module_groups
+from torch import Tensor, nn
+
+from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.planner import LatentPlanner
+from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
+from agents.tdmpc2.world_model import LossOutput, WorldModel
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.protocols import AgentState, Metrics, Mode, Observation, Prediction, ProbeLoss
+from mbrl_flat.seeding import restored_rng
+from mbrl_flat.specs import EnvSpec
+
+
+class TDMPC2:
+    """The agent: world model, policy prior, planner and their updates.
+
+    Args:
+        spec: The environment's shapes.
+        config: Hyperparameters.
+        optimizer: Makes the world model's optimizer from its parameter groups.
+        device: Where everything lives.
+        compile: Compile the loss and the planner's objective with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        config: TDMPC2Config,
+        optimizer: OptimizerFactory,
+        device: torch.device,
+        compile: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.config = config
+        self.device = device
+        self.discount = config.discount(spec)
+        self.model = WorldModel(spec, config).to(device).eval()
+        self.policy = Policy(spec, config).to(device)
+        self.planner = LatentPlanner(self.model, self.policy, config.planner_for(spec))
+        self.scale = RunningScale(config.target_rate, device)
+        groups = module_groups(
+            self.model.trained_modules(), lr_scales={"encoder": config.enc_lr_scale}
+        )
+        self.optimizer: FlatOptimizer = optimizer(groups, max_grad_norm=config.grad_clip)
+        self.policy_optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=config.policy_lr, eps=1e-5, fused=device.type != "mps"
+        )
+        self._loss = torch.compile(self.model.loss) if compile else self.model.loss
+        if compile:
+            self.planner.estimate_return = torch.compile(self.planner.estimate_return)
+
+    @property
+    def sequence_length(self) -> int:
+        """Transitions in a slice of the batches that ``update`` takes."""
+        return self.config.horizon
+
+    @property
+    def batch_size(self) -> int:
+        """Slices in a batch that ``update`` takes."""
+        return self.config.batch_size
+
+    def initial_state(self, num_envs: int) -> AgentState:
+        """Zero plan means ``[N, H, A]`` and plan values ``[N]``."""
+        shape = (num_envs, self.config.horizon, self.spec.action.size)
+        return {
+            "mean": torch.zeros(shape, device=self.device),
+            "value": torch.zeros(num_envs, device=self.device),
+        }
+
+    def reset_state(self, state: AgentState, is_first: Tensor) -> AgentState:
+        """Return ``state`` with zeros in the rows where ``is_first`` ``[N]``."""
+        keep = (~is_first).to(self.device, torch.float32)
+        return {
+            "mean": state["mean"] * keep[:, None, None],
+            "value": state["value"] * keep,
+        }
+
+    @torch.no_grad()
+    def act(
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+    ) -> tuple[Tensor, AgentState]:
+        """Choose actions ``[N, A]`` for observations ``[N, n]``.
+
+        Args:
+            obs: Observations.
+            state: What the last call returned, or ``initial_state``.
+            mode: ``explore`` plans and adds noise, ``eval`` plans, ``policy`` samples the prior.
+            generator: The only source of randomness, on the agent's device.
+
+        Returns:
+            Actions as the environment's spec sees them, and the next state, whose ``value`` is
+            the estimate that goes with the choice.
+        """
+        with evaluation_params(self.optimizer):
+            latent = self.model.encode({k: v.to(self.device) for k, v in obs.items()})
+            if mode == "policy":
+                size = (latent.shape[0], self.spec.action.size)
+                noise = torch.randn(size, generator=generator, device=self.device)
+                action = self.policy(latent, noise).action
+                return action, {**state, "value": self._value(latent)}
+            plan = self.planner(latent, state["mean"], generator, explore=mode == "explore")
+        return self.spec.action.project(plan.action), {"mean": plan.mean, "value": plan.value}
+
+    def update(self, batch: Batch) -> Metrics:
+        """Make one step of the world model, the policy and the target Q-functions.
+
+        The optimizer may evaluate the closure any number of times: targets are fixed before it,
+        and the policy learns on the latents of the unperturbed model.
+
+        Args:
+            batch: Slices ``[B, H]`` on any device.
+
+        Returns:
+            Losses at the weights before the step, and what the optimizer reports.
+        """
+        batch = batch.to(self.device)
+        self.model.train()
+        targets = self.model.targets(batch, self.policy)
+        outputs: list[LossOutput] = []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            output = self._loss(batch, targets)
+            output.loss.backward()
+            outputs.append(output)
+            return output.loss.detach()
+
+        self.optimizer.step(closure)
+        metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
+        metrics |= self._update_policy(outputs[0].latents)
+        self.model.update_target()
+        self.model.eval()
+        return metrics
+
+    def _optimizer_metrics(self) -> Metrics:
+        return {f"optim/{name}": value for name, value in self.optimizer.last.items()}
+
+    def _update_policy(self, latents: Tensor) -> Metrics:
+        """Step the policy on rollout latents ``[B, H + 1, D]``; Q-functions stay as they are."""
+        self.model.q.requires_grad_(False)
+        heads = self.model.draw_heads(self.device)
+        sample = self.policy(latents)
+        q = self.model.q_values(latents, sample.action, heads).mean(0)
+        self.scale.update(q[:, 0])
+        loss = policy_loss(sample, q, self.scale.value, self.config)
+        self.policy_optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
+        self.policy_optimizer.step()
+        self.model.q.requires_grad_(True)
+        return {
+            "train/policy_loss": loss.detach(),
+            "train/policy_grad_norm": norm,
+            "train/policy_entropy": sample.entropy.detach().mean(),
+            "train/policy_scale": self.scale.value.clone(),
+        }
+
+    def param_norm(self) -> Tensor:
+        """Euclidean norm of the world model's trained weights."""
+        parts = [p for m in self.model.trained_modules().values() for p in m.parameters()]
+        return torch.stack(torch._foreach_norm([p.detach() for p in parts])).norm()
+
+    def probe_loss(self, batch: Batch) -> ProbeLoss:
+        """The loss on ``batch`` as a deterministic function of the weights (no dropout)."""
+        batch = batch.to(self.device)
+        with restored_rng():
+            targets = self.model.targets(batch, self.policy)
+        modules = {
+            name: list(module.parameters()) for name, module in self.model.trained_modules().items()
+        }
+        return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules)
+
+    @torch.no_grad()
+    def posterior(self, batch: Batch) -> Tensor:
+        """Latents of the batch's observations ``[B, T + 1, D]``."""
+        return self.model.encode(batch.to(self.device).obs)
+
+    @torch.no_grad()
+    def predict(self, latent: Tensor, action: Tensor) -> Prediction:
+        """One open-loop step for latents ``[N, D]`` and actions ``[N, A]``."""
+        pair = torch.cat([latent, action], -1)
+        after = self.model.dynamics(pair)
+        reward = self.model.two_hot.decode(self.model.reward(pair))
+        cont = torch.ones_like(reward)
+        if self.model.termination is not None:
+            cont = 1.0 - torch.sigmoid(self.model.termination(after)[..., 0])
+        return Prediction(after, reward, cont)
+
+    @torch.no_grad()
+    def value(self, latent: Tensor) -> Tensor:
+        """Value of the policy at latents ``[N, D]``, over all Q-functions and 16 actions."""
+        return self._value(latent)
+
+    def _value(self, latent: Tensor, num_actions: int = 16) -> Tensor:
+        # Fixed noise: the estimate is a function of the latent, and no stream moves.
+        generator = torch.Generator().manual_seed(0)
+        size = (num_actions, latent.shape[0], self.spec.action.size)
+        noise = torch.randn(size, generator=generator).to(latent)
+        repeated = latent.expand(num_actions, *latent.shape)
+        action = self.policy(repeated, noise).action
+        return self.model.q_values(repeated, action, None).mean((0, 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, targets, optimizers and the percentile scale."""
+        return {
+            "model": self.model.state_dict(),
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "scale": self.scale.value,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.model.load_state_dict(state["model"])
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.scale.value.copy_(state["scale"])

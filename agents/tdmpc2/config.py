@@ -1,0 +1,124 @@
+"""Hyperparameters of TD-MPC2; defaults are the published ones.
+
+References:
+    Hansen et al., "TD-MPC2: Scalable, Robust World Models for Continuous Control", ICLR 2024,
+    arXiv:2310.16828, appendix, and the official code at e9f5932.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.planning.mppi import MPPIConfig
+from mbrl_flat.specs import EnvSpec
+
+SIZES: dict[str, dict[str, int]] = {
+    "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
+    "5": {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
+    "19": {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
+    "48": {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
+    "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+    # Not published: small enough to learn in minutes on two CPU cores, and to test with.
+    "cpu": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 5},
+    "debug": {"enc_dim": 16, "mlp_dim": 32, "latent_dim": 16, "num_enc_layers": 2, "num_q": 3},
+}
+"""Network sizes by their label in millions of parameters, and two small ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TDMPC2Config:
+    """Hyperparameters, all independent of the task and of the world model's optimizer.
+
+    Attributes:
+        size: Label in ``SIZES``.
+        simnorm_size: Members V of a SimNorm group.
+        num_bins: Bins of the two-hot reward and value heads.
+        bin_limit: Bins span [-limit, limit] in symlog space.
+        dropout: Dropout of the first hidden layer of each Q-function.
+        q_init: Start of the Q-functions' hidden layers. The documented start is
+            ``truncated_normal``; the published runs used ``kaiming_uniform``, see the README.
+        episodic: Learn a termination head and plan with it; needed where episodes terminate.
+        mask_terminated: Let a termination end the return in TD targets (the published code for
+            HumanoidBench did not).
+        horizon: Length H of model rollouts and plans, in agent steps.
+        batch_size: Slices in a batch.
+        temporal_decay: Weight of step t in the losses is its power t. The paper calls it rho;
+            here rho is the radius of sharpness-aware methods and nothing else.
+        consistency_coef: Weight of the latent prediction loss.
+        reward_coef: Weight of the reward loss.
+        value_coef: Weight of the value loss.
+        termination_coef: Weight of the termination loss.
+        enc_lr_scale: Learning rate of the encoder relative to the rest of the model.
+        grad_clip: Bound on the joint gradient norm, of the model and of the policy.
+        policy_lr: Learning rate of the policy's own Adam.
+        entropy_coef: Weight of the policy's scaled entropy.
+        log_std_min: Lower bound of the policy's log standard deviation.
+        log_std_max: Upper bound.
+        target_rate: Share of the way that target Q-functions move in an update (tau).
+        discount_denom: The discount heuristic's divisor of the episode length.
+        discount_min: Its lower bound.
+        discount_max: Its upper bound.
+        planner: MPPI hyperparameters; its horizon is replaced by the one here.
+        wide_action_size: Action size from which on two more iterations are planned.
+    """
+
+    size: str = "5"
+    simnorm_size: int = 8
+    num_bins: int = 101
+    bin_limit: float = 10.0
+    dropout: float = 0.01
+    q_init: Literal["truncated_normal", "kaiming_uniform"] = "truncated_normal"
+    episodic: bool = False
+    mask_terminated: bool = True
+    horizon: int = 3
+    batch_size: int = 256
+    temporal_decay: float = 0.5
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    termination_coef: float = 1.0
+    enc_lr_scale: float = 0.3
+    grad_clip: float = 20.0
+    policy_lr: float = 3e-4
+    entropy_coef: float = 1e-4
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+    target_rate: float = 0.01
+    discount_denom: float = 5.0
+    discount_min: float = 0.95
+    discount_max: float = 0.995
+    planner: MPPIConfig = field(default_factory=MPPIConfig)
+    wide_action_size: int = 20
+
+    def __post_init__(self) -> None:
+        if str(self.size) not in SIZES:
+            raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
+        if self.q_init not in ("truncated_normal", "kaiming_uniform"):
+            raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
+        for name in ("horizon", "batch_size", "num_bins", "simnorm_size"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"agent.config.{name} must be at least 1, got {getattr(self, name)}."
+                )
+        if self.dims["latent_dim"] % self.simnorm_size:
+            raise UserError(
+                f"The latent size {self.dims['latent_dim']} of size={self.size} is not divisible "
+                f"by simnorm_size={self.simnorm_size}."
+            )
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Layer sizes of the chosen model size."""
+        return SIZES[str(self.size)]
+
+    def discount(self, spec: EnvSpec) -> float:
+        """Heuristic ``clip((T/5 - 1) / (T/5))`` of the episode length T in agent steps."""
+        scaled = spec.episode_length / self.discount_denom
+        return min(max((scaled - 1.0) / scaled, self.discount_min), self.discount_max)
+
+    def planner_for(self, spec: EnvSpec) -> MPPIConfig:
+        """MPPI settings for a task: the model's horizon, more iterations for wide actions."""
+        extra = 2 if spec.action.size >= self.wide_action_size else 0
+        return replace(
+            self.planner, horizon=self.horizon, iterations=self.planner.iterations + extra
+        )

@@ -1,0 +1,104 @@
+"""The policy prior of TD-MPC2: a squashed Gaussian, trained to maximise the Q-functions.
+
+References:
+    Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Eq. 6, and the official code.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.functional import gaussian_log_prob, percentile_range, tanh_log_det
+from mbrl_flat.models.mlp import MLP
+from mbrl_flat.specs import EnvSpec
+
+
+class PolicySample(NamedTuple):
+    """Actions drawn from the policy."""
+
+    action: Tensor
+    """In the action space as the agent sees it, ``[..., A]``."""
+    entropy: Tensor
+    """Minus the log density of the squashed action ``[...]``."""
+    scaled_entropy: Tensor
+    """Minus A times the log density before squashing ``[...]``: what the loss rewards."""
+
+
+class Policy(nn.Module):
+    """Squashed Gaussian over actions given a latent.
+
+    Args:
+        spec: The environment's shapes.
+        config: Hyperparameters.
+    """
+
+    def __init__(self, spec: EnvSpec, config: TDMPC2Config) -> None:
+        super().__init__()
+        dims = config.dims
+        self.space = spec.action
+        self.low, self.high = config.log_std_min, config.log_std_max
+        self.net = MLP(dims["latent_dim"], [dims["mlp_dim"]] * 2, 2 * spec.action.size)
+
+    def forward(self, latent: Tensor, noise: Tensor | None = None) -> PolicySample:
+        r"""Sample ``tanh(mean + std * noise)``.
+
+        ``log_std = low + (high - low) (tanh(raw) + 1) / 2``. The scaled entropy is, as in the
+        official code, minus the Gaussian log density times the number of actions: the change of
+        volume by tanh drops out of it.
+
+        Args:
+            latent: ``[..., D]``.
+            noise: Standard normal ``[..., A]``; drawn from torch's global stream if absent.
+
+        Returns:
+            Actions and entropies.
+        """
+        mean, raw = self.net(latent).chunk(2, -1)
+        log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1.0)
+        if noise is None:
+            noise = torch.randn_like(mean)
+        squashed = torch.tanh(mean + noise * log_std.exp())
+        log_prob = gaussian_log_prob(noise, log_std)
+        return PolicySample(
+            action=self.space.project(squashed),
+            entropy=tanh_log_det(squashed) - log_prob,
+            scaled_entropy=-self.space.size * log_prob,
+        )
+
+
+class RunningScale:
+    """Running distance of the 5th and 95th percentile of Q-values, at least one.
+
+    ``S <- (1 - tau) S + tau max(1, P95 - P5)``, from ``S = 1``.
+    """
+
+    def __init__(self, rate: float, device: torch.device) -> None:
+        self.rate = rate
+        self.value = torch.ones((), device=device)
+
+    def update(self, q: Tensor) -> None:
+        """Move towards the spread of values ``[B]``."""
+        self.value.lerp_(percentile_range(q).clamp(min=1.0).to(self.value.dtype), self.rate)
+
+
+def policy_loss(sample: PolicySample, q: Tensor, scale: Tensor, config: TDMPC2Config) -> Tensor:
+    r"""Policy loss over rollout latents.
+
+    .. math::
+        \frac{1}{H + 1} \sum_{t=0}^{H} decay^t \, mean_b
+        \left[ -\left(\alpha \hat{\mathcal H}_t + Q_t / S\right) \right]
+
+    Args:
+        sample: Actions at ``z_0..z_H``, leading shape ``[B, H + 1]``.
+        q: Their values ``[B, H + 1]``, differentiable in the action.
+        scale: Running scale S.
+        config: Hyperparameters.
+
+    Returns:
+        Scalar loss.
+    """
+    steps = torch.arange(q.shape[1], device=q.device, dtype=q.dtype)
+    gain = config.entropy_coef * sample.scaled_entropy + q / scale
+    return -(gain.mean(0) * config.temporal_decay**steps).mean()

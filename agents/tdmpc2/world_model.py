@@ -1,0 +1,212 @@
+r"""The implicit world model of TD-MPC2: encoder, dynamics, reward, termination and Q-functions.
+
+    z_t = h(o_t),  z_{t+1} = d(z_t, a_t),  r_t = R(z_t, a_t),  Q_1..Q_K(z_t, a_t)
+
+``targets`` is computed once, without gradient; ``loss`` is then a function of the weights and of
+torch's global random stream (dropout) alone. So any optimizer may evaluate it as often as it
+likes. Neither knows the optimizer. The policy prior lives in ``policy.py``.
+
+References:
+    Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3, Eq. 3-5.
+
+Deviations from the paper:
+    SimNorm groups are strided (a fixed permutation of latent features). The two Q-functions of a
+    target, a plan or a policy update are drawn before they are evaluated, not after: the same
+    distribution at two fifths of the cost.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.policy import Policy
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.functional import TwoHot
+from mbrl_flat.models.ensemble import EnsembleMLP
+from mbrl_flat.models.mlp import MLP
+from mbrl_flat.protocols import Metrics, Observation, Targets
+from mbrl_flat.specs import EnvSpec
+
+
+class LossOutput(NamedTuple):
+    """The world-model loss and what comes with it."""
+
+    loss: Tensor
+    """Scalar."""
+    metrics: Metrics
+    """Its parts, detached."""
+    latents: Tensor
+    """Rollout ``z_0..z_H``, ``[B, H + 1, D]``, detached: what the policy learns on."""
+
+
+class WorldModel(nn.Module):
+    """Networks and their joint loss.
+
+    Args:
+        spec: The environment's shapes.
+        config: Hyperparameters.
+    """
+
+    def __init__(self, spec: EnvSpec, config: TDMPC2Config) -> None:
+        super().__init__()
+        dims = config.dims
+        self.config = config
+        self.discount = config.discount(spec)
+        self.two_hot = TwoHot(
+            num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit
+        )
+        obs_size = sum(shape[0] for shape in spec.obs.values())
+        latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
+        pair = latent + spec.action.size
+        simnorm = config.simnorm_size
+        enc_hidden = [dims["enc_dim"]] * max(dims["num_enc_layers"] - 1, 1)
+        self.encoder = MLP(obs_size, enc_hidden, latent, simnorm_size=simnorm)
+        self.dynamics = MLP(pair, hidden, latent, simnorm_size=simnorm)
+        self.reward = MLP(pair, hidden, config.num_bins, zero_last=True)
+        self.termination = MLP(latent, hidden, 1) if config.episodic else None
+        self.q = self._make_q(pair)
+        self.target_q = self._make_q(pair).requires_grad_(False)
+        self.target_q.load_state_dict(self.q.state_dict())
+        self.target_q.eval()
+
+    def _make_q(self, in_features: int) -> EnsembleMLP:
+        dims, config = self.config.dims, self.config
+        return EnsembleMLP(
+            dims["num_q"],
+            in_features,
+            [dims["mlp_dim"]] * 2,
+            config.num_bins,
+            dropout=config.dropout,
+            init=config.q_init,
+        )
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the world-model loss trains, by the names that users select."""
+        modules: dict[str, nn.Module] = {
+            "encoder": self.encoder,
+            "dynamics": self.dynamics,
+            "reward": self.reward,
+            "q": self.q,
+        }
+        if self.termination is not None:
+            modules["termination"] = self.termination
+        return modules
+
+    def train(self, mode: bool = True) -> "WorldModel":
+        """Set the mode; target Q-functions stay in evaluation mode (no dropout)."""
+        super().train(mode)
+        self.target_q.eval()
+        return self
+
+    def encode(self, obs: Observation) -> Tensor:
+        """Latents ``[..., D]`` of observations ``[..., n]``, entries joined in their order."""
+        entries = list(obs.values())
+        return self.encoder(entries[0] if len(entries) == 1 else torch.cat(entries, -1))
+
+    def draw_heads(self, device: torch.device) -> Tensor:
+        """Indices ``[2]`` of two distinct Q-functions, from torch's global stream."""
+        return torch.randperm(self.config.dims["num_q"], device=device)[:2]
+
+    def q_values(
+        self, latent: Tensor, action: Tensor, heads: Tensor | None, *, target: bool = False
+    ) -> Tensor:
+        """Decoded values ``[M, ...]`` of latents ``[..., D]`` and actions ``[..., A]``."""
+        network = self.target_q if target else self.q
+        return self.two_hot.decode(network(torch.cat([latent, action], -1), heads))
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, policy: Policy) -> Targets:
+        r"""Compute what the loss regresses on, at the current weights.
+
+        .. math::
+            y_t = r_t + \gamma (1 - terminated_t) \min_{i \in \{i_1, i_2\}}
+                  \bar Q_i(z'_{t+1}, \pi(z'_{t+1})), \qquad z'_{t+1} = h(o_{t+1})
+
+        Args:
+            batch: Slices of H transitions.
+            policy: Gives one sampled action for each next latent.
+
+        Returns:
+            ``next_latent`` ``[B, H, D]``, and where rewards and TD targets lie between the bins:
+            ``r_lower``, ``r_share``, ``q_lower``, ``q_share``, each ``[B, H]``.
+        """
+        next_latent = self.encode({name: value[:, 1:] for name, value in batch.obs.items()})
+        heads = self.draw_heads(next_latent.device)
+        next_action = policy(next_latent).action
+        value = self.q_values(next_latent, next_action, heads, target=True).amin(0)
+        cont = 1.0 - batch.terminated if self.config.mask_terminated else 1.0
+        q_lower, q_share = self.two_hot.position(batch.reward + self.discount * cont * value)
+        r_lower, r_share = self.two_hot.position(batch.reward)
+        return Targets(
+            next_latent=next_latent,
+            q_lower=q_lower,
+            q_share=q_share,
+            r_lower=r_lower,
+            r_share=r_share,
+        )
+
+    def rollout(self, latent: Tensor, action: Tensor) -> Tensor:
+        """Unroll the dynamics: ``[B, D]`` and ``[B, H, A]`` to ``z_0..z_H`` ``[B, H + 1, D]``."""
+        latents = [latent]
+        for step in action.unbind(1):
+            latents.append(self.dynamics(torch.cat([latents[-1], step], -1)))
+        return torch.stack(latents, 1)
+
+    def loss(self, batch: Batch, targets: Targets) -> LossOutput:
+        r"""World-model loss (Eq. 3 with the official weights).
+
+        With ``w_t = decay^t / H`` and means over the batch,
+
+        .. math::
+            L = \sum_t w_t \left[ c_1 |z_{t+1} - z'_{t+1}|^2 / D + c_2 CE(R_t, r_t)
+                + c_3 \frac{1}{K} \sum_i CE(Q_{i,t}, y_t) \right] + c_4 BCE(T(z_{1..H}))
+
+        Args:
+            batch: Slices of H transitions.
+            targets: What ``targets`` returned for this batch.
+
+        Returns:
+            Loss, its parts and the rollout.
+        """
+        config = self.config
+        latents = self.rollout(
+            self.encode({k: v[:, 0] for k, v in batch.obs.items()}), batch.action
+        )
+        horizon = batch.action.shape[1]
+        steps = torch.arange(horizon, device=latents.device, dtype=latents.dtype)
+        weight = config.temporal_decay**steps / horizon
+
+        pair = torch.cat([latents[:, :-1], batch.action], -1)
+        error = (latents[:, 1:] - targets["next_latent"]).square().mean(-1)
+        reward_ce = self.two_hot.cross_entropy(
+            self.reward(pair), (targets["r_lower"], targets["r_share"])
+        )
+        q_logits = self.q(pair)
+        value_ce = self.two_hot.cross_entropy(q_logits, (targets["q_lower"], targets["q_share"]))
+        parts = {
+            "consistency": (error.mean(0) * weight).sum(),
+            "reward": (reward_ce.mean(0) * weight).sum(),
+            "value": (value_ce.mean((0, 1)) * weight).sum(),
+        }
+        loss = (
+            config.consistency_coef * parts["consistency"]
+            + config.reward_coef * parts["reward"]
+            + config.value_coef * parts["value"]
+        )
+        if self.termination is not None:
+            logits = self.termination(latents[:, 1:])[..., 0]
+            parts["termination"] = F.binary_cross_entropy_with_logits(logits, batch.terminated)
+            loss = loss + config.termination_coef * parts["termination"]
+        metrics: Metrics = {f"train/{k}_loss": v.detach() for k, v in parts.items()}
+        metrics["train/total_loss"] = loss.detach()
+        return LossOutput(loss, metrics, latents.detach())
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Move the target Q-functions ``tau`` of the way towards the trained ones."""
+        torch._foreach_lerp_(
+            list(self.target_q.parameters()), list(self.q.parameters()), self.config.target_rate
+        )
