@@ -2,15 +2,16 @@
 
 The data flows downwards::
 
-    EnvFactory -> environment -> Replay -> Batch -> WorldModel.targets (once, without gradient)
-        -> optimizer.step(closure over WorldModel.loss) -> Planner and policy -> Metrics -> Logger
+    EnvFactory -> environment -> Replay -> Batch -> targets (once, without gradient)
+        -> optimizer.step(closure over loss(batch, targets))
+        -> Planner and policy -> Metrics -> Logger
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import gymnasium as gym
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from mbrl_flat.data.batch import Batch
 
@@ -58,20 +59,18 @@ class EnvFactory(Protocol):
         ...
 
 
-class WorldModel(Protocol):
-    """A model whose loss may be evaluated any number of times for one set of targets."""
-
-    def targets(self, batch: Batch) -> Targets:
-        """Compute what the loss regresses on, without gradient, at the current weights."""
-        ...
-
-    def loss(self, batch: Batch, targets: Targets) -> tuple[Tensor, Metrics]:
-        """Return the scalar loss and its parts; draws only from torch's global generator."""
-        ...
-
-
 class Agent(Protocol):
     """Acts, learns and can be saved; knows neither the optimizer's method nor the environment."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Transitions in a slice of the batches that ``update`` takes."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Slices in a batch that ``update`` takes."""
+        ...
 
     def initial_state(self, num_envs: int) -> AgentState:
         """Return the state of ``num_envs`` environments before their first step."""
@@ -81,12 +80,21 @@ class Agent(Protocol):
         """Return ``state`` with the rows where ``is_first`` ``[N]`` made new."""
         ...
 
-    def act(self, obs: Observation, state: AgentState, *, mode: Mode) -> tuple[Tensor, AgentState]:
-        """Choose actions ``[N, A]`` for observations ``[N, ...]``."""
+    def act(
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: Generator
+    ) -> tuple[Tensor, AgentState]:
+        """Choose actions ``[N, A]`` for observations ``[N, ...]``; draw only from ``generator``.
+
+        The state that comes back has ``value`` ``[N]``: the estimate that goes with the choice.
+        """
         ...
 
     def update(self, batch: Batch) -> Metrics:
         """Make one learning step on a batch of sequences ``[B, T]``."""
+        ...
+
+    def param_norm(self) -> Tensor:
+        """Euclidean norm of the weights that the world-model loss trains."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

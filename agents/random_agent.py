@@ -1,0 +1,62 @@
+"""Uniform random actions: the baseline of every table, and the smallest example of an agent."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.protocols import AgentState, Metrics, Mode, Observation
+from mbrl_flat.specs import EnvSpec
+
+
+class RandomAgent:
+    """Acts uniformly and learns nothing; optimizer settings do not concern it.
+
+    Args:
+        spec: The environment's shapes.
+        unused: Whatever else agents are built with.
+    """
+
+    sequence_length = 1
+    batch_size = 1
+
+    def __init__(self, spec: EnvSpec, **unused: Any) -> None:
+        del unused
+        self.spec = spec
+
+    def initial_state(self, num_envs: int) -> AgentState:
+        """Zero values ``[N]``."""
+        return {"value": torch.zeros(num_envs)}
+
+    def reset_state(self, state: AgentState, is_first: Tensor) -> AgentState:
+        """Return the state; there is nothing to reset."""
+        del is_first
+        return state
+
+    def act(
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+    ) -> tuple[Tensor, AgentState]:
+        """Draw actions ``[N, A]``."""
+        del mode
+        num = next(iter(obs.values())).shape[0]
+        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        return self.spec.action.random(num, np.random.default_rng(seed)), state
+
+    def update(self, batch: Batch) -> Metrics:
+        """Do nothing."""
+        del batch
+        return {}
+
+    def param_norm(self) -> Tensor:
+        """Zero: there are no weights."""
+        return torch.zeros(())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing."""
+        del state

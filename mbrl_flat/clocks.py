@@ -1,0 +1,63 @@
+"""When things are due, in steps. Every clock can be saved and goes on exactly."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Every:
+    """Due once in each ``interval`` of steps.
+
+    Attributes:
+        interval: Steps between two occasions; 0 means never.
+        next: First step at which it is due again.
+
+    Example:
+        >>> clock = Every(10)
+        >>> [step for step in range(0, 35, 3) if clock.due(step)]
+        [12, 21, 30]
+    """
+
+    interval: int
+    next: int = -1
+
+    def __post_init__(self) -> None:
+        if self.next < 0:
+            self.next = self.interval
+
+    def due(self, step: int) -> bool:
+        """Say whether it is due at ``step``, and if so wait for the next interval."""
+        if self.interval <= 0 or step < self.next:
+            return False
+        self.next = (step // self.interval + 1) * self.interval
+        return True
+
+
+@dataclass
+class Ratio:
+    """Updates owed for steps made: an update-to-data ratio without rounding drift.
+
+    Attributes:
+        ratio: Updates per step.
+        owed: Updates not yet made; a fraction is carried over.
+
+    Example:
+        >>> debt = Ratio(0.5)
+        >>> debt.add_steps(3)
+        >>> debt.pop(), debt.pop(), debt.owed
+        (True, False, 0.5)
+    """
+
+    ratio: float
+    owed: float = 0.0
+
+    def add_steps(self, steps: int) -> None:
+        """Owe the updates of ``steps`` more steps."""
+        self.owed += steps * self.ratio
+
+    def pop(self) -> bool:
+        """Take one update off the debt, if a whole one is owed."""
+        # A thousand additions of 0.1 fall short of 100 by 1e-12.
+        if self.owed < 1.0 - 1e-9:
+            return False
+        self.owed -= 1.0
+        return True

@@ -1,0 +1,108 @@
+"""The folder of one run: made once, never overwritten, with what is needed to rebuild the run."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mbrl_flat.errors import UserError
+
+_PACKAGES = (
+    "mbrl-flat", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "hydra-core", "wandb",
+)  # fmt: skip
+
+
+def create_run_folder(path: Path, *, exact: bool) -> Path:
+    """Make a new folder.
+
+    Args:
+        path: Where.
+        exact: The user named this path: an existing run there is an error. Otherwise a number is
+            appended until the name is free, also when many processes ask in the same second.
+
+    Returns:
+        The folder made.
+
+    Raises:
+        UserError: If the path cannot be made, or exists and was named by the user.
+    """
+    candidate, number = path, 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                if exact and _is_empty_folder(path):
+                    return path
+                if exact:
+                    raise UserError(
+                        f"The run folder {path} exists already and is never overwritten; "
+                        f"choose another run_dir, or go on with it by resume={path}."
+                    ) from None
+                number += 1
+                candidate = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise UserError(f"Cannot make the run folder {path}: {error.strerror}.") from error
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that it is never half there."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and host: what a reader needs to judge a number from this run."""
+    versions: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "packages": versions,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "host_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": cuda,
+    }
+
+
+def write_environment(folder: Path, device: torch.device) -> None:
+    """Write ``environment.json``."""
+    text = json.dumps(describe_environment(device), indent=2)
+    write_text_atomically(folder / "environment.json", text + "\n")
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the source tree; ``None`` where there is none."""
+    root = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
