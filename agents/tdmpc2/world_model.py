@@ -58,6 +58,7 @@ class WorldModel(nn.Module):
         self.two_hot = TwoHot(
             num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit
         )
+        self.obs_names = tuple(spec.obs)
         obs_size = sum(shape[0] for shape in spec.obs.values())
         latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
         pair = latent + spec.action.size
@@ -102,8 +103,8 @@ class WorldModel(nn.Module):
         return self
 
     def encode(self, obs: Observation) -> Tensor:
-        """Latents ``[..., D]`` of observations ``[..., n]``, entries joined in their order."""
-        entries = list(obs.values())
+        """Latents ``[..., D]`` of observations ``[..., n]``, joined in the order of the spec."""
+        entries = [obs[name] for name in self.obs_names]
         return self.encoder(entries[0] if len(entries) == 1 else torch.cat(entries, -1))
 
     def draw_heads(self, device: torch.device) -> Tensor:

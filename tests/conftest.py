@@ -1,0 +1,18 @@
+"""What every test shares: one thread, and two tiny environments' shapes."""
+
+import pytest
+import torch
+
+from mbrl_flat.specs import Continuous, Discrete, EnvSpec
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def spec():
+    return EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=50)
+
+
+@pytest.fixture
+def discrete_spec():
+    return EnvSpec(obs={"state": (3,)}, action=Discrete(num=4), episode_length=50)
