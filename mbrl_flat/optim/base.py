@@ -1,0 +1,241 @@
+"""What every optimizer of the registry is: ``torch.optim.Optimizer`` with ``step(closure)``.
+
+One driver serves all of them, plain Adam included, so that two runs which differ in the optimizer
+differ in nothing else: evaluate (as often as the method wants) -> check that all is finite ->
+clip once, jointly, on the final gradient -> step of the base optimizer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, Protocol, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.optim.evaluations import Closure, Evaluations
+
+ParamGroup = dict[str, Any]
+"""As in torch; ``name``, ``param_names``, ``param_kinds``, ``lr_scale`` and ``rho`` are ours."""
+
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[ParamGroup]
+
+BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
+"""Makes the optimizer that takes the final gradient, such as ``partial(Adam, lr=3e-4)``."""
+
+
+class OptimizerFactory(Protocol):
+    """Makes an optimizer of the registry; what an agent is given."""
+
+    def __call__(
+        self, params: list[ParamGroup], *, max_grad_norm: float | None = None
+    ) -> "FlatOptimizer":
+        """Build it for these groups."""
+        ...
+
+
+class DriverSettings(TypedDict, total=False):
+    """Settings that every optimizer of the registry takes.
+
+    ``max_grad_norm``: bound on the joint norm of the final gradient. ``on_nonfinite``: ``raise``,
+    or ``skip`` the step and count it. ``same_rng``: every evaluation of one step draws the same
+    random numbers. ``frozen_batchnorm``: only the first evaluation moves running statistics.
+    """
+
+    max_grad_norm: float | None
+    on_nonfinite: Literal["raise", "skip"]
+    same_rng: bool
+    frozen_batchnorm: bool
+
+
+class FlatOptimizer(torch.optim.Optimizer):
+    """The driver; on its own it is the base optimizer behind the common interface.
+
+    ``param_groups`` and ``state`` are those of the base, so learning-rate schedulers attached to
+    this object drive the base.
+
+    Args:
+        params: Parameters, named parameters or groups.
+        base: Makes the optimizer that takes the final gradient.
+        max_grad_norm: Bound on the joint norm of the final gradient.
+        on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
+        same_rng: Every evaluation of one step draws the same random numbers.
+        frozen_batchnorm: Only the first evaluation of a step moves running statistics.
+
+    Attributes:
+        last: Report of the last step, 0-dimensional tensors or floats: ``evaluations``,
+            ``grad_norm`` (before clipping), ``perturbation_norm``, ``perturbed_gap`` (loss at the
+            perturbed point minus the clean loss), ``cosine`` (between this perturbation and the
+            one before) and ``skipped`` (steps so far). Every optimizer has the same keys.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        base: BaseFactory,
+        max_grad_norm: float | None = None,
+        on_nonfinite: Literal["raise", "skip"] = "raise",
+        same_rng: bool = True,
+        frozen_batchnorm: bool = True,
+    ) -> None:
+        if on_nonfinite not in ("raise", "skip"):
+            raise unknown_name("on_nonfinite", on_nonfinite, ["raise", "skip"])
+        if max_grad_norm is not None and max_grad_norm <= 0.0:
+            raise UserError(f"max_grad_norm must be positive or null, got {max_grad_norm}.")
+        self.base = base(_as_groups(params))
+        self._adopting = True
+        super().__init__(self.base.param_groups, self.base.defaults)
+        self._adopting = False
+        self._share()
+        for group in self.param_groups:
+            _scale_lr(group)
+        self.max_grad_norm = max_grad_norm
+        self.on_nonfinite = on_nonfinite
+        self.same_rng = same_rng
+        self.frozen_batchnorm = frozen_batchnorm
+        self.skipped = 0
+        self.last: dict[str, Tensor | float] = {}
+
+    def _share(self) -> None:
+        """Make groups and state one with the base's."""
+        self.param_groups = self.base.param_groups
+        self.state = self.base.state
+
+    @torch.no_grad()
+    def step(self, closure: Closure) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Evaluate the closure as often as the method wants and make one step.
+
+        Args:
+            closure: Zeroes the gradients, computes the loss, calls backward, returns the loss.
+
+        Returns:
+            The loss at the weights before the step, whatever the method.
+
+        Raises:
+            NonFiniteError: If the loss or a gradient is not finite and ``on_nonfinite=raise``;
+                the weights are those before the step.
+        """
+        self.last = {"perturbation_norm": 0.0, "perturbed_gap": 0.0, "cosine": 0.0}
+        evaluate = Evaluations(
+            closure, same_rng=self.same_rng, frozen_batchnorm=self.frozen_batchnorm
+        )
+        try:
+            loss = self._gradient(evaluate)
+        finally:
+            evaluate.finish()
+        params = self._params_with_grad()
+        norm = joint_norm([p.grad for p in params if p.grad is not None])
+        self.last |= {"evaluations": float(evaluate.count), "grad_norm": norm}
+        if self._is_finite(loss, norm):
+            if self.max_grad_norm is not None:
+                nn.utils.clip_grads_with_norm_(params, self.max_grad_norm, norm)
+            self._apply()
+        self.last["skipped"] = float(self.skipped)
+        return loss
+
+    def _gradient(self, evaluate: Evaluations) -> Tensor:
+        """Leave the final gradient in ``.grad`` and return the clean loss; methods replace this."""
+        return evaluate()
+
+    def _apply(self) -> None:
+        """Move the weights along the final gradient; methods with a base keep this."""
+        self.base.step()
+
+    def _params(self) -> list[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _params_with_grad(self) -> list[nn.Parameter]:
+        return [p for p in self._params() if p.grad is not None]
+
+    def _is_finite(self, loss: Tensor, norm: Tensor) -> bool:
+        if bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            return True
+        if self.on_nonfinite == "raise":
+            raise NonFiniteError(self._describe_nonfinite(loss))
+        self.skipped += 1
+        return False
+
+    def _describe_nonfinite(self, loss: Tensor) -> str:
+        bad = [
+            str(group.get("name", f"group {index}"))
+            for index, group in enumerate(self.param_groups)
+            if any(p.grad is not None and not p.grad.isfinite().all() for p in group["params"])
+        ]
+        where = f"; not finite: the gradient of {', '.join(bad)}" if bad else ""
+        return f"The loss is {float(loss)}{where}."
+
+    def evaluation_params(self) -> AbstractContextManager[None]:
+        """Weights to act, evaluate and measure with, for the length of the context."""
+        return nullcontext()
+
+    def add_param_group(self, param_group: ParamGroup) -> None:
+        """Add a group, as in torch; its ``lr_scale`` and ``rho`` count as from now."""
+        if self._adopting:
+            super().add_param_group(param_group)
+            return
+        self.base.add_param_group(param_group)
+        _scale_lr(self.param_groups[-1])
+
+    def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """State of the base and what the method itself keeps between steps."""
+        return {"base": self.base.state_dict(), "perturbation": self._own_state()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Restore what ``state_dict`` gave.
+
+        Args:
+            state_dict: State of the same method with the same groups.
+
+        Raises:
+            UserError: If it is the state of something else.
+        """
+        if set(state_dict) != {"base", "perturbation"}:
+            raise UserError(
+                "This is not the state of an optimizer of mbrl_flat: it has the keys "
+                f"{sorted(map(str, state_dict))}, expected 'base' and 'perturbation'."
+            )
+        self.base.load_state_dict(dict(state_dict["base"]))
+        self._share()
+        self._load_own_state(state_dict["perturbation"])
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:
+        self.skipped = int(state["skipped"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps only three attributes, which would drop the base from copies and pickles.
+        return dict(self.__dict__)
+
+
+@contextmanager
+def evaluation_params(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Hold the weights to act, evaluate and measure with: for most methods those there are."""
+    if isinstance(optimizer, FlatOptimizer):
+        with optimizer.evaluation_params():
+            yield
+    else:
+        yield
+
+
+def joint_norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm over all entries of all tensors, a scalar; zero for none."""
+    return nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
+
+
+def _as_groups(params: Params) -> list[ParamGroup]:
+    """Groups that belong to us, so that the caller's dictionaries stay as they are."""
+    entries: list[Any] = list(params)
+    if not entries:
+        raise UserError("The optimizer was given no parameters; check that the model has any.")
+    if isinstance(entries[0], dict):
+        return [{**entry, "params": list(entry["params"])} for entry in entries]
+    return [{"params": entries}]
+
+
+def _scale_lr(group: ParamGroup) -> None:
+    """Apply a group's ``lr_scale`` once."""
+    if "lr_scale" in group:
+        group["lr"] = group["lr"] * group.pop("lr_scale")

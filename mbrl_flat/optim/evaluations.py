@@ -1,0 +1,102 @@
+"""Evaluate one closure several times in a step, with everything but the weights held fixed.
+
+Two evaluations of a loss differ by more than the weights if dropout draws another mask, a latent
+is sampled anew, or BatchNorm moves its statistics in between. Then the difference of their
+gradients says something about the noise, not about the sharpness.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+Closure = Callable[[], Tensor]
+"""Zero the gradients, compute the loss, call backward, return the scalar loss."""
+
+
+class Streams:
+    """A moment of Python's, NumPy's and torch's global random streams, to go back to."""
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - augmentations draw from it
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def rewind(self) -> None:
+        """Set the streams to this moment."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        torch.set_rng_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+
+
+@contextmanager
+def frozen_statistics() -> Iterator[None]:
+    """Undo what forward passes in the body do to the running statistics of normalisation layers.
+
+    BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
+    """
+    seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    def remember(module: nn.Module, args: Any) -> None:
+        del args
+        if isinstance(module, _NormBase) and module.training and module not in seen:
+            seen[module] = [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+    handle = register_module_forward_pre_hook(remember)
+    try:
+        yield
+    finally:
+        handle.remove()
+        with torch.no_grad():
+            for buffers in seen.values():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)
+
+
+class Evaluations:
+    """A closure to be called any number of times within one optimizer step.
+
+    Args:
+        closure: What is evaluated.
+        same_rng: Start every evaluation from the random streams of the first one.
+        frozen_batchnorm: Let only the first evaluation move running statistics.
+    """
+
+    def __init__(self, closure: Closure, *, same_rng: bool, frozen_batchnorm: bool) -> None:
+        self._closure = closure
+        self._frozen_batchnorm = frozen_batchnorm
+        self._before = Streams() if same_rng else None
+        self._after: Streams | None = None
+        self.count = 0
+
+    def __call__(self) -> Tensor:
+        """Evaluate at the current weights; gradients are left in ``.grad``.
+
+        Returns:
+            The loss, detached.
+        """
+        self.count += 1
+        with torch.enable_grad():
+            if self.count == 1:
+                return self._closure().detach()
+            if self._before is not None:
+                self._after = self._after or Streams()
+                self._before.rewind()
+            if not self._frozen_batchnorm:
+                return self._closure().detach()
+            with frozen_statistics():
+                return self._closure().detach()
+
+    def finish(self) -> None:
+        """Leave the random streams where a single evaluation would have left them."""
+        if self._after is not None:
+            self._after.rewind()

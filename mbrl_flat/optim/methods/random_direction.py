@@ -1,0 +1,56 @@
+r"""The control for SAM: a displacement of the same length in a random direction.
+
+.. math::
+    \epsilon = \rho \, z / \|z\|_2, \qquad z \sim N(0, I), \qquad d = \nabla L(w + \epsilon)
+
+What SAM gains over this is due to the direction; what this gains over the base is due to noise in
+the weights. It costs as many evaluations as SAM.
+
+References:
+    A control, as in Andriushchenko & Flammarion, "Towards Understanding Sharpness-Aware
+    Minimization", ICML 2022, arXiv:2206.06232.
+"""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+
+
+class RandomDirection:
+    """Displacement of length rho, uniform over directions, from the optimizer's own generator."""
+
+    def __call__(self, leaves: Leaves) -> list[Tensor]:
+        """``rho z / |z|``."""
+        noise = [
+            torch.randn(p.shape, generator=leaves.generator, device=p.device, dtype=p.dtype)
+            for p in leaves.params
+        ]
+        return leaves.times_radius(noise, 1.0 / (joint_norm(noise) + 1e-12))
+
+
+@register("random_direction", paper="arXiv:2206.06232", evaluations=2)
+def random_direction(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: float = 0.05,
+    every: int = 1,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> SharpnessAware:
+    """Random displacement of length ``rho``; see the module for the equations."""
+    return SharpnessAware(
+        params,
+        base=base,
+        perturbation=RandomDirection(),
+        rho=rho,
+        every=every,
+        only=only,
+        **settings,
+    )

@@ -1,0 +1,53 @@
+r"""SAM: the gradient at the worst point of a ball, to first order.
+
+.. math::
+    \epsilon = \rho \, g / (\|g\|_2 + 10^{-12}), \qquad d = \nabla L(w + \epsilon)
+
+with the norm taken over all selected parameters together.
+
+References:
+    Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    ICLR 2021, arXiv:2010.01412, Algorithm 1 and Eq. 2 (p = 2).
+
+Deviations from the paper:
+    None. Gradients are clipped only after the second evaluation; the paper does not clip.
+"""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from torch import Tensor
+
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+
+
+class GradientAscent:
+    """Displacement of length rho along the clean gradient."""
+
+    def __call__(self, leaves: Leaves) -> list[Tensor]:
+        """``rho g / (|g| + 1e-12)``."""
+        return leaves.times_radius(leaves.grads, 1.0 / (joint_norm(leaves.grads) + 1e-12))
+
+
+@register("sam", paper="arXiv:2010.01412", evaluations=2)
+def sam(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: float = 0.05,
+    every: int = 1,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> SharpnessAware:
+    """SAM with radius ``rho``; see the module for the equations."""
+    return SharpnessAware(
+        params,
+        base=base,
+        perturbation=GradientAscent(),
+        rho=rho,
+        every=every,
+        only=only,
+        **settings,
+    )

@@ -1,0 +1,143 @@
+"""Optimizers by name: the catalogue behind ``optimizer=NAME`` and ``make_optimizer``."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params
+from mbrl_flat.optim.groups import module_groups
+
+BASES: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+    "radam": torch.optim.RAdam,
+    "nadam": torch.optim.NAdam,
+}
+"""Optimizers that take the final gradient, by the names that ``base=`` accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One registered optimizer.
+
+    Attributes:
+        name: What the user writes.
+        build: ``build(params, *, base=..., **settings)``.
+        paper: Where the method comes from; empty for a plain optimizer.
+        evaluations: Evaluations of the loss in one step, with default settings.
+        has_base: Whether it is given a base optimizer.
+    """
+
+    name: str
+    build: Callable[..., FlatOptimizer]
+    paper: str
+    evaluations: float
+    has_base: bool
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Names of the method's own settings with their defaults."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {
+            p.name: p.default
+            for p in parameters
+            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "base"
+        }
+
+
+OPTIMIZERS: dict[str, Entry] = {}
+"""Every registered optimizer by name."""
+
+
+def register(
+    name: str, *, paper: str, evaluations: float
+) -> Callable[[Callable[..., FlatOptimizer]], Callable[..., FlatOptimizer]]:
+    """Enter a builder in the catalogue.
+
+    Args:
+        name: What the user writes.
+        paper: Where the method comes from.
+        evaluations: Evaluations of the loss in one step, with default settings.
+
+    Returns:
+        A decorator that leaves the builder as it is.
+    """
+
+    def enter(build: Callable[..., FlatOptimizer]) -> Callable[..., FlatOptimizer]:
+        OPTIMIZERS[name] = Entry(
+            name=name,
+            build=build,
+            paper=paper,
+            evaluations=evaluations,
+            has_base="base" in inspect.signature(build).parameters,
+        )
+        return build
+
+    return enter
+
+
+_DRIVER = ("max_grad_norm", "on_nonfinite", "same_rng", "frozen_batchnorm")
+
+
+def make_optimizer(
+    name: str,
+    params: Params | nn.Module,
+    *,
+    base: str | BaseFactory = "adam",
+    lr: float | None = None,
+    **settings: Any,
+) -> FlatOptimizer:
+    """Make any optimizer of the registry.
+
+    Args:
+        name: A key of ``OPTIMIZERS``.
+        params: Parameters, named parameters, groups, or the module itself: then ``only`` and the
+            methods that choose by the kind of layer know which parameter is what.
+        base: Name in ``BASES`` or a factory such as ``partial(torch.optim.SGD, lr=0.1)``; for
+            methods that have a base.
+        lr: Learning rate, of the base if there is one.
+        settings: The method's own settings and those of ``DriverSettings``.
+
+    Returns:
+        An optimizer with ``step(closure)``.
+
+    Raises:
+        unknown_name: If the optimizer or a setting is not known.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = make_optimizer("sam", model, base="sgd", lr=0.1, rho=0.05)
+    """
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS)
+    entry = OPTIMIZERS[name]
+    for key in settings:
+        if key not in entry.settings and key not in _DRIVER:
+            raise unknown_name("setting", key, [*entry.settings, *_DRIVER], where=name)
+    groups = module_groups({"": params}) if isinstance(params, nn.Module) else params
+    if entry.has_base:
+        settings["base"] = _base_factory(base, lr)
+    elif lr is not None:
+        settings["lr"] = lr
+    return entry.build(groups, **settings)
+
+
+def _base_factory(base: str | BaseFactory, lr: float | None) -> BaseFactory:
+    if isinstance(base, str):
+        if base not in BASES:
+            raise unknown_name("base optimizer", base, BASES)
+        settings: dict[str, Any] = {} if lr is None else {"lr": lr}
+        # As the plain entries do: fused and unfused steps differ in their rounding.
+        fused = {"fused": True} if base in ("adam", "adamw", "sgd") else {}
+        return partial(BASES[base], **settings, **fused)
+    if lr is not None:
+        raise UserError(f"Give lr={lr} to the base itself: base was given as a factory.")
+    return base
