@@ -62,6 +62,13 @@ class MPPIConfig:
                 f"horizon and iterations must be at least 1, "
                 f"got {self.horizon} and {self.iterations}."
             )
+        if not 0.0 < self.min_std <= self.max_std:
+            raise UserError(
+                f"min_std and max_std must satisfy 0 < min_std <= max_std, "
+                f"got {self.min_std} and {self.max_std}."
+            )
+        if self.temperature <= 0.0:
+            raise UserError(f"temperature must be positive, got {self.temperature}.")
 
 
 class Noise(NamedTuple):
