@@ -71,7 +71,8 @@ class TwoHot:
             the bin above it ``[...]``, in [0, 1].
         """
         place = (symlog(target).clamp(self.low, self.high) - self.low) / self.spacing
-        lower = place.floor().clamp(max=self.num_bins - 2)
+        # What is not a number gets a valid index; its share carries it on into the loss.
+        lower = place.nan_to_num(0.0).floor().clamp(max=self.num_bins - 2)
         return lower.long(), place - lower
 
     def encode(self, target: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ Deviations from the paper:
 from typing import Any
 
 import torch
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
-from mbrl_flat.optim.groups import module_groups
 from torch import Tensor, nn
 
 from agents.tdmpc2.config import TDMPC2Config
@@ -21,6 +19,8 @@ from agents.tdmpc2.planner import LatentPlanner
 from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
 from agents.tdmpc2.world_model import LossOutput, WorldModel
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
+from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.protocols import AgentState, Metrics, Mode, Observation, Prediction, ProbeLoss
 from mbrl_flat.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
@@ -141,9 +141,12 @@ class TDMPC2:
             outputs.append(output)
             return output.loss.detach()
 
+        skipped = self.optimizer.skipped
         self.optimizer.step(closure)
         metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
-        metrics |= self._update_policy(outputs[0].latents)
+        if self.optimizer.skipped == skipped:
+            # Latents of a batch that was not finite would ruin the policy for good.
+            metrics |= self._update_policy(outputs[0].latents)
         self.model.update_target()
         self.model.eval()
         return metrics
