@@ -8,7 +8,7 @@ The data flows downwards::
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
 from torch import Generator, Tensor, nn
@@ -118,6 +118,7 @@ class Logger(Protocol):
         ...
 
 
+@runtime_checkable
 class Inspectable(Protocol):
     """What the probes ask of an agent. No call changes it, moves a random stream or leaves a grad.
 

@@ -1,0 +1,223 @@
+"""The commands. The only file that knows Hydra: below it are plain objects.
+
+A command composes its configuration, builds the pluggable parts, and hands over. Whatever a user
+can get wrong ends in one sentence on stderr and exit status 2; ``debug=true`` shows where.
+"""
+
+import importlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
+from mbrl_flat.run_config import RunConfig
+from mbrl_flat.run_folder import create_run_folder, write_text_atomically
+
+_CONFIGS = "pkg://mbrl_flat.configs"
+_RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
+"""Keys that may differ when a run goes on; everything else comes from its folder."""
+
+ConfigStore.instance().store(name="run_schema", node=RunConfig)
+
+
+def train() -> None:
+    """Entry point of ``mbrl-flat-train``."""
+    _command(_train)
+
+
+def evaluate() -> None:
+    """Entry point of ``mbrl-flat-evaluate``."""
+    _command(_evaluate)
+
+
+@hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
+def _train(cfg: DictConfig) -> None:
+    with _sentences(debug=cfg.debug):
+        cfg, folder = _resumed(cfg) if cfg.resume else _new(cfg)
+        parts = _parts(cfg)
+        config = _run_config(cfg)
+        _say(f"run folder: {folder}")
+        status = train_run(config, parts, folder)
+        _say(_closing_lines(folder))
+    if status:
+        sys.exit(status)
+
+
+@hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
+def _evaluate(cfg: DictConfig) -> None:
+    with _sentences(debug=cfg.debug):
+        run_cfg, folder = _load_run(cfg.run)
+        run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
+        row = evaluate_run(
+            _run_config(run_cfg),
+            _parts(run_cfg),
+            folder,
+            episodes=cfg.episodes,
+            seed=cfg.seed,
+            checkpoint=cfg.checkpoint,
+            video=cfg.video,
+        )
+        _say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
+
+
+def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
+    """Name the run, make its folder and write down what it is."""
+    choices = HydraConfig.get().runtime.choices
+    names = {
+        "agent": choices["agent"],
+        "env": choices["env"],
+        "task": str(cfg.env.task),
+        "optimizer": choices["optimizer"],
+    }
+    cfg.names = names
+    # What cannot be built must not leave a folder behind.
+    _parts(cfg)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    default = f"runs/{names['task']}_{names['agent']}_{names['optimizer']}_s{cfg.seed}_{stamp}"
+    folder = create_run_folder(Path(cfg.run_dir or default), exact=cfg.run_dir is not None)
+    cfg.run_dir = str(folder)
+    write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    return cfg, folder
+
+
+def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
+    """The configuration of a run that exists, with the few keys that may differ."""
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        if key not in _RESUMABLE and not key.startswith("wandb."):
+            raise UserError(
+                f"A resumed run keeps its settings, but {override} was given; with resume= only "
+                f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
+            )
+    saved, folder = _load_run(cfg.resume)
+    for override in HydraConfig.get().overrides.task:
+        key = override.partition("=")[0]
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
+    return saved, folder
+
+
+def _load_run(path: str | None) -> tuple[DictConfig, Path]:
+    if not path:
+        raise UserError("Say which run: run=runs/NAME.")
+    folder = Path(path)
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"There is no run at {folder}: {file} is missing; check the path.")
+    return cast(DictConfig, OmegaConf.load(file)), folder
+
+
+def _run_config(cfg: DictConfig) -> RunConfig:
+    typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
+    return cast(RunConfig, OmegaConf.to_object(typed))
+
+
+def _parts(cfg: DictConfig) -> Parts:
+    return Parts(
+        agent=instantiate(cfg.agent),
+        baseline=get_class("agents.random_agent.RandomAgent"),
+        env=instantiate(cfg.env),
+        optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        probes={name: instantiate(probe) for name, probe in cfg.probes.items()},
+        vectors=cast(VectorFunctions, importlib.import_module("envs")),
+    )
+
+
+def _closing_lines(folder: Path) -> str:
+    plots = sorted(str(path) for path in (folder / "plots").glob("*.png"))
+    files = [str(folder / "metrics.jsonl"), str(folder / "checkpoints" / "latest.pt"), *plots]
+    return "wrote\n" + "\n".join(f"  {file}" for file in files)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _command(main: Callable[[], Any]) -> None:
+    """Run a Hydra command; errors in the command line become sentences."""
+    # Hydra then raises its errors instead of printing them and leaving with status 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with _sentences(debug="debug=true" in sys.argv):
+        main()
+
+
+@contextmanager
+def _sentences(*, debug: bool) -> Iterator[None]:
+    """Turn errors that a user can correct into one sentence and exit status 2."""
+    known = (UserError, NonFiniteError, HydraException, OmegaConfBaseException, OSError)
+    try:
+        yield
+    except known as error:
+        if debug:
+            raise
+        sys.stderr.write(_sentence(error) + "\n")
+        sys.exit(2)
+
+
+def _sentence(error: BaseException) -> str:
+    ours = _cause(error, (UserError, NonFiniteError))
+    if ours is not None:
+        return str(ours)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return str(unknown_name(group, name, error.options or []))
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__
+        where = re.search(r"full_key: (\S+)", str(error))
+        place = f" (at {where.group(1)})" if where else ""
+        return f"{str(cause or error).splitlines()[0]}{place}"
+    key = re.search(r"[Kk]ey '([^']+)'", f"{error} {error.__cause__}")
+    if key is not None:
+        full = re.search(r"full_key: (\S+)", f"{error} {error.__cause__}")
+        name = full.group(1) if full else key.group(1)
+        return str(unknown_name("key", name, _all_keys()))
+    if isinstance(error, OSError):
+        file = error.filename or "the run folder"
+        return f"{error.strerror or error}: {file}; what was saved before is whole."
+    lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
+    return " ".join(line.strip() for line in lines if line.strip())
+
+
+def _cause(
+    error: BaseException | None, kinds: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    while error is not None:
+        if isinstance(error, kinds):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _all_keys() -> list[str]:
+    """Dotted keys of the configuration that the command's groups compose to."""
+    groups = [
+        a for a in sys.argv[1:] if re.match(r"(agent|env|optimizer|optimizer/base|preset)=", a)
+    ]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        return _leaves(hydra.compose("train", overrides=groups))
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig) or isinstance(node, ListConfig):
+        return [prefix]
+    keys = [prefix] if prefix else []
+    for key in node:
+        child = node._get_node(key)
+        keys += _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+    return keys

@@ -1,0 +1,45 @@
+"""Where a run computes, and with how many threads."""
+
+import os
+
+import torch
+
+from mbrl_flat.allocator import keep_freed_memory
+from mbrl_flat.errors import UserError, unknown_name
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
+
+    Args:
+        name: What the user wrote; ``auto`` takes CUDA if there is one, else the CPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: If it does not exist on this machine.
+        unknown_name: If it is not the name of a device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise unknown_name("device", name, ["auto", "cpu", "cuda", "mps"])
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[kind]
+    if int(index or 0) >= there:
+        raise UserError(f"device={name} is not on this machine; use device=auto or device=cpu.")
+    return torch.device(name)
+
+
+def use_threads(threads: int) -> None:
+    """Set torch's threads; 0 means one for each core that this process may use, at most 8."""
+    if threads < 0:
+        raise UserError(f"threads must be at least 0, got {threads}; 0 chooses by the machine.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or min(cores or 1, 8))
+    keep_freed_memory()

@@ -1,0 +1,139 @@
+"""What a run measures on a schedule: whole episodes of the current agent, and its probes."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from mbrl_flat.data.episode import Episode
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.value_error import planner_metrics, value_metrics
+from mbrl_flat.evaluate import FrameSink, evaluate, summarize
+from mbrl_flat.protocols import Agent, Inspectable, Mode
+from mbrl_flat.specs import EnvSpec
+from mbrl_flat.video import VideoWriter
+
+
+class EpisodeEvaluation:
+    """Returns of the planner and of the policy prior, and how well each one's value foretold them.
+
+    Args:
+        agent: Who is judged.
+        envs: Evaluation environments, not those of the training.
+        spec: Their shapes.
+        episodes: Episodes of each kind.
+        seed: With the step it determines every episode.
+        device: Where the agent draws its noise.
+        baseline: Judged once, on the first occasion; its mean return is in every row as
+            ``eval/random_return_mean``.
+        videos: Folder for a video of the first episode of each evaluation.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: VectorEnv[Any, Any, Any],
+        spec: EnvSpec,
+        *,
+        episodes: int,
+        seed: int,
+        device: torch.device,
+        baseline: Agent | None = None,
+        videos: Path | None = None,
+    ) -> None:
+        self.agent, self.envs, self.spec = agent, envs, spec
+        self.episodes, self.seed, self.device = episodes, seed, device
+        self.baseline, self.videos = baseline, videos
+        self.random_return: float | None = None
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Play and summarize."""
+        seed = int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1)[0])
+        with self._video(step) as sink:
+            planned = self._play(self.agent, seed, "eval", sink)
+        row = summarize(planned)
+        if isinstance(self.agent, Inspectable):
+            followed = self._play(self.agent, seed, "policy")
+            returns = [episode.undiscounted_return for episode in followed]
+            row["eval/policy_return_mean"] = float(np.mean(returns))
+            row |= value_metrics(followed, self.agent.discount)
+            row |= planner_metrics(planned, self.agent.discount)
+        if self.baseline is not None:
+            if self.random_return is None:
+                episodes = self._play(self.baseline, seed, "eval")
+                self.random_return = summarize(episodes)["eval/return_mean"]
+            row["eval/random_return_mean"] = self.random_return
+        return row
+
+    def _play(
+        self, agent: Agent, seed: int, mode: Mode, sink: FrameSink | None = None
+    ) -> list[Episode]:
+        return evaluate(
+            agent,
+            self.envs,
+            self.spec,
+            episodes=self.episodes,
+            seed=seed,
+            mode=mode,
+            device=self.device,
+            frame_sink=sink,
+        )
+
+    def _video(self, step: int) -> AbstractContextManager[FrameSink | None]:
+        if self.videos is None:
+            return nullcontext()
+        return VideoWriter(self.videos / f"step_{step:09d}.mp4")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The baseline's return, once it is known."""
+        return {"random_return": self.random_return}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.random_return = state["random_return"]
+
+
+class Probe(Protocol):
+    """A diagnostic of an agent and its replay; both are bit-identical afterwards."""
+
+    def __call__(self, agent: Inspectable, replay: Replay) -> Mapping[str, float]:
+        """Measure; an empty row where there is nothing to measure on yet."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next measurement depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        ...
+
+
+class ReplayProbe:
+    """A probe on the schedule of a run.
+
+    Args:
+        probe: The diagnostic.
+        agent: Its subject.
+        replay: Where it takes its batches.
+    """
+
+    def __init__(self, probe: Probe, agent: Inspectable, replay: Replay) -> None:
+        self.probe, self.agent, self.replay = probe, agent, replay
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Measure."""
+        del step
+        return self.probe(self.agent, self.replay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The probe's state."""
+        return self.probe.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.probe.load_state_dict(state)

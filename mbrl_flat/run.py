@@ -1,0 +1,247 @@
+"""Put the parts of a run together, train or evaluate, and leave a complete folder behind."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from mbrl_flat.checkpoint import CheckpointFolder, load_safely
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.device import choose_device, use_threads
+from mbrl_flat.errors import UserError
+from mbrl_flat.interrupts import stop_requests
+from mbrl_flat.logging.console import ConsoleLogger
+from mbrl_flat.logging.jsonl import JsonlLogger
+from mbrl_flat.logging.multi import MultiLogger
+from mbrl_flat.logging.wandb import WandbLogger
+from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
+from mbrl_flat.plots import draw_run
+from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
+from mbrl_flat.run_config import RunConfig
+from mbrl_flat.run_folder import write_environment
+from mbrl_flat.seeding import seed_everything
+from mbrl_flat.specs import EnvSpec
+from mbrl_flat.train import TrainConfig, TrainEnvs, Training
+
+
+class VectorFunctions(Protocol):
+    """What a run needs to know of vector environments; implemented beside the environments."""
+
+    def make_vector(
+        self,
+        factory: EnvFactory,
+        *,
+        num_envs: int,
+        seed: int,
+        parallel: bool = False,
+        render: bool = False,
+    ) -> VectorEnv[Any, Any, Any]:
+        """Build ``num_envs`` environments without automatic reset."""
+        ...
+
+    def spec_of(self, env: VectorEnv[Any, Any, Any]) -> EnvSpec:
+        """Say their shapes."""
+        ...
+
+    def vector_state(self, envs: VectorEnv[Any, Any, Any]) -> Any:
+        """Everything that their future depends on."""
+        ...
+
+    def restore_vector(self, envs: VectorEnv[Any, Any, Any], state: Any) -> dict[str, np.ndarray]:
+        """Put that back and return the current observations."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The pluggable parts of a run, each still to be given its runtime arguments.
+
+    Attributes:
+        agent: ``agent(spec, optimizer=..., device=..., compile=...)``.
+        baseline: Likewise, the agent that returns are compared with.
+        env: Makes one environment.
+        optimizer: Makes the world model's optimizer.
+        probes: Diagnostics by name.
+        vectors: How environments are put side by side.
+    """
+
+    agent: Callable[..., Agent]
+    baseline: Callable[..., Agent]
+    env: EnvFactory
+    optimizer: Callable[..., Any]
+    probes: Mapping[str, Probe]
+    vectors: VectorFunctions
+
+
+def build_agent(config: RunConfig, parts: Parts, spec: EnvSpec, device: torch.device) -> Agent:
+    """Build the agent with freshly seeded weights."""
+    seed_everything(config.seed)
+    optimizer = partial(parts.optimizer, on_nonfinite=config.on_nonfinite)
+    return parts.agent(spec, optimizer=optimizer, device=device, compile=config.compile)
+
+
+def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
+    """Train in ``folder``, from its newest checkpoint if it has one.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder.
+
+    Returns:
+        Exit status: 0 when complete, 130 after Ctrl-C.
+    """
+    device = choose_device(config.device)
+    use_threads(config.threads)
+    make = partial(parts.vectors.make_vector, parts.env)
+    envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
+    spec = parts.vectors.spec_of(envs)
+    agent = build_agent(config, parts, spec, device)
+    replay = Replay(
+        spec,
+        config.replay_capacity,
+        num_envs=config.num_envs,
+        heldout_fraction=config.heldout_fraction,
+        seed=config.seed,
+    )
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
+    write_environment(folder, device)
+    jsonl = JsonlLogger(folder / "metrics.jsonl")
+    logger = MultiLogger(jsonl, _mirrors(config, folder, spec))
+    evaluations = []
+    if config.eval_every > 0:
+        eval_envs = make(num_envs=config.eval_episodes, seed=config.seed + 1, render=config.video)
+        evaluation = EpisodeEvaluation(
+            agent,
+            eval_envs,
+            spec,
+            episodes=config.eval_episodes,
+            seed=config.seed,
+            device=device,
+            baseline=parts.baseline(spec),
+            videos=folder / "videos" if config.video else None,
+        )
+        evaluations = [evaluation]
+    probes = [
+        ReplayProbe(probe, agent, replay)
+        for probe in parts.probes.values()
+        if isinstance(agent, Inspectable)
+    ]
+    training = Training(
+        agent,
+        TrainEnvs(
+            vector=envs,
+            spec=spec,
+            save=partial(parts.vectors.vector_state, envs),
+            restore=partial(parts.vectors.restore_vector, envs),
+        ),
+        replay,
+        logger,
+        config=_train_config(config, spec),
+        checkpoints=checkpoints,
+        evaluations=evaluations,
+        probes=probes,
+        device=device,
+    )
+    with stop_requests() as request:
+        try:
+            if saved is None:
+                logger.truncate(0)
+                training.start()
+            else:
+                training.load_state_dict(saved)
+            complete = training.run(stop=lambda: request.signal is not None)
+        finally:
+            logger.close()
+            envs.close()
+            for evaluation in evaluations:
+                evaluation.envs.close()
+    draw_run(folder)
+    return 0 if complete else request.exit_status
+
+
+def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
+    default_seed_steps = max(1000, 5 * spec.episode_length)
+    seed_steps = default_seed_steps if config.seed_steps is None else config.seed_steps
+    return TrainConfig(
+        steps=config.steps,
+        seed=config.seed,
+        seed_steps=seed_steps,
+        updates_per_step=config.updates_per_step,
+        log_every=config.log_every,
+        eval_every=config.eval_every,
+        probe_every=config.probe_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
+    """Loggers that repeat what is written to ``metrics.jsonl``."""
+    loggers: list[Logger] = [
+        ConsoleLogger(steps=config.steps, title=folder.name, progress=config.progress)
+    ]
+    if config.wandb.mode != "disabled":
+        wandb = asdict(config.wandb)
+        settings = asdict(config) | {"action_repeat": spec.action_repeat}
+        loggers.append(WandbLogger(folder, config=settings, name=folder.name, **wandb))
+    return loggers
+
+
+def evaluate_run(
+    config: RunConfig,
+    parts: Parts,
+    folder: Path,
+    *,
+    episodes: int,
+    seed: int,
+    checkpoint: str,
+    video: bool,
+) -> dict[str, float]:
+    """Rebuild the agent from a run's folder and judge it on fresh episodes.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder; the result is appended to its ``evaluations.jsonl``.
+        episodes: How many.
+        seed: Determines them.
+        checkpoint: ``latest`` or ``best``.
+        video: Record the first one.
+
+    Returns:
+        The row of metrics.
+
+    Raises:
+        UserError: If there is no such checkpoint.
+    """
+    if checkpoint not in ("latest", "best"):
+        raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
+    device = choose_device(config.device)
+    use_threads(config.threads)
+    saved = load_safely(folder / "checkpoints" / f"{checkpoint}.pt", device=device)
+    envs = parts.vectors.make_vector(parts.env, num_envs=episodes, seed=seed, render=video)
+    spec = parts.vectors.spec_of(envs)
+    agent = build_agent(config, parts, spec, device)
+    agent.load_state_dict(saved["agent"])
+    evaluation = EpisodeEvaluation(
+        agent,
+        envs,
+        spec,
+        episodes=episodes,
+        seed=seed,
+        device=device,
+        videos=folder / "videos" if video else None,
+    )
+    step = int(saved["step"])
+    row = {**evaluation(step), "step": step, "frame": step * spec.action_repeat, "seed": seed}
+    envs.close()
+    with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"checkpoint": checkpoint, "episodes": episodes, **row}) + "\n")
+    return row

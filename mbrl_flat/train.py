@@ -1,0 +1,393 @@
+"""The loop: act, record, learn, measure, save; the same for every agent and optimizer.
+
+A *step* is one decision in one environment, a *frame* one simulator step. With N environments an
+iteration makes N steps. Everything that the next iteration depends on is in ``state_dict``, so a
+run that was killed goes on as if it had not been.
+"""
+
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from mbrl_flat.checkpoint import CheckpointFolder
+from mbrl_flat.clocks import Every, Ratio
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.evaluate import as_tensors
+from mbrl_flat.meters import MeanMeter, Stopwatch
+from mbrl_flat.protocols import Agent, AgentState, Logger
+from mbrl_flat.seeding import rng_state, set_rng_state
+from mbrl_flat.specs import EnvSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """When things happen in a run; all in agent steps.
+
+    Attributes:
+        steps: Length of the run.
+        seed: Determines every random draw.
+        seed_steps: Steps of random actions before learning; when they are over, as many updates
+            are made as would have been due.
+        updates_per_step: Update-to-data ratio.
+        log_every: Interval of training metrics.
+        eval_every: Interval of evaluations; 0 means never.
+        probe_every: Interval of the probes; 0 means never.
+        checkpoint_every: Interval of checkpoints; 0 means only at the end.
+    """
+
+    steps: int
+    seed: int
+    seed_steps: int
+    updates_per_step: float = 1.0
+    log_every: int = 1000
+    eval_every: int = 10_000
+    probe_every: int = 10_000
+    checkpoint_every: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps must be at least 1, got {self.steps}.")
+        if self.updates_per_step < 0.0:
+            raise UserError(f"updates_per_step must be at least 0, got {self.updates_per_step}.")
+        for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
+
+
+class RunLogger(Logger, Protocol):
+    """A logger whose record can be cut back to where a checkpoint was made."""
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after ``position``."""
+        ...
+
+
+class Measurement(Protocol):
+    """Evaluation or probe on a schedule; leaves the agent and every random stream as they are."""
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Measure; an empty row is not logged."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next measurement depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEnvs:
+    """Training environments and how their state is saved.
+
+    Attributes:
+        vector: N environments without automatic reset.
+        spec: Their shapes.
+        save: Returns everything that their future depends on.
+        restore: Takes that, and returns the current observations.
+    """
+
+    vector: VectorEnv[Any, Any, Any]
+    spec: EnvSpec
+    save: Callable[[], Any]
+    restore: Callable[[Any], dict[str, np.ndarray]]
+
+
+class Training:
+    """One run.
+
+    Args:
+        agent: Who acts and learns.
+        envs: Where.
+        replay: What it learns from.
+        logger: Where metrics go.
+        config: When things happen.
+        checkpoints: Where the run is saved.
+        evaluations: Measured every ``eval_every`` steps.
+        probes: Measured every ``probe_every`` steps.
+        device: Where the agent draws its exploration noise.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: TrainEnvs,
+        replay: Replay,
+        logger: RunLogger,
+        *,
+        config: TrainConfig,
+        checkpoints: CheckpointFolder,
+        evaluations: Sequence[Measurement] = (),
+        probes: Sequence[Measurement] = (),
+        device: torch.device,
+    ) -> None:
+        self.agent, self.envs, self.replay, self.logger = agent, envs, replay, logger
+        self.config, self.checkpoints = config, checkpoints
+        self.evaluations, self.probes = list(evaluations), list(probes)
+        num_envs = envs.vector.num_envs
+        self.step = 0
+        self.updates = 0
+        self.evaluations_total = 0.0
+        self.best = -np.inf
+        self.saved_step: int | None = None
+        self.finished = False
+        self.debt = Ratio(config.updates_per_step)
+        self.clocks = {
+            "log": Every(config.log_every),
+            "eval": Every(config.eval_every, next=0),
+            "probe": Every(config.probe_every),
+            "checkpoint": Every(config.checkpoint_every),
+        }
+        self.train_meter, self.episode_meter = MeanMeter(), MeanMeter()
+        self.watch = Stopwatch()
+        self.noise = torch.Generator(device).manual_seed(config.seed)
+        self.replay_rng = np.random.default_rng([config.seed, 1])
+        self.action_rng = np.random.default_rng([config.seed, 2])
+        self.running_return = np.zeros(num_envs)
+        self.running_length = np.zeros(num_envs, np.int64)
+        self.obs: dict[str, Tensor] = {}
+        self.state: AgentState = {}
+
+    def start(self) -> None:
+        """Begin every environment's first episode and save the run once."""
+        obs, _ = self.envs.vector.reset()
+        self._begin(obs, np.ones(self.envs.vector.num_envs, bool))
+        self.state = self.agent.initial_state(self.envs.vector.num_envs)
+        self.save()
+
+    def run(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Go on until all steps are made.
+
+        Args:
+            stop: Asked between updates and steps; once it says so the run is saved and left.
+
+        Returns:
+            Whether the run is complete.
+
+        Raises:
+            NonFiniteError: If an update is not finite; names the step and the last checkpoint.
+        """
+        while not self.finished:
+            self._learn(stop)
+            if stop():
+                self.save()
+                return False
+            self.finished = self.step >= self.config.steps
+            self._report(last=self.finished)
+            if not self.finished:
+                self._advance()
+        return True
+
+    def _advance(self) -> None:
+        """One step in every environment."""
+        vector, spec = self.envs.vector, self.envs.spec
+        with self.watch.measure("act"):
+            if self.step < self.config.seed_steps:
+                action = spec.action.random(vector.num_envs, self.action_rng)
+            else:
+                action, self.state = self.agent.act(
+                    self.obs, self.state, mode="explore", generator=self.noise
+                )
+            chosen = spec.action.to_env(action)
+        with self.watch.measure("env"):
+            obs, reward, terminated, truncated, _ = vector.step(chosen)
+        self._record(action.cpu().numpy(), obs, reward, terminated, truncated)
+        self.step += vector.num_envs
+        self.watch.add_steps(vector.num_envs)
+        if self.step >= self.config.seed_steps:
+            fresh = self.updates == 0 and self.debt.owed == 0.0
+            self.debt.add_steps(self.step if fresh else vector.num_envs)
+
+    def _record(
+        self,
+        action: np.ndarray,
+        obs: dict[str, np.ndarray],
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """Put one transition of every environment into the replay; start ended ones anew."""
+        done = terminated | truncated
+        self.running_return += reward
+        self.running_length += 1
+        for lane in range(len(done)):
+            next_obs = {name: value[lane] for name, value in obs.items()}
+            self.replay.add(
+                lane,
+                action[lane],
+                float(reward[lane]),
+                next_obs,
+                terminated=bool(terminated[lane]),
+                done=bool(done[lane]),
+            )
+        self.obs = as_tensors(obs)
+        if done.any():
+            for lane in np.flatnonzero(done):
+                self.episode_meter.add(
+                    {
+                        "episode/return": float(self.running_return[lane]),
+                        "episode/length": float(self.running_length[lane]),
+                    }
+                )
+            self.running_return[done] = 0.0
+            self.running_length[done] = 0
+            with self.watch.measure("env"):
+                fresh, _ = self.envs.vector.reset(options={"reset_mask": done})
+            self._begin(fresh, done)
+            self.state = self.agent.reset_state(self.state, torch.from_numpy(done))
+
+    def _begin(self, obs: dict[str, np.ndarray], lanes: np.ndarray) -> None:
+        self.obs = as_tensors(obs)
+        for lane in np.flatnonzero(lanes):
+            self.replay.begin(int(lane), {name: value[lane] for name, value in obs.items()})
+
+    def _learn(self, stop: Callable[[], bool]) -> None:
+        """Make the updates that are owed, as soon as a slice can be drawn."""
+        if self.debt.owed < 1.0 or not self._can_learn():
+            return
+        while not stop() and self.debt.pop():
+            with self.watch.measure("sample"):
+                batch = self.replay.sample(
+                    self.agent.batch_size, self.agent.sequence_length, rng=self.replay_rng
+                )
+            with self.watch.measure("update"):
+                try:
+                    metrics = self.agent.update(batch)
+                except NonFiniteError as error:
+                    raise NonFiniteError(self._describe(error)) from error
+            self.updates += 1
+            self.evaluations_total += float(metrics.get("optim/evaluations", 0.0))
+            self.train_meter.add(metrics)
+
+    def _can_learn(self) -> bool:
+        return self.updates > 0 or self.replay.can_sample(self.agent.sequence_length)
+
+    def _describe(self, error: NonFiniteError) -> str:
+        good = (
+            f"the last good checkpoint is {self.checkpoints.latest} (step {self.saved_step})"
+            if self.saved_step is not None
+            else "there is no checkpoint yet"
+        )
+        return (
+            f"Stopped at step {self.step}, update {self.updates + 1}: {error} Nothing was written "
+            f"after that; {good}. Lower the learning rate or rho, or set on_nonfinite=skip."
+        )
+
+    def _report(self, *, last: bool) -> None:
+        """Whatever is due at this step; the checkpoint comes last and holds all the clocks."""
+        if self._due("eval", last=last):
+            for evaluation in self.evaluations:
+                self._measure(evaluation)
+        if self._due("probe", last=last) and self.updates > 0:
+            for probe in self.probes:
+                self._measure(probe)
+        if self._due("log", last=last) and self.step > 0:
+            self._log()
+        if self._due("checkpoint", last=last) or last:
+            self.save()
+
+    def _due(self, clock: str, *, last: bool) -> bool:
+        """Say whether it is due; what is on at all is due once more at the end of the run."""
+        due = self.clocks[clock].due(self.step)
+        return due or (last and self.clocks[clock].interval > 0)
+
+    def _measure(self, measurement: Measurement) -> None:
+        with self.watch.measure("probe"):
+            row = measurement(self.step)
+        if row:
+            self._write(row)
+        score = row.get("eval/return_mean")
+        if score is not None and score > self.best and self.updates > 0:
+            self.best = score
+            self.checkpoints.save_best(self.agent.state_dict(), step=self.step, score=score)
+
+    def _log(self) -> None:
+        row = self.train_meter.pop() | self.episode_meter.pop() | self.watch.pop()
+        row["train/updates"] = float(self.updates)
+        if self.updates > 0:
+            row["optim/param_norm"] = float(self.agent.param_norm())
+            row["optim/evaluations_total"] = self.evaluations_total
+        row["time/rss_bytes"] = rss_bytes()
+        self._write(row)
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        self.logger.write(row, step=self.step, frame=self.step * self.envs.spec.action_repeat)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.checkpoints.save_latest(self.state_dict(), self.replay)
+        self.saved_step = self.step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the replay."""
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "evaluations_total": self.evaluations_total,
+            "best": float(self.best),
+            "finished": self.finished,
+            "owed": self.debt.owed,
+            "clocks": {name: clock.next for name, clock in self.clocks.items()},
+            "train_meter": self.train_meter.state_dict(),
+            "episode_meter": self.episode_meter.state_dict(),
+            "running": torch.from_numpy(
+                np.stack([self.running_return, self.running_length.astype(np.float64)])
+            ),
+            "rng": rng_state(),
+            "noise": self.noise.get_state(),
+            "replay_rng": self.replay_rng.bit_generator.state,
+            "action_rng": self.action_rng.bit_generator.state,
+            "agent": self.agent.state_dict(),
+            "agent_state": self.state,
+            "envs": self.envs.save(),
+            "measurements": [m.state_dict() for m in (*self.evaluations, *self.probes)],
+            "log_position": self.logger.position,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave, the replay included; the random streams come last."""
+        self.step, self.updates = state["step"], state["updates"]
+        self.evaluations_total, self.best = state["evaluations_total"], state["best"]
+        self.saved_step = self.step
+        self.finished = state["finished"] and self.step >= self.config.steps
+        self.debt.owed = state["owed"]
+        for name, clock in self.clocks.items():
+            clock.next = state["clocks"][name]
+        self.train_meter.load_state_dict(state["train_meter"])
+        self.episode_meter.load_state_dict(state["episode_meter"])
+        running = state["running"].cpu().numpy()
+        self.running_return = running[0].copy()
+        self.running_length = running[1].astype(np.int64)
+        self.noise.set_state(state["noise"].cpu())
+        self.replay_rng.bit_generator.state = state["replay_rng"]
+        self.action_rng.bit_generator.state = state["action_rng"]
+        self.agent.load_state_dict(state["agent"])
+        self.state = state["agent_state"]
+        self.checkpoints.restore_replay(state, self.replay)
+        self.obs = as_tensors(self.envs.restore(state["envs"]))
+        measurements = (*self.evaluations, *self.probes)
+        for measurement, saved in zip(measurements, state["measurements"], strict=True):
+            measurement.load_state_dict(saved)
+        self.logger.truncate(state["log_position"])
+        set_rng_state(state["rng"])
+
+
+def rss_bytes() -> float:
+    """Largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

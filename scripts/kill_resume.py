@@ -1,0 +1,135 @@
+"""Kill a run at random moments, resume it each time, and compare it with one never killed.
+
+    python scripts/kill_resume.py --kills 20 --optimizer sam
+
+Both runs are ``preset=debug`` on the CPU with one thread. The comparison is exact: every line of
+``metrics.jsonl`` but its times, and every weight. Exit status 1 if anything differs.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mbrl_flat.checkpoint import load_safely
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--optimizer", default="sam")
+    parser.add_argument("--task", default="cartpole-swingup")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
+        command = _command(arguments)
+        seconds = _run([*command, f"run_dir={whole}"])
+        print(f"the run that is never killed took {seconds:.1f} s")
+        kills = _run_with_kills(command, killed, arguments, seconds)
+        problems = _differences(whole, killed)
+    print(f"{kills} kills of the {arguments.optimizer} run; differences: {problems or 'none'}")
+    sys.exit(1 if problems or kills < arguments.kills else 0)
+
+
+def _command(arguments: argparse.Namespace) -> list[str]:
+    return [
+        sys.executable, "-c", "from mbrl_flat.cli import train; train()",
+        "preset=debug", f"env.task={arguments.task}", f"optimizer={arguments.optimizer}",
+        f"seed={arguments.seed}", f"steps={arguments.steps}", "seed_steps=600", "threads=1",
+        "eval_every=500", "probe_every=100", "checkpoint_every=50", "log_every=50",
+        "progress=false", "device=cpu",
+    ]  # fmt: skip
+
+
+def _run(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def _run_with_kills(
+    command: list[str], folder: Path, arguments: argparse.Namespace, seconds: float
+) -> int:
+    """Kill ``arguments.kills`` times, then let it finish."""
+    rng = random.Random(arguments.seed)
+    kills = 0
+    while True:
+        exists = (folder / "config.yaml").exists()
+        launch = [*command[:3], f"resume={folder}", "progress=false"] if exists else [
+            *command, f"run_dir={folder}"
+        ]  # fmt: skip
+        process = subprocess.Popen(launch, stdout=subprocess.DEVNULL)
+        # Starting takes some seconds, in which a kill is as likely as later.
+        wait = rng.uniform(1.0, 4.0 + seconds / arguments.kills)
+        try:
+            status = process.wait(wait if kills < arguments.kills else None)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            step = _step_of(folder)
+            print(f"kill {kills:2} after {wait:4.1f} s, newest checkpoint at step {step}")
+            continue
+        if status:
+            print(f"the resumed run ended with status {status}")
+        return kills
+
+
+def _step_of(folder: Path) -> int | None:
+    """Step of the newest checkpoint, which must be whole if it is there."""
+    latest = folder / "checkpoints" / "latest.pt"
+    return int(load_safely(latest)["step"]) if latest.exists() else None
+
+
+def _differences(first: Path, second: Path) -> list[str]:
+    lines = [_rows(folder / "metrics.jsonl") for folder in (first, second)]
+    problems = (
+        [] if len(lines[0]) == len(lines[1]) else [f"{len(lines[0])} and {len(lines[1])} lines"]
+    )
+    problems += [
+        f"line {number}" for number, (a, b) in enumerate(zip(*lines, strict=False)) if a != b
+    ]
+    states = [load_safely(f / "checkpoints" / "latest.pt")["agent"] for f in (first, second)]
+    pairs = list(zip(_tensors(states[0]), _tensors(states[1]), strict=True))
+    problems += [name for (name, a), (_, b) in pairs if not torch.equal(a, b)]
+    print(f"compared {len(lines[0])} lines of metrics and {len(pairs)} tensors")
+    return problems
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [
+        {
+            name: "nan" if isinstance(value, float) and math.isnan(value) else value
+            for name, value in row.items()
+            if name != "time" and not name.startswith("time/")
+        }
+        for row in rows
+    ]
+
+
+def _tensors(value: Any, name: str = "") -> list[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        return [(name, value)]
+    if isinstance(value, dict):
+        return [t for key, item in value.items() for t in _tensors(item, f"{name}/{key}")]
+    if isinstance(value, list | tuple):
+        return [t for key, item in enumerate(value) for t in _tensors(item, f"{name}/{key}")]
+    return []
+
+
+if __name__ == "__main__":
+    main()
