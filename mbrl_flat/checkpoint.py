@@ -56,16 +56,16 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; check the path of the run.")
     try:
-        value = torch.load(path, map_location=device, weights_only=True)
+        value = _read(path, device)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"Refused the checkpoint {path}: it holds objects that loading would execute, "
-            f"so it was not written by mbrl_flat."
+            f"Refused the checkpoint {path}: it is damaged, or it holds objects that loading "
+            f"would execute, and then it was not written by mbrl_flat."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes fail in whatever way the parser happens to
         raise UserError(
-            f"The checkpoint {path} is truncated or corrupt; use another one of the run, "
-            f"or start the run again."
+            f"The file {path} is truncated, corrupt or no checkpoint at all; "
+            f"use another one of the run, or start the run again."
         ) from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
@@ -73,6 +73,13 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
             f"(format {FORMAT} was expected)."
         )
     return value
+
+
+def _read(path: Path, device: torch.device | str) -> Any:
+    """Read a file of ``torch.save``; its old format, a bare pickle, is not tried."""
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 class CheckpointFolder:

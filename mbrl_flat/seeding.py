@@ -29,16 +29,16 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what ``rng_state`` returned."""
+    """Restore what ``rng_state`` returned, also if it was loaded to another device since."""
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state(  # noqa: NPY002
-        (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+        (name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached)
     )
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(state["torch"].cpu())
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
 
 
 @contextmanager
