@@ -1,0 +1,128 @@
+"""The record of a run: one JSON object a line, readable at every moment.
+
+A line has ``step``, ``frame``, ``time`` (seconds since the epoch) and the metrics. JSON knows
+neither NaN nor infinity, and many readers refuse them: numbers that are not finite are written as
+``null`` and read back as NaN.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mbrl_flat.errors import UserError
+
+_RESERVED = ("step", "frame", "time")
+
+
+class JsonlLogger:
+    """Appends rows to a file, each flushed before ``write`` returns.
+
+    A killed process leaves at most one half line at the end; it is cut when the file is opened
+    again. Together with ``position`` and ``truncate`` a resumed run leaves the same file as one
+    that was never interrupted, times apart.
+
+    Args:
+        path: The file; it and its folder are made if they are absent.
+        clock: Where ``time`` comes from.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._clock = clock
+        self._file = path.open("ab+")
+        self._file.truncate(_end_of_last_whole_line(self._file))
+        self._file.seek(0, os.SEEK_END)
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far, safe on the disk: a checkpoint may rely on them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def write(self, metrics: Mapping[str, float], *, step: int, frame: int) -> None:
+        """Append one row.
+
+        Raises:
+            ValueError: If a metric is called ``step``, ``frame`` or ``time``.
+        """
+        taken = sorted(metrics.keys() & set(_RESERVED))
+        if taken:
+            raise ValueError(f"Metrics must not be called {', '.join(taken)}: the row has these.")
+        row: dict[str, Any] = {"step": step, "frame": frame, "time": round(self._clock(), 3)}
+        row |= {name: _finite_or_none(float(value)) for name, value in metrics.items()}
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after ``position``, a value that ``position`` once had.
+
+        Raises:
+            UserError: If the file was changed by others so that this is no end of a line.
+        """
+        length = self._file.seek(0, os.SEEK_END)
+        starts_line = position == 0
+        if 0 < position <= length:
+            self._file.seek(position - 1)
+            starts_line = self._file.read(1) == b"\n"
+        if not starts_line:
+            raise UserError(
+                f"{self.path} is not the file that the checkpoint knows: {position} is not the end "
+                f"of one of its lines ({length} bytes); put the original back to resume this run."
+            )
+        self._file.truncate(position)
+        self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read all rows; a last line without its end, torn off or being written, is left out.
+
+    Args:
+        path: A ``metrics.jsonl``.
+
+    Returns:
+        One dictionary a line, ``null`` as NaN.
+
+    Raises:
+        UserError: If there is no such file, or a line is not a JSON object.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    rows: list[dict[str, float]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append({k: math.nan if v is None else v for k, v in json.loads(line).items()})
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is not a JSON object; delete that line to read the rest."
+            ) from error
+    return rows
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _end_of_last_whole_line(file: Any, *, chunk: int = 65536) -> int:
+    """Bytes up to and with the last line feed, found from the end."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - chunk)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,26 @@
+"""Draw the pictures of runs again: ``python scripts/plot.py runs/NAME ...``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.plots import draw_run
+
+
+def main() -> int:
+    """Draw each run; say which pictures were written."""
+    parser = argparse.ArgumentParser(description="Draw the pictures of runs.")
+    parser.add_argument("run", nargs="+", type=Path, help="folder of a run")
+    try:
+        for folder in parser.parse_args().run:
+            for picture in draw_run(folder):
+                print(picture)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+import io
+
+import pytest
+
+from mbrl_flat.logging import ConsoleLogger
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def streams():
+    return io.StringIO(), io.StringIO()
+
+
+def test_without_a_terminal_nothing_goes_to_the_bars_stream(streams):
+    lines, bar = streams
+    logger = ConsoleLogger(100, lines=lines, bar=bar)
+
+    logger.write({"eval/return_mean": 1.0}, step=10, frame=20)
+    logger.close()
+
+    assert bar.getvalue() == ""
+
+
+def test_an_evaluation_is_one_line_below_one_header(streams):
+    lines, bar = streams
+    logger = ConsoleLogger(100, lines=lines, bar=bar)
+
+    logger.write({"eval/return_mean": 12.5, "eval/return_std": 3.0}, step=1000, frame=2000)
+    logger.write({"eval/return_mean": 99.5, "eval/return_std": 1.0}, step=2000, frame=4000)
+
+    header, first, second = lines.getvalue().splitlines()
+    assert "return" in header
+    assert first.split()[:2] == ["1,000", "2,000"]
+    assert "12.5" in first
+    assert "99.5" in second
+
+
+def test_the_table_shows_the_latest_probe_and_a_dash_before_the_first(streams):
+    lines, bar = streams
+    logger = ConsoleLogger(100, lines=lines, bar=bar)
+
+    logger.write({"eval/return_mean": 1.0}, step=1, frame=1)
+    logger.write({"probe/sharpness/sam_gap": 0.125}, step=1, frame=1)
+    logger.write({"eval/return_mean": 2.0}, step=2, frame=2)
+
+    _, before, after = lines.getvalue().splitlines()
+    assert before.split()[-1] == "-"
+    assert after.split()[-1] == "0.125"
+
+
+def test_training_rows_are_lines_only_without_a_terminal(streams):
+    row = {"train/total_loss": 0.5, "time/steps_per_second": 33.0}
+    lines, bar = streams
+    terminal = Terminal()
+
+    ConsoleLogger(100, lines=lines, bar=bar).write(row, step=1000, frame=2000)
+    with_bar = ConsoleLogger(100, lines=terminal, bar=Terminal())
+    with_bar.write(row, step=1000, frame=2000)
+    with_bar.close()
+
+    assert lines.getvalue() == "step 1,000, frame 2,000, loss 0.5, 33.0 steps/s\n"
+    assert "33.0" not in terminal.getvalue()
+
+
+def test_on_a_terminal_the_bar_shows_progress_and_the_last_return():
+    lines, bar = Terminal(), Terminal()
+    logger = ConsoleLogger(100, description="walker", lines=lines, bar=bar)
+
+    logger.advance(40)
+    logger.write({"eval/return_mean": 123.4}, step=50, frame=100)
+    logger.close()
+
+    assert "walker" in bar.getvalue()
+    assert "return=123.4" in bar.getvalue()
+    assert "123.4" in lines.getvalue()
