@@ -29,8 +29,9 @@ class EnsembleLayerNorm(nn.Module):
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """Normalise ``[K, R, D]``; ``members`` ``[K]`` picks whose affine parameters apply."""
         weight, bias = _pick(self.weight, members), _pick(self.bias, members)
-        normal = F.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(bias[:, None], normal, weight[:, None])
+        # One fused call a member: its backward pass also sums the affine gradients in one sweep.
+        rows = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
+        return torch.stack([F.layer_norm(one, one.shape[-1:], w, b) for one, w, b in rows])
 
 
 class EnsembleLinear(nn.Module):
