@@ -114,7 +114,8 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
     saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
     write_environment(folder, device)
     jsonl = JsonlLogger(folder / "metrics.jsonl")
-    logger = MultiLogger(jsonl, _mirrors(config, folder, spec))
+    console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
+    logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec))
     evaluations = []
     if config.eval_every > 0:
         eval_envs = make(num_envs=config.eval_episodes, seed=config.seed + 1, render=config.video)
@@ -149,6 +150,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
         evaluations=evaluations,
         probes=probes,
         device=device,
+        on_step=console.advance,
     )
     with stop_requests() as request:
         try:
@@ -183,15 +185,11 @@ def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
 
 
 def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
-    """Loggers that repeat what is written to ``metrics.jsonl``."""
-    loggers: list[Logger] = [
-        ConsoleLogger(steps=config.steps, title=folder.name, progress=config.progress)
-    ]
-    if config.wandb.mode != "disabled":
-        wandb = asdict(config.wandb)
-        settings = asdict(config) | {"action_repeat": spec.action_repeat}
-        loggers.append(WandbLogger(folder, config=settings, name=folder.name, **wandb))
-    return loggers
+    """Dashboards that repeat what is written to ``metrics.jsonl``."""
+    if config.wandb.mode == "disabled":
+        return []
+    settings = asdict(config) | {"action_repeat": spec.action_repeat}
+    return [WandbLogger(folder, config=settings, **asdict(config.wandb))]
 
 
 def evaluate_run(

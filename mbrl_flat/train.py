@@ -121,6 +121,7 @@ class Training:
         evaluations: Measured every ``eval_every`` steps.
         probes: Measured every ``probe_every`` steps.
         device: Where the agent draws its exploration noise.
+        on_step: Told the step after every iteration, for a progress bar.
     """
 
     def __init__(
@@ -135,10 +136,12 @@ class Training:
         evaluations: Sequence[Measurement] = (),
         probes: Sequence[Measurement] = (),
         device: torch.device,
+        on_step: Callable[[int], object] = int,
     ) -> None:
         self.agent, self.envs, self.replay, self.logger = agent, envs, replay, logger
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
+        self.on_step = on_step
         num_envs = envs.vector.num_envs
         self.step = 0
         self.updates = 0
@@ -209,6 +212,7 @@ class Training:
         self._record(action.cpu().numpy(), obs, reward, terminated, truncated)
         self.step += vector.num_envs
         self.watch.add_steps(vector.num_envs)
+        self.on_step(self.step)
         if self.step >= self.config.seed_steps:
             fresh = self.updates == 0 and self.debt.owed == 0.0
             self.debt.add_steps(self.step if fresh else vector.num_envs)

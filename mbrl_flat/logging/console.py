@@ -28,6 +28,7 @@ class ConsoleLogger:
     Args:
         total_steps: Length of the run in steps.
         description: What stands in front of the bar, such as the run's name.
+        progress: Whether a bar is wanted at all.
         lines: Where the table goes; standard output unless given.
         bar: Where the bar goes; standard error unless given.
     """
@@ -37,12 +38,13 @@ class ConsoleLogger:
         total_steps: int,
         *,
         description: str = "",
+        progress: bool = True,
         lines: TextIO | None = None,
         bar: TextIO | None = None,
     ) -> None:
         self._lines = lines or sys.stdout
         stream = bar or sys.stderr
-        self.interactive = self._lines.isatty() and stream.isatty()
+        self.interactive = progress and self._lines.isatty() and stream.isatty()
         self._bar = tqdm(
             total=total_steps,
             desc=description or None,

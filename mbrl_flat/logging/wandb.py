@@ -28,6 +28,7 @@ class WandbLogger:
         config: The resolved configuration.
         mode: Whether to talk to the service; ``online`` without a login falls back to offline.
         project: Where the run is listed.
+        entity: Whose project it is; the default account's if absent.
         name: Its title; the folder's name unless given.
         group: What it is listed under, such as all seeds of one setting.
         tags: Words to find it by.
@@ -44,6 +45,7 @@ class WandbLogger:
         config: Mapping[str, Any],
         mode: WandbMode = "auto",
         project: str = "mbrl-flat",
+        entity: str | None = None,
         name: str | None = None,
         group: str | None = None,
         tags: Sequence[str] = (),
@@ -59,6 +61,7 @@ class WandbLogger:
                 config=dict(config),
                 mode=mode,
                 project=project,
+                entity=entity,
                 name=name or folder.name,
                 group=group,
                 tags=list(tags),
@@ -98,7 +101,8 @@ class WandbLogger:
             import wandb  # noqa: PLC0415  # slow to import, and not every run mirrors
         except ImportError as error:
             raise MissingExtraError(
-                "Weights & Biases is not installed; run pip install wandb, or set wandb=disabled."
+                "Weights & Biases is not installed; run pip install wandb, or "
+                "set wandb.mode=disabled."
             ) from error
         online = _wants_online(mode)
         if online and wandb.api.api_key is None:
