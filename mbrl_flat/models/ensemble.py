@@ -112,7 +112,8 @@ class EnsembleMLP(nn.Module):
             if depth == 0:
                 x = dropout(x, self.dropout, training=self.training)
             x = mish(norm(x, members))
-        return self.last(x, members).unflatten(1, lead)
+        x = self.last(x, members)
+        return x.view(num, *lead, x.shape[-1])
 
 
 def _pick(parameter: Tensor, members: Tensor | None) -> Tensor:
