@@ -73,7 +73,8 @@ class TwoHot:
         place = (symlog(target).clamp(self.low, self.high) - self.low) / self.spacing
         # What is not a number gets a valid index; its share carries it on into the loss.
         lower = place.nan_to_num(0.0).floor().clamp(max=self.num_bins - 2)
-        return lower.long(), place - lower
+        # Rounding puts the top edge a trifle above the last bin.
+        return lower.long(), (place - lower).clamp(max=1.0)
 
     def encode(self, target: Tensor) -> Tensor:
         """Two-hot probabilities ``[..., num_bins]`` of scalars ``[...]``."""
