@@ -75,10 +75,11 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    status = _git("status", "--porcelain")
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": None if status is None else bool(status),
         "packages": versions,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
