@@ -261,6 +261,9 @@ def test_a_restored_folder_goes_on_with_its_pieces(tmp_path, rng):
     folder.save_latest({}, replay)
 
     assert pieces(tmp_path) == ["000000.pt", "000001.pt"]
+    # One episode of 6 slots and the slot before it.
+    arrays = load_safely(tmp_path / "replay" / "000001.pt")["arrays"]
+    assert arrays["0/reward"].shape == (7,)
     assert_same(replay, restored(tmp_path)[1])
 
 

@@ -123,6 +123,23 @@ def test_a_plan_follows_from_the_generator_and_leaves_the_global_stream_alone(ma
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_every_iteration_has_heads_and_noise_of_its_own(make_model, config):
+    planner = small_planner(make_model, config, iterations=20)
+    valued, heads, noises = planner.estimate_return, [], []
+
+    def record(latent, actions, noise, drawn):
+        heads.append(tuple(drawn.tolist()))
+        noises.append(noise)
+        return valued(latent, actions, noise, drawn)
+
+    planner.estimate_return = record
+    planner(torch.randn(2, 16), torch.zeros(2, 3, 2), torch.Generator(), explore=False)
+
+    assert len(heads) == 20
+    assert len(set(heads)) > 1
+    assert not any(torch.equal(noises[0], noise) for noise in noises[1:])
+
+
 def test_planning_beats_the_values_of_random_plans(make_model, config):
     planner = small_planner(make_model, config, num_samples=128, num_elites=16)
     latent, mean = torch.randn(1, 16), torch.zeros(1, 3, 2)

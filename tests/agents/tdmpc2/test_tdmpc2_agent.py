@@ -151,6 +151,20 @@ def test_an_update_leaves_the_model_in_evaluation_mode_with_every_q_function_tra
     assert not any(p.requires_grad for p in agent.model.target_q.parameters())
 
 
+def test_an_update_evaluates_the_loss_and_the_policys_values_with_dropout(make_agent, make_batch):
+    agent, modes = make_agent(), []
+    loss, values = agent._loss, agent.model.q_values
+    agent._loss = lambda *args: modes.append(agent.model.q.training) or loss(*args)
+    agent.model.q_values = lambda *args, **kwargs: (
+        modes.append(agent.model.q.training) or values(*args, **kwargs)
+    )
+
+    agent.update(as_float32(make_batch()))
+
+    # Targets, loss, policy.
+    assert modes == [True, True, True]
+
+
 def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, make_batch):
     """A second evaluation of the closure elsewhere changes nothing of what the policy is given."""
     plain, twice = make_agent(), make_agent()

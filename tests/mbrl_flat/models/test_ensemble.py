@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mbrl_flat.models import ensemble as ensemble_module
 from mbrl_flat.models.ensemble import EnsembleLayerNorm, EnsembleLinear, EnsembleMLP
 
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
@@ -84,6 +85,20 @@ def test_dropout_is_drawn_anew_for_each_member():
     torch.testing.assert_close(calm[0], calm[1])
     assert not torch.allclose(y[0], y[1])
     assert not torch.allclose(y[0], calm[0])
+
+
+def test_dropout_acts_on_the_first_hidden_layer_alone(monkeypatch):
+    seen = []
+
+    def record(x, p, *, training):
+        seen.append((tuple(x.shape), p, training))
+        return x
+
+    monkeypatch.setattr(ensemble_module, "dropout", record)
+
+    EnsembleMLP(2, 4, [16, 8], 3, dropout=0.5)(torch.randn(7, 4))
+
+    assert seen == [((2, 7, 16), 0.5, True)]
 
 
 def test_members_start_apart_and_the_last_layer_at_zero():

@@ -72,6 +72,23 @@ def test_a_single_elite_leaves_the_least_noise():
     assert plan.action.item() == pytest.approx(-0.25 + 0.05, abs=1e-12)
 
 
+def test_the_first_action_of_a_plan_is_taken_with_the_noise_of_the_first_step():
+    """Two elites of equal weight: (0.2, 0.9) and (0.4, -0.9), whose mean is (0.3, 0)."""
+    config = MPPIConfig(horizon=2, num_samples=3, num_prior=2, num_elites=2, iterations=1)
+    prior = torch.tensor([[0.2, 0.9], [0.4, -0.9]], dtype=torch.float64).reshape(1, 2, 2, 1)
+    values = torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
+    noise = zero_noise(config, 1, 1)
+    noise = noise._replace(
+        choice=torch.tensor([[0.0, 5.0]], dtype=torch.float64), exploration=noise.exploration + 1.0
+    )
+    previous = torch.zeros(1, 2, 1, dtype=torch.float64)
+
+    plan = mppi(lambda actions, i: values, prior, previous, noise, config, explore=True)
+
+    assert plan.mean.flatten().tolist() == pytest.approx([0.3, 0.0], abs=1e-12)
+    assert plan.action.item() == pytest.approx(0.4 + 0.1, abs=1e-12)
+
+
 def test_a_value_that_is_not_a_number_counts_as_zero():
     plan = one_step([-1.0, math.nan, -2.0, -3.0], num_elites=1)
 
