@@ -29,7 +29,7 @@ def make_panels(num_panels: int, *, columns: int = 2, title: str = "") -> tuple[
     rows = -(-num_panels // columns)
     figure = Figure(figsize=(5.4 * columns, 3.5 * rows), layout="constrained", dpi=120)
     if title:
-        figure.suptitle(title, fontsize=12, color=INK, fontweight="semibold")
+        figure.suptitle(title, fontsize=12, color=INK, fontweight="bold")
     panels = [figure.add_subplot(rows, columns, number + 1) for number in range(num_panels)]
     for panel in panels:
         style_axes(panel)

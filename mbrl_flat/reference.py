@@ -1,0 +1,63 @@
+"""Published scores that runs can be held against; every one names its source."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_FILES = ("dmc", "humanoid_bench", "atari")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceScore:
+    """One published number.
+
+    Attributes:
+        task: As it is called in this project.
+        method: As the source calls it; ``random`` and ``human`` are players, not methods.
+        frame: Simulator frames seen when it was measured.
+        mean: Return of an episode, averaged over seeds.
+        std: Spread over seeds; NaN if it was not published.
+        seeds: How many; 0 if it was not published.
+        source: Repository and file.
+    """
+
+    task: str
+    method: str
+    frame: int
+    mean: float
+    std: float
+    seeds: int
+    source: str
+
+
+@cache
+def load_references() -> tuple[ReferenceScore, ...]:
+    """Read every packaged table of published scores."""
+    scores: list[ReferenceScore] = []
+    folder = resources.files("mbrl_flat.configs") / "reference"
+    for name in _FILES:
+        text = (folder / f"{name}.csv").read_text(encoding="utf-8")
+        scores += [_parse(row) for row in csv.DictReader(text.splitlines())]
+    return tuple(scores)
+
+
+def reference_curves(task: str) -> dict[str, list[ReferenceScore]]:
+    """Published scores on one task by method, in the order of frames; empty if there are none."""
+    curves: dict[str, list[ReferenceScore]] = {}
+    for score in load_references():
+        if score.task == task:
+            curves.setdefault(score.method, []).append(score)
+    return {m: sorted(scores, key=lambda s: s.frame) for m, scores in curves.items()}
+
+
+def _parse(row: dict[str, str]) -> ReferenceScore:
+    return ReferenceScore(
+        task=row["task"],
+        method=row["method"],
+        frame=int(row["env_step"]),
+        mean=float(row["mean"]),
+        std=float(row["std"] or "nan"),
+        seeds=int(row["seeds"] or 0),
+        source=row["source"],
+    )

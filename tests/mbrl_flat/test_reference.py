@@ -1,0 +1,34 @@
+import math
+
+from mbrl_flat.reference import load_references, reference_curves
+
+
+def test_every_published_score_is_a_number_with_a_source():
+    for score in load_references():
+        assert math.isfinite(score.mean)
+        assert score.frame > 0
+        assert "/" in score.source
+
+
+def test_no_score_is_listed_twice():
+    keys = [(score.task, score.method, score.frame) for score in load_references()]
+
+    assert len(keys) == len(set(keys))
+
+
+def test_a_curve_goes_forward_in_frames():
+    curve = reference_curves("dog-run")["tdmpc2"]
+
+    assert [score.frame for score in curve] == sorted(score.frame for score in curve)
+    assert len(curve) > 1
+
+
+def test_every_atari_game_has_both_ends_of_the_human_scale():
+    curves = [reference_curves(s.task) for s in load_references() if s.method == "human"]
+
+    assert len(curves) == 26
+    assert all("random" in curve for curve in curves)
+
+
+def test_an_unknown_task_has_no_references():
+    assert reference_curves("no-such-task") == {}
