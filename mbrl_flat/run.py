@@ -33,29 +33,14 @@ from mbrl_flat.train import TrainConfig, TrainEnvs, Training
 class VectorFunctions(Protocol):
     """What a run needs to know of vector environments; implemented beside the environments."""
 
-    def make_vector(
-        self,
-        factory: EnvFactory,
-        *,
-        num_envs: int,
-        seed: int,
-        parallel: bool = False,
-        render: bool = False,
-    ) -> VectorEnv[Any, Any, Any]:
-        """Build ``num_envs`` environments without automatic reset."""
-        ...
-
-    def spec_of(self, env: VectorEnv[Any, Any, Any]) -> EnvSpec:
-        """Say their shapes."""
-        ...
-
-    def vector_state(self, envs: VectorEnv[Any, Any, Any]) -> Any:
-        """Everything that their future depends on."""
-        ...
-
-    def restore_vector(self, envs: VectorEnv[Any, Any, Any], state: Any) -> dict[str, np.ndarray]:
-        """Put that back and return the current observations."""
-        ...
+    make_vector: Callable[..., VectorEnv[Any, Any, Any]]
+    """``make_vector(factory, *, num_envs, seed, parallel=False, render=False)``, no autoreset."""
+    spec_of: Callable[[Any], EnvSpec]
+    """Shapes of one of the environments."""
+    vector_state: Callable[[Any], Any]
+    """Everything that their future depends on."""
+    restore_vector: Callable[[Any, Any], dict[str, np.ndarray]]
+    """Put that back and return the current observations."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,174 @@
+"""The DeepMind Control suite from proprioception, as Gymnasium environments.
+
+A step repeats one action for ``action_repeat`` frames and sums their rewards; an episode is 1000
+frames. The time limit truncates; a task that ends by itself (discount 0) terminates.
+
+References:
+    Tassa et al., "DeepMind Control Suite", 2018, arXiv:1801.00690. Action repeat 2 as in TD-MPC2.
+"""
+
+import ctypes.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.wrappers import Resumable
+from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+
+MAX_FRAMES = 1000
+_IMAGE = {"height": 384, "width": 384}
+
+
+def task_names() -> dict[str, tuple[str, str]]:
+    """Every task of ``dm_control.suite.ALL_TASKS`` as ``domain-task``."""
+    return {f"{domain}-{task}": (domain, task) for domain, task in _suite().ALL_TASKS}
+
+
+def make(
+    task: str, *, seed: int, render: bool = False, action_repeat: int = 2
+) -> gym.Env[Any, Any]:
+    """Build one task.
+
+    Args:
+        task: Name such as ``walker-walk`` or ``ball_in_cup-catch``.
+        seed: Determines every episode.
+        render: Allow ``render()``, which needs EGL or OSMesa.
+        action_repeat: Frames per step.
+
+    Returns:
+        The environment: observations ``{"state": [n]}``, actions in [-1, 1].
+
+    Raises:
+        UserError: If ``action_repeat`` is less than one.
+        unknown_name: If there is no such task.
+    """
+    if action_repeat < 1:
+        raise UserError(f"action_repeat must be at least 1, got {action_repeat}.")
+    if render:
+        choose_renderer()
+    names = task_names()
+    if task not in names:
+        raise unknown_name("task", task, names, where="env=dmc")
+    domain, name = names[task]
+    env = SuiteTask(domain, name, seed=seed, render=render, action_repeat=action_repeat)
+    return Resumable(env, episode_length=env.max_episode_steps, action_repeat=action_repeat)
+
+
+class SuiteTask(gym.Env[Any, Any]):
+    """One task of the suite.
+
+    Its randomness follows from ``np_random`` alone: every reset seeds the task from it.
+
+    Args:
+        domain: Domain of the suite.
+        task: Task of the domain.
+        seed: Seed.
+        render: Allow ``render()``.
+        action_repeat: Frames per step.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - as in Gymnasium
+
+    def __init__(
+        self, domain: str, task: str, *, seed: int, render: bool, action_repeat: int
+    ) -> None:
+        self._task_random = np.random.RandomState(seed)
+        self._env = _suite().load(domain, task, task_kwargs={"random": self._task_random})
+        self.render_mode = "rgb_array" if render else None
+        self.camera = 2 if domain == "quadruped" else 0
+        self.action_repeat = action_repeat
+        self.max_episode_steps = -(-self._frame_limit() // action_repeat)
+        self._elapsed = 0
+        bounds = self._env.action_spec()
+        self._low, self._high = bounds.minimum, bounds.maximum
+        size = sum(int(np.prod(part.shape)) for part in self._env.observation_spec().values())
+        self.observation_space = gym.spaces.Dict(
+            {"state": gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)}
+        )
+        self.action_space = gym.spaces.Box(-1.0, 1.0, bounds.shape, np.float32)
+        # Gymnasium seeds this attribute at the first reset with a seed; ours starts seeded.
+        self.np_random = np.random.default_rng(seed)
+
+    def _frame_limit(self) -> int:
+        return int(min(self._env._step_limit, MAX_FRAMES))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed, options=options)
+        self._task_random.seed(int(self.np_random.integers(2**32)))
+        self._elapsed = 0
+        return _flatten(self._env.reset().observation), {}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Repeat one action; rewards are summed until the episode ends."""
+        share = 0.5 * (np.asarray(action, np.float64) + 1.0)
+        control = self._low + share * (self._high - self._low)
+        outcome = self._env.step(control)
+        reward = float(outcome.reward or 0.0)
+        for _ in range(self.action_repeat - 1):
+            if outcome.last():
+                break
+            outcome = self._env.step(control)
+            reward += float(outcome.reward or 0.0)
+        self._elapsed += 1
+        terminated = outcome.last() and outcome.discount == 0.0
+        over = outcome.last() or self._elapsed >= self.max_episode_steps
+        return _flatten(outcome.observation), reward, terminated, over and not terminated, {}
+
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """RGB image ``[384, 384, 3]``, uint8; ``None`` where rendering was not asked for."""
+        if self.render_mode is None:
+            return None
+        return self._env.physics.render(**_IMAGE, camera_id=self.camera)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
+
+
+def _flatten(observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    parts = [np.ravel(part) for part in observation.values()]
+    return {"state": np.concatenate(parts).astype(np.float32)}
+
+
+def choose_renderer() -> None:
+    """Choose EGL or OSMesa by what the machine has, unless ``MUJOCO_GL`` or a screen is set.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    _set_renderer()
+    if os.environ.get("MUJOCO_GL") == "disable":
+        raise UserError(
+            "Rendering needs EGL or OSMesa, and MUJOCO_GL=disable is set or neither is installed; "
+            "on Debian: apt-get install libegl1 libosmesa6 libgl1-mesa-dri."
+        )
+
+
+def _set_renderer() -> None:
+    """Set ``MUJOCO_GL`` before the simulator reads it, unless the user or a screen decides."""
+    if "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ:
+        return
+    found = [
+        n for n, lib in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(lib)
+    ]
+    os.environ["MUJOCO_GL"] = found[0] if found else "disable"
+
+
+def _suite() -> Any:
+    """Import the suite when it is needed: it takes a second, and picks a renderer."""
+    _set_renderer()
+    try:
+        from dm_control import suite  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError(
+            "env=dmc needs dm-control; install it with: pip install 'dm-control<2' 'mujoco<4'."
+        ) from error
+    return suite

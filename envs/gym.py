@@ -1,0 +1,68 @@
+"""Any registered Gymnasium environment with a vector observation and Box or Discrete actions.
+
+The environment's own randomness must follow from its ``np_random``, as Gymnasium asks; then its
+runs can be resumed exactly.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.wrappers import ActionRepeat, DictState, Resumable
+from mbrl_flat.errors import UserError, unknown_name
+
+_NO_LIMIT = 1000
+"""Episode length that is assumed where an environment states none."""
+
+
+def make(
+    task: str, *, seed: int, render: bool = False, action_repeat: int = 1
+) -> gym.Env[Any, Any]:
+    """Build an environment by its Gymnasium id.
+
+    Args:
+        task: Id such as ``Pendulum-v1``.
+        seed: Determines every episode.
+        render: Allow ``render()``.
+        action_repeat: Frames per step; rewards are summed.
+
+    Returns:
+        The environment: observations ``{"state": [n]}``, actions in [-1, 1] or discrete.
+
+    Raises:
+        UserError: If the environment cannot be made or has other spaces.
+        unknown_name: If the id is not registered.
+    """
+    if task not in gym.registry:
+        raise unknown_name("task", task, gym.registry, where="env=gym")
+    try:
+        env: gym.Env[Any, Any] = gym.make(task, render_mode="rgb_array" if render else None)
+    except (gym.error.Error, ImportError) as error:
+        raise UserError(f"Gymnasium cannot make {task!r}: {error}") from error
+    observation = env.observation_space
+    if isinstance(observation, gym.spaces.Discrete):
+        env = gym.wrappers.FlattenObservation(env)
+    elif not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
+        raise UserError(
+            f"env=gym takes vector observations; {task!r} has {observation}. "
+            f"Images are for env=atari."
+        )
+    env = ActionRepeat(_unit_actions(env, task), action_repeat)
+    env.unwrapped.np_random = np.random.default_rng(seed)
+    limit = gym.registry[task].max_episode_steps or _NO_LIMIT
+    return Resumable(
+        DictState(env), episode_length=-(-limit // action_repeat), action_repeat=action_repeat
+    )
+
+
+def _unit_actions(env: gym.Env[Any, Any], task: str) -> gym.Env[Any, Any]:
+    """Rescale Box actions to [-1, 1]; leave Discrete ones."""
+    space = env.action_space
+    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
+        return env
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise UserError(f"The actions of {task!r} have no bounds, so [-1, 1] cannot be mapped.")
+        return gym.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+    raise UserError(f"env=gym takes vectors of actions or discrete ones; {task!r} has {space}.")
