@@ -5,13 +5,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.errors import UserError
 
 Obs = dict[str, np.ndarray]
 
 
-class Resumable(gym.Wrapper[Any, Any, Any, Any]):
+class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Remembers how the present episode came about, so that another process can go on with it.
 
     An episode is a function of the random state at its reset and of the actions since. Playing
@@ -28,7 +29,10 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, episode_length: int, action_repeat: int) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(
+            self, episode_length=episode_length, action_repeat=action_repeat
+        )
+        gym.Wrapper.__init__(self, env)
         self.episode_length = episode_length
         self.action_repeat = action_repeat
         self.slot = 0
@@ -76,7 +80,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         return self.restore(states[self.slot])
 
 
-class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
+class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Repeats each action and sums the rewards, until the episode ends.
 
     Args:
@@ -85,7 +89,8 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gym.Env[Any, Any], num: int) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, num=num)
+        gym.Wrapper.__init__(self, env)
         if num < 1:
             raise UserError(f"action_repeat must be at least 1, got {num}.")
         self.num = num
@@ -102,11 +107,12 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
         return obs, total, terminated, truncated, info
 
 
-class DictState(gym.ObservationWrapper[Any, Any, Any]):
+class DictState(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """A vector observation under the name ``state``, as float32."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         assert isinstance(space, gym.spaces.Box)
         box = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
