@@ -87,6 +87,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
     make = partial(parts.vectors.make_vector, parts.env)
     envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
     spec = parts.vectors.spec_of(envs)
+    schedule = _train_config(config, spec)
     agent = build_agent(config, parts, spec, device)
     replay = Replay(
         spec,
@@ -130,7 +131,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
         ),
         replay,
         logger,
-        config=_train_config(config, spec),
+        config=schedule,
         checkpoints=checkpoints,
         evaluations=evaluations,
         probes=probes,

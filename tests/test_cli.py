@@ -1,0 +1,156 @@
+"""The commands as a user types them, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from mbrl_flat import cli
+
+TINY = [
+    "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu", "steps=150",
+    "eval_every=75", "probe_every=0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(entry, *arguments: str) -> None:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr("sys.argv", ["mbrl-flat", *arguments])
+        entry()
+
+    return run
+
+
+def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
+    """Run, expect exit status 2 and exactly one line on stderr, and return it."""
+    with pytest.raises(SystemExit) as stop:
+        command(entry, *arguments)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("agent=tdmcp2", ["'tdmcp2'", "'tdmpc2'"]),
+        ("optimizer=smm", ["'smm'", "'sam'"]),
+        ("env=dcm", ["'dcm'", "'dmc'"]),
+        ("preset=cpuu", ["'cpuu'", "'cpu'"]),
+        ("sed=3", ["'sed'", "'seed'"]),
+        ("agent.config.horizn=4", ["'agent.config.horizn'", "'agent.config.horizon'"]),
+        ("steps=abc", ["steps", "abc", "Integer"]),
+        ("steps=0", ["steps", "0", "at least 1"]),
+        ("device=cudda", ["'cudda'", "'cuda'"]),
+        ("on_nonfinite=rise", ["'rise'", "'raise'"]),
+        ("agent.config.size=7", ["'7'", "cpu"]),
+    ],
+)
+def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argument, parts):
+    message = fails(command, capsys, *TINY, argument)
+    assert all(part in message for part in parts), message
+
+
+def test_a_misspelt_task_names_the_nearest_one(command, capsys):
+    message = fails(command, capsys, *[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
+    assert message.startswith("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'")
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(command, capsys):
+    assert "runs/none" in fails(command, capsys, "resume=runs/none")
+
+
+def test_a_negative_radius_is_refused_before_a_folder_is_made(command, capsys, tmp_path):
+    message = fails(command, capsys, *TINY, "optimizer=sam", "optimizer.rho=-0.1", "run_dir=r")
+    assert "rho must be at least 0, got -0.1" in message
+
+
+def test_an_optimizer_setting_of_another_method_is_refused(command, capsys):
+    assert "'optimizer.rho'" in fails(command, capsys, *TINY, "optimizer=adam", "optimizer.rho=1")
+
+
+def test_a_run_writes_what_is_needed_to_rebuild_it(command, tmp_path):
+    command(cli.train, *TINY, "run_dir=here")
+    folder = tmp_path / "here"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all({"step", "frame", "time"} <= set(row) for row in rows)
+    assert rows[-1]["step"] == 150
+    names = {key for row in rows for key in row}
+    assert {"eval/return_mean", "eval/random_return_mean", "probe/value/bias"} <= names
+    assert {"train/total_loss", "optim/grad_norm", "time/update", "episode/return"} <= names
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"git_revision", "packages", "device", "host_cores"} <= set(environment)
+    assert (folder / "plots" / "return.png").stat().st_size > 1000
+    assert (folder / "checkpoints" / "latest.pt").is_file()
+
+
+def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
+    message = fails(command, capsys, *TINY, "run_dir=here")
+    assert "never overwritten" in message
+    assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_resumed_run_refuses_other_settings(command, capsys):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    message = fails(command, capsys, "resume=here", "seed=3")
+    assert "seed=3" in message
+
+
+def test_evaluate_reports_returns_with_their_spread(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here")
+    capsys.readouterr()
+    command(cli.evaluate, "run=here", "episodes=3", "threads=1")
+    output = capsys.readouterr().out
+    assert "eval/return_mean" in output
+    assert "eval/return_std" in output
+    row = json.loads((tmp_path / "here" / "evaluations.jsonl").read_text())
+    assert row["episodes"] == 3
+
+
+def test_evaluate_refuses_a_truncated_checkpoint_and_leaves_it_alone(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here")
+    capsys.readouterr()
+    file = tmp_path / "here" / "checkpoints" / "latest.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    message = fails(command, capsys, "run=here", "threads=1", entry=cli.evaluate)
+    assert "truncated" in message
+    message = fails(command, capsys, "resume=here")
+    assert "truncated" in message
+    assert file.stat().st_size == 1000
+
+
+class Malicious:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    capsys.readouterr()
+    torch.save({"format": 1, "agent": Malicious()}, tmp_path / "here" / "checkpoints" / "latest.pt")
+    message = fails(command, capsys, "run=here", "threads=1", entry=cli.evaluate)
+    assert "execute" in message
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_module_and_checkpoint(command, capsys):
+    message = fails(command, capsys, *TINY, "run_dir=here", "agent.config.reward_coef=1e39")
+    assert "step 100" in message
+    assert "gradient of" in message
+    assert "here/checkpoints/latest.pt (step 0)" in message
+
+
+def test_steps_that_are_not_finite_can_be_skipped_and_are_counted(command, tmp_path):
+    command(cli.train, *TINY, "run_dir=here", "agent.config.reward_coef=1e39", "on_nonfinite=skip")
+    lines = (tmp_path / "here" / "metrics.jsonl").read_text().splitlines()
+    skipped = [json.loads(line).get("optim/skipped", 0) for line in lines]
+    assert max(skipped) > 0

@@ -1,0 +1,132 @@
+"""The whole path, environment to metrics, on the dummy environment."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from mbrl_flat import cli
+from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.run import train_run
+from mbrl_flat.train import Training
+
+TINY = [
+    "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu",
+    "eval_episodes=1", "eval_every=200", "probe_every=100", "log_every=50",
+]  # fmt: skip
+
+
+def run(folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    """Train in ``folder`` and return the metrics without times."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        cfg = compose("train", overrides=[*TINY, *overrides])
+    folder.mkdir(exist_ok=True)
+    train_run(cli._run_config(cfg), cli._parts(cfg), folder)
+    return metrics(folder)
+
+
+def metrics(folder: Path, *, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {
+            key: "nan" if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+            if key != "time" and not key.startswith("time/") and key not in without
+        }
+        for row in rows
+    ]
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [tensor for item in items for tensor in tensors(item)]
+
+
+def agent_tensors(folder: Path) -> list[torch.Tensor]:
+    agent = load_safely(folder / "checkpoints" / "latest.pt")["agent"]
+    return tensors({"model": agent["model"], "policy": agent["policy"]})
+
+
+def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(tmp_path):
+    first = run(tmp_path / "a", "steps=150", "seed=1")
+    assert first == run(tmp_path / "b", "steps=150", "seed=1")
+    assert first != run(tmp_path / "c", "steps=150", "seed=2")
+
+
+@pytest.mark.parametrize("method", ["sam", "random_direction"])
+def test_radius_zero_is_the_base_optimizer_bit_for_bit_over_300_updates(tmp_path, method):
+    steps = "steps=320"
+    run(tmp_path / "base", "optimizer=adam", steps)
+    run(tmp_path / "zero", f"optimizer={method}", "optimizer.rho=0", steps)
+    aside = ("optim/evaluations", "optim/evaluations_total")
+    base = metrics(tmp_path / "base", without=aside)
+    assert base == metrics(tmp_path / "zero", without=aside)
+    assert max(row.get("train/updates", 0) for row in base) >= 300
+    pairs = zip(agent_tensors(tmp_path / "base"), agent_tensors(tmp_path / "zero"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_positive_radius_changes_the_run(tmp_path):
+    base = run(tmp_path / "base", "optimizer=adam", "steps=150")
+    assert base != run(tmp_path / "sam", "optimizer=sam", "optimizer.rho=0.05", "steps=150")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sam"])
+def test_a_run_cut_at_a_checkpoint_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, optimizer):
+    settings = [f"optimizer={optimizer}", "steps=260", "checkpoint_every=60"]
+    whole = run(tmp_path / "whole", *settings)
+
+    class Killed(BaseException):
+        pass
+
+    advance = Training._advance
+
+    def die_at_210(self: Training) -> None:
+        if self.step == 210:
+            raise Killed
+        advance(self)
+
+    monkeypatch.setattr(Training, "_advance", die_at_210)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", *settings)
+    monkeypatch.undo()
+    assert load_safely(tmp_path / "cut" / "checkpoints" / "latest.pt")["step"] == 180
+    assert run(tmp_path / "cut", *settings) == whole
+    pairs = zip(agent_tensors(tmp_path / "whole"), agent_tensors(tmp_path / "cut"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_frames_are_steps_times_the_action_repeat(tmp_path):
+    rows = run(tmp_path / "a", "steps=150", "env.action_repeat=2")
+    assert all(row["frame"] == 2 * row["step"] for row in rows)
+
+
+def test_updates_follow_the_ratio(tmp_path):
+    rows = run(tmp_path / "a", "steps=200", "updates_per_step=0.5", "log_every=200")
+    assert rows[-1]["train/updates"] == 100
+
+
+def test_several_environments_share_one_run(tmp_path):
+    rows = run(tmp_path / "a", "steps=200", "num_envs=4", "log_every=200")
+    assert rows[-1]["step"] == 200
+    assert rows[-1]["train/updates"] == 200
+
+
+def test_probes_leave_the_run_as_it_is(tmp_path):
+    with_probes = run(tmp_path / "a", "steps=220", "probe_every=50", "eval_every=60")
+    without = run(tmp_path / "b", "steps=220", "probe_every=0", "eval_every=0")
+    measured = [row for row in with_probes if "train/total_loss" in row]
+    assert measured == [row for row in without if "train/total_loss" in row]
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    first = run(tmp_path / "a", "steps=120")
+    assert run(tmp_path / "a", "steps=120") == first
