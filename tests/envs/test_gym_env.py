@@ -1,0 +1,82 @@
+"""Registered Gymnasium environments."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from envs import dummy
+from envs.gym import make
+from mbrl_flat.errors import UserError
+
+
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version.*")
+@pytest.mark.filterwarnings("ignore:.*infinity.*")
+@pytest.mark.parametrize("task", ["Pendulum-v1", "CartPole-v1"])
+def test_the_checker_of_gymnasium_is_content(task):
+    check_env(make(task, seed=0), skip_render_check=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*infinity.*")
+@pytest.mark.parametrize("task", dummy.TASKS)
+def test_the_checker_is_content_with_the_dummy(task):
+    check_env(dummy.make(task, seed=0).unwrapped, skip_render_check=True)
+
+
+def test_an_id_that_is_not_registered_names_the_nearest_one():
+    with pytest.raises(UserError, match="'Pendulm-v1' for env=gym; did you mean 'Pendulum-v1'"):
+        make("Pendulm-v1", seed=0)
+
+
+def test_actions_are_rescaled_to_the_unit_box():
+    env = make("Pendulum-v1", seed=0)
+    assert env.action_space == gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    env.reset(seed=0)
+    env.step(np.array([0.5], np.float32))
+    assert env.unwrapped.last_u == pytest.approx(1.0)
+
+
+def test_termination_is_told_from_truncation():
+    env = make("CartPole-v1", seed=0)
+    env.reset(seed=0)
+    while True:
+        _, _, terminated, truncated, _ = env.step(0)
+        if terminated or truncated:
+            break
+    assert (terminated, truncated) == (True, False)
+
+
+def test_repeated_actions_sum_their_rewards():
+    env = make("CartPole-v1", seed=0, action_repeat=3)
+    env.reset(seed=0)
+    assert env.step(1)[1] == 3.0
+    assert env.get_wrapper_attr("episode_length") == 167
+
+
+class Odd(gym.Env):
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as in Gymnasium
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+
+class Unbounded(Odd):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+class Image(Odd):
+    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [(Unbounded, "have no bounds"), (Image, "takes vector observations")]
+)
+def test_spaces_that_do_not_fit_are_refused(kind, message):
+    gym.register("Odd-v0", entry_point=kind, disable_env_checker=True)
+    try:
+        with pytest.raises(UserError, match=message):
+            make("Odd-v0", seed=0)
+    finally:
+        gym.registry.pop("Odd-v0")
