@@ -1,0 +1,154 @@
+r"""Both ends of the spectrum of a symmetric matrix that is known by its products alone.
+
+With an orthonormal basis ``V_k`` of the Krylov space of a start vector,
+
+.. math::
+    A V_k = V_k T_k + \beta_k v_{k+1} e_k^\top, \qquad T_k = \mathrm{tridiag}(\beta, \alpha, \beta)
+
+and the extreme eigenvalues of ``T_k`` approach those of ``A`` from inside the spectrum: the
+largest is never overestimated. Power iteration would find the largest *absolute* eigenvalue, which
+early in training is often a negative one, and needs several times as many products.
+
+References:
+    Lanczos, Journal of Research of the NBS 45(4), 1950; residuals and re-orthogonalisation as in
+    Parlett, "The Symmetric Eigenvalue Problem", SIAM, 1998, Chapter 13.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+"""Multiplies a vector ``[n]`` by a symmetric matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Estimates of the extreme eigenpairs.
+
+    Attributes:
+        lambda_max: Largest eigenvalue (algebraic); NaN if a product was not finite.
+        lambda_min: Smallest eigenvalue; likewise.
+        top: Unit eigenvector ``[n]`` of the largest.
+        bottom: Unit eigenvector ``[n]`` of the smallest.
+        residual: ``|A x - lambda x|`` of the largest; some eigenvalue lies within it.
+        iterations: Products that were computed.
+        converged: Both residuals met the tolerance.
+    """
+
+    lambda_max: float
+    lambda_min: float
+    top: Tensor
+    bottom: Tensor
+    residual: float
+    iterations: int
+    converged: bool
+
+
+def lanczos(
+    product: Product, start: Tensor, *, max_iterations: int = 20, tolerance: float = 1e-2
+) -> Spectrum:
+    """Find the extreme eigenpairs by Lanczos with full re-orthogonalisation.
+
+    Args:
+        product: The matrix.
+        start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
+        max_iterations: Most products; the basis takes as many vectors of memory.
+        tolerance: Stop when the residuals of both pairs are within this share of the largest
+            absolute eigenvalue. The eigenvalue's own error is then far less: it falls with the
+            square of the residual.
+
+    Returns:
+        The estimates.
+
+    Raises:
+        ValueError: If ``max_iterations`` is less than 1.
+    """
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}.")
+    count = min(max_iterations, start.numel())
+    basis = start.new_empty(count, start.numel())
+    basis[0] = start / start.norm()
+    alphas: list[float] = []
+    betas: list[float] = []
+    while True:
+        k = len(alphas)
+        w = product(basis[k])
+        alphas.append(float(basis[k] @ w))
+        # Once leaves errors of the size of the cancellation; "twice is enough" (Parlett, 6.9).
+        for _ in range(2):
+            w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
+        beta = float(w.norm())
+        if not (math.isfinite(alphas[-1]) and math.isfinite(beta)):
+            return _not_finite(start, k + 1)
+        values, vectors = _tridiagonal(alphas, betas)
+        scale = float(values.abs().max())
+        # What is left of w is rounding: the Krylov space is closed and its pairs are exact.
+        if beta <= 10.0 * torch.finfo(start.dtype).eps * scale:
+            beta = 0.0
+        residuals = beta * vectors[-1, [-1, 0]].abs()
+        converged = bool(residuals.max() <= tolerance * scale)
+        if converged or k + 1 == count:
+            break
+        betas.append(beta)
+        basis[k + 1] = w / beta
+    ends = vectors[:, [-1, 0]].to(basis).mT @ basis[: len(alphas)]
+    return Spectrum(
+        lambda_max=float(values[-1]),
+        lambda_min=float(values[0]),
+        top=ends[0] / ends[0].norm(),
+        bottom=ends[1] / ends[1].norm(),
+        residual=float(residuals[0]),
+        iterations=len(alphas),
+        converged=converged,
+    )
+
+
+def start_vector(
+    size: int, *, generator: torch.Generator, previous: Tensor | None = None, fresh: float = 0.1
+) -> Tensor:
+    """Return a start ``[size]``: random, or ``previous`` with a little fresh randomness in it.
+
+    An exact eigenvector spans a Krylov space of its own: started there, Lanczos would never see
+    a direction that has become the sharper one since.
+
+    Args:
+        size: Number of entries.
+        generator: Source of the randomness, on the CPU.
+        previous: Where an earlier, similar matrix had its extreme eigenvectors.
+        fresh: Length of the random part relative to ``previous``.
+
+    Returns:
+        The vector, float32 on the CPU unless ``previous`` is something else.
+    """
+    noise = torch.randn(size, generator=generator)
+    if previous is None:
+        return noise
+    noise = noise.to(previous)
+    return previous / previous.norm() + fresh * noise / noise.norm()
+
+
+def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (ascending) and eigenvectors of ``T_k``, in float64 whatever the products."""
+    matrix = torch.diag(torch.tensor(alphas, dtype=torch.float64))
+    if betas:
+        side = torch.tensor(betas, dtype=torch.float64)
+        matrix = matrix + torch.diag(side, 1) + torch.diag(side, -1)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+def _not_finite(start: Tensor, iterations: int) -> Spectrum:
+    nan, none = float("nan"), torch.zeros_like(start)
+    return Spectrum(
+        lambda_max=nan,
+        lambda_min=nan,
+        top=none,
+        bottom=none,
+        residual=nan,
+        iterations=iterations,
+        converged=False,
+    )

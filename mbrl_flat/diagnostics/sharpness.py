@@ -1,0 +1,121 @@
+r"""How sharp a loss is around the current weights: the quantities that are cheap enough to log.
+
+With gradient ``g`` and Hessian ``H`` of the loss ``L`` at the weights ``w``,
+
+.. math::
+    \mathrm{sam\_gap} = L(w + \rho g / |g|) - L(w), \qquad
+    \mathrm{first\_order} = \rho |g|, \qquad \lambda_{max}(H), \lambda_{min}(H)
+
+``sam_gap`` is a lower bound of the worst loss within ``rho``. Far from a minimum it is
+``first_order`` and says nothing of the curvature, hence both are logged, with ``|g|`` and ``|w|``.
+Curvature and radius scale with the weights: before a normalising layer the loss of ``c w`` is that
+of ``w``, and its Hessian ``H / c^2``. So compare runs only next to their ``param_norm``.
+
+References:
+    Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    ICLR 2021, arXiv:2010.01412, Eq. 2.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
+from mbrl_flat.diagnostics.lanczos import Product
+from mbrl_flat.diagnostics.vectors import displaced, flatten
+from mbrl_flat.protocols import ProbeLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A loss as a function of some of its weights, the others held fixed.
+
+    Attributes:
+        name: The module whose weights these are; empty for all of them.
+        loss: The loss at whatever the weights currently are.
+        params: The weights, ``n`` in all.
+        value: The loss at the weights as they were found.
+        gradient: Its gradient there ``[n]``.
+        product: Its Hessian there, as products with vectors ``[n]``; only until weights move.
+    """
+
+    name: str
+    loss: Callable[[], Tensor]
+    params: Sequence[Tensor]
+    value: float
+    gradient: Tensor
+    product: Product
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its quantities begin with."""
+        return f"{self.name}/" if self.name else ""
+
+
+def regions(subject: ProbeLoss, *, per_module: bool) -> list[Region]:
+    """Differentiate a loss once, and look at it as a function of all weights and of each module's.
+
+    Args:
+        subject: The loss and its parameters by module.
+        per_module: Give the modules' regions as well as the whole.
+
+    Returns:
+        The whole first; all share one graph.
+    """
+    params = [p for module in subject.modules.values() for p in module]
+    hessian = Hessian(subject.loss, params)
+    value = float(hessian.loss)
+    found = [
+        Region(
+            name="",
+            loss=subject.loss,
+            params=params,
+            value=value,
+            gradient=hessian.gradient,
+            product=hessian,
+        )
+    ]
+    start = entry = 0
+    for name, module in subject.modules.items() if per_module else ():
+        size = sum(p.numel() for p in module)
+        found.append(
+            Region(
+                name=name,
+                loss=subject.loss,
+                params=module,
+                value=value,
+                gradient=hessian.gradient[entry : entry + size],
+                product=hessian.block(start, start + len(module)),
+            )
+        )
+        start, entry = start + len(module), entry + size
+    return found
+
+
+def ascent(gradient: Tensor, rho: float) -> Tensor:
+    """``rho * g / |g|`` ``[n]``; zero where there is no direction to climb in."""
+    norm = gradient.norm()
+    return torch.where(norm > 0.0, gradient * (rho / norm), 0.0)
+
+
+def loss_at(region: Region, displacement: Tensor) -> float:
+    """The loss at ``w + e`` for ``e`` ``[n]``; the weights are back at ``w`` afterwards."""
+    with torch.no_grad(), twice_differentiable(), displaced(region.params, displacement):
+        return float(region.loss())
+
+
+def sam_gap(region: Region, *, rho: float) -> float:
+    """``L(w + rho g / |g|) - L(w)``, the gap that one step of SAM sees (Eq. 2)."""
+    return loss_at(region, ascent(region.gradient, rho)) - region.value
+
+
+def norms(region: Region, *, rho: float) -> dict[str, float]:
+    """``first_order``, ``grad_norm`` and ``param_norm``."""
+    grad_norm = float(region.gradient.norm())
+    return {
+        "first_order": rho * grad_norm,
+        "grad_norm": grad_norm,
+        "param_norm": float(flatten([p.detach() for p in region.params]).norm()),
+    }

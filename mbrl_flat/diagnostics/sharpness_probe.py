@@ -1,0 +1,171 @@
+"""The sharpness of an agent's world-model loss, on the schedule of a run."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.sharpness import Region, norms, regions, sam_gap
+from mbrl_flat.errors import UserError
+from mbrl_flat.protocols import Inspectable, ProbeLoss
+from mbrl_flat.seeding import restored_rng
+
+
+@runtime_checkable
+class LearnsFromSequences(Protocol):
+    """Says how long the slices are that it learns from."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Transitions in a slice."""
+        ...
+
+
+class SharpnessProbe:
+    """Measures on a batch that it draws afresh each time; nothing of the agent or the run moves.
+
+    The names begin with ``probe/sharpness/``; of the held-out episodes, where asked for, with
+    ``probe/sharpness/heldout/``; and of a module with its name after that.
+
+    Args:
+        batch_size: Slices in a batch. Small ones inflate the largest eigenvalue, which is a
+            maximum over sampling noise too: compare only what was measured at equal size.
+        rho: Radius of the SAM gap. 0.05 is the default of SAM, arXiv:2010.01412, so that the gap
+            is the one that SAM would see, whatever optimizer is in use.
+        iterations: Most Lanczos iterations for each pair of extreme eigenvalues.
+        tolerance: Relative residual at which Lanczos stops earlier. 0.05 leaves errors of about
+            0.2% in the eigenvalue, far below the differences between batches.
+        per_module: Measure each module's weights by themselves as well.
+        heldout: Measure on held-out episodes as well, once there are any.
+        sequence_length: Transitions in a slice; by default as many as the agent learns from.
+        seed: Determines the batches and every direction.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 256,
+        rho: float = 0.05,
+        iterations: int = 12,
+        tolerance: float = 0.05,
+        per_module: bool = True,
+        heldout: bool = False,
+        sequence_length: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"The probe's batch_size must be at least 1, got {batch_size}.")
+        if rho <= 0.0:
+            raise UserError(f"The probe's rho must be positive, got {rho}.")
+        if iterations < 1:
+            raise UserError(f"The probe's iterations must be at least 1, got {iterations}.")
+        if tolerance < 0.0:
+            raise UserError(f"The probe's tolerance must be at least 0, got {tolerance}.")
+        self.batch_size, self.rho = batch_size, rho
+        self.iterations, self.tolerance = iterations, tolerance
+        self.per_module, self.heldout = per_module, heldout
+        self.sequence_length = sequence_length
+        self._rng = np.random.default_rng(seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._starts: dict[str, Tensor] = {}
+
+    def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
+        """Measure.
+
+        Args:
+            agent: Whose loss.
+            replay: Where the batches come from.
+
+        Returns:
+            The row; empty as long as no stored episode is long enough.
+        """
+        length = self._length(agent)
+        row: dict[str, float] = {}
+        for kind in ("training", "heldout") if self.heldout else ("training",):
+            heldout = kind == "heldout"
+            if not replay.can_sample(length, heldout=heldout):
+                continue
+            batch = replay.sample(self.batch_size, length, rng=self._rng, heldout=heldout)
+            seed = int(self._rng.integers(2**31))
+            with restored_rng():
+                # Whatever the loss samples (heads, actions) belongs to the probe, not to the run.
+                torch.manual_seed(seed)
+                subject = agent.probe_loss(batch)
+            part = "heldout/" if heldout else ""
+            measured = self.measure(subject, remember=not heldout)
+            row |= {f"probe/sharpness/{part}{name}": value for name, value in measured.items()}
+        return row
+
+    def measure(self, subject: ProbeLoss, *, remember: bool = True) -> dict[str, float]:
+        """Measure one loss.
+
+        Args:
+            subject: The loss and its parameters by module.
+            remember: Start the next Lanczos where this one ended.
+
+        Returns:
+            Quantities of all weights by their names, and of each module below its name.
+        """
+        params = [p for module in subject.modules.values() for p in module]
+        row: dict[str, float] = {}
+        with untouched(params=params):
+            for p in params:
+                p.requires_grad_(True)
+            parts = regions(subject, per_module=self.per_module)
+            # First all that needs the graph: moving the weights invalidates it.
+            for region in parts:
+                for name, value in self._curvature(region, remember=remember).items():
+                    row[region.prefix + name] = value
+            for region in parts:
+                gap = sam_gap(region, rho=self.rho)
+                for name, value in {"sam_gap": gap, **norms(region, rho=self.rho)}.items():
+                    row[region.prefix + name] = value
+        return row
+
+    def _curvature(self, region: Region, *, remember: bool) -> dict[str, float]:
+        previous = self._starts.get(region.name)
+        size = region.gradient.numel()
+        start = start_vector(
+            size,
+            generator=self._generator,
+            previous=None if previous is None else previous.to(region.gradient),
+        )
+        found = lanczos(
+            region.product,
+            start.to(region.gradient),
+            max_iterations=self.iterations,
+            tolerance=self.tolerance,
+        )
+        if remember and np.isfinite(found.lambda_max):
+            # One vector with both ends in it starts both; half precision will do for a start.
+            self._starts[region.name] = (found.top + found.bottom).to("cpu", torch.bfloat16)
+        return {"lambda_max": found.lambda_max, "lambda_min": found.lambda_min}
+
+    def _length(self, agent: Inspectable) -> int:
+        if self.sequence_length is not None:
+            return self.sequence_length
+        if isinstance(agent, LearnsFromSequences):
+            return agent.sequence_length
+        raise UserError(
+            f"{type(agent).__name__} does not say how long the slices are that it learns from; "
+            f"set the probe's sequence_length."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both streams, and where the next Lanczos starts."""
+        return {
+            "rng": self._rng.bit_generator.state,
+            "generator": self._generator.get_state(),
+            "starts": dict(self._starts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self._generator.set_state(state["generator"].cpu())
+        self._starts = {name: start.cpu() for name, start in state["starts"].items()}

@@ -1,0 +1,172 @@
+r"""How well an actor's value estimates foretold the returns that followed.
+
+.. math::
+    G_t = \sum_{s=t}^{T-1} \gamma^{s-t} r_s, \qquad
+    \mathrm{bias} = \mathrm{mean}(\hat V_t - G_t), \qquad
+    \mathrm{rmse} = \sqrt{\mathrm{mean}((\hat V_t - G_t)^2)}
+
+A positive bias is overestimation. ``rmse_normalised`` is the RMSE divided by the standard
+deviation of the returns (1 is as good as always saying their mean), ``spearman`` the rank
+correlation of estimates and returns with average ranks for ties.
+
+Estimates look beyond the end of an episode that was cut off by its time limit, recorded returns
+do not. So of such an episode only steps count after which at most a share of ``tolerance`` of a
+steady reward's value is missing, ``gamma^(T - t) <= tolerance``. If no step qualifies, the tail is
+bootstrapped with the actor's own last estimate, and the result says so.
+
+The return is of whoever acted, so the estimates have to be of the same: the planner's in planned
+episodes, the policy's in those that the policy played.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.episode import Episode
+from mbrl_flat.errors import unknown_name
+
+Truncation = Literal["drop", "bootstrap"]
+
+
+def discounted_returns(reward: Tensor, *, discount: float, tail: float = 0.0) -> Tensor:
+    """Return ``G_t = r_t + gamma G_{t+1}`` ``[T]`` of rewards ``[T]``, in float64.
+
+    Args:
+        reward: ``r_0..r_{T-1}``.
+        discount: ``gamma``.
+        tail: ``G_T``, the value beyond the end.
+
+    Returns:
+        The discounted sums from each step on.
+    """
+    returns, running = [], tail
+    for step in reversed(reward.double().tolist()):
+        running = step + discount * running
+        returns.append(running)
+    return torch.tensor(returns[::-1], dtype=torch.float64)
+
+
+def estimates_and_returns(
+    episode: Episode,
+    discount: float,
+    *,
+    truncation: Truncation = "drop",
+    tolerance: float = 0.05,
+) -> tuple[Tensor, Tensor]:
+    """Pair the estimates of an episode with the returns that they can be judged by.
+
+    Args:
+        episode: The record; without estimates it yields no pair.
+        discount: ``gamma``.
+        truncation: ``drop`` the steps of a truncated episode whose return misses more than
+            ``tolerance``, or ``bootstrap`` its tail with the last estimate.
+        tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond the end.
+
+    Returns:
+        Estimates and returns, each float64 ``[M]`` with M at most T.
+    """
+    _check(truncation)
+    value = episode.value.double()
+    if value.numel() == 0:
+        return value, value
+    if episode.terminated:
+        return value, discounted_returns(episode.reward, discount=discount)
+    if truncation == "bootstrap":
+        # The last estimate stands for its own step's return, and is not judged by itself.
+        tail = float(value[-1])
+        return value[:-1], discounted_returns(episode.reward[:-1], discount=discount, tail=tail)
+    left = torch.arange(episode.length, 0, -1, dtype=torch.float64)
+    kept = discount**left <= tolerance
+    return value[kept], discounted_returns(episode.reward, discount=discount)[kept]
+
+
+def value_error(
+    episodes: Sequence[Episode],
+    discount: float,
+    *,
+    truncation: Truncation = "drop",
+    tolerance: float = 0.05,
+) -> dict[str, float]:
+    """Compare estimates and returns over all steps of all episodes that can be judged.
+
+    Args:
+        episodes: The records.
+        discount: ``gamma``.
+        truncation: See ``estimates_and_returns``.
+        tolerance: Likewise.
+
+    Returns:
+        ``bias``, ``rmse``, ``rmse_normalised``, ``spearman``, ``count``, and ``bootstrapped``: 1
+        if the tails of truncated episodes were estimated. Undefined ones are absent: without any
+        pair all but ``count``, without spread the last two of the four.
+    """
+    pairs = _pairs(episodes, discount, truncation, tolerance)
+    if truncation == "drop" and sum(len(value) for value, _ in pairs) == 0:
+        truncation = "bootstrap"
+        pairs = _pairs(episodes, discount, truncation, tolerance)
+    values = [value for value, _ in pairs if len(value) > 0]
+    if not values:
+        return {"count": 0.0}
+    value, returns = torch.cat(values), torch.cat([g for _, g in pairs if len(g) > 0])
+    error = value - returns
+    rmse = float(error.square().mean().sqrt())
+    result = {
+        "bias": float(error.mean()),
+        "rmse": rmse,
+        "count": float(len(error)),
+        "bootstrapped": float(truncation == "bootstrap"),
+    }
+    spread = float(returns.std(correction=0))
+    # Rounding alone gives equal returns a spread of a few units in their last place.
+    if spread > 1e-12 * float(returns.abs().max()):
+        result["rmse_normalised"] = rmse / spread
+        if float(value.std(correction=0)) > 0.0:
+            result["spearman"] = spearman(value, returns)
+    return result
+
+
+def _check(truncation: str) -> None:
+    if truncation not in {"drop", "bootstrap"}:
+        raise unknown_name("truncation", truncation, ["drop", "bootstrap"])
+
+
+def _pairs(
+    episodes: Sequence[Episode], discount: float, truncation: Truncation, tolerance: float
+) -> list[tuple[Tensor, Tensor]]:
+    return [
+        estimates_and_returns(episode, discount, truncation=truncation, tolerance=tolerance)
+        for episode in episodes
+    ]
+
+
+def average_ranks(x: Tensor) -> Tensor:
+    """Ranks ``1..n`` of ``[n]`` values, those of equal values averaged, float64."""
+    _, inverse, counts = x.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0)
+    return (last - (counts - 1) / 2.0).double()[inverse]
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    """Correlation of the average ranks of ``[n]`` and ``[n]``; NaN if either is constant."""
+    a, b = average_ranks(x), average_ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / (a.norm() * b.norm()))
+
+
+def value_metrics(episodes: Sequence[Episode], discount: float) -> dict[str, float]:
+    """``probe/value/*`` of episodes that the policy played, with the critic's estimates."""
+    return _named("value", episodes, discount)
+
+
+def planner_metrics(episodes: Sequence[Episode], discount: float) -> dict[str, float]:
+    """``probe/planner/*`` of planned episodes, with the planner's estimates."""
+    return _named("planner", episodes, discount)
+
+
+def _named(kind: str, episodes: Sequence[Episode], discount: float) -> dict[str, float]:
+    result = value_error(episodes, discount)
+    if result["count"] == 0.0:
+        return {}
+    return {f"probe/{kind}/{name}": value for name, value in result.items()}

@@ -1,0 +1,40 @@
+"""Several parameters as one flat vector, and back; weights moved along such a vector for a while.
+
+One flat vector beats a list of tensors here: Lanczos multiplies by a whole basis at once, which
+for lists would take a call for each parameter and basis vector.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """Join tensors of any shapes into one vector ``[n]``."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut a vector ``[n]`` into views of the shapes of ``like``."""
+    parts = vector.split([tensor.numel() for tensor in like])
+    return [part.view_as(tensor) for part, tensor in zip(parts, like, strict=True)]
+
+
+@contextmanager
+def displaced(params: Sequence[Tensor], displacement: Tensor) -> Iterator[None]:
+    """Hold the weights at ``w + e`` for a displacement ``e`` ``[n]``; then copy ``w`` back.
+
+    Adding and subtracting would leave rounding errors behind, and swapping the storage would pass
+    by compiled code, which holds the original one.
+    """
+    tensors = list(params)
+    with torch.no_grad():
+        saved = [tensor.clone() for tensor in tensors]
+        torch._foreach_add_(tensors, split(displacement, tensors))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(tensors, saved)

@@ -1,0 +1,171 @@
+"""Value errors of episodes that can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mbrl_flat.data.episode import Episode
+from mbrl_flat.diagnostics.value_error import (
+    discounted_returns,
+    estimates_and_returns,
+    planner_metrics,
+    spearman,
+    value_error,
+    value_metrics,
+)
+from mbrl_flat.errors import UserError
+
+
+def episode(reward, value, *, terminated):
+    length = len(reward)
+    return Episode(
+        obs={"state": torch.zeros(length + 1, 1)},
+        action=torch.zeros(length, 1),
+        reward=torch.tensor(reward, dtype=torch.float64),
+        terminated=terminated,
+        value=torch.tensor(value, dtype=torch.float64),
+    )
+
+
+def test_three_steps_by_hand():
+    """Returns 1 + 0.5 (2 + 0.5 * 4) = 3, 4, 4; errors +1, -1, +3."""
+    result = value_error([episode([1.0, 2.0, 4.0], [4.0, 3.0, 7.0], terminated=True)], 0.5)
+
+    assert result["bias"] == pytest.approx(1.0, abs=1e-12)
+    assert result["rmse"] == pytest.approx(math.sqrt(11.0 / 3.0), abs=1e-12)
+    assert result["rmse_normalised"] == pytest.approx(math.sqrt(11.0 / 3.0) / math.sqrt(2.0 / 9.0))
+    assert result["spearman"] == pytest.approx(0.0, abs=1e-12)
+    assert result["count"] == 3.0
+    assert result["bootstrapped"] == 0.0
+
+
+def test_exact_estimates_have_no_error_and_perfect_rank():
+    reward = torch.linspace(0.0, 1.0, 30, dtype=torch.float64) ** 2
+    value = discounted_returns(reward, discount=0.9)
+
+    result = value_error([episode(reward.tolist(), value.tolist(), terminated=True)], 0.9)
+
+    assert (result["bias"], result["rmse"]) == (0.0, 0.0)
+    assert result["spearman"] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_positive_bias_is_overestimation():
+    result = value_error([episode([1.0, 1.0], [9.0, 9.0], terminated=True)], 1.0)
+
+    assert result["bias"] == pytest.approx(7.5, abs=1e-12)
+
+
+def test_returns_obey_their_recursion_down_to_the_tail():
+    reward = torch.rand(50, generator=torch.Generator().manual_seed(0))
+
+    returns = discounted_returns(reward, discount=0.97, tail=5.0)
+
+    following = torch.cat([returns[1:], torch.tensor([5.0], dtype=torch.float64)])
+    torch.testing.assert_close(returns, reward.double() + 0.97 * following, rtol=1e-14, atol=0.0)
+
+
+def test_time_limits_leave_out_the_steps_whose_tail_still_matters():
+    """0.5^5 = 0.03 <= 0.05 < 0.5^4: only steps with at least five to go are judged."""
+    cut = episode([1.0] * 8, list(range(8)), terminated=False)
+
+    value, returns = estimates_and_returns(cut, 0.5, tolerance=0.05)
+
+    assert value.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert returns.tolist() == [2.0 - 0.5**7, 2.0 - 0.5**6, 2.0 - 0.5**5, 2.0 - 0.5**4]
+
+
+def test_what_is_left_out_changes_returns_by_no_more_than_the_tolerance():
+    """With rewards in [0, 1] the missing tail is at most tolerance / (1 - gamma)."""
+    reward = torch.ones(600)
+    endless = 1.0 / (1.0 - 0.99)
+
+    _, returns = estimates_and_returns(
+        episode(reward.tolist(), [0.0] * 600, terminated=False), 0.99, tolerance=0.05
+    )
+
+    assert len(returns) == 600 - 298
+    assert float((endless - returns).max()) <= 0.05 * endless
+
+
+def test_terminated_episodes_keep_every_step():
+    value, _ = estimates_and_returns(episode([1.0] * 8, [0.0] * 8, terminated=True), 0.99)
+
+    assert len(value) == 8
+
+
+def test_bootstrapping_makes_consistent_estimates_exact():
+    """For a reward of 1 for ever, V = 1 / (1 - gamma) everywhere, whatever the time limit."""
+    endless = episode([1.0] * 6, [10.0] * 6, terminated=False)
+
+    result = value_error([endless], 0.9, truncation="bootstrap")
+
+    assert result["count"] == 5.0
+    assert result["bootstrapped"] == 1.0
+    assert result["rmse"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_short_truncated_episodes_fall_back_to_bootstrapping_and_say_so():
+    short = episode([1.0] * 6, [10.0] * 6, terminated=False)
+
+    result = value_metrics([short], 0.9)
+
+    assert result["probe/value/bootstrapped"] == 1.0
+    assert result["probe/value/bias"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_judged_episode_is_enough_not_to_bootstrap_the_others():
+    short = episode([1.0] * 6, [10.0] * 6, terminated=False)
+    ended = episode([1.0, 2.0], [2.0, 2.0], terminated=True)
+
+    result = value_error([short, ended], 0.9)
+
+    assert (result["count"], result["bootstrapped"]) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "episodes",
+    [[], [episode([1.0, 1.0], [], terminated=True)], [episode([1.0], [1.0], terminated=False)]],
+    ids=["none", "no estimates", "one truncated step"],
+)
+def test_without_a_pair_there_are_no_metrics(episodes):
+    assert value_error(episodes, 0.99) == {"count": 0.0}
+    assert value_metrics(episodes, 0.99) == {}
+    assert planner_metrics(episodes, 0.99) == {}
+
+
+def test_without_spread_the_relative_quantities_are_absent():
+    result = value_error([episode([0.0] * 4, [1.0, 2.0, 3.0, 4.0], terminated=True)], 0.9)
+
+    assert set(result) == {"bias", "rmse", "count", "bootstrapped"}
+
+
+def test_an_unknown_treatment_of_time_limits_is_refused():
+    with pytest.raises(UserError, match="did you mean 'drop'"):
+        value_error([episode([1.0], [1.0], terminated=True)], 0.9, truncation="dropp")
+
+
+def test_planner_and_policy_have_names_of_their_own():
+    episodes = [episode([1.0, 2.0, 4.0], [4.0, 3.0, 7.0], terminated=True)]
+
+    assert planner_metrics(episodes, 0.5)["probe/planner/bias"] == 1.0
+    assert value_metrics(episodes, 0.5)["probe/value/bias"] == 1.0
+    assert {"probe/value/rmse", "probe/value/spearman", "probe/value/count"} <= set(
+        value_metrics(episodes, 0.5)
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30).filter(
+        lambda pairs: len({a for a, _ in pairs}) > 1 and len({b for _, b in pairs}) > 1
+    )
+)
+def test_rank_correlation_with_ties_is_scipys(pairs):
+    x = torch.tensor([a for a, _ in pairs], dtype=torch.float64)
+    y = torch.tensor([b for _, b in pairs], dtype=torch.float64)
+
+    assert spearman(x, y) == pytest.approx(float(stats.spearmanr(x, y).statistic), abs=1e-12)
