@@ -5,20 +5,19 @@ differ in nothing else: evaluate (as often as the method wants) -> check that al
 clip once, jointly, on the final gradient -> step of the base optimizer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
-from mbrl_flat.optim.evaluations import Closure, Evaluations
-
-ParamGroup = dict[str, Any]
-"""As in torch; ``name``, ``param_names``, ``param_kinds``, ``lr_scale`` and ``rho`` are ours."""
-
-Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[ParamGroup]
+from mbrl_flat.optim.evaluations import Closure, Evaluations, GradientMean
+from mbrl_flat.optim.loss_scaling import report_to, unscale
+from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
+from mbrl_flat.optim.synchronization import average_gradients
 
 BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
 """Makes the optimizer that takes the final gradient, such as ``partial(Adam, lr=3e-4)``."""
@@ -40,12 +39,18 @@ class DriverSettings(TypedDict, total=False):
     ``max_grad_norm``: bound on the joint norm of the final gradient. ``on_nonfinite``: ``raise``,
     or ``skip`` the step and count it. ``same_rng``: every evaluation of one step draws the same
     random numbers. ``frozen_batchnorm``: only the first evaluation moves running statistics.
+    ``micro_batches``: given several closures, ``replay`` all of them at one common displacement,
+    or give ``each`` its own (m-sharpness). ``sync``: in a data-parallel run whose model is not
+    wrapped, average every gradient (``global``: one displacement) or only the final one
+    (``local``: each process has its own); ``none`` leaves it to the caller.
     """
 
     max_grad_norm: float | None
     on_nonfinite: Literal["raise", "skip"]
     same_rng: bool
     frozen_batchnorm: bool
+    micro_batches: Literal["replay", "each"]
+    sync: Literal["none", "local", "global"]
 
 
 class FlatOptimizer(torch.optim.Optimizer):
@@ -61,6 +66,8 @@ class FlatOptimizer(torch.optim.Optimizer):
         on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
         same_rng: Every evaluation of one step draws the same random numbers.
         frozen_batchnorm: Only the first evaluation of a step moves running statistics.
+        micro_batches: What several closures mean; see ``DriverSettings``.
+        sync: What is averaged over processes; see ``DriverSettings``.
 
     Attributes:
         last: Report of the last step, 0-dimensional tensors or floats: ``evaluations``,
@@ -78,22 +85,28 @@ class FlatOptimizer(torch.optim.Optimizer):
         on_nonfinite: Literal["raise", "skip"] = "raise",
         same_rng: bool = True,
         frozen_batchnorm: bool = True,
+        micro_batches: Literal["replay", "each"] = "replay",
+        sync: Literal["none", "local", "global"] = "none",
     ) -> None:
-        if on_nonfinite not in ("raise", "skip"):
-            raise unknown_name("on_nonfinite", on_nonfinite, ["raise", "skip"])
+        _check_choice("on_nonfinite", on_nonfinite, ["raise", "skip"])
+        _check_choice("micro_batches", micro_batches, ["replay", "each"])
+        _check_choice("sync", sync, ["none", "local", "global"])
         if max_grad_norm is not None and max_grad_norm <= 0.0:
             raise UserError(f"max_grad_norm must be positive or null, got {max_grad_norm}.")
-        self.base = base(_as_groups(params))
+        self.base = base(as_groups(params))
         self._adopting = True
         super().__init__(self.base.param_groups, self.base.defaults)
         self._adopting = False
         self._share()
         for group in self.param_groups:
-            _scale_lr(group)
+            scale_lr(group)
         self.max_grad_norm = max_grad_norm
         self.on_nonfinite = on_nonfinite
         self.same_rng = same_rng
         self.frozen_batchnorm = frozen_batchnorm
+        self.micro_batches = micro_batches
+        self.sync = sync
+        self.steps = 0
         self.skipped = 0
         self.last: dict[str, Tensor | float] = {}
 
@@ -103,36 +116,83 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.state = self.base.state
 
     @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, closure: Closure | Sequence[Closure], *, scaler: GradScaler | None = None
+    ) -> Tensor:
         """Evaluate the closure as often as the method wants and make one step.
 
         Args:
             closure: Zeroes the gradients, computes the loss, calls backward, returns the loss.
+                Several, one for each micro-batch, stand for the mean of their losses.
+            scaler: The one by which the closure scales what it differentiates, for float16; the
+                loss it returns is not scaled.
 
         Returns:
-            The loss at the weights before the step, whatever the method.
+            The loss at the weights before the step. Methods registered with
+            ``clean_first=False`` never evaluate there and return the mean of what they saw.
 
         Raises:
             NonFiniteError: If the loss or a gradient is not finite and ``on_nonfinite=raise``;
                 the weights are those before the step.
         """
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
         self.last = {"perturbation_norm": 0.0, "perturbed_gap": 0.0, "cosine": 0.0}
-        evaluate = Evaluations(
-            closure, same_rng=self.same_rng, frozen_batchnorm=self.frozen_batchnorm
-        )
-        try:
-            loss = self._gradient(evaluate)
-        finally:
-            evaluate.finish()
+        loss, count = self._final_gradient(closure, scaler)
+        self.steps += 1
         params = self._params_with_grad()
         norm = joint_norm([p.grad for p in params if p.grad is not None])
-        self.last |= {"evaluations": float(evaluate.count), "grad_norm": norm}
-        if self._is_finite(loss, norm):
+        self.last |= {"evaluations": float(count), "grad_norm": norm}
+        if scaler is not None:
+            report_to(scaler, norm)
+        if self._is_finite(loss, norm, overflow_is_normal=scaler is not None):
             if self.max_grad_norm is not None:
                 nn.utils.clip_grads_with_norm_(params, self.max_grad_norm, norm)
             self._apply()
         self.last["skipped"] = float(self.skipped)
         return loss
+
+    def _final_gradient(
+        self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
+    ) -> tuple[Tensor, int]:
+        """Leave the final gradient in ``.grad``; return the loss and the number of evaluations."""
+        closures = list(closure) if isinstance(closure, Sequence) else [closure]
+        params = self._params()
+        if self.micro_batches == "replay" or len(closures) == 1:
+            loss, count = self._evaluated(closures, params, scaler)
+        else:
+            mean, losses, count = GradientMean(len(closures)), [], 0
+            for part in closures:
+                part_loss, part_count = self._evaluated([part], params, scaler)
+                losses.append(part_loss)
+                count += part_count
+                mean.add(params)
+            mean.store()
+            loss = torch.stack(losses).mean()
+        if self.sync == "local":
+            loss = average_gradients(params, loss)
+        return loss, count
+
+    def _evaluated(
+        self, closures: list[Closure], params: list[nn.Parameter], scaler: GradScaler | None
+    ) -> tuple[Tensor, int]:
+        def after(loss: Tensor) -> Tensor:
+            if scaler is not None:
+                unscale(scaler, params)
+            return average_gradients(params, loss) if self.sync == "global" else loss
+
+        evaluate = Evaluations(
+            closures,
+            params,
+            same_rng=self.same_rng,
+            frozen_batchnorm=self.frozen_batchnorm,
+            after=after,
+        )
+        try:
+            loss = self._gradient(evaluate)
+        finally:
+            evaluate.finish()
+        return loss, evaluate.count * len(closures)
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         """Leave the final gradient in ``.grad`` and return the clean loss; methods replace this."""
@@ -148,10 +208,12 @@ class FlatOptimizer(torch.optim.Optimizer):
     def _params_with_grad(self) -> list[nn.Parameter]:
         return [p for p in self._params() if p.grad is not None]
 
-    def _is_finite(self, loss: Tensor, norm: Tensor) -> bool:
+    def _is_finite(self, loss: Tensor, norm: Tensor, *, overflow_is_normal: bool) -> bool:
         if bool(torch.isfinite(loss) & torch.isfinite(norm)):
             return True
-        if self.on_nonfinite == "raise":
+        # A loss scale that was too large is how the scaler finds the right one.
+        overflow = overflow_is_normal and bool(torch.isfinite(loss))
+        if self.on_nonfinite == "raise" and not overflow:
             raise NonFiniteError(self._describe_nonfinite(loss))
         self.skipped += 1
         return False
@@ -175,7 +237,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             super().add_param_group(param_group)
             return
         self.base.add_param_group(param_group)
-        _scale_lr(self.param_groups[-1])
+        scale_lr(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """State of the base and what the method itself keeps between steps."""
@@ -200,9 +262,10 @@ class FlatOptimizer(torch.optim.Optimizer):
         self._load_own_state(state_dict["perturbation"])
 
     def _own_state(self) -> dict[str, Any]:
-        return {"skipped": self.skipped}
+        return {"steps": self.steps, "skipped": self.skipped}
 
     def _load_own_state(self, state: Mapping[str, Any]) -> None:
+        self.steps = int(state["steps"])
         self.skipped = int(state["skipped"])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -225,17 +288,6 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
     return nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
 
 
-def _as_groups(params: Params) -> list[ParamGroup]:
-    """Groups that belong to us, so that the caller's dictionaries stay as they are."""
-    entries: list[Any] = list(params)
-    if not entries:
-        raise UserError("The optimizer was given no parameters; check that the model has any.")
-    if isinstance(entries[0], dict):
-        return [{**entry, "params": list(entry["params"])} for entry in entries]
-    return [{"params": entries}]
-
-
-def _scale_lr(group: ParamGroup) -> None:
-    """Apply a group's ``lr_scale`` once."""
-    if "lr_scale" in group:
-        group["lr"] = group["lr"] * group.pop("lr_scale")
+def _check_choice(setting: str, value: str, allowed: list[str]) -> None:
+    if value not in allowed:
+        raise unknown_name(setting, value, allowed)

@@ -6,8 +6,8 @@ gradients says something about the noise, not about the sharpness.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -63,17 +63,29 @@ def frozen_statistics() -> Iterator[None]:
 
 
 class Evaluations:
-    """A closure to be called any number of times within one optimizer step.
+    """A loss to be evaluated any number of times within one optimizer step.
 
     Args:
-        closure: What is evaluated.
+        closures: One for each micro-batch; loss and gradient are the means over them.
+        params: Whose gradients the closures leave behind.
         same_rng: Start every evaluation from the random streams of the first one.
         frozen_batchnorm: Let only the first evaluation move running statistics.
+        after: Applied to the loss after each evaluation; may change the gradients.
     """
 
-    def __init__(self, closure: Closure, *, same_rng: bool, frozen_batchnorm: bool) -> None:
-        self._closure = closure
+    def __init__(
+        self,
+        closures: Sequence[Closure],
+        params: Sequence[Tensor],
+        *,
+        same_rng: bool,
+        frozen_batchnorm: bool,
+        after: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._closures = closures
+        self._params = params
         self._frozen_batchnorm = frozen_batchnorm
+        self._after_each = after
         self._before = Streams() if same_rng else None
         self._after: Streams | None = None
         self.count = 0
@@ -85,18 +97,54 @@ class Evaluations:
             The loss, detached.
         """
         self.count += 1
-        with torch.enable_grad():
-            if self.count == 1:
-                return self._closure().detach()
-            if self._before is not None:
-                self._after = self._after or Streams()
-                self._before.rewind()
-            if not self._frozen_batchnorm:
-                return self._closure().detach()
-            with frozen_statistics():
-                return self._closure().detach()
+        if self.count > 1 and self._before is not None:
+            self._after = self._after or Streams()
+            self._before.rewind()
+        frozen = self.count > 1 and self._frozen_batchnorm
+        with torch.enable_grad(), frozen_statistics() if frozen else nullcontext():
+            loss = self._evaluate()
+        return loss if self._after_each is None else self._after_each(loss)
+
+    def _evaluate(self) -> Tensor:
+        if len(self._closures) == 1:
+            return self._closures[0]().detach()
+        mean = GradientMean(len(self._closures))
+        losses: list[Tensor] = []
+        for closure in self._closures:
+            losses.append(closure().detach())
+            mean.add(self._params)
+        mean.store()
+        return torch.stack(losses).mean()
 
     def finish(self) -> None:
         """Leave the random streams where a single evaluation would have left them."""
         if self._after is not None:
             self._after.rewind()
+
+
+class GradientMean:
+    """Mean of the gradients of several evaluations, where a missing gradient counts as zero.
+
+    Args:
+        count: Number of evaluations.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._sums: dict[Tensor, Tensor] = {}
+
+    def add(self, params: Sequence[Tensor]) -> None:
+        """Take the gradients away from the parameters and add them."""
+        for param in params:
+            grad, param.grad = param.grad, None
+            if grad is None:
+                continue
+            if param in self._sums:
+                self._sums[param].add_(grad)
+            else:
+                self._sums[param] = grad
+
+    def store(self) -> None:
+        """Put the mean into ``.grad``."""
+        for param, total in self._sums.items():
+            param.grad = total.div_(self._count)

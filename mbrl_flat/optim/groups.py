@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.models.ensemble import EnsembleLayerNorm
-from mbrl_flat.optim.base import ParamGroup
+from mbrl_flat.optim.parameters import ParamGroup
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
     _NormBase,

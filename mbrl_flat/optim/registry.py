@@ -1,7 +1,7 @@
 """Optimizers by name: the catalogue behind ``optimizer=NAME`` and ``make_optimizer``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.groups import module_groups
 
 BASES: dict[str, type[torch.optim.Optimizer]] = {
@@ -34,6 +34,12 @@ class Entry:
         paper: Where the method comes from; empty for a plain optimizer.
         evaluations: Evaluations of the loss in one step, with default settings.
         has_base: Whether it is given a base optimizer.
+        memory: Extra memory kept between steps, in copies of the parameters, besides the base's.
+        clean_first: Whether the first evaluation of a step is at the weights before it. If not,
+            what an agent computes on the side in its first evaluation is that of other weights.
+        neutral: Settings with which the method is its base bit for bit; empty if there are none.
+        clips: Whether the driver clips; not if the method's own step is no gradient.
+        needs: What it needs beyond a closure, in a few words.
     """
 
     name: str
@@ -41,6 +47,11 @@ class Entry:
     paper: str
     evaluations: float
     has_base: bool
+    memory: float
+    clean_first: bool
+    neutral: Mapping[str, Any]
+    clips: bool
+    needs: str
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -58,14 +69,17 @@ OPTIMIZERS: dict[str, Entry] = {}
 
 
 def register(
-    name: str, *, paper: str, evaluations: float
+    name: str,
+    *,
+    paper: str,
+    evaluations: float,
+    memory: float = 1.0,
+    clean_first: bool = True,
+    neutral: Mapping[str, Any] | None = None,
+    clips: bool = True,
+    needs: str = "",
 ) -> Callable[[Callable[..., FlatOptimizer]], Callable[..., FlatOptimizer]]:
-    """Enter a builder in the catalogue.
-
-    Args:
-        name: What the user writes.
-        paper: Where the method comes from.
-        evaluations: Evaluations of the loss in one step, with default settings.
+    """Enter a builder in the catalogue; see ``Entry`` for what the arguments say.
 
     Returns:
         A decorator that leaves the builder as it is.
@@ -78,13 +92,18 @@ def register(
             paper=paper,
             evaluations=evaluations,
             has_base="base" in inspect.signature(build).parameters,
+            memory=memory,
+            clean_first=clean_first,
+            neutral=neutral or {},
+            clips=clips,
+            needs=needs,
         )
         return build
 
     return enter
 
 
-_DRIVER = ("max_grad_norm", "on_nonfinite", "same_rng", "frozen_batchnorm")
+_DRIVER = tuple(DriverSettings.__annotations__)
 
 
 def make_optimizer(

@@ -9,7 +9,7 @@ from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.registry import register
 
 
-@register("adam", paper="arXiv:1412.6980", evaluations=1)
+@register("adam", paper="arXiv:1412.6980", evaluations=1, memory=0)
 def adam(
     params: Params,
     *,
@@ -32,7 +32,7 @@ def adam(
     return FlatOptimizer(params, base=base, **settings)
 
 
-@register("adamw", paper="arXiv:1711.05101", evaluations=1)
+@register("adamw", paper="arXiv:1711.05101", evaluations=1, memory=0)
 def adamw(
     params: Params,
     *,
@@ -55,7 +55,7 @@ def adamw(
     return FlatOptimizer(params, base=base, **settings)
 
 
-@register("sgd", paper="", evaluations=1)
+@register("sgd", paper="", evaluations=1, memory=0)
 def sgd(
     params: Params,
     *,

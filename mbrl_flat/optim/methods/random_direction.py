@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
 
 
@@ -34,12 +35,12 @@ class RandomDirection:
         return leaves.times_radius(noise, 1.0 / (joint_norm(noise) + 1e-12))
 
 
-@register("random_direction", paper="arXiv:2206.06232", evaluations=2)
+@register("random_direction", paper="arXiv:2206.06232", evaluations=2, neutral={"rho": 0.0})
 def random_direction(
     params: Params,
     *,
     base: BaseFactory,
-    rho: float = 0.05,
+    rho: Radius = 0.05,
     every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],

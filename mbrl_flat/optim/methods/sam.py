@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
 
 
@@ -31,12 +32,12 @@ class GradientAscent:
         return leaves.times_radius(leaves.grads, 1.0 / (joint_norm(leaves.grads) + 1e-12))
 
 
-@register("sam", paper="arXiv:2010.01412", evaluations=2)
+@register("sam", paper="arXiv:2010.01412", evaluations=2, neutral={"rho": 0.0})
 def sam(
     params: Params,
     *,
     base: BaseFactory,
-    rho: float = 0.05,
+    rho: Radius = 0.05,
     every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],

@@ -1,0 +1,38 @@
+"""Averages over the processes of a data-parallel run, without wrapping the model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of several."""
+    return is_available() and is_initialized()
+
+
+def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Average gradients over the processes, in place, in one message.
+
+    Every process has to have the same parameters. A parameter without a gradient in some processes
+    counts as zero there; one without a gradient anywhere keeps none.
+
+    Args:
+        params: Parameters in the same order everywhere.
+        loss: Loss of this process, a scalar.
+
+    Returns:
+        The mean loss, so that all processes judge alike whether a step is finite.
+    """
+    trained = [p for p in params if p.requires_grad or p.grad is not None]
+    present = torch.tensor([float(p.grad is not None) for p in trained]).to(loss)
+    pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    message = torch.cat([*[piece.flatten() for piece in pieces], present, loss.reshape(1)])
+    all_reduce(message, ReduceOp.SUM)
+    mean = message / get_world_size()
+    sizes = [piece.numel() for piece in pieces]
+    *parts, anywhere, mean_loss = mean.split([*sizes, len(trained), 1])
+    for param, part, count in zip(trained, parts, anywhere.tolist(), strict=True):
+        param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
+    return mean_loss.squeeze(0)
