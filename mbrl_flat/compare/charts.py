@@ -1,0 +1,123 @@
+"""Which pictures a comparison has; the page and the PNG files draw the same ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbrl_flat.compare.curves import Axis, Cloud, Curve, average, cloud, published
+from mbrl_flat.compare.groups import Group
+
+RETURN = "eval/return_mean"
+_RANDOM = "eval/random_return_mean"
+
+TITLES = {
+    RETURN: "return of an episode",
+    "probe/value/rmse_normalised": "value error (RMSE / spread)",
+    "probe/value/bias": "value bias (units of return)",
+    "probe/sharpness/lambda_max": "largest eigenvalue of the Hessian",
+    "probe/sharpness/sam_gap": "SAM gap, L(w + e) - L(w)",
+    "probe/sharpness/param_norm": "norm of the weights",
+}
+
+LOGARITHMIC = ("probe/sharpness/lambda_max", "probe/sharpness/sam_gap")
+"""Metrics that may span orders of magnitude; an axis of returns is never bent."""
+
+PICTURES = {
+    "return": (RETURN,),
+    "value_error": ("probe/value/rmse_normalised", "probe/value/bias"),
+    "sharpness": (
+        "probe/sharpness/lambda_max",
+        "probe/sharpness/sam_gap",
+        "probe/sharpness/param_norm",
+    ),
+}
+"""Curves by picture."""
+
+SCATTERS = tuple((x, y) for y in (RETURN, "probe/value/rmse_normalised") for x in LOGARITHMIC)
+"""Pairs of metrics at the end of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Curves of one metric on one task.
+
+    Attributes:
+        task: The task.
+        metric: The metric.
+        curves: Means over seeds, then published curves.
+        colors: Index of the colour of each curve; -1 for published ones.
+        baseline: Mean return of a random policy, where it was measured.
+    """
+
+    task: str
+    metric: str
+    curves: tuple[Curve, ...]
+    colors: tuple[int, ...]
+    baseline: float | None = None
+
+
+def build_charts(
+    groups: Sequence[Group],
+    *,
+    colors: Mapping[str, int],
+    axis: Axis,
+    references: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, list[Chart]]:
+    """Average every metric of every task; those that nobody measured are left out.
+
+    Args:
+        groups: All groups.
+        colors: Index of the colour of each label.
+        axis: Unit of x.
+        references: Published methods to overlay on returns.
+        rng: Source of the bootstrap.
+
+    Returns:
+        Charts by picture, task after task.
+    """
+    tasks = list(dict.fromkeys(group.task for group in groups))
+    charts: dict[str, list[Chart]] = {}
+    for picture, metrics in PICTURES.items():
+        for task in tasks:
+            members = [group for group in groups if group.task == task]
+            for metric in metrics:
+                curves = [average(group, metric, axis=axis, rng=rng) for group in members]
+                known = [curve for curve in curves if curve is not None]
+                if not known:
+                    continue
+                extra = published(task, references, members, axis) if metric == RETURN else []
+                chart = Chart(
+                    task=task,
+                    metric=metric,
+                    curves=(*known, *extra),
+                    colors=(*(colors[curve.label] for curve in known), *(-1 for _ in extra)),
+                    baseline=_random_return(members) if metric == RETURN else None,
+                )
+                charts.setdefault(picture, []).append(chart)
+    return charts
+
+
+def build_clouds(groups: Sequence[Group]) -> list[tuple[str, Cloud]]:
+    """Hold sharpness against return and value error, one cloud a task and pair of metrics."""
+    clouds: list[tuple[str, Cloud]] = []
+    for task in dict.fromkeys(group.task for group in groups):
+        members = [group for group in groups if group.task == task]
+        for x, y in SCATTERS:
+            found = cloud(members, x, y)
+            if found is not None:
+                clouds.append((task, found))
+    return clouds
+
+
+def describe_correlation(cloud: Cloud) -> str:
+    """Spearman correlation and the number of runs behind it."""
+    value = f"{cloud.correlation:.2f}" if np.isfinite(cloud.correlation) else "undefined"
+    return f"Spearman {value}, n = {len(cloud.points)}"
+
+
+def _random_return(groups: Sequence[Group]) -> float | None:
+    values = [run.series(_RANDOM).values for group in groups for run in group.runs]
+    known = np.concatenate(values)
+    return float(known.mean()) if len(known) > 0 else None

@@ -1,0 +1,142 @@
+"""Everything a report shows, computed once from the folders that the user named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbrl_flat.compare.charts import Chart, build_charts, build_clouds
+from mbrl_flat.compare.curves import Axis, Cloud
+from mbrl_flat.compare.groups import Group, comparability_notes, differing_settings, group_runs
+from mbrl_flat.compare.runs import Run
+from mbrl_flat.compare.summary import Row, aggregate_over_tasks, summarize_groups
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.reference import ReferenceScore, load_references
+from mbrl_flat.stats import Interval, Statistic, iqm, mean, median
+
+STATISTICS: Mapping[str, Statistic] = {"mean": mean, "iqm": iqm, "median": median}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What the page, the tables and the pictures are made of.
+
+    Attributes:
+        runs: All runs that are shown.
+        rows: One a group.
+        colors: Index of the colour of each label.
+        notes: What a reader must know before comparing.
+        charts: Curves by picture.
+        clouds: Sharpness against what it may explain, with the task.
+        aggregate: Interquartile mean of normalised scores by label, over ``aggregate_tasks``.
+        aggregate_tasks: Tasks that every label has.
+        settings: Settings that differ, as text for each run.
+        references: Published scores that were asked for, on these tasks.
+        axis: Unit of the x axis.
+        statistic: How seeds are put together in the table.
+    """
+
+    runs: tuple[Run, ...]
+    rows: tuple[Row, ...]
+    colors: Mapping[str, int]
+    notes: tuple[str, ...]
+    charts: Mapping[str, list[Chart]]
+    clouds: tuple[tuple[str, Cloud], ...]
+    aggregate: Mapping[str, Interval]
+    aggregate_tasks: tuple[str, ...]
+    settings: Mapping[str, list[str]]
+    references: tuple[ReferenceScore, ...]
+    axis: Axis
+    statistic: str
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    *,
+    baseline: str | None = None,
+    axis: Axis = "steps",
+    statistic: str = "mean",
+    references: Sequence[str] = (),
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs.
+
+    Args:
+        runs: At least one.
+        baseline: Optimizer or full label that the others are held against; adam unless given.
+        axis: Unit of the x axis.
+        statistic: How seeds are put together: ``mean``, ``iqm`` or ``median``.
+        references: Published methods to overlay.
+        seed: Of the bootstrap, so that a report can be made again.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        unknown_name: If the baseline, the statistic or a reference is not there.
+    """
+    if statistic not in STATISTICS:
+        raise unknown_name("statistic", statistic, STATISTICS)
+    known = {score.method for score in load_references()}
+    for method in references:
+        if method not in known:
+            raise unknown_name("reference", method, known)
+    rng = np.random.default_rng(seed)
+    groups, notes = group_runs(runs)
+    baselines = choose_baselines(groups, baseline)
+    groups.sort(key=lambda group: (group.task, baselines.get(group.task) is not group))
+    colors = {label: i for i, label in enumerate(dict.fromkeys(group.label for group in groups))}
+    rows = summarize_groups(groups, statistic=STATISTICS[statistic], baselines=baselines, rng=rng)
+    aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
+    kept = tuple(run for group in groups for run in group.runs)
+    shown = {group.task for group in groups}
+    return Comparison(
+        runs=kept,
+        rows=tuple(rows),
+        colors=colors,
+        notes=(*notes, *comparability_notes(groups)),
+        charts=build_charts(groups, colors=colors, axis=axis, references=references, rng=rng),
+        clouds=tuple(build_clouds(groups)),
+        aggregate=aggregate,
+        aggregate_tasks=tuple(tasks),
+        settings=differing_settings(kept),
+        references=tuple(
+            score
+            for score in load_references()
+            if score.method in references and score.task in shown
+        ),
+        axis=axis,
+        statistic=statistic,
+    )
+
+
+def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, Group]:
+    """Choose for each task what the other groups are held against.
+
+    Args:
+        groups: All groups.
+        wanted: Optimizer or label; without it adam, or else the first group of a task.
+
+    Returns:
+        Group by task; a task without the one that was asked for has none.
+
+    Raises:
+        UserError: If what was asked for names several groups of one task.
+        unknown_name: If no task has it.
+    """
+    chosen: dict[str, Group] = {}
+    for task in dict.fromkeys(group.task for group in groups):
+        members = [group for group in groups if group.task == task]
+        name = wanted or "adam"
+        matches = [group for group in members if group.label == name]
+        matches = matches or [group for group in members if group.optimizer == name]
+        if wanted is not None and len(matches) > 1:
+            labels = " or ".join(repr(group.label) for group in matches)
+            raise UserError(f"--baseline {wanted} means several groups on {task}: say {labels}.")
+        if matches:
+            chosen[task] = matches[0]
+        elif wanted is None:
+            chosen[task] = members[0]
+    if wanted is not None and not chosen:
+        raise unknown_name("baseline", wanted, {group.label for group in groups})
+    return chosen

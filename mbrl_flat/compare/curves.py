@@ -1,0 +1,136 @@
+"""Curves of several seeds on one grid, and the clouds of points that are held against them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mbrl_flat.compare.groups import Group
+from mbrl_flat.compare.runs import Run, Series
+from mbrl_flat.compare.summary import final
+from mbrl_flat.reference import reference_curves
+from mbrl_flat.stats import bootstrap_band, spearman
+
+Axis = Literal["steps", "frames"]
+
+_MAX_POINTS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A mean over seeds with its band; all arrays are ``[G]``.
+
+    ``low`` and ``high`` are NaN where fewer than two seeds have a value.
+    """
+
+    label: str
+    x: np.ndarray
+    low: np.ndarray
+    mean: np.ndarray
+    high: np.ndarray
+    seeds: tuple[Series, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """One point a run: two numbers at its end, and how their ranks agree."""
+
+    x_name: str
+    y_name: str
+    points: tuple[tuple[str, str, float, float], ...]
+    """Label, run, x and y."""
+    correlation: float
+
+
+def scaled(run: Run, series: Series, axis: Axis) -> Series:
+    """Count in frames if asked to."""
+    if axis == "steps" or len(series.steps) == 0:
+        return series
+    return Series(series.steps * run.action_repeat, series.values)
+
+
+def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) -> Curve | None:
+    """Average one metric over the seeds of a group.
+
+    The grid has every place where a seed was measured. Seeds are interpolated linearly between
+    their own first and last measurement and never beyond, so that runs of unequal length and with
+    other intervals can be averaged; where seeds end, fewer are left.
+
+    Args:
+        group: Whose runs.
+        name: The metric.
+        axis: Unit of x.
+        rng: Source of the bootstrap.
+
+    Returns:
+        The curve, ``None`` if no run was measured.
+    """
+    seeds = [scaled(run, run.series(name), axis) for run in group.runs]
+    seeds = [
+        series for series in seeds if len(series.steps) > 0 and np.isfinite(series.steps).all()
+    ]
+    if not seeds:
+        return None
+    grid = np.unique(np.concatenate([series.steps for series in seeds]))
+    if len(grid) > _MAX_POINTS:
+        grid = grid[np.linspace(0, len(grid) - 1, _MAX_POINTS).round().astype(int)]
+    values = np.stack(
+        [np.interp(grid, s.steps, s.values, left=np.nan, right=np.nan) for s in seeds]
+    )
+    low, middle, high = bootstrap_band(values, rng=rng)
+    return Curve(label=group.label, x=grid, low=low, mean=middle, high=high, seeds=tuple(seeds))
+
+
+def published(
+    task: str, methods: Sequence[str], groups: Sequence[Group], axis: Axis
+) -> list[Curve]:
+    """Published curves of one task, plus and minus one standard deviation over seeds.
+
+    Args:
+        task: The task.
+        methods: Which methods.
+        groups: The groups of this task; they say how many frames a step has.
+        axis: Unit of x.
+
+    Returns:
+        One curve a method, as far as the longest run went.
+    """
+    runs = [run for group in groups for run in group.runs if run.last_evaluation > 0]
+    if not runs:
+        return []
+    end = max(run.last_evaluation * run.action_repeat for run in runs)
+    unit = 1.0 if axis == "frames" else runs[0].action_repeat
+    curves: list[Curve] = []
+    for method, scores in reference_curves(task).items():
+        reached = [score for score in scores if score.frame <= end]
+        if method in methods and reached:
+            x = np.array([score.frame for score in reached]) / unit
+            mean = np.array([score.mean for score in reached])
+            std = np.array([score.std for score in reached])
+            label = f"{method}, published"
+            curves.append(Curve(label=label, x=x, low=mean - std, mean=mean, high=mean + std))
+    return curves
+
+
+def cloud(groups: Sequence[Group], x_name: str, y_name: str) -> Cloud | None:
+    """Pair two metrics at the end of every run that has both.
+
+    Args:
+        groups: The groups of one task; returns of several tasks have no common scale.
+        x_name: The metric on the x axis.
+        y_name: The metric on the y axis.
+
+    Returns:
+        Points and their rank correlation; ``None`` if no run has both.
+    """
+    points = [
+        (group.label, run.folder.name, final(run.series(x_name)), final(run.series(y_name)))
+        for group in groups
+        for run in group.runs
+    ]
+    points = [point for point in points if np.isfinite(point[2:]).all()]
+    if not points:
+        return None
+    x, y = np.array([p[2] for p in points]), np.array([p[3] for p in points])
+    return Cloud(x_name=x_name, y_name=y_name, points=tuple(points), correlation=spearman(x, y))

@@ -1,0 +1,186 @@
+"""Which runs are seeds of the same thing, and what makes others hard to compare."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mbrl_flat.compare.runs import Run
+
+_BOOKKEEPING = (
+    "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
+    "on_nonfinite", "log_every", "eval_every", "probe_every", "checkpoint_every", "video", "wandb",
+    "parallel_envs", "preset", "steps", "eval_episodes", "probes",
+)  # fmt: skip
+"""Settings that do not make another method: where, how long and how often it was measured."""
+
+_MEASUREMENT = ("eval_episodes", "probes")
+_ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ by nothing but the seed.
+
+    Attributes:
+        task: Task of all of them.
+        agent: Agent of all of them.
+        optimizer: Optimizer of all of them.
+        label: What tells this group from the others of the comparison.
+        runs: One run a seed, in the order of the seeds.
+    """
+
+    task: str
+    agent: str
+    optimizer: str
+    label: str
+    runs: tuple[Run, ...]
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+    """Put seeds of the same setting together.
+
+    Two runs belong together when task, agent, optimizer and every setting agree, apart from those
+    that only say where, how long and how often a run was measured.
+
+    Args:
+        runs: All runs.
+
+    Returns:
+        Groups by task, and sentences about runs that were left out.
+    """
+    one_agent = len({run.names["agent"] for run in runs}) == 1
+    optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: _under(key, ("optimizer",)))
+    other_keys = _keys_by(
+        runs, ("task", "agent"), lambda key: not _under(key, ("optimizer", *_BOOKKEEPING))
+    )
+    buckets: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        keys = sorted(optimizer_keys[_name(run, ("agent", "optimizer"))]) + sorted(
+            other_keys[_name(run, ("task", "agent"))]
+        )
+        settings = [f"{_short(key)}={_shown(run.config[key])}" for key in keys]
+        label = " ".join([] if one_agent else [run.names["agent"]])
+        label = " ".join(filter(None, [label, run.names["optimizer"], *settings]))
+        buckets.setdefault((*_name(run, ("task", "agent", "optimizer")), label), []).append(run)
+    groups, notes = [], []
+    for (task, agent, optimizer, label), members in buckets.items():
+        kept, dropped = _one_run_a_seed(members)
+        notes += [
+            f"{run.folder.name} was left out: seed {run.seed} of {label} on {task} has a run that "
+            "went further."
+            for run in dropped
+        ]
+        groups.append(
+            Group(task=task, agent=agent, optimizer=optimizer, label=label, runs=tuple(kept))
+        )
+    return sorted(groups, key=lambda group: (group.task, _natural(group.label))), notes
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Settings that are not the same in all runs, as text for each run; a dash where absent."""
+    tables: list[dict[str, Any]] = []
+    for run in runs:
+        known = {key: run.environment[key] for key in _ENVIRONMENT if key in run.environment}
+        tables.append({**run.config, **{f"environment.{key}": v for key, v in known.items()}})
+    hidden = ("run_dir", "seed", "names", "resume", "wandb")
+    keys = sorted({key for table in tables for key in table if not _under(key, hidden)})
+    rows = {key: [_shown(table[key]) if key in table else "-" for table in tables] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def comparability_notes(groups: Sequence[Group]) -> list[str]:
+    """Say what makes groups of one task unequal beyond their optimizer; silence would mislead."""
+    notes: list[str] = []
+    for task in dict.fromkeys(group.task for group in groups):
+        members = [group for group in groups if group.task == task]
+        runs = [run for group in members for run in group.runs]
+        lengths = {run.last_evaluation for run in runs if np.isfinite(run.last_evaluation)}
+        if len(lengths) > 1:
+            notes.append(
+                f"{task}: runs end between {min(lengths):,.0f} and {max(lengths):,.0f} steps; "
+                "compare the column at the common step."
+            )
+        repeats = {run.action_repeat for run in runs if np.isfinite(run.action_repeat)}
+        if len(repeats) > 1:
+            shown = ", ".join(f"{repeat:g}" for repeat in sorted(repeats))
+            notes.append(
+                f"{task}: action repeats differ ({shown}), so a step is not the same everywhere; "
+                "use --x frames."
+            )
+        notes += [
+            f"{task}: {key} differs ({', '.join(values)}){effect}"
+            for key, values, effect in _unequal(runs)
+        ]
+        seeds = {tuple(run.seed for run in group.runs) for group in members}
+        if len(seeds) > 1:
+            notes.append(
+                f"{task}: not every group has the same seeds; pairs use shared seeds only."
+            )
+    return notes
+
+
+def _unequal(runs: Sequence[Run]) -> Iterable[tuple[str, list[str], str]]:
+    """Settings of one task that differ although the method does not ask for it."""
+    for key in sorted(set.intersection(*({*run.config} for run in runs))):
+        values = sorted({_shown(run.config[key]) for run in runs}, key=_natural)
+        if len(values) < 2:
+            continue
+        if _under(key, _MEASUREMENT):
+            yield key, values, "; what depends on it was not measured alike."
+        elif not _under(key, ("optimizer", *_BOOKKEEPING)):
+            yield key, values, "; these groups differ by more than the optimizer."
+
+
+def _keys_by(runs: Sequence[Run], names: tuple[str, ...], wanted: Any) -> dict[Any, set[str]]:
+    """For each combination of names, the wanted settings that all its runs have and that differ."""
+    buckets: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        buckets.setdefault(_name(run, names), []).append(run)
+    return {
+        bucket: {
+            key
+            for key in set.intersection(*({*run.config} for run in members))
+            if wanted(key) and len({_shown(run.config[key]) for run in members}) > 1
+        }
+        for bucket, members in buckets.items()
+    }
+
+
+def _one_run_a_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Keep the run of each seed that went furthest; name the others."""
+    order = sorted(runs, key=lambda run: (run.seed, -np.nan_to_num(run.last_evaluation, nan=-1.0)))
+    kept: dict[int, Run] = {}
+    for run in order:
+        kept.setdefault(run.seed, run)
+    chosen = list(kept.values())
+    return chosen, [run for run in order if not any(run is other for other in chosen)]
+
+
+def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(run.names[key] for key in keys)
+
+
+def _under(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("optimizer.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _natural(text: str) -> tuple[tuple[str, float], ...]:
+    """Sort key that puts rho=0.01 before rho=0.1, and words before words."""
+    return tuple((part.rstrip("0123456789.e-"), _number(part)) for part in text.split())
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.rpartition("=")[2])
+    except ValueError:
+        return 0.0

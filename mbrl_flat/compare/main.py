@@ -1,0 +1,107 @@
+"""``mbrl-flat-compare runs/A runs/B ... --out report``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
+from mbrl_flat.compare.page import render_page
+from mbrl_flat.compare.pictures import draw_pictures
+from mbrl_flat.compare.runs import find_runs, load_run
+from mbrl_flat.compare.tables import to_csv, to_markdown
+from mbrl_flat.errors import UserError
+from mbrl_flat.run_folder import write_text_atomically
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a report; say in one sentence what is wrong if it cannot be written.
+
+    Args:
+        argv: Arguments after the command's name; those of the process unless given.
+
+    Returns:
+        Exit status: 0, or 2 for what the user can correct.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    try:
+        comparison = compare_runs(
+            [load_run(folder) for folder in find_runs(arguments.runs)],
+            baseline=arguments.baseline,
+            axis=arguments.x,
+            statistic=arguments.statistic,
+            references=arguments.reference,
+        )
+        written = write_report(comparison, arguments.out, title=arguments.title)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(to_markdown(comparison.rows) + "\n")
+    sys.stdout.write("".join(f"{path}\n" for path in written))
+    return 0
+
+
+def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Path]:
+    """Write page, tables and pictures; files of an earlier report are replaced.
+
+    Args:
+        comparison: What is reported.
+        folder: Where to; made if it is absent.
+        title: Heading of the page.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: If the folder is that of a run, or cannot be written.
+    """
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} is the folder of a run; choose another one by --out.")
+    texts = {
+        "index.html": render_page(comparison, title=title),
+        "table.csv": to_csv(comparison.rows),
+        "table.md": to_markdown(comparison.rows),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text_atomically(folder / name, text)
+        pictures = draw_pictures(comparison, folder)
+    except OSError as error:
+        raise UserError(f"Cannot write the report to {folder}: {error.strerror}.") from error
+    return [*(folder / name for name in texts), *pictures]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mbrl-flat-compare", description="Compare runs in one page, one table and pictures."
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folder of a run, folder of runs, or a glob"
+    )
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
+    parser.add_argument("--title", default="Comparison of runs", help="heading of the page")
+    parser.add_argument(
+        "--baseline", help="optimizer or group that the others are held against (default: adam)"
+    )
+    parser.add_argument(
+        "--x", choices=("steps", "frames"), default="steps", help="unit of the x axis"
+    )
+    parser.add_argument(
+        "--statistic",
+        choices=tuple(STATISTICS),
+        default="mean",
+        help="how seeds are put together in the table",
+    )
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="overlay published scores, such as tdmpc2; may be given several times",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The charts of a comparison as PNG files, for papers and slides."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
+from mbrl_flat.compare.comparison import Comparison
+from mbrl_flat.compare.curves import Cloud
+from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure
+
+_DASHES = ("-", "--", ":")
+
+
+def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw one file for each kind of chart that has data.
+
+    Args:
+        comparison: What is drawn.
+        folder: Where to.
+
+    Returns:
+        The files written.
+    """
+    written: list[Path] = []
+    for picture, charts in comparison.charts.items():
+        figure, panels = make_panels(len(charts), columns=3)
+        for axes, chart in zip(panels, charts, strict=True):
+            _draw_chart(axes, chart, comparison.axis)
+        add_legend(panels[0])
+        written.append(save_figure(figure, folder / f"{picture}.png"))
+    if comparison.clouds:
+        figure, panels = make_panels(len(comparison.clouds), columns=2)
+        for axes, (task, cloud) in zip(panels, comparison.clouds, strict=True):
+            _draw_cloud(axes, task, cloud, comparison)
+        add_legend(panels[0])
+        written.append(save_figure(figure, folder / "sharpness_scatter.png"))
+    return written
+
+
+def _draw_chart(axes: Axes, chart: Chart, axis: str) -> None:
+    for curve, color in zip(chart.curves, chart.colors, strict=True):
+        ink = MUTED if color < 0 else PALETTE[color % len(PALETTE)]
+        dashes = "--" if color < 0 else _DASHES[color // len(PALETTE) % len(_DASHES)]
+        marker = "o" if len(curve.x) <= 12 else None
+        axes.plot(
+            curve.x, curve.mean, dashes, color=ink, label=curve.label, marker=marker, markersize=3
+        )
+        axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.15, linewidth=0)
+    if chart.baseline is not None:
+        axes.axhline(chart.baseline, color=MUTED, linestyle=":", label="random policy")
+    values = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in chart.curves])
+    positive = chart.metric in LOGARITHMIC and values.min() > 0.0
+    if positive and values.max() > 100.0 * values.min():
+        axes.set_yscale("log")
+    axes.set_title(chart.task, fontsize=10)
+    axes.set_xlabel(axis, fontsize=10)
+    axes.set_ylabel(TITLES[chart.metric], fontsize=10)
+
+
+def _draw_cloud(axes: Axes, task: str, cloud: Cloud, comparison: Comparison) -> None:
+    for label in dict.fromkeys(point[0] for point in cloud.points):
+        points = np.array([point[2:] for point in cloud.points if point[0] == label])
+        color = PALETTE[comparison.colors[label] % len(PALETTE)]
+        axes.scatter(points[:, 0], points[:, 1], s=24, color=color, label=label)
+    axes.set_title(f"{task}: {describe_correlation(cloud)}", fontsize=10)
+    axes.set_xlabel(TITLES[cloud.x_name], fontsize=10)
+    axes.set_ylabel(TITLES[cloud.y_name], fontsize=10)

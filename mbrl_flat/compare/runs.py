@@ -1,0 +1,207 @@
+"""Runs as the comparison sees them: names, flat settings and a few series of numbers."""
+
+import glob
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.logging.jsonl import read_metrics
+
+_KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
+_PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
+# The same language, parsed in C where libyaml is there: a hundred files in a second, not ten.
+_YamlLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class Series(NamedTuple):
+    """One metric over a run."""
+
+    steps: np.ndarray
+    """Steps ``[N]`` in ascending order, float64."""
+    values: np.ndarray
+    """Finite values ``[N]``, float64."""
+
+    def until(self, step: float) -> "Series":
+        """The part up to and with ``step``."""
+        inside = self.steps <= step
+        return Series(self.steps[inside], self.values[inside])
+
+
+EMPTY = Series(np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run.
+
+    Attributes:
+        folder: Where it lies.
+        names: What the user called ``agent``, ``env``, ``task`` and ``optimizer``.
+        seed: Its seed.
+        config: Every setting by its dotted name.
+        environment: Versions and device by dotted name; empty if they were not written.
+        metrics: Series by name.
+        action_repeat: Frames in a step; NaN before the first step.
+        wall_seconds: Time spent in the loop; NaN if there is no row.
+    """
+
+    folder: Path
+    names: Mapping[str, str]
+    seed: int
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: Mapping[str, Series]
+    action_repeat: float
+    wall_seconds: float
+
+    def series(self, name: str) -> Series:
+        """One metric; empty if it was never measured."""
+        return self.metrics.get(name, EMPTY)
+
+    @property
+    def last_evaluation(self) -> float:
+        """Step of the last evaluation; NaN without one."""
+        steps = self.series("eval/return_mean").steps
+        return float(steps[-1]) if len(steps) > 0 else np.nan
+
+
+def find_runs(patterns: Sequence[str]) -> list[Path]:
+    """Find the folders of runs that the user means.
+
+    Args:
+        patterns: Folders of runs, folders that hold runs at any depth, or globs of either.
+
+    Returns:
+        Folders with a ``config.yaml``, each once, in the order of the patterns.
+
+    Raises:
+        UserError: If a pattern leads to no run.
+    """
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        folders = [folder for path in _matches(pattern) for folder in _runs_in(path)]
+        if not folders:
+            raise UserError(
+                f"There is no run at {pattern!r}; give folders with a config.yaml, or a glob "
+                "such as 'runs/walker*'."
+            )
+        for folder in folders:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _matches(pattern: str) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute patterns too
+
+
+def _runs_in(path: Path) -> list[Path]:
+    if (path / "config.yaml").is_file():
+        return [path]
+    return sorted(file.parent for file in path.glob("**/config.yaml")) if path.is_dir() else []
+
+
+def load_run(folder: Path) -> Run:
+    """Read one run; metrics that it lacks are simply absent.
+
+    Args:
+        folder: Its folder, with ``config.yaml``.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: If its configuration or its metrics cannot be read.
+    """
+    config = _read_config(folder / "config.yaml")
+    names = config.get("names")
+    if not isinstance(names, dict) or not {"agent", "task", "optimizer"} <= names.keys():
+        raise UserError(
+            f"{folder / 'config.yaml'} does not say which agent, task and optimizer it is "
+            "(key names); it was not written by mbrl-flat-train, so leave this folder out."
+        )
+    metrics_file = folder / "metrics.jsonl"
+    rows = read_metrics(metrics_file) if metrics_file.exists() else []
+    return Run(
+        folder=folder,
+        names={key: str(value) for key, value in names.items()},
+        seed=int(config.get("seed", 0)),
+        config=dict(_flatten(config)),
+        environment=_read_environment(folder / "environment.json"),
+        metrics=collect_series(rows),
+        action_repeat=_action_repeat(rows),
+        wall_seconds=_wall_seconds(rows),
+    )
+
+
+def collect_series(rows: Iterable[Mapping[str, float]]) -> dict[str, Series]:
+    """Turn rows into series of finite values; steps that a resume repeated count once, the last.
+
+    Args:
+        rows: What ``read_metrics`` gave.
+
+    Returns:
+        Series by name.
+    """
+    columns: dict[str, dict[float, float]] = {}
+    for row in rows:
+        step = row["step"]
+        for name, value in row.items():
+            if name.startswith(_KEPT):
+                columns.setdefault(name, {})[step] = value
+    series: dict[str, Series] = {}
+    for name, column in columns.items():
+        table = np.array(sorted(column.items()), np.float64)
+        table = table[np.isfinite(table[:, 1])]
+        series[name] = Series(table[:, 0], table[:, 1])
+    return series
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML; restore it or leave this run out.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no settings; restore it or leave this run out.")
+    return config
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """What is known of the machine; runs from elsewhere may not have it."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(_flatten(json.loads(path.read_text(encoding="utf-8"))))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a JSON object; delete it to compare this run.") from error
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _action_repeat(rows: Sequence[Mapping[str, float]]) -> float:
+    last = rows[-1] if rows else {"step": 0, "frame": 0}
+    return last["frame"] / last["step"] if last["step"] > 0 else np.nan
+
+
+def _wall_seconds(rows: Sequence[Mapping[str, float]]) -> float:
+    """Seconds in the loop, so that pauses between a stop and a resume do not count."""
+    if not rows:
+        return np.nan
+    spent = sum(row[part] for row in rows if _PARTS[0] in row for part in _PARTS if part in row)
+    return spent if spent > 0.0 else rows[-1]["time"] - rows[0]["time"]

@@ -1,0 +1,93 @@
+"""The table as CSV for programs and as Markdown for people."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from mbrl_flat.compare.summary import Column, Row, Versus, present_columns
+from mbrl_flat.stats import Interval
+
+_IDENTITY = ("task", "agent", "optimizer", "label", "seeds", "common_step")
+_VERSUS = ("difference", "difference_low", "difference_high", "pairs", "improvement")
+
+
+def format_number(value: float) -> str:
+    """Four significant digits, thousands in groups; a dash for what was not measured."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def format_interval(interval: Interval) -> str:
+    """``point [low, high]``; the point alone where there is no interval."""
+    if not math.isfinite(interval.low):
+        return format_number(interval.point)
+    low, point, high = map(format_number, interval)
+    return f"{point} [{low}, {high}]"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every number with its bounds and the number of seeds behind it; empty where unknown."""
+    columns = present_columns(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{c.key}{ending}" for c in columns for ending in ("", "_low", "_high", "_n")]
+    writer.writerow([*_IDENTITY, *names, *_VERSUS])
+    for row in rows:
+        group = row.group
+        seeds = " ".join(str(run.seed) for run in group.runs)
+        cells: list[object] = [group.task, group.agent, group.optimizer, group.label, seeds]
+        cells.append(_raw(row.common_step))
+        for column in columns:
+            cell = row.cells[column.key]
+            low, point, high = cell.interval
+            cells += [_raw(point), _raw(low), _raw(high), len(cell.by_seed)]
+        writer.writerow([*cells, *_versus_cells(row.versus)])
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """One row a group, one column a number, with 95% intervals."""
+    columns = present_columns(rows)
+    heads = ["task", "group", "seeds", *(_head(column, rows) for column in columns)]
+    heads += ["difference to baseline (pairs)", "P(improvement)"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for row in rows:
+        cells = [row.group.task, row.group.label, str(len(row.group.runs))]
+        cells += [format_interval(row.cells[column.key].interval) for column in columns]
+        lines.append(_line([*cells, *describe_versus(row.versus)]))
+    return "\n".join(lines) + "\n"
+
+
+def describe_versus(versus: Versus | None) -> tuple[str, str]:
+    """Difference with its interval and number of pairs, and the probability of improvement."""
+    if versus is None:
+        return "baseline", "-"
+    if versus.seeds == 0:
+        return "no shared seed", format_number(versus.improvement)
+    difference = f"{format_interval(versus.difference)} ({versus.seeds})"
+    return difference, format_number(versus.improvement)
+
+
+def _head(column: Column, rows: Sequence[Row]) -> str:
+    """Title of a column; names the step where all tasks share it."""
+    steps = {row.common_step for row in rows}
+    if column.key == "return_at_common_step" and len(steps) == 1:
+        return f"return at step {format_number(steps.pop())}"
+    return column.title
+
+
+def _versus_cells(versus: Versus | None) -> list[object]:
+    if versus is None:
+        return [""] * len(_VERSUS)
+    low, point, high = versus.difference
+    return [_raw(point), _raw(low), _raw(high), versus.seeds, _raw(versus.improvement)]
+
+
+def _raw(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else ""
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,197 @@
+import csv
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mbrl_flat.compare.main import main
+from mbrl_flat.compare.svg import Scale
+
+SHARP = {
+    "probe/sharpness/lambda_max": 5.0,
+    "probe/sharpness/sam_gap": 0.1,
+    "probe/value/rmse_normalised": 0.3,
+    "eval/random_return_mean": 2.0,
+}
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "report"
+
+
+@pytest.fixture
+def compare(tmp_path, out):
+    def run(*arguments):
+        return main([str(tmp_path / "runs" / "*"), "--out", str(out), *arguments])
+
+    return run
+
+
+def read_table(out):
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_a_report_has_the_page_the_tables_and_the_pictures(make_run, compare, out, capsys):
+    for seed in range(2):
+        make_run("adam", seed=seed, metrics=SHARP)
+        make_run("sam", seed=seed, metrics=SHARP)
+
+    status = compare()
+
+    assert status == 0
+    assert {path.name for path in out.iterdir()} == {
+        "index.html", "table.csv", "table.md", "return.png", "value_error.png", "sharpness.png",
+        "sharpness_scatter.png",
+    }  # fmt: skip
+    assert "| walker-walk | sam | 2 |" in capsys.readouterr().out
+
+
+def test_the_page_is_well_formed_and_asks_for_nothing_from_elsewhere(make_run, compare, out):
+    make_run("adam", metrics=SHARP)
+    make_run("sam", metrics=SHARP)
+
+    compare("--reference", "tdmpc2")
+
+    page = (out / "index.html").read_text()
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert not re.search(r"(src|href)\s*=|url\(|@import|fetch\(", page)
+    for drawing in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ET.fromstring(drawing)
+    assert "prefers-color-scheme: dark" in page
+    assert "width=device-width" in page
+
+
+def test_names_of_the_user_cannot_become_markup(make_run, compare, out):
+    make_run("adam", task="<script>alert(1)</script>".replace("/", "_"))
+
+    compare("--title", "<b>bold</b>")
+
+    page = (out / "index.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_the_table_has_one_row_a_group_with_its_numbers(make_run, compare, out):
+    for seed, value in enumerate((10.0, 20.0)):
+        make_run("adam", seed=seed, returns=(0.0, value))
+        make_run("sam", seed=seed, returns=(0.0, value + 5.0))
+
+    compare()
+
+    adam, sam = read_table(out)
+    assert (adam["label"], adam["final_return"], adam["seeds"]) == ("adam", "15.0", "0 1")
+    assert (sam["difference"], sam["pairs"], adam["difference"]) == ("5.0", "2", "")
+
+
+def test_a_run_without_any_metric_is_still_shown(make_run, compare, out):
+    make_run("adam")
+    make_run("sam", returns=())
+
+    assert compare() == 0
+    assert [row["final_return"] for row in read_table(out)] == ["10.0", ""]
+
+
+def test_runs_that_were_never_measured_make_a_report_too(make_run, compare, out):
+    make_run("adam", returns=())
+
+    assert compare() == 0
+    assert "adam" in (out / "index.html").read_text()
+
+
+def test_the_same_runs_give_the_same_report(make_run, compare, out):
+    for seed in range(3):
+        make_run("adam", seed=seed, returns=(0.0, float(seed)))
+
+    compare()
+    first = (out / "index.html").read_text()
+    compare()
+
+    assert (out / "index.html").read_text() == first
+
+
+def test_the_baseline_comes_first_and_can_be_chosen(make_run, compare, out):
+    make_run("adam")
+    make_run("sam")
+
+    compare("--baseline", "sam")
+
+    assert [row["label"] for row in read_table(out)] == ["sam", "adam"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--baseline", "sma"], "Unknown baseline 'sma'; did you mean 'sam'?"),
+        (["--reference", "tdmcp2"], "Unknown reference 'tdmcp2'; did you mean 'tdmpc2'"),
+        (["no-such-run"], "There is no run at 'no-such-run'"),
+    ],
+)
+def test_what_the_user_can_correct_is_one_sentence_and_status_two(
+    make_run, compare, capsys, arguments, sentence
+):
+    make_run("sam")
+
+    assert compare(*arguments) == 2
+
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_a_report_never_goes_into_a_run(make_run, tmp_path, capsys):
+    folder = make_run()
+    before = sorted(folder.iterdir())
+
+    assert main([str(folder), "--out", str(folder)]) == 2
+
+    assert sorted(folder.iterdir()) == before
+
+
+def test_many_groups_keep_their_own_button(make_run, compare, out):
+    for number in range(20):
+        make_run("sam", settings={"rho": number / 100})
+
+    compare()
+
+    page = (out / "index.html").read_text()
+    assert len(re.findall(r'data-group="\d+"', page)) == 20
+    assert "d1" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1000.0, [0, 200, 400, 600, 800, 1000]), (-1.0, 1.0, [-1, -0.5, 0, 0.5, 1])],
+)
+def test_ticks_are_round_numbers_within_the_range(low, high, expected):
+    np.testing.assert_allclose(Scale(low, high, 0.0, 1.0).ticks(), expected, atol=1e-12)
+
+
+def test_a_logarithmic_scale_has_powers_of_ten_at_equal_distances():
+    scale = Scale(1.0, 1000.0, 0.0, 300.0, log=True)
+
+    assert scale.ticks() == [1.0, 10.0, 100.0, 1000.0]
+    np.testing.assert_allclose(scale(np.array(scale.ticks())), [0, 100, 200, 300], atol=1e-9)

@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+
+from mbrl_flat.compare.runs import collect_series, find_runs, load_run
+from mbrl_flat.errors import UserError
+
+
+def test_runs_are_found_by_folder_by_parent_and_by_glob(make_run, tmp_path):
+    first, second = make_run("adam"), make_run("sam")
+
+    assert find_runs([str(first)]) == [first]
+    assert find_runs([str(tmp_path / "runs")]) == [first, second]
+    assert find_runs([str(tmp_path / "runs" / "*sam*")]) == [second]
+
+
+def test_a_run_that_is_named_twice_is_found_once(make_run, tmp_path):
+    folder = make_run()
+
+    assert find_runs([str(folder), str(tmp_path / "runs" / "*")]) == [folder]
+
+
+@pytest.mark.parametrize("pattern", ["runs/nothing*", "no-such-folder", "."])
+def test_a_pattern_without_runs_is_named(pattern, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UserError, match="no run at"):
+        find_runs([pattern])
+
+
+def test_a_run_has_its_names_flat_settings_and_series(make_run):
+    run = load_run(make_run("sam", seed=3, returns=(1.0, 2.0), settings={"rho": 0.05}))
+
+    assert (run.names["optimizer"], run.names["task"], run.seed) == ("sam", "walker-walk", 3)
+    assert run.config["optimizer.rho"] == 0.05
+    assert run.series("eval/return_mean").values.tolist() == [1.0, 2.0]
+    assert run.action_repeat == 2.0
+    assert run.last_evaluation == 100.0
+
+
+def test_a_run_without_metrics_is_a_run(make_run):
+    folder = make_run()
+    (folder / "metrics.jsonl").unlink()
+
+    run = load_run(folder)
+
+    assert np.isnan([run.last_evaluation, run.action_repeat, run.wall_seconds]).all()
+    assert len(run.series("eval/return_mean").steps) == 0
+
+
+def test_wall_time_is_the_time_in_the_loop_and_not_the_pause_before_a_resume(make_run):
+    rows = [
+        (100, {"time/env": 1.0, "time/act": 2.0, "time/steps_per_second": 10.0}),
+        (100_000, {"time/env": 3.0, "time/update": 4.0}),
+    ]
+
+    assert load_run(make_run(rows=rows)).wall_seconds == 10.0
+
+
+def test_a_step_that_a_resume_repeated_counts_once():
+    rows = [{"step": 5, "eval/a": 1.0}, {"step": 9, "eval/a": 2.0}, {"step": 5, "eval/a": 7.0}]
+
+    series = collect_series(rows)["eval/a"]
+
+    assert series.steps.tolist() == [5.0, 9.0]
+    assert series.values.tolist() == [7.0, 2.0]
+
+
+def test_versions_and_device_are_read_where_they_were_written(make_run):
+    folder = make_run()
+    text = json.dumps({"device_name": "H200", "packages": {"torch": "2.13.0"}})
+    (folder / "environment.json").write_text(text)
+
+    assert load_run(folder).environment == {"device_name": "H200", "packages.torch": "2.13.0"}
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "names: {agent: a}", "a: [", "", "names: 3"])
+def test_a_configuration_of_something_else_is_refused(make_run, text):
+    folder = make_run()
+    (folder / "config.yaml").write_text(text)
+
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        load_run(folder)

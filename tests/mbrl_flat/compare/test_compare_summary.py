@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+
+from mbrl_flat.compare.curves import average, cloud, published
+from mbrl_flat.compare.groups import group_runs
+from mbrl_flat.compare.runs import EMPTY, Series, load_run
+from mbrl_flat.compare.summary import (
+    aggregate_over_tasks,
+    area_under_curve,
+    common_step,
+    compare_returns,
+    final,
+    present_columns,
+    summarize_groups,
+)
+from mbrl_flat.stats import mean
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def load(make_run):
+    return lambda *args, **kwargs: load_run(make_run(*args, **kwargs))
+
+
+def grouped(runs):
+    return group_runs(runs)[0]
+
+
+def summarized(groups, rng):
+    return summarize_groups(groups, statistic=mean, baselines={}, rng=rng)
+
+
+def test_the_final_value_is_the_mean_over_the_last_tenth():
+    series = Series(np.arange(1.0, 21.0), np.arange(1.0, 21.0))
+
+    assert final(series) == 19.5
+    assert final(Series(np.array([3.0]), np.array([7.0]))) == 7.0
+    assert np.isnan(final(EMPTY))
+
+
+def test_the_area_under_a_line_is_the_height_of_its_middle():
+    steps = np.array([0.0, 1.0, 4.0, 10.0])
+
+    assert area_under_curve(Series(steps, 2.0 * steps)) == pytest.approx(10.0, abs=1e-12)
+    assert np.isnan(area_under_curve(EMPTY))
+
+
+def test_the_common_step_is_the_last_that_every_begun_run_evaluated(load):
+    runs = [
+        load(seed=0, returns=(0, 1, 2)),
+        load(seed=1, returns=(0, 1)),
+        load(seed=2, returns=(0,)),
+    ]
+
+    assert common_step(grouped(runs)) == 100.0
+
+
+def test_a_run_that_stopped_early_does_not_lower_the_return_of_the_others(load, rng):
+    runs = [load("adam", returns=(0, 10)), load("sam", returns=(0, 20, 90))]
+
+    rows = summarized(grouped(runs), rng)
+
+    assert [row.cells["final_return"].interval.point for row in rows] == [10.0, 90.0]
+    assert [row.cells["return_at_common_step"].interval.point for row in rows] == [10.0, 20.0]
+
+
+def test_the_common_step_has_a_column_only_where_runs_end_at_different_steps(load, rng):
+    equal = summarized(grouped([load("adam"), load("sam")]), rng)
+    unequal = summarized(grouped([load("adam"), load("sam", returns=(0, 1, 2))]), rng)
+
+    assert "return_at_common_step" not in [column.key for column in present_columns(equal)]
+    assert "return_at_common_step" in [column.key for column in present_columns(unequal)]
+
+
+def test_a_metric_of_one_run_is_a_column_with_a_gap_for_the_others(load, rng):
+    sharp = load("sam", metrics={"probe/sharpness/lambda_max": 5.0})
+
+    rows = summarized(grouped([load("adam"), sharp]), rng)
+
+    assert "lambda_max" in [column.key for column in present_columns(rows)]
+    assert [row.cells["lambda_max"].by_seed for row in rows] == [{}, {0: 5.0}]
+
+
+def test_a_group_is_held_against_the_baseline_seed_by_seed(load, rng):
+    adam = [load("adam", seed=seed, returns=(0, value)) for seed, value in ((0, 1), (1, 5), (2, 9))]
+    sam = [load("sam", seed=seed, returns=(0, value)) for seed, value in ((1, 7), (2, 11), (3, 0))]
+    baseline, treatment = grouped([*adam, *sam])
+
+    versus = compare_returns(treatment, baseline, 100.0, rng=rng)
+
+    assert versus.difference == (2.0, 2.0, 2.0)
+    assert versus.seeds == 2
+    assert versus.improvement == pytest.approx(5 / 9, abs=1e-12)
+
+
+def test_groups_without_a_shared_seed_have_no_difference(load, rng):
+    baseline, treatment = grouped([load("adam", seed=0), load("sam", seed=1)])
+
+    versus = compare_returns(treatment, baseline, 100.0, rng=rng)
+
+    assert versus.seeds == 0
+    assert np.isnan(versus.difference.point)
+
+
+def test_normalised_scores_are_pooled_over_shared_tasks_only(load, rng):
+    def run(optimizer, task, score):
+        return load(optimizer, task=task, metrics={"eval/normalised_score": score})
+
+    runs = [
+        run("adam", "a", 0.2),
+        run("adam", "b", 0.4),
+        run("sam", "a", 0.5),
+        run("sam", "b", 0.7),
+    ]
+    runs.append(run("sam", "c", 100.0))
+
+    aggregate, tasks = aggregate_over_tasks(summarized(grouped(runs), rng), rng=rng)
+
+    assert tasks == ["a", "b"]
+    assert aggregate["adam"].point == pytest.approx(0.3, abs=1e-12)
+    assert aggregate["sam"].point == pytest.approx(0.6, abs=1e-12)
+
+
+def test_seeds_of_unequal_length_are_averaged_where_they_are(load, rng):
+    runs = [load(seed=0, returns=(0, 10)), load(seed=1, returns=(20, 30, 40))]
+
+    curve = average(grouped(runs)[0], "eval/return_mean", axis="steps", rng=rng)
+
+    assert curve is not None
+    assert curve.x.tolist() == [0.0, 100.0, 200.0]
+    assert curve.mean.tolist() == [10.0, 20.0, 40.0]
+    assert np.isfinite(curve.low).tolist() == [True, True, False]
+
+
+def test_frames_are_steps_times_the_action_repeat(load, rng):
+    curve = average(grouped([load()])[0], "eval/return_mean", axis="frames", rng=rng)
+
+    assert curve is not None
+    assert curve.x.tolist() == [0.0, 200.0]
+
+
+def test_a_cloud_has_one_point_for_each_run_that_has_both_metrics(load):
+    runs = [
+        load("sam", seed=i, returns=(0, value), metrics={"probe/sharpness/sam_gap": -value})
+        for i, value in enumerate((1.0, 5.0, 3.0))
+    ]
+
+    found = cloud(grouped([*runs, load("adam")]), "probe/sharpness/sam_gap", "eval/return_mean")
+
+    assert found is not None
+    assert len(found.points) == 3
+    assert found.correlation == pytest.approx(-1.0, abs=1e-12)
+
+
+def test_published_curves_end_where_the_runs_end_and_are_counted_in_steps(load):
+    """The runs go to 1.5M frames, two frames a step: 0.5M and 1M frames are within reach."""
+    groups = grouped(
+        [load(task="dog-run", returns=(), rows=[(750_000, {"eval/return_mean": 1.0})])]
+    )
+
+    (curve,) = published("dog-run", ["tdmpc2"], groups, "steps")
+
+    assert curve.x.tolist() == [250_000.0, 500_000.0]
+    assert published("dog-run", [], groups, "steps") == []
