@@ -2,7 +2,19 @@
 
 from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
 from mbrl_flat.optim.groups import module_groups
-from mbrl_flat.optim.methods import plain, random_direction, sam
+from mbrl_flat.optim.methods import (
+    asam,
+    fisher_sam,
+    friendly_sam,
+    gnp,
+    gsam,
+    plain,
+    random_direction,
+    sagm,
+    sam,
+    ssam,
+    vasso,
+)
 from mbrl_flat.optim.registry import OPTIMIZERS, Entry, make_optimizer, register
 
 __all__ = [
@@ -16,5 +28,17 @@ __all__ = [
     "register",
 ]
 
-METHODS = (plain, random_direction, sam)
+METHODS = (
+    asam,
+    fisher_sam,
+    friendly_sam,
+    gnp,
+    gsam,
+    plain,
+    random_direction,
+    sagm,
+    sam,
+    ssam,
+    vasso,
+)
 """Modules whose import fills the registry; a new method is added here."""

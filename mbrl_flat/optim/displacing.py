@@ -25,6 +25,7 @@ class Leaves:
         params: The parameters, at the clean point.
         grads: Their clean gradients; not to be written to.
         radii: Radius rho of each one's group at this step.
+        is_bias: Whether each is a bias, of a norm layer too.
         memory: What the method keeps for each between steps.
         base_state: What the base optimizer keeps for each (Adam's moments).
         generator: Source of random directions, independent of every global stream.
@@ -34,6 +35,7 @@ class Leaves:
     params: list[Tensor]
     grads: list[Tensor]
     radii: list[float]
+    is_bias: list[bool]
     memory: list[Memory]
     base_state: list[Mapping[str, Any]]
     generator: torch.Generator
@@ -104,10 +106,17 @@ class Displacing(FlatOptimizer):
     def _leaves(self, chosen: Mapping[nn.Parameter, float], *, grads: bool = True) -> Leaves:
         """Those of the chosen that have a gradient, or all of them with ``grads=False``."""
         params = [p for p in chosen if p.grad is not None or not grads]
+        biases = {
+            p
+            for group in self.param_groups
+            for p, name in zip(group["params"], group.get("param_names", []), strict=False)
+            if name.rpartition(".")[2] == "bias"
+        }
         return Leaves(
             params=list(params),
             grads=[p.grad for p in params if p.grad is not None],
             radii=[chosen[p] for p in params],
+            is_bias=[p in biases for p in params],
             memory=[self.memory.setdefault(p, {}) for p in params],
             base_state=[self.state.get(p, {}) for p in params],
             generator=self.generator,
@@ -131,10 +140,9 @@ class Displacing(FlatOptimizer):
         norm = joint_norm(shifts)
         previous = [memory.get("shift") for memory in leaves.memory]
         if all(shift is not None for shift in previous):
-            pairs = list(zip(shifts, previous, strict=True))
-            dots = torch.stack([torch.linalg.vecdot(a.flatten(), b.flatten()) for a, b in pairs])  # pyright: ignore[reportOptionalMemberAccess]
-            scale = norm * joint_norm([b for b in previous if b is not None])
-            self.last["cosine"] = torch.where(scale > 0, dots.sum() / scale, scale)
+            before = [shift for shift in previous if shift is not None]
+            scale = norm * joint_norm(before)
+            self.last["cosine"] = torch.where(scale > 0, inner(shifts, before) / scale, scale)
         for memory, shift in zip(leaves.memory, shifts, strict=True):
             memory["shift"] = shift
         self.last |= {"perturbation_norm": norm, "perturbed_gap": gap}
@@ -154,6 +162,12 @@ class Displacing(FlatOptimizer):
             if memory
         }
         self.generator.set_state(state["generator"].cpu())
+
+
+def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Inner product over all entries of all tensors, a scalar."""
+    pairs = zip(a, b, strict=True)
+    return torch.stack([torch.linalg.vecdot(x.flatten(), y.flatten()) for x, y in pairs]).sum()
 
 
 def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:

@@ -1,0 +1,92 @@
+r"""ASAM: the worst point of a ball that is as wide in every direction as the weight there is large.
+
+.. math::
+    \epsilon = \rho \, T^2 g / (\|T g\|_2 + 10^{-12}) \quad (l_2), \qquad
+    \epsilon = \rho \, T \operatorname{sign}(g) \quad (l_\infty), \qquad
+    d = \nabla L(w + \epsilon)
+
+with :math:`T = |w| + \eta` entry by entry for weights and 1 for biases. With ``scope=layer`` it is
+:math:`T = (1 + \eta) \|w_k\|_2` for the whole of tensor k. Rescaling the weights without changing
+the function rescales the displacement along with them.
+
+References:
+    Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep
+    Neural Networks", ICML 2021, arXiv:2102.11600, and the authors' code: rho 0.5 for CIFAR-10 and
+    1.0 for CIFAR-100, eta 0.01. The other balls are those of arXiv:2306.04226's code.
+
+Deviations from the paper:
+    Norms are guarded by 1e-12 instead of 1e-16.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveAscent:
+    """Displacement in the ball that is scaled by the weights."""
+
+    eta: float = 0.01
+    ball: Literal["l2", "linf"] = "l2"
+    scope: Literal["entry", "layer"] = "entry"
+
+    def __post_init__(self) -> None:
+        if self.eta < 0.0:
+            raise UserError(f"eta must be at least 0, got {self.eta}.")
+        if self.ball not in ("l2", "linf"):
+            raise unknown_name("ball", self.ball, ["l2", "linf"])
+        if self.scope not in ("entry", "layer"):
+            raise unknown_name("scope", self.scope, ["entry", "layer"])
+
+    def __call__(self, leaves: Leaves) -> list[Tensor]:
+        """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
+        scales = [
+            torch.ones_like(w) if is_bias else self._scale(w)
+            for w, is_bias in zip(leaves.params, leaves.is_bias, strict=True)
+        ]
+        if self.ball == "linf":
+            signs = torch._foreach_sign(leaves.grads)
+            return leaves.times_radius(list(torch._foreach_mul(scales, signs)), torch.ones(()))
+        scaled = list(torch._foreach_mul(scales, leaves.grads))
+        factor = 1.0 / (joint_norm(scaled) + 1e-12)
+        return leaves.times_radius(list(torch._foreach_mul(scales, scaled)), factor)
+
+    def _scale(self, weight: Tensor) -> Tensor:
+        if self.scope == "layer":
+            return weight.norm().mul(1.0 + self.eta).expand_as(weight)
+        return weight.abs() + self.eta
+
+
+@register("asam", paper="arXiv:2102.11600", evaluations=2, neutral={"rho": 0.0})
+def asam(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: Radius = 0.5,
+    eta: float = 0.01,
+    ball: Literal["l2", "linf"] = "l2",
+    scope: Literal["entry", "layer"] = "entry",
+    every: int = 1,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> SharpnessAware:
+    """ASAM with radius ``rho`` and guard ``eta``; see the module for the equations."""
+    return SharpnessAware(
+        params,
+        base=base,
+        perturbation=AdaptiveAscent(eta=eta, ball=ball, scope=scope),
+        rho=rho,
+        every=every,
+        only=only,
+        **settings,
+    )

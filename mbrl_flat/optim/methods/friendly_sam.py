@@ -1,0 +1,74 @@
+r"""Friendly SAM: SAM along what is left of the gradient without its moving average.
+
+.. math::
+    r_t = g_t - \sigma m_{t-1}, \qquad
+    m_t = \lambda m_{t-1} + (1 - \lambda) g_t, \quad m_{-1} = 0, \qquad
+    \epsilon = \rho \, r_t / (\|r_t\|_2 + 10^{-12}), \qquad d = \nabla L(w + \epsilon)
+
+``sigma=0`` is SAM.
+
+References:
+    Li et al., "Friendly Sharpness-Aware Minimization", CVPR 2024, arXiv:2403.12350; sigma 1 and
+    lambda 0.9 are the defaults of the authors' class.
+
+Deviations from the paper:
+    As in the authors' code, the average is subtracted before it takes in the new gradient.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualAscent:
+    """Displacement along the part of the gradient that is new."""
+
+    sigma: float
+    decay: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise UserError(f"decay must lie in [0, 1), got {self.decay}.")
+
+    def __call__(self, leaves: Leaves) -> list[Tensor]:
+        """``rho r / |r|``."""
+        residuals: list[Tensor] = []
+        for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
+            old = memory.get("mean", torch.zeros_like(grad))
+            residuals.append(grad - self.sigma * old)
+            memory["mean"] = self.decay * old + (1.0 - self.decay) * grad
+        return leaves.times_radius(residuals, 1.0 / (joint_norm(residuals) + 1e-12))
+
+
+@register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=2, neutral={"rho": 0.0})
+def friendly_sam(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: Radius = 0.05,
+    mean_share: float = 1.0,
+    decay: float = 0.9,
+    every: int = 1,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> SharpnessAware:
+    """Friendly SAM; ``mean_share`` is the sigma and ``decay`` the lambda of the paper."""
+    return SharpnessAware(
+        params,
+        base=base,
+        perturbation=ResidualAscent(sigma=mean_share, decay=decay),
+        rho=rho,
+        every=every,
+        only=only,
+        **settings,
+    )
