@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from mbrl_flat.checkpoint import CheckpointFolder, load_safely
+from mbrl_flat.collect import TrainEnvs
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
 from mbrl_flat.errors import UserError
@@ -27,7 +28,7 @@ from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.train import TrainConfig, TrainEnvs, Training
+from mbrl_flat.train import TrainConfig, Training
 
 
 class VectorFunctions(Protocol):

@@ -13,18 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
-from torch import Tensor
 
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.clocks import Every, Ratio
+from mbrl_flat.collect import Collector, TrainEnvs
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.evaluate import as_tensors
 from mbrl_flat.meters import MeanMeter, Stopwatch
-from mbrl_flat.protocols import Agent, AgentState, Logger
+from mbrl_flat.protocols import Agent, Logger
 from mbrl_flat.seeding import rng_state, set_rng_state
-from mbrl_flat.specs import EnvSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,23 +88,6 @@ class Measurement(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainEnvs:
-    """Training environments and how their state is saved.
-
-    Attributes:
-        vector: N environments without automatic reset.
-        spec: Their shapes.
-        save: Returns everything that their future depends on.
-        restore: Takes that, and returns the current observations.
-    """
-
-    vector: VectorEnv[Any, Any, Any]
-    spec: EnvSpec
-    save: Callable[[], Any]
-    restore: Callable[[Any], dict[str, np.ndarray]]
-
-
 class Training:
     """One run.
 
@@ -142,7 +122,6 @@ class Training:
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
         self.on_step = on_step
-        num_envs = envs.vector.num_envs
         self.step = 0
         self.updates = 0
         self.evaluations_total = 0.0
@@ -156,21 +135,13 @@ class Training:
             "probe": Every(config.probe_every),
             "checkpoint": Every(config.checkpoint_every),
         }
-        self.train_meter, self.episode_meter = MeanMeter(), MeanMeter()
-        self.watch = Stopwatch()
-        self.noise = torch.Generator(device).manual_seed(config.seed)
+        self.meter, self.watch = MeanMeter(), Stopwatch()
         self.replay_rng = np.random.default_rng([config.seed, 1])
-        self.action_rng = np.random.default_rng([config.seed, 2])
-        self.running_return = np.zeros(num_envs)
-        self.running_length = np.zeros(num_envs, np.int64)
-        self.obs: dict[str, Tensor] = {}
-        self.state: AgentState = {}
+        self.collector = Collector(agent, envs, replay, self.watch, seed=config.seed, device=device)
 
     def start(self) -> None:
         """Begin every environment's first episode and save the run once."""
-        obs, _ = self.envs.vector.reset()
-        self._begin(obs, np.ones(self.envs.vector.num_envs, bool))
-        self.state = self.agent.initial_state(self.envs.vector.num_envs)
+        self.collector.start()
         self.save()
 
     def run(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -198,67 +169,12 @@ class Training:
 
     def _advance(self) -> None:
         """One step in every environment."""
-        vector, spec = self.envs.vector, self.envs.spec
-        with self.watch.measure("act"):
-            if self.step < self.config.seed_steps:
-                action = spec.action.random(vector.num_envs, self.action_rng)
-            else:
-                action, self.state = self.agent.act(
-                    self.obs, self.state, mode="explore", generator=self.noise
-                )
-            chosen = spec.action.to_env(action)
-        with self.watch.measure("env"):
-            obs, reward, terminated, truncated, _ = vector.step(chosen)
-        self._record(action.cpu().numpy(), obs, reward, terminated, truncated)
-        self.step += vector.num_envs
-        self.watch.add_steps(vector.num_envs)
+        self.collector.step(random=self.step < self.config.seed_steps)
+        self.step += self.collector.num_envs
         self.on_step(self.step)
         if self.step >= self.config.seed_steps:
             fresh = self.updates == 0 and self.debt.owed == 0.0
-            self.debt.add_steps(self.step if fresh else vector.num_envs)
-
-    def _record(
-        self,
-        action: np.ndarray,
-        obs: dict[str, np.ndarray],
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-    ) -> None:
-        """Put one transition of every environment into the replay; start ended ones anew."""
-        done = terminated | truncated
-        self.running_return += reward
-        self.running_length += 1
-        for lane in range(len(done)):
-            next_obs = {name: value[lane] for name, value in obs.items()}
-            self.replay.add(
-                lane,
-                action[lane],
-                float(reward[lane]),
-                next_obs,
-                terminated=bool(terminated[lane]),
-                done=bool(done[lane]),
-            )
-        self.obs = as_tensors(obs)
-        if done.any():
-            for lane in np.flatnonzero(done):
-                self.episode_meter.add(
-                    {
-                        "episode/return": float(self.running_return[lane]),
-                        "episode/length": float(self.running_length[lane]),
-                    }
-                )
-            self.running_return[done] = 0.0
-            self.running_length[done] = 0
-            with self.watch.measure("env"):
-                fresh, _ = self.envs.vector.reset(options={"reset_mask": done})
-            self._begin(fresh, done)
-            self.state = self.agent.reset_state(self.state, torch.from_numpy(done))
-
-    def _begin(self, obs: dict[str, np.ndarray], lanes: np.ndarray) -> None:
-        self.obs = as_tensors(obs)
-        for lane in np.flatnonzero(lanes):
-            self.replay.begin(int(lane), {name: value[lane] for name, value in obs.items()})
+            self.debt.add_steps(self.step if fresh else self.collector.num_envs)
 
     def _learn(self, stop: Callable[[], bool]) -> None:
         """Make the updates that are owed, as soon as a slice can be drawn."""
@@ -276,7 +192,7 @@ class Training:
                     raise NonFiniteError(self._describe(error)) from error
             self.updates += 1
             self.evaluations_total += float(metrics.get("optim/evaluations", 0.0))
-            self.train_meter.add(metrics)
+            self.meter.add(metrics)
 
     def _can_learn(self) -> bool:
         return self.updates > 0 or self.replay.can_sample(self.agent.sequence_length)
@@ -321,7 +237,7 @@ class Training:
             self.checkpoints.save_best(self.agent.state_dict(), step=self.step, score=score)
 
     def _log(self) -> None:
-        row = self.train_meter.pop() | self.episode_meter.pop() | self.watch.pop()
+        row = self.meter.pop() | self.collector.meter.pop() | self.watch.pop()
         row["train/updates"] = float(self.updates)
         if self.updates > 0:
             row["optim/param_norm"] = float(self.agent.param_norm())
@@ -347,18 +263,11 @@ class Training:
             "finished": self.finished,
             "owed": self.debt.owed,
             "clocks": {name: clock.next for name, clock in self.clocks.items()},
-            "train_meter": self.train_meter.state_dict(),
-            "episode_meter": self.episode_meter.state_dict(),
-            "running": torch.from_numpy(
-                np.stack([self.running_return, self.running_length.astype(np.float64)])
-            ),
+            "meter": self.meter.state_dict(),
             "rng": rng_state(),
-            "noise": self.noise.get_state(),
             "replay_rng": self.replay_rng.bit_generator.state,
-            "action_rng": self.action_rng.bit_generator.state,
             "agent": self.agent.state_dict(),
-            "agent_state": self.state,
-            "envs": self.envs.save(),
+            "collector": self.collector.state_dict(),
             "measurements": [m.state_dict() for m in (*self.evaluations, *self.probes)],
             "log_position": self.logger.position,
         }
@@ -372,18 +281,11 @@ class Training:
         self.debt.owed = state["owed"]
         for name, clock in self.clocks.items():
             clock.next = state["clocks"][name]
-        self.train_meter.load_state_dict(state["train_meter"])
-        self.episode_meter.load_state_dict(state["episode_meter"])
-        running = state["running"].cpu().numpy()
-        self.running_return = running[0].copy()
-        self.running_length = running[1].astype(np.int64)
-        self.noise.set_state(state["noise"].cpu())
+        self.meter.load_state_dict(state["meter"])
         self.replay_rng.bit_generator.state = state["replay_rng"]
-        self.action_rng.bit_generator.state = state["action_rng"]
         self.agent.load_state_dict(state["agent"])
-        self.state = state["agent_state"]
         self.checkpoints.restore_replay(state, self.replay)
-        self.obs = as_tensors(self.envs.restore(state["envs"]))
+        self.collector.load_state_dict(state["collector"])
         measurements = (*self.evaluations, *self.probes)
         for measurement, saved in zip(measurements, state["measurements"], strict=True):
             measurement.load_state_dict(saved)

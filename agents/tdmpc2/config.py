@@ -19,7 +19,7 @@ SIZES: dict[str, dict[str, int]] = {
     "48": {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
     "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
     # Not published: small enough to learn in minutes on two CPU cores, and to test with.
-    "cpu": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 5},
+    "cpu": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
     "debug": {"enc_dim": 16, "mlp_dim": 32, "latent_dim": 16, "num_enc_layers": 2, "num_q": 3},
 }
 """Network sizes by their label in millions of parameters, and two small ones."""
