@@ -4,16 +4,26 @@ from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_par
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.methods import (
     asam,
+    cr_sam,
+    entropy_sgd,
+    esam,
     fisher_sam,
     friendly_sam,
+    gam,
     gnp,
     gsam,
+    looksam,
+    lpf_sgd,
+    msam,
     plain,
     random_direction,
     sagm,
     sam,
+    sam_on,
     ssam,
     vasso,
+    vgd,
+    wsam,
 )
 from mbrl_flat.optim.registry import OPTIMIZERS, Entry, make_optimizer, register
 
@@ -30,15 +40,25 @@ __all__ = [
 
 METHODS = (
     asam,
+    cr_sam,
+    entropy_sgd,
+    esam,
     fisher_sam,
     friendly_sam,
+    gam,
     gnp,
     gsam,
+    looksam,
+    lpf_sgd,
+    msam,
     plain,
     random_direction,
     sagm,
     sam,
+    sam_on,
     ssam,
     vasso,
+    vgd,
+    wsam,
 )
 """Modules whose import fills the registry; a new method is added here."""

@@ -1,6 +1,6 @@
 """Evaluations away from the weights, and what methods that make them keep between steps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -162,6 +162,27 @@ class Displacing(FlatOptimizer):
             if memory
         }
         self.generator.set_state(state["generator"].cpu())
+
+
+def combined(
+    passes: Sequence[Mapping[nn.Parameter, Tensor]],
+    combine: Callable[[list[list[Tensor]]], list[Tensor]],
+) -> None:
+    """Store the final gradient of several evaluations.
+
+    Args:
+        passes: What each evaluation left behind. A parameter that lacks a gradient in one of them
+            gets that of the last.
+        combine: Takes one list of gradients for each pass, returns the final ones.
+    """
+    last = passes[-1]
+    shared = [p for p in last if all(p in grads for grads in passes)]
+    for param, grad in last.items():
+        param.grad = grad
+    if shared:
+        final = combine([[grads[p] for p in shared] for grads in passes])
+        for param, grad in zip(shared, final, strict=True):
+            param.grad = grad
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

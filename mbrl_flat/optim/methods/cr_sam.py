@@ -1,0 +1,76 @@
+r"""CR-SAM: SAM with a penalty on the curvature along the gradient, from both sides of the weights.
+
+.. math::
+    g_\pm = \nabla L(w \pm \epsilon), \qquad
+    d = g_+ + \gamma (g_+ + g_- - 2 g) + \beta (g_+ - g_-)
+
+with SAM's epsilon. The second difference stands for the change of curvature, the first for the
+curvature along epsilon. ``gamma = beta = 0`` is SAM.
+
+References:
+    Wu, Luo & Wunsch, "CR-SAM: Curvature Regularized Sharpness-Aware Minimization", AAAI 2024,
+    arXiv:2312.13555; rho 0.1, gamma 0.1 and beta 0.01 are the defaults of the authors' code.
+
+Deviations from the paper:
+    The combination is that of the authors' code. Running statistics move in the first evaluation
+    only; the authors' code moves them in the third as well.
+"""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.displacing import Displacing, combined, is_finite
+from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
+
+
+class CRSAM(Displacing):
+    """Three evaluations: at the weights and on either side."""
+
+    gamma: float = 0.0
+    beta: float = 0.0
+
+    def _gradient(self, evaluate: Evaluations) -> Tensor:
+        loss = evaluate()
+        leaves = self._leaves(self._chosen())
+        if not leaves.params or not is_finite(loss, leaves.grads):
+            return loss
+        shifts = GradientAscent()(leaves)
+        clean = self._grads()
+        ahead_loss = self._evaluate_at(evaluate, leaves.params, shifts)
+        ahead = self._grads()
+        self._evaluate_at(evaluate, leaves.params, list(torch._foreach_neg(shifts)))
+        behind = self._grads()
+        combined([clean, behind, ahead], self._final)
+        self._report(leaves, shifts, ahead_loss - loss)
+        return loss
+
+    def _final(self, passes: list[list[Tensor]]) -> list[Tensor]:
+        return [
+            a + self.gamma * (a + b - 2.0 * g) + self.beta * (a - b)
+            for g, b, a in zip(*passes, strict=True)
+        ]
+
+
+@register("cr_sam", paper="arXiv:2312.13555", evaluations=3, neutral={"rho": 0.0})
+def cr_sam(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: Radius = 0.1,
+    gamma: float = 0.1,
+    beta: float = 0.01,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> FlatOptimizer:
+    """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
+    optimizer = CRSAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer.gamma = gamma
+    optimizer.beta = beta
+    return optimizer

@@ -1,0 +1,119 @@
+r"""Entropy-SGD: descend on the local entropy, whose gradient a short Langevin chain estimates.
+
+.. math::
+    x &\leftarrow x - \eta' \left(\nabla L(x) - \gamma_t (w - x)
+        + \varepsilon z / \sqrt{\eta' / 2}\right), \quad z \sim N(0, I), \\
+    \mu &\leftarrow (1 - \alpha) \mu + \alpha x, \qquad
+    d = w - \mu, \qquad \gamma_t = \gamma_0 (1 + s)^t
+
+L times from :math:`x = \mu = w`. A step costs L evaluations, so compare it with L steps of others.
+
+References:
+    Chaudhari et al., "Entropy-SGD: Biasing Gradient Descent Into Wide Valleys", ICLR 2017,
+    arXiv:1611.01838; L 20, inner rate 0.1, alpha 0.25, scope 0.001 and noise 0.0001 are the
+    defaults of the authors' code, gamma 0.03 the upper end of its range.
+
+Deviations from the paper:
+    The inner chain has no momentum. Weight decay is the base's alone. The outer base is the user's.
+"""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.optim.displacing import Displacing, displaced, is_finite
+from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.registry import register
+
+
+class EntropySGD(Displacing):
+    """``w - mu`` as the gradient, with mu from a chain of evaluations."""
+
+    inner_steps: int = 20
+    inner_lr: float = 0.1
+    gamma: float = 0.03
+    scope: float = 1e-3
+    noise: float = 1e-4
+    average: float = 0.25
+
+    def _gradient(self, evaluate: Evaluations) -> Tensor:
+        chosen = list(self._chosen())
+        start = [p.detach().clone() for p in chosen]
+        means = [p.clone() for p in start]
+        gamma = self.gamma * (1.0 + self.scope) ** self.steps
+        losses: list[Tensor] = []
+        with displaced(list(chosen), [torch.zeros_like(p) for p in chosen]):
+            for _ in range(self.inner_steps):
+                self.zero_grad(set_to_none=True)
+                losses.append(evaluate())
+                grads = [p.grad for p in chosen if p.grad is not None]
+                if not is_finite(losses[-1], grads):
+                    return losses[-1]
+                for param, anchor, mean in zip(chosen, start, means, strict=True):
+                    if param.grad is not None:
+                        self._move(param, anchor, gamma)
+                        mean.lerp_(param, self.average)
+        for param, anchor, mean in zip(chosen, start, means, strict=True):
+            if param.grad is not None:
+                param.grad = anchor - mean
+        self.last["perturbation_norm"] = joint_norm(
+            [m - s for m, s in zip(means, start, strict=True)]
+        )
+        return losses[0]
+
+    def _move(self, param: nn.Parameter, anchor: Tensor, gamma: float) -> None:
+        random = torch.empty_like(param).normal_(generator=self.generator)
+        spread = self.noise / (0.5 * self.inner_lr) ** 0.5
+        assert param.grad is not None
+        drift = param.grad - gamma * (anchor - param) + spread * random
+        param.sub_(self.inner_lr * drift)
+
+
+@register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=0)
+def entropy_sgd(
+    params: Params,
+    *,
+    base: BaseFactory,
+    inner_steps: int = 20,
+    inner_lr: float = 0.1,
+    gamma: float = 0.03,
+    scope: float = 1e-3,
+    noise: float = 1e-4,
+    average: float = 0.25,
+    **settings: Unpack[DriverSettings],
+) -> FlatOptimizer:
+    """Local entropy by a Langevin chain; see the module for the equations.
+
+    Args:
+        params: Parameters, named parameters or groups.
+        base: Makes the optimizer that takes ``w - mu``.
+        inner_steps: Length L of the chain.
+        inner_lr: Rate of the chain.
+        gamma: Pull towards the weights at the first step.
+        scope: Growth of the pull a step.
+        noise: Size of the noise.
+        average: Weight of the newest point in the mean.
+        settings: See ``DriverSettings``.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        UserError: If a setting is out of its range.
+    """
+    if inner_steps < 1 or not inner_lr > 0.0 or not 0.0 < average <= 1.0:
+        raise UserError(
+            f"entropy_sgd needs inner_steps >= 1, inner_lr > 0 and average in (0, 1], got "
+            f"{inner_steps}, {inner_lr} and {average}."
+        )
+    optimizer = EntropySGD(params, base=base, rho=1.0, **settings)
+    optimizer.inner_steps = inner_steps
+    optimizer.inner_lr = inner_lr
+    optimizer.gamma = gamma
+    optimizer.scope = scope
+    optimizer.noise = noise
+    optimizer.average = average
+    return optimizer

@@ -1,0 +1,96 @@
+r"""GAM: penalise the largest gradient norm in a ball, that is, first-order flatness.
+
+.. math::
+    g_1 &= \nabla L(w + \rho' g_0 / \|g_0\|), \quad h = g_1 - g_0, \quad w' = w + \rho h / \|h\|, \\
+    g_2 &= \nabla L(w'), \quad g_3 = \nabla L(w' + \rho' g_2 / \|g_2\|), \\
+    G &= g_1 + g_3, \quad P = g_0 + g_2, \quad
+    d = G - \gamma \left(P - \frac{\langle P, G \rangle}{\|G\|_2^2} G\right)
+
+with :math:`g_0 = \nabla L(w)`. The second gradients stand for the gradient of the gradient's norm.
+
+References:
+    Zhang et al., "Gradient Norm Aware Minimization Seeks First-Order Flatness and Improves
+    Generalization", CVPR 2023, arXiv:2303.03108, in the accelerated form of the authors' code;
+    rho 0.2, rho' 0.02 and gamma 0.03 are its defaults.
+
+Deviations from the paper:
+    The weights of the four gradients are 1, as in that code.
+"""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.optim.displacing import Displacing, combined, inner, is_finite
+from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius, check_radius
+
+
+class GAM(Displacing):
+    """Four evaluations: two pairs, each of a point and one a little up the slope."""
+
+    inner_rho: float = 0.0
+    gamma: float = 0.0
+
+    def _gradient(self, evaluate: Evaluations) -> Tensor:
+        loss = evaluate()
+        chosen = self._chosen()
+        leaves = self._leaves(chosen)
+        if not leaves.params or not is_finite(loss, leaves.grads):
+            return loss
+        first = self._grads()
+        self._evaluate_at(evaluate, leaves.params, self._up(leaves.grads))
+        second = self._grads()
+        params = [p for p in leaves.params if p in second]
+        before = dict(zip(leaves.params, leaves.grads, strict=True))
+        change = [second[p] - before[p] for p in params]  # pyright: ignore[reportArgumentType]
+        norm = joint_norm(change)
+        if not params or not bool(norm.isfinite()):
+            return loss
+        radii = [chosen[p] for p in params]  # pyright: ignore[reportArgumentType]
+        shifts = [c * (rho / (norm + 1e-12)) for c, rho in zip(change, radii, strict=True)]
+        far_loss = self._evaluate_at(evaluate, params, shifts)
+        third = self._grads()
+        near = {p: third[p] for p in params if p in third}  # pyright: ignore[reportArgumentType]
+        ascent = dict(zip(near, self._up(list(near.values())), strict=True))
+        total = [s + ascent.get(p, 0.0) for p, s in zip(params, shifts, strict=True)]  # pyright: ignore[reportArgumentType]
+        self._evaluate_at(evaluate, params, total)
+        combined([first, second, third, self._grads()], self._final)
+        self.last |= {"perturbation_norm": joint_norm(shifts), "perturbed_gap": far_loss - loss}
+        return loss
+
+    def _up(self, grads: list[Tensor]) -> list[Tensor]:
+        """A step of length ``inner_rho`` along the gradients."""
+        return list(torch._foreach_mul(grads, self.inner_rho / (joint_norm(grads) + 1e-12)))
+
+    def _final(self, passes: list[list[Tensor]]) -> list[Tensor]:
+        descent = list(torch._foreach_add(passes[1], passes[3]))
+        penalty = list(torch._foreach_add(passes[0], passes[2]))
+        share = inner(penalty, descent) / (inner(descent, descent) + 1e-12)
+        return [
+            down - self.gamma * (up - share * down)
+            for down, up in zip(descent, penalty, strict=True)
+        ]
+
+
+@register("gam", paper="arXiv:2303.03108", evaluations=4, memory=0, neutral={"rho": 0.0})
+def gam(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: Radius = 0.2,
+    inner_rho: float = 0.02,
+    gamma: float = 0.03,
+    only: Sequence[str] | None = None,
+    **settings: Unpack[DriverSettings],
+) -> FlatOptimizer:
+    """GAM; ``inner_rho`` is the rho' of the equations."""
+    check_radius(inner_rho, name="inner_rho")
+    optimizer = GAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer.inner_rho = inner_rho
+    optimizer.gamma = gamma
+    return optimizer

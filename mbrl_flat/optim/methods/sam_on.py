@@ -1,0 +1,80 @@
+r"""SAM-ON: SAM that displaces the parameters of normalisation layers and nothing else.
+
+.. math::
+    \epsilon_i = \rho \, g_i / (\|g_S\|_2 + 10^{-12}) \quad (i \in S), \qquad
+    \epsilon_i = 0 \quad (i \notin S), \qquad d = \nabla L(w + \epsilon)
+
+where S holds scale and shift of every normalisation layer. All parameters take their gradient at
+the displaced point. With ``form=asam_l2`` or ``asam_linf`` the displacement is ASAM's.
+
+References:
+    Mueller et al., "Normalization Layers Are All That Sharpness-Aware Minimization Needs",
+    NeurIPS 2023, arXiv:2306.04226. The radius is much larger than SAM's.
+
+Deviations from the paper:
+    Layers are found by their type; the authors' code looks for "norm" and "bn" in names, which
+    misses some and catches others. The default rho is ours: with the radius five to seven times
+    SAM's. The model or groups made by ``module_groups`` have to be given, not bare parameters.
+"""
+
+from typing import Unpack
+
+from mbrl_flat.errors import unknown_name
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.methods.asam import AdaptiveAscent
+from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.sharpness_aware import Perturbation, SharpnessAware
+
+FORMS: dict[str, Perturbation] = {
+    "sam": GradientAscent(),
+    "asam_l2": AdaptiveAscent(eta=0.0, ball="l2"),
+    "asam_linf": AdaptiveAscent(eta=0.0, ball="linf"),
+}
+"""Displacements by the names that ``form=`` accepts."""
+
+
+@register(
+    "sam_on",
+    paper="arXiv:2306.04226",
+    evaluations=2,
+    neutral={"rho": 0.0},
+    needs="normalisation layers",
+)
+def sam_on(
+    params: Params,
+    *,
+    base: BaseFactory,
+    rho: Radius = 0.5,
+    form: str = "sam",
+    every: int = 1,
+    **settings: Unpack[DriverSettings],
+) -> SharpnessAware:
+    """SAM on normalisation layers; see the module for the equations.
+
+    Args:
+        params: Groups that know the kinds of their parameters, or the model.
+        base: Makes the optimizer that takes the final gradient.
+        rho: Radius.
+        form: ``sam``, ``asam_l2`` or ``asam_linf``.
+        every: Displace in every k-th step.
+        settings: See ``DriverSettings``.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        unknown_name: If there is no such form.
+    """
+    if form not in FORMS:
+        raise unknown_name("form", form, FORMS, where="sam_on")
+    return SharpnessAware(
+        params,
+        base=base,
+        perturbation=FORMS[form],
+        rho=rho,
+        every=every,
+        only=["norm"],
+        **settings,
+    )

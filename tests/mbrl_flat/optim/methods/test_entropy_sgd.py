@@ -1,0 +1,53 @@
+"""Entropy-SGD against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import torch
+
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_one_step_without_noise_follows_the_chain(quadratic):
+    """arXiv:1611.01838: two links of the chain by hand."""
+    rate, gamma, average = 0.1, 0.5, 0.25
+    x1 = START - rate * grad(START)
+    mu1 = 0.75 * START + average * x1
+    x2 = x1 - rate * (grad(x1) - gamma * (START - x1))
+    mu2 = 0.75 * mu1 + average * x2
+
+    result = one_step(
+        quadratic, "entropy_sgd", inner_steps=2, inner_lr=rate, gamma=gamma, noise=0.0
+    )
+
+    close(result, START - LR * (START - mu2))
+
+
+def test_the_pull_grows_with_the_steps(quadratic):
+    results = [
+        one_step(quadratic, "entropy_sgd", inner_steps=3, noise=0.0, scope=scope, steps=steps)
+        for scope, steps in [(0.0, 1), (9.0, 1), (0.0, 2), (9.0, 2)]
+    ]
+
+    close(results[0], results[1])
+    assert not torch.allclose(results[2], results[3])

@@ -1,0 +1,50 @@
+"""LookSAM against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import torch
+
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_a_step_between_reuses_the_part_across_the_gradient(quadratic):
+    """arXiv:2203.02714: g + alpha |g| / |g_v| g_v, g_v = g' - <g', g> / |g|^2 g."""
+    g = grad(START)
+    ga = grad(START + 0.3 * g / g.norm())
+    across = ga - (ga @ g) / (g @ g) * g
+    first = START - LR * ga
+    h = grad(first)
+
+    result = one_step(quadratic, "looksam", rho=0.3, alpha=0.7, every=2, steps=2)
+
+    close(result, first - LR * (h + 0.7 * h.norm() / across.norm() * across))
+
+
+def test_looking_every_step_is_sam(quadratic):
+    results = [
+        one_step(quadratic, "looksam", rho=0.3, every=1, steps=5),
+        one_step(quadratic, "sam", rho=0.3, steps=5),
+    ]
+
+    assert torch.equal(*results)

@@ -1,0 +1,65 @@
+"""LPF-SGD against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import torch
+
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_every_filter_has_noise_as_large_as_itself():
+    """Ten filters of very different size, two thousand draws."""
+    size = torch.logspace(-2, 2, 10, dtype=torch.float64)
+    weight = torch.nn.Parameter(size[:, None] * torch.full((10, 4), 0.5, dtype=torch.float64))
+    points = []
+
+    def closure():
+        weight.grad = None
+        points.append(weight.detach().clone())
+        loss = weight.sum()
+        loss.backward()
+        return loss.detach()
+
+    base = partial(torch.optim.SGD, lr=0.0)
+    optimizer = make_optimizer("lpf_sgd", [weight], base=base, sigma=0.3)
+    for _ in range(2000):
+        optimizer.step(closure)
+
+    deviation = (torch.stack(points) - weight.detach()).std(dim=(0, 2))
+    torch.testing.assert_close(deviation, 0.3 * size, rtol=0.05, atol=0)
+
+
+def test_the_step_takes_the_gradient_at_the_noisy_point(quadratic):
+    param, closure = quadratic(H, START)
+    points = []
+
+    def watched():
+        points.append(param.detach().clone())
+        return closure()
+
+    base = partial(torch.optim.SGD, lr=LR)
+    make_optimizer("lpf_sgd", [param], base=base, sigma=0.3).step(watched)
+
+    close(param.detach(), START - LR * grad(points[0]))
+    assert not torch.equal(points[0], START)

@@ -1,0 +1,83 @@
+"""MSAM against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_the_second_step_of_sgd_is_displaced_against_the_momentum(quadratic):
+    """arXiv:2401.12033; the first step has no momentum."""
+    param, closure = quadratic(H, START)
+    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer("msam", [param], base=base, rho=0.3)
+    v = grad(START)
+    first = START - LR * v
+    v2 = 0.9 * v + grad(first - 0.3 * v / v.norm())
+
+    optimizer.step(closure)
+    optimizer.step(closure)
+
+    close(param.detach(), first - LR * v2)
+
+
+def test_the_second_step_of_adam_is_displaced_against_its_first_moment(quadratic):
+    param, closure = quadratic(H, START)
+    other, plain = quadratic(H, START)
+    optimizer = make_optimizer("msam", [param], base=partial(torch.optim.Adam, lr=LR), rho=0.3)
+    adam = torch.optim.Adam([other], lr=LR)
+    optimizer.step(closure)
+    plain()
+    adam.step()
+    m = adam.state[other]["exp_avg"]
+    other.grad = grad(other.detach() - 0.3 * m / m.norm())
+    adam.step()
+
+    optimizer.step(closure)
+
+    close(param.detach(), other.detach())
+
+
+def test_with_the_length_of_the_momentum_step_it_is_nesterov(quadratic):
+    """rho = lr mu |v|, set anew before every step."""
+    param, closure = quadratic(H, START)
+    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer("msam", [param], base=base, rho=0.0)
+    w, v = START.clone(), torch.zeros_like(START)
+
+    for _ in range(5):
+        optimizer.rho = float(LR * 0.9 * v.norm())
+        optimizer.step(closure)
+        v = 0.9 * v + grad(w - LR * 0.9 * v)
+        w = w - LR * v
+
+    close(param.detach(), w)
+
+
+def test_a_base_without_momentum_is_refused():
+    with pytest.raises(UserError, match="momentum"):
+        make_optimizer("msam", [torch.nn.Parameter(torch.ones(1))], base="sgd")

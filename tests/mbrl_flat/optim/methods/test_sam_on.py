@@ -1,0 +1,67 @@
+"""SAM-ON against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+class Scaled(torch.nn.Module):
+    """A layer norm's scale and shift on a fixed input, then a linear map: quadratic in each."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(2).double()
+        self.linear = torch.nn.Linear(2, 1).double()
+
+    def forward(self, x):
+        return self.linear(self.norm(x))
+
+
+def test_the_parameters_of_norm_layers_are_displaced_by_rho_and_no_others():
+    model, seen = Scaled(), []
+    x = torch.tensor([[1.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
+
+    def closure():
+        model.zero_grad()
+        seen.append([p.detach().clone() for p in model.parameters()])
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss.detach()
+
+    make_optimizer("sam_on", model, base=partial(torch.optim.SGD, lr=LR), rho=0.7).step(closure)
+
+    shift = [b - a for a, b in zip(*seen, strict=True)]
+    close(torch.cat(shift[:2]).norm(), torch.tensor(0.7, dtype=torch.float64))
+    assert not shift[2].any()
+    assert not shift[3].any()
+    assert all(not torch.equal(p, old) for p, old in zip(model.parameters(), seen[0], strict=True))
+
+
+def test_a_model_without_norm_layers_is_refused():
+    with pytest.raises(UserError, match="norm"):
+        make_optimizer("sam_on", torch.nn.Linear(2, 1), base="sgd")

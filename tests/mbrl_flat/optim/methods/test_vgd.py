@@ -1,0 +1,70 @@
+"""VGD against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from mbrl_flat.optim import make_optimizer
+from mbrl_flat.optim.methods.vgd import student_t, threshold
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "num_samples", "expected"), [(0.5, 1, 6.0639), (0.5, 8, 10.6262), (1.0, 1, 4.0)]
+)
+def test_the_threshold_is_the_root_of_its_cubic(sigma, num_samples, expected):
+    """arXiv:2506.12903: x + x^3 / z = 2 / lr."""
+    x = threshold(lr=0.1, gradient_squared=4.0, sigma=sigma, num_samples=num_samples)
+
+    assert x == pytest.approx(expected, abs=1e-4)
+    z = num_samples * 4.0 / sigma**2
+    assert x + x**3 / z == pytest.approx(2.0 / 0.1, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_samples", [1, 4])
+def test_the_step_takes_the_gradient_at_the_mean_of_the_samples(quadratic, num_samples):
+    """On a quadratic the mean gradient is that at the mean point."""
+    param, closure = quadratic(H, START)
+    points = []
+
+    def watched():
+        points.append(param.detach().clone())
+        return closure()
+
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer("vgd", [param], base=base, sigma=0.2, num_samples=num_samples)
+    optimizer.step(watched)
+
+    assert len(points) == num_samples
+    close(param.detach(), START - LR * grad(torch.stack(points).mean(0)))
+
+
+@pytest.mark.parametrize(("dof", "variance"), [(None, 1.0), (6.0, 1.5)])
+def test_the_noise_has_the_variance_of_its_distribution(dof, variance):
+    noise = student_t(
+        torch.empty(200_000, dtype=torch.float64), dof, torch.Generator().manual_seed(0)
+    )
+
+    assert float(noise.var()) == pytest.approx(variance, rel=0.05)
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.02)
