@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.plots import draw_run
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
@@ -53,6 +54,7 @@ def _train(cfg: DictConfig) -> None:
         config = _run_config(cfg)
         _say(f"run folder: {folder}")
         status = train_run(config, parts, folder)
+        draw_run(folder)
         _say(_closing_lines(folder))
     if status:
         sys.exit(status)

@@ -22,7 +22,6 @@ from mbrl_flat.logging.jsonl import JsonlLogger
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
-from mbrl_flat.plots import draw_run
 from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
@@ -152,7 +151,6 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
             envs.close()
             for evaluation in evaluations:
                 evaluation.envs.close()
-    draw_run(folder)
     return 0 if complete else request.exit_status
 
 
