@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,6 +49,12 @@ def style_axes(axes: Axes) -> None:
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.xaxis.set_major_formatter(_thousands)
+
+
+def spans_orders(values: np.ndarray) -> bool:
+    """Say whether all finite values are positive and more than a factor of 100 apart."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) > 0 and finite.min() > 0.0 and finite.max() > 100.0 * finite.min())
 
 
 def add_legend(axes: Axes) -> None:

@@ -7,7 +7,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mbrl_flat.logging.jsonl import read_metrics
-from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure
+from mbrl_flat.plot_style import (
+    MUTED,
+    PALETTE,
+    add_legend,
+    make_panels,
+    save_figure,
+    spans_orders,
+)
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -157,6 +164,9 @@ def _draw_panels(
             color = PALETTE[index % len(PALETTE)]
             if len(steps) > 0:
                 _plot(axes, steps, values, color=color, label=legend or None)
+        drawn = np.concatenate([series(rows, name)[1] for name in curves.values()])
+        if spans_orders(drawn):
+            axes.set_yscale("log")
         _label(axes, rows, label)
     return save_figure(figure, path)
 

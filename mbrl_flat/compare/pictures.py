@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.curves import Cloud
-from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure
+from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure, spans_orders
 
 _DASHES = ("-", "--", ":")
 
@@ -50,9 +50,8 @@ def _draw_chart(axes: Axes, chart: Chart, axis: str) -> None:
         axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.15, linewidth=0)
     if chart.baseline is not None:
         axes.axhline(chart.baseline, color=MUTED, linestyle=":", label="random policy")
-    values = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in chart.curves])
-    positive = chart.metric in LOGARITHMIC and values.min() > 0.0
-    if positive and values.max() > 100.0 * values.min():
+    means = np.concatenate([curve.mean for curve in chart.curves])
+    if chart.metric in LOGARITHMIC and spans_orders(means):
         axes.set_yscale("log")
     axes.set_title(chart.task, fontsize=10)
     axes.set_xlabel(axis, fontsize=10)

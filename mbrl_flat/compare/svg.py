@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 from mbrl_flat.compare.curves import Cloud, Curve
+from mbrl_flat.plot_style import spans_orders
 
 WIDTH, HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44
@@ -34,12 +35,12 @@ class Scale:
         return np.log10(values) if self.log else values
 
     def ticks(self) -> list[float]:
-        """Round numbers within the range, about five of them."""
+        """Round numbers within the range, about six of them."""
         if self.log:
             powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             step = max(1, len(powers) // 5)
             return [10.0**power for power in powers][::step]
-        raw = (self.high - self.low) / 5.0
+        raw = (self.high - self.low) / 6.0
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
         first = math.ceil(self.low / step)
@@ -145,7 +146,7 @@ def _scale(
     """Scale that shows all finite values; logarithmic if they are positive and far apart."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
-    if may_be_log and low > 0.0 and high / low > 100.0:
+    if may_be_log and spans_orders(finite):
         return Scale(low / 1.3, high * 1.3, start, end, log=True)
     room = (high - low) * margin if high > low else abs(low) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)

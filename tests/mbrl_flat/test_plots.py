@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.plot_style import spans_orders
 from mbrl_flat.plots import draw_run, series
 
 EVALUATION = {
@@ -100,3 +101,19 @@ def test_a_series_keeps_the_finite_values_with_their_steps():
 def test_a_folder_without_metrics_is_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         draw_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 101.0], True),
+        ([1.0, 100.0], False),
+        ([0.0, 1e9], False),
+        ([-1.0, 1e9], False),
+        ([math.nan, 1.0, 1e3], True),
+        ([math.nan], False),
+        ([], False),
+    ],
+)
+def test_only_positive_values_far_apart_get_a_logarithmic_axis(values, expected):
+    assert spans_orders(np.array(values)) is expected
