@@ -96,12 +96,18 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
     for task in dict.fromkeys(group.task for group in groups):
         members = [group for group in groups if group.task == task]
         runs = [run for group in members for run in group.runs]
-        lengths = {run.last_evaluation for run in runs if np.isfinite(run.last_evaluation)}
+        lengths = {run.last_evaluation for run in runs if run.last_evaluation > 0}
         if len(lengths) > 1:
             notes.append(
                 f"{task}: runs end between {min(lengths):,.0f} and {max(lengths):,.0f} steps; "
                 "compare the column at the common step."
             )
+        notes += [
+            f"{task}: {run.folder.name} was not evaluated after its start, so it does not count "
+            "for the common step and has no return there."
+            for run in runs
+            if not run.last_evaluation > 0
+        ]
         repeats = {run.action_repeat for run in runs if np.isfinite(run.action_repeat)}
         if len(repeats) > 1:
             shown = ", ".join(f"{repeat:g}" for repeat in sorted(repeats))

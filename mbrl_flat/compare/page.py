@@ -91,9 +91,12 @@ def _summary_row(comparison: Comparison, row: Row, columns: Sequence[Column]) ->
         f"<td>{escape(row.group.task)}</td>",
         f"<td>{len(row.group.runs)}</td>",
     ]
+    # Runs of unequal length have a winner at the step that all reached, not at their own ends.
+    keys = {column.key for column in columns}
+    ranked = "return_at_common_step" if "return_at_common_step" in keys else "final_return"
     for column in columns:
         cell = row.cells[column.key]
-        best = column.key in {"return_at_common_step", "final_return"}
+        best = column.key == ranked
         mark = ' class="best"' if best and _is_best(comparison, row, column) else ""
         cells.append(_interval_cell(cell.interval, len(cell.by_seed), len(row.group.runs), mark))
     difference, improvement = describe_versus(row.versus)

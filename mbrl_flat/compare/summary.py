@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mbrl_flat.compare.groups import Group
-from mbrl_flat.compare.runs import Run, Series
+from mbrl_flat.compare.runs import EMPTY, Run, Series
 from mbrl_flat.stats import (
     Interval,
     Statistic,
@@ -112,8 +112,13 @@ def _mean_of(name: str) -> Callable[[Run, float], float]:
 
 
 def return_at(run: Run, step: float) -> float:
-    """Final return of a run as if it had ended at ``step``."""
-    return final(run.series("eval/return_mean").until(step))
+    """Final return of a run as if it had ended at ``step``; NaN if it never got there."""
+    return final(_returns_until(run, step))
+
+
+def _returns_until(run: Run, step: float) -> Series:
+    """Evaluations up to ``step``; none of a run that ended before, which would look unfinished."""
+    return run.series("eval/return_mean").until(step) if run.last_evaluation >= step else EMPTY
 
 
 COLUMNS = (
@@ -122,7 +127,7 @@ COLUMNS = (
     Column(
         key="area_under_curve",
         title="area under curve (mean return)",
-        measure=lambda run, step: area_under_curve(run.series("eval/return_mean").until(step)),
+        measure=lambda run, step: area_under_curve(_returns_until(run, step)),
     ),
     Column(
         key="normalised_score",

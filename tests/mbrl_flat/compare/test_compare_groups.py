@@ -69,6 +69,15 @@ def test_unequal_lengths_are_said_and_do_not_split_groups(load):
     assert "between 100 and 200 steps" in comparability_notes(groups)[0]
 
 
+def test_a_run_that_was_not_evaluated_after_its_start_is_named(load):
+    begun = load("sam", returns=(0,))
+
+    groups, _ = group_runs([load("adam"), begun])
+
+    (note,) = comparability_notes(groups)
+    assert begun.folder.name in note
+
+
 def test_unequal_action_repeats_are_said(load):
     other = load("sam", returns=(), rows=[(100, {"eval/return_mean": 1.0, "frame": 400})])
 

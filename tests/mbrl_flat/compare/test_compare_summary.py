@@ -68,6 +68,17 @@ def test_a_run_that_stopped_early_does_not_lower_the_return_of_the_others(load, 
     assert [row.cells["return_at_common_step"].interval.point for row in rows] == [10.0, 20.0]
 
 
+def test_a_run_that_was_never_evaluated_after_its_start_is_not_held_against_others(load, rng):
+    """Its return before learning must not pass for a result at the common step."""
+    baseline, begun = grouped([load("adam", returns=(50, 10)), load("sam", returns=(50,))])
+
+    rows = summarized([baseline, begun], rng)
+
+    assert rows[1].cells["return_at_common_step"].by_seed == {}
+    assert rows[1].cells["area_under_curve"].by_seed == {}
+    assert compare_returns(begun, baseline, 100.0, rng=rng).seeds == 0
+
+
 def test_the_common_step_has_a_column_only_where_runs_end_at_different_steps(load, rng):
     equal = summarized(grouped([load("adam"), load("sam")]), rng)
     unequal = summarized(grouped([load("adam"), load("sam", returns=(0, 1, 2))]), rng)
