@@ -4,7 +4,9 @@ from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_par
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.methods import (
     asam,
+    bsam,
     cr_sam,
+    ema,
     entropy_sgd,
     esam,
     fisher_sam,
@@ -12,6 +14,7 @@ from mbrl_flat.optim.methods import (
     gam,
     gnp,
     gsam,
+    ivon,
     looksam,
     lpf_sgd,
     msam,
@@ -21,6 +24,7 @@ from mbrl_flat.optim.methods import (
     sam,
     sam_on,
     ssam,
+    swa,
     vasso,
     vgd,
     wsam,
@@ -40,7 +44,9 @@ __all__ = [
 
 METHODS = (
     asam,
+    bsam,
     cr_sam,
+    ema,
     entropy_sgd,
     esam,
     fisher_sam,
@@ -48,6 +54,7 @@ METHODS = (
     gam,
     gnp,
     gsam,
+    ivon,
     looksam,
     lpf_sgd,
     msam,
@@ -57,6 +64,7 @@ METHODS = (
     sam,
     sam_on,
     ssam,
+    swa,
     vasso,
     vgd,
     wsam,

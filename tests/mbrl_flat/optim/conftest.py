@@ -9,8 +9,8 @@ from torch import nn
 from mbrl_flat.optim import OPTIMIZERS, make_optimizer, module_groups
 
 BASE = partial(torch.optim.Adam, lr=1e-2, fused=True)
-SMALL = {"ivon": {"ess": 1e4}, "bsam": {"num_data": 1e4}}
-"""Settings without defaults, by method."""
+SMALL = {"ivon": {"ess": 1e8}, "bsam": {"num_data": 1e8}, "swa": {"start": 2, "every": 2}}
+"""Settings that suit a small problem and few steps, by method."""
 
 
 class Net(nn.Module):

@@ -12,7 +12,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS
 
 NAMES = sorted(OPTIMIZERS)
-WITH_RHO = [n for n in NAMES if "rho" in OPTIMIZERS[n].settings]
+WITH_RHO = [n for n in NAMES if "rho" in OPTIMIZERS[n].settings and OPTIMIZERS[n].has_base]
 
 
 def through_a_file(state):

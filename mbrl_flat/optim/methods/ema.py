@@ -1,0 +1,50 @@
+r"""EMA: act and evaluate with an exponential moving average of the weights.
+
+.. math::
+    \bar w_t = \beta_t \bar w_{t-1} + (1 - \beta_t) w_t, \qquad \bar w_0 = w_0, \qquad
+    \beta_t = \min\!\left(\beta, \frac{1 + t}{10 + t}\right)
+
+Learning is that of the base, which may be any optimizer of the registry.
+
+References:
+    Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; for networks
+    Izmailov et al., arXiv:1803.05407. The warm-up of beta is TensorFlow's.
+
+Deviations from the paper:
+    None. The default beta of 0.999 is common usage.
+"""
+
+from dataclasses import dataclass
+from typing import Unpack
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.averaging import Averaging
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialWeight:
+    """``1 - beta_t``."""
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise UserError(f"decay must lie in [0, 1), got {self.decay}.")
+
+    def __call__(self, step: int) -> float:
+        """Weight of the weights after step t, counted from 0."""
+        return 1.0 if step == 0 else 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
+
+
+@register("ema", paper="arXiv:1803.05407", evaluations=1, neutral={"decay": 0.9})
+def ema(
+    params: Params,
+    *,
+    base: BaseFactory,
+    decay: float = 0.999,
+    **settings: Unpack[DriverSettings],
+) -> FlatOptimizer:
+    """Average exponentially; ``decay`` is the beta of the equation."""
+    return Averaging(params, base=base, weight=ExponentialWeight(decay=decay), **settings)

@@ -1,0 +1,134 @@
+"""IVON against its equations on quadratics, in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from mbrl_flat.optim import make_optimizer
+
+LR = 0.1
+H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def one_step(quadratic, name, *, start=START, steps=1, **settings):
+    param, closure = quadratic(H, start)
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(name, [param], base=base, **settings)
+    for _ in range(steps):
+        optimizer.step(closure)
+    return param.detach()
+
+
+def grad(w):
+    return H @ w
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+
+
+def watch(param, closure):
+    points = []
+
+    def watched():
+        points.append(param.detach().clone())
+        return closure()
+
+    return watched, points
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_two_steps_follow_the_equations(quadratic, num_samples):
+    """arXiv:2402.17641, with the samples read off the points of evaluation."""
+    ess, h0, delta, beta1, beta2, lr = 50.0, 0.7, 0.01, 0.9, 0.95, 0.2
+    param, closure = quadratic(H, START)
+    watched, points = watch(param, closure)
+    optimizer = make_optimizer(
+        "ivon",
+        [param],
+        lr=lr,
+        ess=ess,
+        hess_init=h0,
+        betas=(beta1, beta2),
+        weight_decay=delta,
+        num_samples=num_samples,
+    )
+    m, h, momentum = START.clone(), torch.full_like(START, h0), torch.zeros_like(START)
+
+    for t in (1, 2):
+        optimizer.step(watched)
+        thetas = points[-num_samples:]
+        g = torch.stack([grad(p) for p in thetas]).mean(0)
+        f = ess * (h + delta) * torch.stack([(p - m) * grad(p) for p in thetas]).mean(0)
+        momentum = beta1 * momentum + (1 - beta1) * g
+        h = beta2 * h + (1 - beta2) * f + 0.5 * (1 - beta2) ** 2 * (h - f) ** 2 / (h + delta)
+        m = m - lr * (h0 + delta) * (momentum / (1 - beta1**t) + delta * m) / (h + delta)
+        close(param.detach(), m)
+
+
+def test_the_samples_have_the_variance_of_the_posterior(quadratic):
+    param, closure = quadratic(H, START)
+    watched, points = watch(param, closure)
+    optimizer = make_optimizer(
+        "ivon", [param], lr=0.0, ess=100.0, hess_init=0.5, num_samples=4000, weight_decay=0.5
+    )
+
+    optimizer.step(watched)
+
+    deviation = (torch.stack(points) - START).std(0)
+    torch.testing.assert_close(deviation, torch.full_like(START, 0.1), rtol=0.05, atol=0)
+
+
+def test_the_precision_settles_at_the_curvature():
+    """On c w^2 / 2 the expected f is c; the weights stay (lr = 0)."""
+    w = torch.nn.Parameter(torch.zeros(500, dtype=torch.float64))
+
+    def closure():
+        w.grad = None
+        loss = (2.5 * w.square() / 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    optimizer = make_optimizer("ivon", [w], lr=0.0, ess=10.0, betas=(0.9, 0.99), num_samples=2)
+    for _ in range(600):
+        optimizer.step(closure)
+
+    assert float(optimizer.state[w]["hessian"].mean()) == pytest.approx(2.5, rel=0.03)
+
+
+def test_every_entry_of_the_step_is_bounded_by_the_clip_radius(quadratic):
+    param, closure = quadratic(H, START)
+    optimizer = make_optimizer("ivon", [param], lr=1.0, ess=1e8, clip_radius=0.01, weight_decay=0.0)
+
+    optimizer.step(closure)
+
+    close((param.detach() - START).abs(), torch.full_like(START, 0.01))
+
+
+def test_sampled_params_hold_a_draw_and_give_the_mean_back(quadratic):
+    param, _closure = quadratic(H, START)
+    optimizer = make_optimizer("ivon", [param], ess=100.0)
+    before = param.detach().clone()
+    draws = []
+
+    for _ in range(2):
+        with optimizer.sampled_params():
+            draws.append(param.detach().clone())
+
+    assert torch.equal(param.detach(), before)
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], before)
+
+
+def test_replaying_one_micro_batch_twice_is_the_same_as_once(quadratic):
+    results = []
+    for repeat in (1, 2):
+        torch.manual_seed(0)
+        param, closure = quadratic(H, START)
+        optimizer = make_optimizer("ivon", [param], ess=100.0)
+        optimizer.step([closure] * repeat)
+        results.append(param.detach())
+
+    close(*results)
