@@ -21,8 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mbrl_flat.diagnostics.vectors import dot, norm
+
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector ``[n]`` by a symmetric matrix."""
+
+_SMALL_END = 0.01
+"""An eigenvalue below this share of the other end's counts as zero when convergence is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +62,9 @@ def lanczos(
         product: The matrix.
         start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
         max_iterations: Most products; the basis takes as many vectors of memory.
-        tolerance: Stop when the residuals of both pairs are within this share of the largest
-            absolute eigenvalue. The eigenvalue's own error is then far less: it falls with the
-            square of the residual.
+        tolerance: Stop when the residual of each pair is within this share of its eigenvalue's
+            absolute value, or of 1% of the other's if that is more. The eigenvalue's own error
+            is then far less: it falls with the square of the residual.
 
     Returns:
         The estimates.
@@ -71,17 +76,17 @@ def lanczos(
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}.")
     count = min(max_iterations, start.numel())
     basis = start.new_empty(count, start.numel())
-    basis[0] = start / start.norm()
+    basis[0] = start / norm(start)
     alphas: list[float] = []
     betas: list[float] = []
     while True:
         k = len(alphas)
         w = product(basis[k])
-        alphas.append(float(basis[k] @ w))
+        alphas.append(float(dot(basis[k], w)))
         # Once leaves errors of the size of the cancellation; "twice is enough" (Parlett, 6.9).
         for _ in range(2):
             w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
-        beta = float(w.norm())
+        beta = float(norm(w))
         if not (math.isfinite(alphas[-1]) and math.isfinite(beta)):
             return _not_finite(start, k + 1)
         values, vectors = _tridiagonal(alphas, betas)
@@ -90,7 +95,9 @@ def lanczos(
         if beta <= 10.0 * torch.finfo(start.dtype).eps * scale:
             beta = 0.0
         residuals = beta * vectors[-1, [-1, 0]].abs()
-        converged = bool(residuals.max() <= tolerance * scale)
+        # One end is often a hundred times the other; each has to be right by its own measure.
+        measures = values[[-1, 0]].abs().clamp_min(_SMALL_END * scale)
+        converged = bool((residuals <= tolerance * measures).all())
         if converged or k + 1 == count:
             break
         betas.append(beta)
@@ -99,8 +106,8 @@ def lanczos(
     return Spectrum(
         lambda_max=float(values[-1]),
         lambda_min=float(values[0]),
-        top=ends[0] / ends[0].norm(),
-        bottom=ends[1] / ends[1].norm(),
+        top=ends[0] / norm(ends[0]),
+        bottom=ends[1] / norm(ends[1]),
         residual=float(residuals[0]),
         iterations=len(alphas),
         converged=converged,
@@ -128,7 +135,7 @@ def start_vector(
     if previous is None:
         return noise
     noise = noise.to(previous)
-    return previous / previous.norm() + fresh * noise / noise.norm()
+    return previous / norm(previous) + fresh * noise / norm(noise)
 
 
 def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import Product
-from mbrl_flat.diagnostics.vectors import displaced, flatten
+from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
 from mbrl_flat.protocols import ProbeLoss
 
 
@@ -96,8 +96,8 @@ def regions(subject: ProbeLoss, *, per_module: bool) -> list[Region]:
 
 def ascent(gradient: Tensor, rho: float) -> Tensor:
     """``rho * g / |g|`` ``[n]``; zero where there is no direction to climb in."""
-    norm = gradient.norm()
-    return torch.where(norm > 0.0, gradient * (rho / norm), 0.0)
+    length = norm(gradient)
+    return torch.where(length > 0.0, gradient * (rho / length), 0.0)
 
 
 def loss_at(region: Region, displacement: Tensor) -> float:
@@ -113,9 +113,9 @@ def sam_gap(region: Region, *, rho: float) -> float:
 
 def norms(region: Region, *, rho: float) -> dict[str, float]:
     """``first_order``, ``grad_norm`` and ``param_norm``."""
-    grad_norm = float(region.gradient.norm())
+    grad_norm = float(norm(region.gradient))
     return {
         "first_order": rho * grad_norm,
         "grad_norm": grad_norm,
-        "param_norm": float(flatten([p.detach() for p in region.params]).norm()),
+        "param_norm": float(norm(flatten([p.detach() for p in region.params]))),
     }

@@ -37,7 +37,9 @@ class SharpnessProbe:
             maximum over sampling noise too: compare only what was measured at equal size.
         rho: Radius of the SAM gap. 0.05 is the default of SAM, arXiv:2010.01412, so that the gap
             is the one that SAM would see, whatever optimizer is in use.
-        iterations: Most Lanczos iterations for each pair of extreme eigenvalues.
+        iterations: Most Lanczos iterations for each pair of extreme eigenvalues. On TD-MPC2 with
+            5 M weights 8 give ``lambda_max`` to 0.1%. ``lambda_min`` is a fiftieth of it there
+            and harder to find: 12 give half of it, 20 seven eighths, never more than there is.
         tolerance: Relative residual at which Lanczos stops earlier. 0.05 leaves errors of about
             0.2% in the eigenvalue, far below the differences between batches.
         per_module: Measure each module's weights by themselves as well.

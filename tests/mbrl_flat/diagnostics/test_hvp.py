@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mbrl_flat.diagnostics.hvp import Hessian
-from mbrl_flat.diagnostics.vectors import displaced, flatten, split
+from mbrl_flat.diagnostics.vectors import displaced, dot, flatten, norm, split
 
 
 def rosenbrock(x):
@@ -119,3 +119,12 @@ def test_splitting_undoes_flattening():
     parts = split(flatten(tensors), tensors)
 
     assert all(torch.equal(a, b) for a, b in zip(parts, tensors, strict=True))
+
+
+def test_norms_of_millions_of_numbers_are_right_in_single_precision():
+    x = torch.full((4_000_000,), 0.1)
+
+    exact = float(x.double().norm())
+
+    assert float(norm(x)) == pytest.approx(exact, rel=1e-6)
+    assert float(dot(x, x)) == pytest.approx(exact**2, rel=1e-6)
