@@ -93,7 +93,9 @@ class FlatOptimizer(torch.optim.Optimizer):
         _check_choice("sync", sync, ["none", "local", "global"])
         if max_grad_norm is not None and max_grad_norm <= 0.0:
             raise UserError(f"max_grad_norm must be positive or null, got {max_grad_norm}.")
-        self.base = base(as_groups(params))
+        groups = as_groups(params)
+        self._statistics = [buffer for group in groups for buffer in group.pop("statistics", [])]
+        self.base = base(groups)
         self._adopting = True
         super().__init__(self.base.param_groups, self.base.defaults)
         self._adopting = False
@@ -186,6 +188,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             params,
             same_rng=self.same_rng,
             frozen_batchnorm=self.frozen_batchnorm,
+            statistics=self._statistics,
             after=after,
         )
         try:
@@ -236,6 +239,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         if self._adopting:
             super().add_param_group(param_group)
             return
+        self._statistics += param_group.pop("statistics", [])
         self.base.add_param_group(param_group)
         scale_lr(self.param_groups[-1])
 

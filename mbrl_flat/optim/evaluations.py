@@ -39,11 +39,16 @@ class Streams:
 
 
 @contextmanager
-def frozen_statistics() -> Iterator[None]:
+def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
     """Undo what forward passes in the body do to the running statistics of normalisation layers.
 
     BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
+
+    Args:
+        known: Statistics to hold in any case: those of layers within compiled code, which no hook
+            sees.
     """
+    saved_known = [buffer.clone() for buffer in known]
     seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
     def remember(module: nn.Module, args: Any) -> None:
@@ -57,7 +62,7 @@ def frozen_statistics() -> Iterator[None]:
     finally:
         handle.remove()
         with torch.no_grad():
-            for buffers in seen.values():
+            for buffers in [*seen.values(), zip(known, saved_known, strict=True)]:
                 for buffer, saved in buffers:
                     buffer.copy_(saved)
 
@@ -70,6 +75,7 @@ class Evaluations:
         params: Whose gradients the closures leave behind.
         same_rng: Start every evaluation from the random streams of the first one.
         frozen_batchnorm: Let only the first evaluation move running statistics.
+        statistics: Those that are known beforehand; others are found as layers run.
         after: Applied to the loss after each evaluation; may change the gradients.
     """
 
@@ -80,11 +86,13 @@ class Evaluations:
         *,
         same_rng: bool,
         frozen_batchnorm: bool,
+        statistics: Sequence[Tensor] = (),
         after: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._closures = closures
         self._params = params
         self._frozen_batchnorm = frozen_batchnorm
+        self._statistics = statistics
         self._after_each = after
         self._before = Streams() if same_rng else None
         self._after: Streams | None = None
@@ -101,7 +109,8 @@ class Evaluations:
             self._after = self._after or Streams()
             self._before.rewind()
         frozen = self.count > 1 and self._frozen_batchnorm
-        with torch.enable_grad(), frozen_statistics() if frozen else nullcontext():
+        held = frozen_statistics(self._statistics) if frozen else nullcontext()
+        with torch.enable_grad(), held:
             loss = self._evaluate()
         return loss if self._after_each is None else self._after_each(loss)
 

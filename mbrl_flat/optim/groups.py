@@ -1,14 +1,14 @@
 """Parameter groups that remember whose their parameters are, and the choice among them.
 
-A group made here has ``name`` (of the module), ``param_names`` (dotted, below the module's name)
-and ``param_kinds`` (``norm``, ``bias`` or ``weight``, by the type of the module that owns the
-parameter, never by its name).
+A group made here has ``name`` (of the module), ``param_names`` (dotted, below the module's name),
+``param_kinds`` (``norm``, ``bias`` or ``weight``, by the type of the module that owns the
+parameter, never by its name) and, if there are any, ``statistics`` (the running ones of BatchNorm).
 """
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import UserError, unknown_name
@@ -52,6 +52,9 @@ def module_groups(
             "param_names": [f"{name}.{path}" if name else path for path, _, _ in rows],
             "param_kinds": [kind for _, _, kind in rows],
         }
+        statistics = _statistics(module)
+        if statistics:
+            group["statistics"] = statistics
         if name in scales:
             group["lr_scale"] = scales[name]
         groups.append(group)
@@ -69,6 +72,11 @@ def _describe(module: nn.Module) -> list[tuple[str, nn.Parameter, str]]:
                 path = f"{owner_path}.{leaf}" if owner_path else leaf
                 rows.append((path, param, _kind(owner, leaf)))
     return rows
+
+
+def _statistics(module: nn.Module) -> list[Tensor]:
+    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
+    return [buffer for layer in layers for buffer in layer.buffers()]
 
 
 def _kind(owner: nn.Module, leaf: str) -> str:
