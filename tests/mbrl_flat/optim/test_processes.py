@@ -1,0 +1,92 @@
+"""Two processes: one displacement for all (global), one for each (local), replicas never apart."""
+
+import datetime
+import socket
+from functools import partial
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim import make_optimizer
+
+LR, RHO, STEPS = 0.1, 0.3, 3
+SLOPES = torch.tensor([[3.0, 1.0], [-1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+
+def train(name, sync, shards, **settings):
+    """Weights after a few steps on the mean of ``(a_i . w)^2 / 2`` over the shards."""
+    param = torch.nn.Parameter(START.clone())
+
+    def part(slope):
+        def closure():
+            param.grad = None
+            loss = 0.5 * (slope @ param) ** 2
+            loss.backward()
+            return loss.detach()
+
+        return closure
+
+    torch.manual_seed(0)
+    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer(name, [param], base=base, sync=sync, **settings)
+    losses = [float(optimizer.step([part(slope) for slope in shards])) for _ in range(STEPS)]
+    return param.detach(), losses
+
+
+def work(rank, port, cases, results):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    for name, sync in cases:
+        weights, losses = train(name, sync, [SLOPES[rank]], rho=RHO)
+        results[name, sync, rank] = (weights.tolist(), losses)
+    torch.distributed.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_steps_of_one_that_has_both_shards():
+    """Global is one large batch, local is m-sharpness with the shard of a process as m."""
+    methods = ["sam", "asam", "random_direction", "gsam", "msam"]
+    cases = [(name, sync) for name in methods for sync in ("global", "local")]
+    results = mp.Manager().dict()
+
+    mp.spawn(work, args=(free_port(), cases, results), nprocs=2, join=True)
+
+    for name, sync in cases:
+        one = "each" if sync == "local" else "replay"
+        if (name, sync) == ("random_direction", "local"):
+            # One process draws twice, two draw once each: equal in law only.
+            assert results[name, sync, 0] == results[name, sync, 1]
+            continue
+        weights, losses = train(name, "none", SLOPES, rho=RHO, micro_batches=one)
+        for rank in (0, 1):
+            torch.testing.assert_close(
+                torch.tensor(results[name, sync, rank][0], dtype=torch.float64), weights
+            )
+            assert results[name, sync, rank][1] == pytest.approx(losses)
+        assert results[name, sync, 0] == results[name, sync, 1]
+
+
+@pytest.mark.parametrize("name", ["ivon", "bsam", "wsam"])
+def test_methods_that_learn_from_more_than_the_final_gradient_refuse_local(problem, make, name):
+    with pytest.raises(UserError, match="sync=global"):
+        make(name, problem.groups(), sync="local")
+
+
+def test_another_meaning_of_sync_is_refused(problem, make):
+    with pytest.raises(UserError, match="sync"):
+        make("sam", problem.groups(), sync="nowhere")
