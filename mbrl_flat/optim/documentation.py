@@ -1,0 +1,113 @@
+"""Pages about the optimizers, written from the registry and the docstrings of the methods.
+
+``python -m mbrl_flat.optim.documentation docs/optimizers`` writes them anew.
+"""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+from mbrl_flat.optim import OPTIMIZERS, Entry
+
+_HEAD = """\
+# Optimizers
+
+Written by `python -m mbrl_flat.optim.documentation docs/optimizers`; do not edit by hand.
+
+`optimizer=NAME` on the command line, `make_optimizer("NAME", model, ...)` in a notebook.
+Evaluations are those of one step with default settings and stand for its cost. Memory is what is
+kept between steps besides the base optimizer's, in copies of the parameters; the last displacement,
+kept for `optim/cosine`, is one of them. "First at the weights" says whether the first evaluation of
+a step is at the weights before it; if not, the loss that is reported is that of displaced weights.
+
+Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.schedules`), and every
+method takes several closures a step, loss scaling for float16 and averaging over processes; see
+`FlatOptimizer.step` and `DriverSettings`.
+
+| name | paper | evaluations | memory | first at the weights | base | needs |
+|---|---|---|---|---|---|---|
+"""
+
+_SECTIONS = ("References", "Deviations from the paper")
+
+
+def pages() -> dict[str, str]:
+    """Text of every page by file name: a table, and one page for each optimizer."""
+    rows = "".join(_row(OPTIMIZERS[name]) for name in sorted(OPTIMIZERS))
+    texts = {f"{name}.md": _page(OPTIMIZERS[name]) for name in sorted(OPTIMIZERS)}
+    return {"README.md": _HEAD + rows, **texts}
+
+
+def _row(entry: Entry) -> str:
+    cells = [
+        f"[{entry.name}]({entry.name}.md)",
+        _paper(entry),
+        f"{entry.evaluations:g}",
+        f"{entry.memory:g}",
+        "yes" if entry.clean_first else "no",
+        "any" if entry.has_base else "its own",
+        entry.needs,
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _paper(entry: Entry) -> str:
+    number = entry.paper.removeprefix("arXiv:")
+    return f"[{number}](https://arxiv.org/abs/{number})" if number else ""
+
+
+def _page(entry: Entry) -> str:
+    module = sys.modules[entry.build.__module__]
+    text = markdown(inspect.cleandoc(module.__doc__ or ""))
+    settings = "".join(
+        f"| `{name}` | {'required' if value is inspect.Parameter.empty else f'`{value}`'} |\n"
+        for name, value in entry.settings.items()
+    )
+    return (
+        f"# {entry.name}\n\n{text}\n\n## Settings\n\n"
+        f"| setting | default |\n|---|---|\n{settings}\n"
+        f"Described in `{entry.build.__module__}`. Command: "
+        f"`mbrl-flat-train optimizer={entry.name}`.\n"
+    )
+
+
+def markdown(docstring: str) -> str:
+    """Turn the few marks that our docstrings use into GitHub's.
+
+    Args:
+        docstring: Text with ``.. math::`` blocks, ``:math:`` and double backticks.
+
+    Returns:
+        The same in Markdown, with sections as headings.
+    """
+    text = re.sub(r"\.\. math::\n((?:[ ]{4}.*\n|\n(?=[ ]{4}))+)", _math, docstring + "\n")
+    text = re.sub(r":math:`([^`]+)`", lambda found: f"$`{' '.join(found[1].split())}`$", text)
+    text = re.sub(r"(?<!`)``(?!`)", "`", text)
+    for section in _SECTIONS:
+        text = re.sub(
+            rf"^{section}:\n((?:    .*\n|\n(?=    ))+)",
+            lambda found, title=section: f"## {title}\n\n{dedent(found[1])}",
+            text,
+            flags=re.MULTILINE,
+        )
+    return text.strip()
+
+
+def _math(found: re.Match[str]) -> str:
+    body = dedent(found[1]).strip()
+    if "&" in body:
+        body = f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+    return f"```math\n{body}\n```\n"
+
+
+def write(folder: Path) -> None:
+    """Write every page into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

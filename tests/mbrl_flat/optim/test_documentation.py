@@ -1,0 +1,43 @@
+"""The pages about the optimizers are those that the registry and the docstrings give."""
+
+from pathlib import Path
+
+import pytest
+
+from mbrl_flat.optim import OPTIMIZERS
+from mbrl_flat.optim.documentation import markdown, pages
+
+FOLDER = Path(__file__).parents[3] / "docs" / "optimizers"
+
+
+@pytest.mark.parametrize("page", sorted(pages()))
+def test_the_page_is_up_to_date(page):
+    written = (FOLDER / page).read_text(encoding="utf-8")
+
+    assert written == pages()[page], (
+        "write it anew: python -m mbrl_flat.optim.documentation docs/optimizers"
+    )
+
+
+def test_there_is_a_page_for_every_optimizer_and_no_other():
+    names = {path.stem for path in FOLDER.glob("*.md")} - {"README"}
+
+    assert names == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"adam", "adamw", "sgd"}))
+def test_every_method_gives_its_source_and_its_deviations(name):
+    page = pages()[f"{name}.md"]
+
+    assert "## References" in page
+    assert "```math" in page
+    assert "## Deviations from the paper" in page or name == "random_direction"
+
+
+def test_equations_and_code_become_markdown():
+    text = "One ``x``.\n\n.. math::\n    a &= b, \\\\\n    c &= d\n\nwith :math:`a \\cdot\nb`."
+
+    assert markdown(text) == (
+        "One `x`.\n\n```math\n\\begin{aligned}\na &= b, \\\\\nc &= d\n\\end{aligned}\n```\n\n"
+        "with $`a \\cdot b`$."
+    )
