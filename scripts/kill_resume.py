@@ -23,6 +23,9 @@ import torch
 
 from mbrl_flat.checkpoint import load_safely
 
+START_SECONDS = 8.0
+"""What importing and building may take on a busy machine."""
+
 
 def main() -> None:
     """Run the comparison."""
@@ -30,7 +33,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--optimizer", default="sam")
     parser.add_argument("--task", default="cartpole-swingup")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -47,9 +50,10 @@ def main() -> None:
 def _command(arguments: argparse.Namespace) -> list[str]:
     return [
         sys.executable, "-c", "from mbrl_flat.cli import train; train()",
-        "preset=debug", f"env.task={arguments.task}", f"optimizer={arguments.optimizer}",
-        f"seed={arguments.seed}", f"steps={arguments.steps}", "seed_steps=600", "threads=1",
-        "eval_every=500", "probe_every=100", "checkpoint_every=50", "log_every=50",
+        "preset=debug", f"env.task={arguments.task}", "env.action_repeat=8",
+        f"optimizer={arguments.optimizer}",
+        f"seed={arguments.seed}", f"steps={arguments.steps}", "seed_steps=200", "threads=1",
+        "eval_every=400", "probe_every=100", "checkpoint_every=25", "log_every=50",
         "progress=false", "device=cpu",
     ]  # fmt: skip
 
@@ -72,8 +76,8 @@ def _run_with_kills(
             *command, f"run_dir={folder}"
         ]  # fmt: skip
         process = subprocess.Popen(launch, stdout=subprocess.DEVNULL)
-        # Starting takes some seconds, in which a kill is as likely as later.
-        wait = rng.uniform(1.0, 4.0 + seconds / arguments.kills)
+        # Some kills fall into the start, most into acting, learning, measuring and saving.
+        wait = rng.uniform(1.0, START_SECONDS + 3.0 * seconds / arguments.kills)
         try:
             status = process.wait(wait if kills < arguments.kills else None)
         except subprocess.TimeoutExpired:
