@@ -1,6 +1,6 @@
 """The sharpness of an agent's world-model loss, on the schedule of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.guard import untouched
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.quantities import Context, Quantity
 from mbrl_flat.diagnostics.sharpness import Region, norms, regions, sam_gap
 from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Inspectable, ProbeLoss
@@ -24,6 +25,13 @@ class LearnsFromSequences(Protocol):
     def sequence_length(self) -> int:
         """Transitions in a slice."""
         ...
+
+
+@runtime_checkable
+class TrainsWithOneOptimizer(Protocol):
+    """Shows who trains the weights of its world model."""
+
+    optimizer: torch.optim.Optimizer
 
 
 class SharpnessProbe:
@@ -44,6 +52,8 @@ class SharpnessProbe:
             0.2% in the eigenvalue, far below the differences between batches.
         per_module: Measure each module's weights by themselves as well.
         heldout: Measure on held-out episodes as well, once there are any.
+        curvature: Further quantities that use the graph of the loss; see ``quantities.py``.
+        gaps: Further quantities that move the weights.
         sequence_length: Transitions in a slice; by default as many as the agent learns from.
         seed: Determines the batches and every direction.
     """
@@ -57,6 +67,8 @@ class SharpnessProbe:
         tolerance: float = 0.05,
         per_module: bool = True,
         heldout: bool = False,
+        curvature: Sequence[Quantity] = (),
+        gaps: Sequence[Quantity] = (),
         sequence_length: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -71,6 +83,7 @@ class SharpnessProbe:
         self.batch_size, self.rho = batch_size, rho
         self.iterations, self.tolerance = iterations, tolerance
         self.per_module, self.heldout = per_module, heldout
+        self.curvature, self.gaps = tuple(curvature), tuple(gaps)
         self.sequence_length = sequence_length
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
@@ -87,6 +100,7 @@ class SharpnessProbe:
             The row; empty as long as no stored episode is long enough.
         """
         length = self._length(agent)
+        optimizer = agent.optimizer if isinstance(agent, TrainsWithOneOptimizer) else None
         row: dict[str, float] = {}
         for kind in ("training", "heldout") if self.heldout else ("training",):
             heldout = kind == "heldout"
@@ -99,34 +113,48 @@ class SharpnessProbe:
                 torch.manual_seed(seed)
                 subject = agent.probe_loss(batch)
             part = "heldout/" if heldout else ""
-            measured = self.measure(subject, remember=not heldout)
+            measured = self.measure(subject, optimizer=optimizer, remember=not heldout)
             row |= {f"probe/sharpness/{part}{name}": value for name, value in measured.items()}
         return row
 
-    def measure(self, subject: ProbeLoss, *, remember: bool = True) -> dict[str, float]:
+    def measure(
+        self,
+        subject: ProbeLoss,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        remember: bool = True,
+    ) -> dict[str, float]:
         """Measure one loss.
 
         Args:
             subject: The loss and its parameters by module.
+            optimizer: Who trains them, for quantities that depend on it.
             remember: Start the next Lanczos where this one ended.
 
         Returns:
             Quantities of all weights by their names, and of each module below its name.
         """
         params = [p for module in subject.modules.values() for p in module]
+        context = Context(generator=self._generator, optimizer=optimizer)
         row: dict[str, float] = {}
+
+        def note(region: Region, values: Mapping[str, float]) -> None:
+            row.update({region.prefix + name: value for name, value in values.items()})
+
         with untouched(params=params):
             for p in params:
                 p.requires_grad_(True)
             parts = regions(subject, per_module=self.per_module)
             # First all that needs the graph: moving the weights invalidates it.
             for region in parts:
-                for name, value in self._curvature(region, remember=remember).items():
-                    row[region.prefix + name] = value
+                note(region, self._curvature(region, remember=remember))
+                for quantity in self.curvature:
+                    note(region, quantity(region, context))
             for region in parts:
-                gap = sam_gap(region, rho=self.rho)
-                for name, value in {"sam_gap": gap, **norms(region, rho=self.rho)}.items():
-                    row[region.prefix + name] = value
+                note(region, norms(region, rho=self.rho))
+                note(region, {"sam_gap": sam_gap(region, rho=self.rho)})
+                for quantity in self.gaps:
+                    note(region, quantity(region, context))
         return row
 
     def _curvature(self, region: Region, *, remember: bool) -> dict[str, float]:

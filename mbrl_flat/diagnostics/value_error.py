@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.errors import unknown_name
+from mbrl_flat.stats import spearman
 
 Truncation = Literal["drop", "bootstrap"]
 
@@ -123,7 +124,7 @@ def value_error(
     if spread > 1e-12 * float(returns.abs().max()):
         result["rmse_normalised"] = rmse / spread
         if float(value.std(correction=0)) > 0.0:
-            result["spearman"] = spearman(value, returns)
+            result["spearman"] = spearman(value.numpy(), returns.numpy())
     return result
 
 
@@ -139,20 +140,6 @@ def _pairs(
         estimates_and_returns(episode, discount, truncation=truncation, tolerance=tolerance)
         for episode in episodes
     ]
-
-
-def average_ranks(x: Tensor) -> Tensor:
-    """Ranks ``1..n`` of ``[n]`` values, those of equal values averaged, float64."""
-    _, inverse, counts = x.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0)
-    return (last - (counts - 1) / 2.0).double()[inverse]
-
-
-def spearman(x: Tensor, y: Tensor) -> float:
-    """Correlation of the average ranks of ``[n]`` and ``[n]``; NaN if either is constant."""
-    a, b = average_ranks(x), average_ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    return float((a @ b) / (a.norm() * b.norm()))
 
 
 def value_metrics(episodes: Sequence[Episode], discount: float) -> dict[str, float]:

@@ -1,0 +1,117 @@
+r"""How much the loss rises around the weights, for the worst, the typical or a scaled displacement.
+
+=================  ===============================================================================
+``worst_gap``      ``max L(w + e) - L(w)`` over ``|e| <= rho``, by projected gradient ascent
+``adaptive_gap``   one step of ascent within ``|T^-1 e| <= rho``, ``T = |w| + eta`` elementwise:
+                   ``e = rho T^2 g / |T g|``; unmoved by rescalings that leave the function alone
+``average_gap``    mean of ``L(w + e) - L(w)`` over Gaussian ``e`` of standard deviation ``sigma``
+``rayleigh``       ``(L(w + e) + L(w - e) - 2 L(w)) / rho^2`` along the gradient: the curvature
+                   in the SAM gap without its slope
+=================  ===============================================================================
+
+References:
+    Foret et al., ICLR 2021, arXiv:2010.01412, Eq. 1 (worst case); Kwon et al., "ASAM", ICML 2021,
+    arXiv:2102.11600, Definition 2 (adaptive).
+"""
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
+from mbrl_flat.diagnostics.sharpness import Region, ascent, loss_at
+from mbrl_flat.diagnostics.trace import Estimate, estimate
+from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
+
+
+def worst_gap(region: Region, *, rho: float, steps: int, step_size: float | None = None) -> float:
+    """Climb within a ball of radius ``rho`` and return the highest gap seen.
+
+    Args:
+        region: The loss and the weights that move.
+        rho: Radius.
+        steps: Ascent steps; 1 is the SAM gap.
+        step_size: Length of a step; by default ``2 rho / steps``, and ``rho`` for the first,
+            so that more steps never see less than SAM does.
+
+    Returns:
+        A lower bound of the worst gap, at least that of one step.
+
+    Raises:
+        ValueError: If ``steps`` is less than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    length = 2.0 * rho / steps if step_size is None else step_size
+    displacement = ascent(region.gradient, rho)
+    best = loss_at(region, displacement)
+    for _ in range(steps - 1):
+        gradient = gradient_at(region, displacement)
+        displacement = within(displacement + ascent(gradient, length), rho)
+        best = max(best, loss_at(region, displacement))
+    return best - region.value
+
+
+def within(displacement: Tensor, rho: float) -> Tensor:
+    """Project ``[n]`` to the ball of radius ``rho``."""
+    return displacement * (rho / norm(displacement).clamp_min(rho))
+
+
+def gradient_at(region: Region, displacement: Tensor) -> Tensor:
+    """Gradient ``[n]`` of the loss at ``w + e``; the weights are back at ``w`` afterwards."""
+    params = list(region.params)
+    with displaced(params, displacement), torch.enable_grad(), twice_differentiable():
+        grads = torch.autograd.grad(region.loss(), params, materialize_grads=True)
+    return flatten(grads)
+
+
+def first_order_flatness(region: Region, *, rho: float) -> float:
+    """Return ``rho |g(w + rho f / |f|)|`` with ``f = H g / |g|``, the way up for ``|g|``.
+
+    Args:
+        region: The loss and the weights that move.
+        rho: Radius.
+
+    Returns:
+        A lower bound of ``rho`` times the largest gradient norm within the radius.
+
+    References:
+        Zhang et al., "Gradient Norm Aware Minimization Seeks First-Order Flatness and Improves
+        Generalization", CVPR 2023, arXiv:2303.03108.
+    """
+    # A graph of its own: the region's does not outlive the first move of the weights.
+    direction = Hessian(region.loss, region.params)(ascent(region.gradient, 1.0))
+    return rho * float(norm(gradient_at(region, ascent(direction, rho))))
+
+
+def adaptive_gap(region: Region, *, rho: float, eta: float) -> float:
+    """The gap after one step of ASAM of radius ``rho``, with scales ``|w| + eta``."""
+    scale = flatten([p.detach() for p in region.params]).abs() + eta
+    return loss_at(region, scale * ascent(scale * region.gradient, rho)) - region.value
+
+
+def average_gap(
+    region: Region, *, sigma: float, pairs: int, generator: torch.Generator
+) -> Estimate:
+    """Mean gap over Gaussian displacements, to second order ``sigma^2 Tr(H) / 2``.
+
+    Args:
+        region: The loss and the weights that move.
+        sigma: Standard deviation of each weight's displacement.
+        pairs: Draws, each used as ``e`` and ``-e``, so that the slope cancels.
+        generator: Source of the draws, on the CPU.
+
+    Returns:
+        The mean with its standard error.
+    """
+    draws: list[float] = []
+    for _ in range(pairs):
+        noise = torch.randn(region.gradient.numel(), generator=generator).to(region.gradient)
+        both = loss_at(region, sigma * noise) + loss_at(region, -sigma * noise)
+        draws.append(0.5 * both - region.value)
+    return estimate(draws)
+
+
+def rayleigh(region: Region, direction: Tensor, *, rho: float) -> float:
+    """Central second difference of the loss along ``direction`` ``[n]`` at distance ``rho``."""
+    step = ascent(direction, rho)
+    return (loss_at(region, step) + loss_at(region, -step) - 2.0 * region.value) / rho**2

@@ -1,0 +1,189 @@
+"""What the sharpness probe measures on request, each an object with its settings.
+
+Quantities of the first kind use the graph of the loss at the weights; those of the second move
+the weights and put them back, which invalidates the graph, and so come last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from mbrl_flat.diagnostics import gaps
+from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
+from mbrl_flat.diagnostics.sharpness import Region, sam_gap
+from mbrl_flat.diagnostics.trace import Estimate, hutchinson
+from mbrl_flat.diagnostics.vectors import norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a quantity may need besides the loss.
+
+    Attributes:
+        generator: Source of every draw, on the CPU.
+        optimizer: Who trains the weights, if that is known.
+    """
+
+    generator: torch.Generator
+    optimizer: torch.optim.Optimizer | None = None
+
+
+class Quantity(Protocol):
+    """Measures something of a loss around its weights."""
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """Return values by name; the weights end where they began."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Trace of the Hessian by Hutchinson's estimator; uses the graph.
+
+    Attributes:
+        samples: Hessian-vector products.
+    """
+
+    samples: int = 8
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``trace`` and ``trace_standard_error``."""
+        found = hutchinson(
+            region.product, region.gradient, samples=self.samples, generator=context.generator
+        )
+        return _with_error("trace", found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditioned:
+    """Largest eigenvalue of ``D^{1/2} H D^{1/2}`` with Adam's step sizes; uses the graph.
+
+    Attributes:
+        iterations: Most Lanczos iterations.
+        tolerance: Relative residual at which they stop.
+    """
+
+    iterations: int = 12
+    tolerance: float = 0.05
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``preconditioned`` and its threshold; nothing for other optimizers than Adam's kind."""
+        if context.optimizer is None:
+            return {}
+        scales = step_scales(context.optimizer, region.params)
+        if scales is None:
+            return {}
+        start = start_vector(region.gradient.numel(), generator=context.generator)
+        found = lanczos(
+            preconditioned(region.product, scales),
+            start.to(region.gradient),
+            max_iterations=self.iterations,
+            tolerance=self.tolerance,
+        )
+        return {
+            "preconditioned": found.lambda_max,
+            "preconditioned_threshold": threshold(context.optimizer),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamGaps:
+    """The one-step SAM gap on a grid of radii; moves the weights.
+
+    Attributes:
+        rhos: The radii.
+    """
+
+    rhos: Sequence[float] = (0.01, 0.05, 0.1, 0.5)
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``sam_gap_<rho>`` and, less its first order, ``curvature_gap_<rho>``."""
+        del context
+        row: dict[str, float] = {}
+        for rho in self.rhos:
+            gap = sam_gap(region, rho=rho)
+            row[f"sam_gap_{rho:g}"] = gap
+            row[f"curvature_gap_{rho:g}"] = gap - rho * float(norm(region.gradient))
+        return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstGap:
+    """The highest gap found by several steps of ascent within a ball; moves the weights.
+
+    Attributes:
+        rho: Radius.
+        steps: Ascent steps.
+    """
+
+    rho: float = 0.05
+    steps: int = 10
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``worst_gap``."""
+        del context
+        return {"worst_gap": gaps.worst_gap(region, rho=self.rho, steps=self.steps)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveGap:
+    """The gap after one step of ASAM; moves the weights.
+
+    Attributes:
+        rho: Radius in units of the weights.
+        eta: Added to every weight's size.
+    """
+
+    rho: float = 0.5
+    eta: float = 0.01
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``adaptive_gap``."""
+        del context
+        return {"adaptive_gap": gaps.adaptive_gap(region, rho=self.rho, eta=self.eta)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageGap:
+    """The mean gap over Gaussian displacements; moves the weights.
+
+    Attributes:
+        sigma: Standard deviation of each weight's displacement.
+        pairs: Antithetic pairs of draws.
+    """
+
+    sigma: float = 0.01
+    pairs: int = 8
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``average_gap`` and ``average_gap_standard_error``."""
+        found = gaps.average_gap(
+            region, sigma=self.sigma, pairs=self.pairs, generator=context.generator
+        )
+        return _with_error("average_gap", found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlongGradient:
+    """Curvature along the gradient, and the first-order flatness of GAM; moves the weights.
+
+    Attributes:
+        rho: Radius.
+    """
+
+    rho: float = 0.05
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``rayleigh`` and ``first_order_flatness``."""
+        del context
+        return {
+            "rayleigh": gaps.rayleigh(region, region.gradient, rho=self.rho),
+            "first_order_flatness": gaps.first_order_flatness(region, rho=self.rho),
+        }
+
+
+def _with_error(name: str, found: Estimate) -> dict[str, float]:
+    return {name: found.mean, f"{name}_standard_error": found.standard_error}

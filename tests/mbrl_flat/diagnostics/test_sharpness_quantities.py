@@ -1,0 +1,325 @@
+"""The costlier measures of sharpness against dense matrices and closed forms."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mbrl_flat.diagnostics import gaps
+from mbrl_flat.diagnostics.gauss_newton import GaussNewton
+from mbrl_flat.diagnostics.hvp import Hessian
+from mbrl_flat.diagnostics.lanczos import lanczos
+from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
+from mbrl_flat.diagnostics.quantities import (
+    AdaptiveGap,
+    AlongGradient,
+    AverageGap,
+    Context,
+    Preconditioned,
+    SamGaps,
+    Trace,
+    WorstGap,
+)
+from mbrl_flat.diagnostics.sharpness import regions, sam_gap
+from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
+from mbrl_flat.diagnostics.trace import hutchinson
+from mbrl_flat.diagnostics.vectors import flatten
+from mbrl_flat.protocols import ProbeLoss
+
+
+def quadratic(hessian, weight):
+    weight = nn.Parameter(torch.as_tensor(weight, dtype=torch.float64))
+    matrix = torch.as_tensor(hessian, dtype=torch.float64)
+    subject = ProbeLoss(lambda: 0.5 * weight @ matrix @ weight, {"all": [weight]})
+    return regions(subject, per_module=False)[0]
+
+
+def classifier(dtype=torch.float64, hidden=(6,), seed=0):
+    torch.manual_seed(seed)
+    sizes = [4, *hidden, 5]
+    layers = []
+    for a, b in pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.Mish()]
+    net = nn.Sequential(*layers[:-1]).to(dtype)
+    x = torch.randn(16, 4, dtype=dtype)
+    target = torch.softmax(torch.randn(16, 5, dtype=dtype), -1)
+    return net, lambda: net(x), lambda logits: F.cross_entropy(logits, target)
+
+
+def dense(product, size, dtype=torch.float64):
+    return torch.stack([product(row) for row in torch.eye(size, dtype=dtype)])
+
+
+def symmetric(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(size, size, dtype=torch.float64, generator=generator)
+    return a + a.T
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-4)])
+def test_extreme_eigenvalues_of_a_network_are_those_of_its_dense_hessian(
+    dtype, tolerance, generator
+):
+    net, outputs, loss = classifier(dtype)
+    hessian = Hessian(lambda: loss(outputs()), list(net.parameters()))
+    values = torch.linalg.eigvalsh(dense(hessian, hessian.size, dtype).double())
+    start = torch.randn(hessian.size, generator=generator).to(dtype)
+
+    found = lanczos(hessian, start, max_iterations=60, tolerance=1e-6)
+
+    assert found.lambda_max == pytest.approx(float(values[-1]), rel=tolerance)
+    assert found.lambda_min == pytest.approx(float(values[0]), rel=10 * tolerance)
+
+
+def test_the_trace_of_a_diagonal_matrix_takes_one_draw(generator):
+    diagonal = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64)
+
+    found = hutchinson(lambda v: diagonal * v, diagonal, samples=1, generator=generator)
+
+    assert found.mean == pytest.approx(4.0, abs=1e-12)
+    assert math.isnan(found.standard_error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_trace_of_a_network_is_within_four_standard_errors(dtype, generator):
+    net, outputs, loss = classifier(dtype)
+    hessian = Hessian(lambda: loss(outputs()), list(net.parameters()))
+    exact = float(dense(hessian, hessian.size, dtype).trace())
+
+    found = hutchinson(hessian, hessian.gradient, samples=100, generator=generator)
+
+    assert abs(found.mean - exact) <= 4.0 * found.standard_error
+    assert found.standard_error < 0.2 * abs(exact)
+
+
+def test_the_standard_error_of_the_trace_is_hutchinsons(generator):
+    """Variance of a draw: twice the squared off-diagonal entries."""
+    matrix = symmetric(8)
+    exact = (2.0 * (matrix.square().sum() - matrix.diagonal().square().sum())) ** 0.5
+
+    found = hutchinson(matrix.__matmul__, matrix[0], samples=4000, generator=generator)
+
+    assert found.standard_error * 4000**0.5 == pytest.approx(float(exact), rel=0.1)
+
+
+def test_gauss_newton_of_a_linear_model_is_its_hessian():
+    net, outputs, loss = classifier(hidden=())
+    params = list(net.parameters())
+
+    hessian = Hessian(lambda: loss(outputs()), params)
+    approximation = GaussNewton(outputs, loss, params)
+
+    size = hessian.size
+    torch.testing.assert_close(
+        dense(approximation, size), dense(hessian, size), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_gauss_newton_of_a_classifier_is_its_formula_and_has_no_negative_eigenvalue():
+    """G = 1/B sum_b J_b^T (diag(p) - p p^T) J_b."""
+    net, outputs, loss = classifier()
+    params = list(net.parameters())
+    logits = outputs()
+    rows = [
+        torch.stack([flatten(torch.autograd.grad(z, params, retain_graph=True)) for z in sample])
+        for sample in logits
+    ]
+    expected = sum(
+        j.T @ (torch.diag(p) - torch.outer(p, p)) @ j
+        for j, p in zip(rows, logits.detach().softmax(-1), strict=True)
+    ) / len(rows)
+
+    found = dense(GaussNewton(outputs, loss, params), expected.shape[0])
+
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert float(torch.linalg.eigvalsh(found)[0]) >= -1e-12
+
+
+def test_more_ascent_finds_the_worst_point_of_a_quadratic():
+    """The slope points along the flat axis, so one step goes the wrong way."""
+    region = quadratic(torch.diag(torch.tensor([10.0, 1.0])), [0.001, 0.1])
+    angle = torch.linspace(0.0, 2.0 * math.pi, 10_000, dtype=torch.float64)
+    there = torch.stack([0.001 + 0.1 * angle.cos(), 0.1 + 0.1 * angle.sin()])
+    exact = float((5.0 * there[0] ** 2 + 0.5 * there[1] ** 2).max()) - region.value
+
+    one = gaps.worst_gap(region, rho=0.1, steps=1)
+    many = gaps.worst_gap(region, rho=0.1, steps=40)
+
+    assert one == pytest.approx(sam_gap(region, rho=0.1), abs=1e-15)
+    assert one < 0.4 * exact
+    assert 0.99 * exact < many <= exact * (1.0 + 1e-6)
+
+
+def test_ascent_stays_in_the_ball():
+    inside, outside = torch.tensor([0.03, 0.04]), torch.tensor([3.0, 4.0])
+
+    assert torch.equal(gaps.within(inside, 0.1), inside)
+    torch.testing.assert_close(gaps.within(outside, 0.1), torch.tensor([0.06, 0.08]))
+
+
+def two_layer(scale):
+    torch.manual_seed(0)
+    first, second = (torch.randn(s, dtype=torch.float64) for s in ((8, 4), (1, 8)))
+    x, y = torch.randn(32, 4, dtype=torch.float64), torch.randn(32, 1, dtype=torch.float64)
+    params = [nn.Parameter(first * scale), nn.Parameter(second / scale)]
+    subject = ProbeLoss(
+        lambda: (torch.relu(x @ params[0].T) @ params[1].T - y).square().mean(), {"net": params}
+    )
+    return regions(subject, per_module=False)[0]
+
+
+def test_the_adaptive_gap_ignores_a_rescaling_that_leaves_the_function_alone():
+    """Kwon et al. 2021, Theorem 1: relu(c W1), W2 / c is the same function for every c > 0."""
+    plain, scaled = two_layer(1.0), two_layer(5.0)
+    assert plain.value == pytest.approx(scaled.value, rel=1e-12)
+
+    adaptive = [gaps.adaptive_gap(region, rho=0.05, eta=0.0) for region in (plain, scaled)]
+    ordinary = [sam_gap(region, rho=0.05) for region in (plain, scaled)]
+
+    assert adaptive[0] == pytest.approx(adaptive[1], rel=1e-10)
+    assert ordinary[1] > 2.0 * ordinary[0]
+
+
+def test_the_average_gap_of_a_quadratic_is_half_its_trace(generator):
+    """E[L(w + e)] - L(w) = sigma^2 Tr(H) / 2 exactly, for any slope."""
+    matrix = symmetric(6) + 5.0 * torch.eye(6, dtype=torch.float64)
+    region = quadratic(matrix, [100.0] * 6)
+
+    found = gaps.average_gap(region, sigma=0.1, pairs=2000, generator=generator)
+
+    exact = 0.01 * float(matrix.trace()) / 2.0
+    assert abs(found.mean - exact) <= 4.0 * found.standard_error
+    assert found.standard_error < 0.05 * exact
+
+
+def test_the_second_difference_of_a_quadratic_is_its_rayleigh_quotient():
+    matrix = symmetric(5)
+    region = quadratic(matrix, [1.0, 2.0, -1.0, 0.5, 3.0])
+    g = region.gradient
+
+    found = gaps.rayleigh(region, g, rho=0.3)
+
+    assert found == pytest.approx(float(g @ matrix @ g / (g @ g)), rel=1e-10)
+
+
+def test_first_order_flatness_of_a_quadratic_is_its_formula():
+    matrix = symmetric(5)
+    region = quadratic(matrix, [1.0, 2.0, -1.0, 0.5, 3.0])
+    f = matrix @ region.gradient / region.gradient.norm()
+    there = region.gradient + matrix @ (0.2 * f / f.norm())
+
+    found = gaps.first_order_flatness(region, rho=0.2)
+
+    assert found == pytest.approx(0.2 * float(there.norm()), rel=1e-10)
+
+
+def adam_on(hessian, weight, steps, lr, betas=(0.9, 0.999)):
+    weight = nn.Parameter(torch.as_tensor(weight, dtype=torch.float64))
+    optimizer = torch.optim.Adam([weight], lr=lr, betas=betas, eps=1e-8)
+    for _ in range(steps):
+        weight.grad = hessian * weight.detach()
+        optimizer.step()
+    return weight, optimizer
+
+
+def test_adams_next_step_is_its_scale_times_a_mean_gradient():
+    """eta / P * m: step sizes read from the state are those that Adam takes."""
+    hessian = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    weight, optimizer = adam_on(hessian, [1.0, -2.0], steps=5, lr=0.01)
+    before = weight.detach().clone()
+    weight.grad = hessian * before
+
+    optimizer.step()
+
+    scales = step_scales(optimizer, [weight])
+    assert scales is not None
+    # P holds the bias correction of the mean gradient, which m itself lacks.
+    moved = before - scales * optimizer.state[weight]["exp_avg"]
+    torch.testing.assert_close(weight.detach(), moved, rtol=1e-12, atol=1e-14)
+
+
+def test_adam_with_a_fixed_preconditioner_diverges_exactly_above_the_threshold():
+    """Heavy-ball form of Adam on a quadratic: stable up to (2 + 2 beta1) / (1 - beta1)."""
+    beta1 = 0.9
+    _, optimizer = adam_on(torch.ones(1, dtype=torch.float64), [1.0], steps=1, lr=0.1)
+    limit = threshold(optimizer)
+
+    def radius(sharpness):
+        step = torch.tensor(
+            [[1.0 - sharpness * (1.0 - beta1), -sharpness * beta1], [1.0 - beta1, beta1]],
+            dtype=torch.float64,
+        )
+        return float(torch.linalg.eigvals(step).abs().max())
+
+    assert limit == pytest.approx(38.0)
+    assert radius(0.999 * limit) < 1.0 < radius(1.001 * limit)
+
+
+def test_preconditioned_products_are_those_of_the_scaled_matrix(generator):
+    matrix = symmetric(6)
+    scales = torch.rand(6, dtype=torch.float64, generator=generator)
+
+    product = preconditioned(matrix.__matmul__, scales)
+
+    expected = torch.diag(scales.sqrt()) @ matrix @ torch.diag(scales.sqrt())
+    torch.testing.assert_close(dense(product, 6), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_optimizers_of_another_kind_have_no_scales():
+    weight = nn.Parameter(torch.ones(2))
+    adam = torch.optim.Adam([weight])
+
+    assert step_scales(torch.optim.SGD([weight], lr=0.1), [weight]) is None
+    assert step_scales(adam, [weight]) is None
+    assert step_scales(adam, [nn.Parameter(torch.ones(2))]) is None
+
+
+def test_the_full_probe_adds_its_names_to_whole_and_modules(linear_agent, filled_replay):
+    weights = linear_agent.parameters()
+    linear_agent.optimizer = torch.optim.Adam(weights, lr=1e-3)
+    for p in weights:
+        p.grad = torch.ones_like(p)
+    linear_agent.optimizer.step()
+    linear_agent.optimizer.zero_grad()
+    before = [p.clone() for p in weights]
+    probe = SharpnessProbe(
+        batch_size=8,
+        heldout=True,
+        curvature=[Trace(samples=2), Preconditioned()],
+        gaps=[
+            SamGaps(rhos=[0.1]),
+            WorstGap(steps=3),
+            AdaptiveGap(),
+            AverageGap(pairs=2),
+            AlongGradient(),
+        ],
+    )
+
+    row = probe(linear_agent, filled_replay)
+
+    names = {
+        "trace", "trace_standard_error", "preconditioned", "preconditioned_threshold",
+        "sam_gap_0.1", "curvature_gap_0.1", "worst_gap", "adaptive_gap", "average_gap",
+        "average_gap_standard_error", "rayleigh", "first_order_flatness",
+    }  # fmt: skip
+    for prefix in ("", "dynamics/", "heldout/", "heldout/reward/"):
+        assert {f"probe/sharpness/{prefix}{name}" for name in names} <= set(row)
+    assert all(math.isfinite(value) for value in row.values())
+    assert all(torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+    assert all(p.grad is None for p in weights)
+
+
+def test_without_a_known_optimizer_there_is_no_preconditioned_sharpness(generator):
+    region = quadratic(symmetric(3), [1.0, 2.0, 3.0])
+
+    assert Preconditioned()(region, Context(generator=generator)) == {}
+    sgd = torch.optim.SGD([region.params[0]], lr=0.1)
+    assert Preconditioned()(region, Context(generator=generator, optimizer=sgd)) == {}
