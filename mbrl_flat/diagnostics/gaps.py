@@ -23,15 +23,14 @@ from mbrl_flat.diagnostics.trace import Estimate, estimate
 from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
 
 
-def worst_gap(region: Region, *, rho: float, steps: int, step_size: float | None = None) -> float:
+def worst_gap(region: Region, *, rho: float, steps: int) -> float:
     """Climb within a ball of radius ``rho`` and return the highest gap seen.
 
     Args:
         region: The loss and the weights that move.
         rho: Radius.
-        steps: Ascent steps; 1 is the SAM gap.
-        step_size: Length of a step; by default ``2 rho / steps``, and ``rho`` for the first,
-            so that more steps never see less than SAM does.
+        steps: Ascent steps, each of length ``rho`` and followed by a projection; 1 is the SAM
+            gap. Steps this long go around the ball quickly; those that fall are not counted.
 
     Returns:
         A lower bound of the worst gap, at least that of one step.
@@ -41,12 +40,11 @@ def worst_gap(region: Region, *, rho: float, steps: int, step_size: float | None
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    length = 2.0 * rho / steps if step_size is None else step_size
     displacement = ascent(region.gradient, rho)
     best = loss_at(region, displacement)
     for _ in range(steps - 1):
         gradient = gradient_at(region, displacement)
-        displacement = within(displacement + ascent(gradient, length), rho)
+        displacement = within(displacement + ascent(gradient, rho), rho)
         best = max(best, loss_at(region, displacement))
     return best - region.value
 
