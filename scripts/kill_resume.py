@@ -7,8 +7,6 @@ Both runs are ``preset=debug`` on the CPU with one thread. The comparison is exa
 """
 
 import argparse
-import json
-import math
 import os
 import random
 import signal
@@ -17,9 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
+from same_run import differences
 
 from mbrl_flat.checkpoint import load_safely
 
@@ -33,7 +30,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--optimizer", default="sam")
     parser.add_argument("--task", default="cartpole-swingup")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -42,7 +39,7 @@ def main() -> None:
         seconds = _run([*command, f"run_dir={whole}"])
         print(f"the run that is never killed took {seconds:.1f} s")
         kills = _run_with_kills(command, killed, arguments, seconds)
-        problems = _differences(whole, killed)
+        problems = differences(whole, killed)
     print(f"{kills} kills of the {arguments.optimizer} run; differences: {problems or 'none'}")
     sys.exit(1 if problems or kills < arguments.kills else 0)
 
@@ -96,43 +93,6 @@ def _step_of(folder: Path) -> int | None:
     """Step of the newest checkpoint, which must be whole if it is there."""
     latest = folder / "checkpoints" / "latest.pt"
     return int(load_safely(latest)["step"]) if latest.exists() else None
-
-
-def _differences(first: Path, second: Path) -> list[str]:
-    lines = [_rows(folder / "metrics.jsonl") for folder in (first, second)]
-    problems = (
-        [] if len(lines[0]) == len(lines[1]) else [f"{len(lines[0])} and {len(lines[1])} lines"]
-    )
-    problems += [
-        f"line {number}" for number, (a, b) in enumerate(zip(*lines, strict=False)) if a != b
-    ]
-    states = [load_safely(f / "checkpoints" / "latest.pt")["agent"] for f in (first, second)]
-    pairs = list(zip(_tensors(states[0]), _tensors(states[1]), strict=True))
-    problems += [name for (name, a), (_, b) in pairs if not torch.equal(a, b)]
-    print(f"compared {len(lines[0])} lines of metrics and {len(pairs)} tensors")
-    return problems
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return [
-        {
-            name: "nan" if isinstance(value, float) and math.isnan(value) else value
-            for name, value in row.items()
-            if name != "time" and not name.startswith("time/")
-        }
-        for row in rows
-    ]
-
-
-def _tensors(value: Any, name: str = "") -> list[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        return [(name, value)]
-    if isinstance(value, dict):
-        return [t for key, item in value.items() for t in _tensors(item, f"{name}/{key}")]
-    if isinstance(value, list | tuple):
-        return [t for key, item in enumerate(value) for t in _tensors(item, f"{name}/{key}")]
-    return []
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The commands as a user types them, in this process."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat import cli
+from mbrl_flat.checkpoint import load_safely
 
 TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu", "steps=150",
@@ -89,6 +93,21 @@ def test_a_run_writes_what_is_needed_to_rebuild_it(command, tmp_path):
     assert {"git_revision", "packages", "device", "host_cores"} <= set(environment)
     assert (folder / "plots" / "return.png").stat().st_size > 1000
     assert (folder / "checkpoints" / "latest.pt").is_file()
+
+
+def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
+    code = "from mbrl_flat.cli import train; train()"
+    arguments = [*TINY, "steps=100000", "checkpoint_every=0", "log_every=20", "run_dir=here"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while "step 120" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    saved = load_safely(tmp_path / "here" / "checkpoints" / "latest.pt")
+    assert saved["step"] >= 120
 
 
 def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):

@@ -1,0 +1,26 @@
+"""Signals as requests."""
+
+import os
+import signal
+
+import pytest
+
+from mbrl_flat.interrupts import stop_requests
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
+    before = signal.getsignal(number)
+    with stop_requests() as request:
+        assert (request.signal, request.exit_status) == (None, 0)
+        os.kill(os.getpid(), number)
+        assert request.signal == number
+        assert request.exit_status == status
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_acts_at_once():
+    with stop_requests():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
