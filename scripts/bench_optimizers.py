@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--names", nargs="+", default=sorted(OPTIMIZERS), choices=OPTIMIZERS)
     problems = ["tdmpc2", "mlp"]
     parser.add_argument("--problems", nargs="+", default=problems, choices=problems)

@@ -74,7 +74,10 @@ class FlatOptimizer(torch.optim.Optimizer):
             ``grad_norm`` (before clipping), ``perturbation_norm``, ``perturbed_gap`` (loss at the
             perturbed point minus the clean loss), ``cosine`` (between this perturbation and the
             one before) and ``skipped`` (steps so far). Every optimizer has the same keys.
+        clean_first: Whether the first evaluation of a step is at the weights before it.
     """
+
+    clean_first = True
 
     def __init__(
         self,

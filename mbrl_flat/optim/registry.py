@@ -1,5 +1,7 @@
 """Optimizers by name: the catalogue behind ``optimizer=NAME`` and ``make_optimizer``."""
 
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +40,6 @@ class Entry:
         clean_first: Whether the first evaluation of a step is at the weights before it. If not,
             what an agent computes on the side in its first evaluation is that of other weights.
         neutral: Settings with which the method is its base bit for bit; empty if there are none.
-        clips: Whether the driver clips; not if the method's own step is no gradient.
         needs: What it needs beyond a closure, in a few words.
     """
 
@@ -50,7 +51,6 @@ class Entry:
     memory: float
     clean_first: bool
     neutral: Mapping[str, Any]
-    clips: bool
     needs: str
 
     @property
@@ -76,7 +76,6 @@ def register(
     memory: float = 1.0,
     clean_first: bool = True,
     neutral: Mapping[str, Any] | None = None,
-    clips: bool = True,
     needs: str = "",
 ) -> Callable[[Callable[..., FlatOptimizer]], Callable[..., FlatOptimizer]]:
     """Enter a builder in the catalogue; see ``Entry`` for what the arguments say.
@@ -95,7 +94,6 @@ def register(
             memory=memory,
             clean_first=clean_first,
             neutral=neutral or {},
-            clips=clips,
             needs=needs,
         )
         return build
@@ -120,8 +118,8 @@ def make_optimizer(
         name: A key of ``OPTIMIZERS``.
         params: Parameters, named parameters, groups, or the module itself: then ``only`` and the
             methods that choose by the kind of layer know which parameter is what.
-        base: Name in ``BASES`` or a factory such as ``partial(torch.optim.SGD, lr=0.1)``; for
-            methods that have a base.
+        base: Name in ``BASES`` or in the package ``pytorch-optimizer`` (``lion``), or a factory
+            such as ``partial(torch.optim.SGD, lr=0.1)``; for methods that have a base.
         lr: Learning rate, of the base if there is one.
         settings: The method's own settings and those of ``DriverSettings``.
 
@@ -151,12 +149,24 @@ def make_optimizer(
 
 def _base_factory(base: str | BaseFactory, lr: float | None) -> BaseFactory:
     if isinstance(base, str):
-        if base not in BASES:
-            raise unknown_name("base optimizer", base, BASES)
         settings: dict[str, Any] = {} if lr is None else {"lr": lr}
         # As the plain entries do: fused and unfused steps differ in their rounding.
         fused = {"fused": True} if base in ("adam", "adamw", "sgd") else {}
-        return partial(BASES[base], **settings, **fused)
+        return partial(_base_class(base), **settings, **fused)
     if lr is not None:
         raise UserError(f"Give lr={lr} to the base itself: base was given as a factory.")
     return base
+
+
+def _base_class(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Optimizer of torch, or of the package ``pytorch-optimizer`` where that is installed."""
+    if name in BASES:
+        return BASES[name]
+    if importlib.util.find_spec("pytorch_optimizer") is None:
+        error = unknown_name("base optimizer", name, BASES)
+        raise UserError(f"{error} The package pytorch-optimizer, if installed, brings more.")
+    package = importlib.import_module("pytorch_optimizer")
+    others = package.get_supported_optimizers()
+    if name not in others:
+        raise unknown_name("base optimizer", name, [*BASES, *others])
+    return package.load_optimizer(name)

@@ -94,6 +94,8 @@ class BSAMUpdate(torch.optim.Optimizer):
 class BSAM(Displacing):
     """Two evaluations: under noise, and up the slope found there."""
 
+    clean_first = False
+
     base: BSAMUpdate
     _parts: int = 0
 

@@ -107,6 +107,8 @@ class IVONUpdate(torch.optim.Optimizer):
 class IVON(Displacing):
     """Samples weights, evaluates, and leaves means for the update."""
 
+    clean_first = False
+
     base: IVONUpdate
     num_samples: int = 1
     _samples: int = 0

@@ -32,6 +32,8 @@ from mbrl_flat.optim.schedules import Radius, check_radius
 class LPFSGD(Displacing):
     """Gradient at noisy weights; ``rho`` of a group is its sigma."""
 
+    clean_first = False
+
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         leaves = self._leaves(self._chosen(), grads=False)
         if not leaves.params:

@@ -37,6 +37,8 @@ BUFFERS = ("momentum_buffer", "exp_avg")
 class MSAM(Displacing):
     """One evaluation, displaced against the momentum."""
 
+    clean_first = False
+
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         chosen = self._chosen()
         momenta = {p: v for p in chosen if (v := self._momentum(p)) is not None}

@@ -44,6 +44,8 @@ from mbrl_flat.optim.schedules import Radius, check_radius
 class VGD(Displacing):
     """Gradient averaged over noisy weights; ``rho`` of a group is its sigma."""
 
+    clean_first = False
+
     num_samples: int = 1
     dof: float | None = None
 

@@ -171,7 +171,7 @@ def test_the_learning_rate_of_a_scheduler_reaches_the_step(problem, make, name):
     assert all(torch.equal(a, b) for a, b in zip(problem.values(), before, strict=True))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if OPTIMIZERS[n].clips])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_final_gradient_is_clipped_once_and_jointly(problem, make, name):
     settings = (
         {"base": partial(torch.optim.SGD, lr=1.0, momentum=0.9)}

@@ -113,7 +113,6 @@ def test_a_group_can_be_added_in_the_middle_of_a_run(problem, make, name):
     optimizer = make(name, problem.groups()[:2])
     run(problem, optimizer, 2)
     before = problem.values()
-    # Some bases (Adam) cannot take the gradient that groups outside of them have left behind.
     group = problem.groups()[2]
 
     optimizer.add_param_group(group)
