@@ -1,0 +1,173 @@
+r"""How far a world model can be trusted without looking: open-loop errors after k steps.
+
+From a latent that the observation gave, ``z_t = enc(o_t)``, the model is unrolled with the recorded
+actions and no further observation, ``zhat_{t+k}``. Over B slices, for every k,
+
+.. math::
+    \mathrm{latent}_k = \frac{E|\hat z_{t+k} - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}, \qquad
+    \mathrm{copy}_k = \frac{E|z_t - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}
+
+    \mathrm{reward}_k = E|\hat r_{t+k-1} - r_{t+k-1}|, \qquad
+    \mathrm{value}_k = E|V(\hat z_{t+k}) - V(enc(o_{t+k}))|
+
+A latent error of 1 is that of always predicting the mean; one above ``copy`` is worse than claiming
+that nothing moves. An encoder that maps everything to one point would make latents easy to
+predict, so latents are also read out: a linear map from ``enc(o)`` to the observation, fitted on
+other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of the
+observation's variance. ``state_0`` is what the read-out itself misses.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.protocols import Inspectable
+
+
+class Readout(NamedTuple):
+    """A linear map from latents to observations."""
+
+    weight: Tensor
+    """``[D, S]``."""
+    latent_mean: Tensor
+    """``[D]``."""
+    state_mean: Tensor
+    """``[S]``."""
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., S]``, in float64."""
+        return (latent.double() - self.latent_mean) @ self.weight + self.state_mean
+
+
+def fit_readout(latent: Tensor, state: Tensor, *, ridge: float = 1e-6) -> Readout:
+    """Regress states ``[N, S]`` on latents ``[N, D]``.
+
+    Args:
+        latent: Inputs.
+        state: Outputs.
+        ridge: Penalty on the squared weights, relative to the mean variance of a latent entry.
+
+    Returns:
+        The least-squares map, in float64.
+    """
+    x, y = latent.double(), state.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.mT @ x
+    penalty = ridge * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    gram.diagonal().add_(penalty)
+    return Readout(torch.linalg.solve(gram, x.mT @ y), x_mean, y_mean)
+
+
+def vector_observations(batch: Batch) -> Tensor | None:
+    """All entries joined, ``[B, T + 1, S]``; None if one of them is not a vector."""
+    entries = list(batch.obs.values())
+    if any(entry.ndim != 3 for entry in entries):
+        return None
+    return torch.cat([entry.double() for entry in entries], -1)
+
+
+def open_loop(agent: Inspectable, start: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Unroll the model with recorded actions.
+
+    Args:
+        agent: Whose model.
+        start: Latents ``[B, D]``.
+        action: ``[B, K, A]``.
+
+    Returns:
+        Latents after each step ``[B, K, D]``, rewards and continuation probabilities ``[B, K]``.
+    """
+    latents, rewards, conts = [], [], []
+    latent = start
+    for step in action.unbind(1):
+        latent, reward, cont = agent.predict(latent, step)
+        latents.append(latent)
+        rewards.append(reward)
+        conts.append(cont)
+    return torch.stack(latents, 1), torch.stack(rewards, 1), torch.stack(conts, 1)
+
+
+@torch.no_grad()
+def rollout_errors(
+    agent: Inspectable, batch: Batch, *, readout: Readout | None = None
+) -> dict[str, float]:
+    """Measure open-loop errors on slices ``[B, K]`` for k = 1 to K.
+
+    Args:
+        agent: Whose model.
+        batch: Recorded slices.
+        readout: Map from latents to observations, for ``state_error_<k>``.
+
+    Returns:
+        ``latent_error_<k>``, ``copy_baseline_<k>``, ``reward_error_<k>``, ``value_error_<k>``,
+        ``termination_error_<k>`` (mean absolute error of the probability) and, with a read-out,
+        ``state_error_<k>``. Shares of a variance that is zero are absent.
+    """
+    actual = agent.posterior(batch)
+    batch = batch.to(actual.device)
+    start, later = actual[:, 0], actual[:, 1:]
+    latent, reward, cont = open_loop(agent, start, batch.action)
+    values = [
+        (agent.value(latent[:, k]) - agent.value(later[:, k])).abs().double().mean()
+        for k in range(later.shape[1])
+    ]
+    curves = {
+        "reward_error": (reward - batch.reward).abs().double().mean(0),
+        "value_error": torch.stack(values),
+        "termination_error": (1.0 - cont - batch.terminated).abs().double().mean(0),
+    }
+    variance = _spread(actual)
+    if variance > 0.0:
+        curves["latent_error"] = _squared(latent - later) / variance
+        curves["copy_baseline"] = _squared(start[:, None] - later) / variance
+    row = {f"{name}_{k + 1}": float(v) for name, curve in curves.items() for k, v in _each(curve)}
+    state = vector_observations(batch)
+    if readout is not None and state is not None and _spread(state) > 0.0:
+        read = readout(torch.cat([start[:, None], latent], 1))
+        errors = _squared(read - state) / _spread(state)
+        row |= {f"state_error_{k}": float(v) for k, v in _each(errors)}
+    return row
+
+
+def compounding(row: dict[str, float]) -> dict[str, float]:
+    """How errors grow: ``growth``, the slope of ``log e_k`` in k, and ``trusted_horizon``.
+
+    Args:
+        row: What ``rollout_errors`` gave.
+
+    Returns:
+        The two; the horizon is the last k up to which every error is below the copy baseline.
+    """
+    steps = [k for k in range(1, len(row) + 1) if f"latent_error_{k}" in row]
+    errors = torch.tensor([row[f"latent_error_{k}"] for k in steps], dtype=torch.float64)
+    if not steps or bool((errors <= 0.0).any()):
+        return {}
+    trusted = 0
+    for k in steps:
+        if row[f"latent_error_{k}"] >= row[f"copy_baseline_{k}"]:
+            break
+        trusted = k
+    out = {"trusted_horizon": float(trusted)}
+    if len(steps) > 1:
+        k = torch.tensor(steps, dtype=torch.float64)
+        k = k - k.mean()
+        out["growth"] = float((k @ errors.log()) / (k @ k))
+    return out
+
+
+def _squared(difference: Tensor) -> Tensor:
+    """Mean squared length ``[K]`` of differences ``[B, K, D]``."""
+    return difference.double().square().sum(-1).mean(0)
+
+
+def _spread(points: Tensor) -> float:
+    """Mean squared distance from their mean of points ``[B, T, D]``."""
+    flat = points.double().flatten(0, 1)
+    return float((flat - flat.mean(0)).square().sum(-1).mean())
+
+
+def _each(curve: Tensor) -> list[tuple[int, float]]:
+    return list(enumerate(curve.tolist()))

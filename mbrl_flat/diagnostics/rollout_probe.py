@@ -1,0 +1,95 @@
+"""Open-loop errors of an agent's world model, on the schedule of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.rollout_error import (
+    Readout,
+    compounding,
+    fit_readout,
+    rollout_errors,
+    vector_observations,
+)
+from mbrl_flat.errors import UserError
+from mbrl_flat.protocols import Inspectable
+from mbrl_flat.seeding import restored_rng
+
+
+class RolloutProbe:
+    """Measures on held-out slices; nothing of the agent or the run moves.
+
+    The names begin with ``probe/rollout/``. Next to the errors of ``rollout_errors`` there are
+    ``loss_train``, ``loss_heldout`` and ``loss_gap``, the world-model loss on slices of both kinds.
+
+    Args:
+        horizon: Longest rollout K.
+        batch_size: Slices in a batch.
+        heldout: Measure on held-out episodes; otherwise on those that the agent trains on.
+        seed: Determines the slices.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+
+    def __init__(
+        self, *, horizon: int = 10, batch_size: int = 512, heldout: bool = True, seed: int = 0
+    ) -> None:
+        if horizon < 1:
+            raise UserError(f"The probe's horizon must be at least 1, got {horizon}.")
+        if batch_size < 2:
+            raise UserError(f"The probe's batch_size must be at least 2, got {batch_size}.")
+        self.horizon, self.batch_size, self.heldout = horizon, batch_size, heldout
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
+        """Measure.
+
+        Args:
+            agent: Whose model.
+            replay: Where the slices come from.
+
+        Returns:
+            The row; empty as long as no stored episode of either kind needed is long enough.
+        """
+        needed = {False, self.heldout}
+        if not all(replay.can_sample(self.horizon, heldout=kind) for kind in needed):
+            return {}
+        training, tested = (
+            replay.sample(self.batch_size, self.horizon, rng=self._rng, heldout=kind)
+            for kind in (False, self.heldout)
+        )
+        seed = int(self._rng.integers(2**31))
+        with restored_rng(), torch.no_grad():
+            readout = self._readout(agent, training)
+            row = rollout_errors(agent, tested, readout=readout)
+            row |= compounding(row)
+            if self.heldout:
+                losses: list[float] = []
+                for batch in (training, tested):
+                    # The same draws for both: what is left is the difference of the data.
+                    torch.manual_seed(seed)
+                    losses.append(float(agent.probe_loss(batch).loss()))
+                row |= {"loss_train": losses[0], "loss_heldout": losses[1]}
+                row["loss_gap"] = losses[1] - losses[0]
+        return {f"probe/rollout/{name}": value for name, value in row.items()}
+
+    @staticmethod
+    def _readout(agent: Inspectable, batch: Batch) -> Readout | None:
+        state = vector_observations(batch)
+        if state is None:
+            return None
+        latent = agent.posterior(batch)
+        return fit_readout(latent.flatten(0, 1), state.to(latent.device).flatten(0, 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream that the slices are drawn from."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self._rng.bit_generator.state = state["rng"]
