@@ -133,6 +133,7 @@ class TDMPC2:
         self.model.train()
         targets = self.model.targets(batch, self.policy)
         outputs: list[LossOutput] = []
+        latents = None if self.optimizer.clean_first else self._rollout(batch)
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
@@ -146,10 +147,16 @@ class TDMPC2:
         metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
         if self.optimizer.skipped == skipped:
             # Latents of a batch that was not finite would ruin the policy for good.
-            metrics |= self._update_policy(outputs[0].latents)
+            metrics |= self._update_policy(outputs[0].latents if latents is None else latents)
         self.model.update_target()
         self.model.eval()
         return metrics
+
+    @torch.no_grad()
+    def _rollout(self, batch: Batch) -> Tensor:
+        """Latents ``[B, H + 1, D]`` of the model as it is."""
+        first = self.model.encode({name: value[:, 0] for name, value in batch.obs.items()})
+        return self.model.rollout(first, batch.action)
 
     def _optimizer_metrics(self) -> Metrics:
         return {f"optim/{name}": value for name, value in self.optimizer.last.items()}
