@@ -41,8 +41,8 @@ class Leaves:
     generator: torch.Generator
     step: int
 
-    def times_radius(self, tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
-        """``factor * rho_i * t_i`` with a scalar tensor ``factor``."""
+    def times_radius(self, tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
+        """``factor * rho_i * t_i`` with a scalar ``factor``."""
         if len(set(self.radii)) <= 1:
             return list(torch._foreach_mul(tensors, factor * self.radii[0]))
         return [t * (factor * rho) for t, rho in zip(tensors, self.radii, strict=True)]

@@ -56,7 +56,7 @@ class AdaptiveAscent:
         ]
         if self.ball == "linf":
             signs = torch._foreach_sign(leaves.grads)
-            return leaves.times_radius(list(torch._foreach_mul(scales, signs)), torch.ones(()))
+            return leaves.times_radius(list(torch._foreach_mul(scales, signs)), 1.0)
         scaled = list(torch._foreach_mul(scales, leaves.grads))
         factor = 1.0 / (joint_norm(scaled) + 1e-12)
         return leaves.times_radius(list(torch._foreach_mul(scales, scaled)), factor)

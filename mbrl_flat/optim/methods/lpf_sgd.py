@@ -42,7 +42,7 @@ class LPFSGD(Displacing):
             torch.empty_like(p).normal_(generator=leaves.generator) * filter_norms(p)
             for p in leaves.params
         ]
-        shifts = leaves.times_radius(noise, torch.ones(()))
+        shifts = leaves.times_radius(noise, 1.0)
         loss = self._evaluate_at(evaluate, leaves.params, shifts)
         self.last["perturbation_norm"] = joint_norm(shifts)
         return loss

@@ -56,7 +56,7 @@ class VGD(Displacing):
         mean = GradientMean(self.num_samples)
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
-            noise = leaves.times_radius(self._noise(leaves), torch.ones(()))
+            noise = leaves.times_radius(self._noise(leaves), 1.0)
             losses.append(self._evaluate_at(evaluate, leaves.params, noise))
             mean.add(self._params())
             self.last["perturbation_norm"] = joint_norm(noise)
