@@ -15,6 +15,7 @@ from mbrl_flat.diagnostics.rollout_error import (
     rollout_errors,
     vector_observations,
 )
+from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Inspectable
 from mbrl_flat.seeding import restored_rng
@@ -64,7 +65,7 @@ class RolloutProbe:
             for kind in (False, self.heldout)
         )
         seed = int(self._rng.integers(2**31))
-        with restored_rng(), torch.no_grad():
+        with measured_weights(agent), restored_rng(), torch.no_grad():
             readout = self._readout(agent, training)
             row = rollout_errors(agent, tested, readout=readout)
             row |= compounding(row)

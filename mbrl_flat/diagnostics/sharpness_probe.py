@@ -1,7 +1,7 @@
 """The sharpness of an agent's world-model loss, on the schedule of a run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,26 +12,10 @@ from mbrl_flat.diagnostics.guard import untouched
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.quantities import Context, Quantity
 from mbrl_flat.diagnostics.sharpness import Region, norms, regions, sam_gap
+from mbrl_flat.diagnostics.subject import measured_weights, optimizer_of, sequence_length_of
 from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Inspectable, ProbeLoss
 from mbrl_flat.seeding import restored_rng
-
-
-@runtime_checkable
-class LearnsFromSequences(Protocol):
-    """Says how long the slices are that it learns from."""
-
-    @property
-    def sequence_length(self) -> int:
-        """Transitions in a slice."""
-        ...
-
-
-@runtime_checkable
-class TrainsWithOneOptimizer(Protocol):
-    """Shows who trains the weights of its world model."""
-
-    optimizer: torch.optim.Optimizer
 
 
 class SharpnessProbe:
@@ -99,8 +83,7 @@ class SharpnessProbe:
         Returns:
             The row; empty as long as no stored episode is long enough.
         """
-        length = self._length(agent)
-        optimizer = agent.optimizer if isinstance(agent, TrainsWithOneOptimizer) else None
+        length = sequence_length_of(agent, self.sequence_length)
         row: dict[str, float] = {}
         for kind in ("training", "heldout") if self.heldout else ("training",):
             heldout = kind == "heldout"
@@ -108,12 +91,15 @@ class SharpnessProbe:
                 continue
             batch = replay.sample(self.batch_size, length, rng=self._rng, heldout=heldout)
             seed = int(self._rng.integers(2**31))
-            with restored_rng():
-                # Whatever the loss samples (heads, actions) belongs to the probe, not to the run.
-                torch.manual_seed(seed)
-                subject = agent.probe_loss(batch)
+            with measured_weights(agent):
+                with restored_rng():
+                    # Whatever the loss samples (heads, actions) belongs to the probe alone.
+                    torch.manual_seed(seed)
+                    subject = agent.probe_loss(batch)
+                measured = self.measure(
+                    subject, optimizer=optimizer_of(agent), remember=not heldout
+                )
             part = "heldout/" if heldout else ""
-            measured = self.measure(subject, optimizer=optimizer, remember=not heldout)
             row |= {f"probe/sharpness/{part}{name}": value for name, value in measured.items()}
         return row
 
@@ -175,16 +161,6 @@ class SharpnessProbe:
             # One vector with both ends in it starts both; half precision will do for a start.
             self._starts[region.name] = (found.top + found.bottom).to("cpu", torch.bfloat16)
         return {"lambda_max": found.lambda_max, "lambda_min": found.lambda_min}
-
-    def _length(self, agent: Inspectable) -> int:
-        if self.sequence_length is not None:
-            return self.sequence_length
-        if isinstance(agent, LearnsFromSequences):
-            return agent.sequence_length
-        raise UserError(
-            f"{type(agent).__name__} does not say how long the slices are that it learns from; "
-            f"set the probe's sequence_length."
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Both streams, and where the next Lanczos starts."""

@@ -22,6 +22,7 @@ import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.episode import Episode
+from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.value_error import estimates_and_returns, value_error
 from mbrl_flat.protocols import Inspectable
 from mbrl_flat.seeding import restored_rng
@@ -48,7 +49,7 @@ def with_critic(agent: Inspectable, episode: Episode) -> Episode:
         reward=reward,
         terminated=terminated,
     )
-    with restored_rng():
+    with measured_weights(agent), restored_rng():
         latent = agent.posterior(batch)[0, :-1]
         return replace(episode, value=agent.value(latent).cpu())
 
