@@ -140,14 +140,18 @@ class CheckpointFolder:
         )
 
     def restore_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
-        """Fill ``replay`` from the pieces that a loaded checkpoint names."""
+        """Fill ``replay`` from the pieces that a loaded checkpoint names, and go on from there."""
+        self.read_replay(state, replay)
+        self._pieces = list(state["pieces"])
+        self._position = replay.written.copy()
+        self._drop_unnamed()
+
+    def read_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
+        """Fill ``replay``; no file is touched."""
         replay.load_state_dict(state["replay"])
         for piece in state["pieces"]:
             content = load_safely(self.path / "replay" / piece["name"])
             replay.write_back(content["arrays"])
-        self._pieces = list(state["pieces"])
-        self._position = replay.written.copy()
-        self._drop_unnamed()
 
     def _drop_unnamed(self) -> None:
         """Delete pieces that no checkpoint names: overwritten, or of a run that was killed."""

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
 from mbrl_flat.plots import draw_run
+from mbrl_flat.probe_run import probe_run
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
@@ -44,6 +45,11 @@ def train() -> None:
 def evaluate() -> None:
     """Entry point of ``mbrl-flat-evaluate``."""
     _command(_evaluate)
+
+
+def probe() -> None:
+    """Entry point of ``mbrl-flat-probe``."""
+    _command(_probe)
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
@@ -75,6 +81,23 @@ def _evaluate(cfg: DictConfig) -> None:
             video=cfg.video,
         )
         _say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
+
+
+@hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
+def _probe(cfg: DictConfig) -> None:
+    with _sentences(debug=cfg.debug):
+        run_cfg, folder = _load_run(cfg.run)
+        run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
+        row = probe_run(
+            _run_config(run_cfg),
+            _parts(run_cfg),
+            folder,
+            name=HydraConfig.get().runtime.choices["probe"],
+            probe=instantiate(cfg.probe, _convert_="all"),
+            episodes=cfg.episodes,
+            seed=cfg.seed,
+        )
+        _say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
 
 
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
