@@ -135,6 +135,42 @@ def test_evaluate_reports_returns_with_their_spread(command, capsys, tmp_path):
     assert row["episodes"] == 3
 
 
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ("sharpness", "probe/sharpness/lambda_max"),
+        ("rollout_error", "probe/rollout/latent_error_1"),
+        ("value_error", "probe/mixed/bias"),
+        ("landscape", "probe/landscape/centre"),
+    ],
+)
+def test_every_probe_looks_at_a_run_and_changes_nothing_of_it(
+    command, capsys, tmp_path, probe, expected
+):
+    command(cli.train, *TINY, "run_dir=here", "heldout_fraction=0.5", "eval_every=0")
+    capsys.readouterr()
+    files = ("metrics.jsonl", "config.yaml", "checkpoints/latest.pt")
+    before = [(tmp_path / "here" / file).read_bytes() for file in files]
+    small = {"sharpness": ["probe.iterations=3"], "landscape": ["probe.points=5"]}.get(probe, [])
+    command(cli.probe, "run=here", f"probe={probe}", "episodes=2", "threads=1", *small)
+    assert expected in capsys.readouterr().out
+    row = json.loads((tmp_path / "here" / "probes.jsonl").read_text())
+    assert row["probe"] == probe
+    assert expected in row
+    assert before == [(tmp_path / "here" / file).read_bytes() for file in files]
+
+
+def test_an_agent_without_a_model_cannot_be_probed(command, capsys):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    capsys.readouterr()
+    assert "no world model" in fails(command, capsys, "run=here", "threads=1", entry=cli.probe)
+
+
+def test_a_misspelt_probe_names_the_nearest_one(command, capsys):
+    message = fails(command, capsys, "run=here", "probe=sharpnes", entry=cli.probe)
+    assert "'sharpnes'; did you mean 'sharpness'" in message
+
+
 def test_evaluate_refuses_a_truncated_checkpoint_and_leaves_it_alone(command, capsys, tmp_path):
     command(cli.train, *TINY, "run_dir=here")
     capsys.readouterr()
