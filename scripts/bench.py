@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from envs.dmc import make
 
 from agents.tdmpc2.agent import TDMPC2
 from agents.tdmpc2.config import TDMPC2Config
+from envs.dmc import make
 from mbrl_flat.allocator import keep_freed_memory
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device

@@ -20,7 +20,7 @@ from same_run import differences
 
 from mbrl_flat.checkpoint import load_safely
 
-START_SECONDS = 8.0
+START_SECONDS = 6.0
 """What importing and building may take on a busy machine."""
 
 
@@ -74,7 +74,7 @@ def _run_with_kills(
         ]  # fmt: skip
         process = subprocess.Popen(launch, stdout=subprocess.DEVNULL)
         # Some kills fall into the start, most into acting, learning, measuring and saving.
-        wait = rng.uniform(1.0, START_SECONDS + 3.0 * seconds / arguments.kills)
+        wait = rng.uniform(1.0, START_SECONDS + seconds / arguments.kills)
         try:
             status = process.wait(wait if kills < arguments.kills else None)
         except subprocess.TimeoutExpired:
