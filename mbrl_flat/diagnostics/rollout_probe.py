@@ -38,7 +38,7 @@ class RolloutProbe:
     """
 
     def __init__(
-        self, *, horizon: int = 10, batch_size: int = 512, heldout: bool = True, seed: int = 0
+        self, *, horizon: int = 10, batch_size: int = 128, heldout: bool = True, seed: int = 0
     ) -> None:
         if horizon < 1:
             raise UserError(f"The probe's horizon must be at least 1, got {horizon}.")
