@@ -20,7 +20,10 @@ def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
 
 
 def test_a_second_interrupt_acts_at_once():
+    # A shell's background jobs start with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with stop_requests():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
