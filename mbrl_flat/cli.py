@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
@@ -33,6 +34,19 @@ from mbrl_flat.run_folder import create_run_folder, write_text_atomically
 _CONFIGS = "pkg://mbrl_flat.configs"
 _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
 """Keys that may differ when a run goes on; everything else comes from its folder."""
+
+_RESULTS = (
+    ("step", "steps"),
+    ("frame", "frames"),
+    ("eval/random_return_mean", "return, random actions"),
+    ("eval/return_mean", "return, learned"),
+    ("eval/return_std", "  its standard deviation"),
+    ("probe/value/rmse_normalised", "value error, normalised RMSE"),
+    ("probe/value/bias", "value error, bias"),
+    ("probe/sharpness/sam_gap", "SAM gap"),
+    ("probe/sharpness/lambda_max", "largest Hessian eigenvalue"),
+    ("optim/evaluations_total", "loss evaluations"),
+)
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
@@ -163,9 +177,14 @@ def _parts(cfg: DictConfig) -> Parts:
 
 
 def _closing_lines(folder: Path) -> str:
+    """What came out, as a table, and the files that were written."""
+    found: dict[str, float] = {}
+    for row in read_metrics(folder / "metrics.jsonl"):
+        found |= row
+    table = [f"  {label:28} {found[name]:12.4g}" for name, label in _RESULTS if name in found]
     plots = sorted(str(path) for path in (folder / "plots").glob("*.png"))
     files = [str(folder / "metrics.jsonl"), str(folder / "checkpoints" / "latest.pt"), *plots]
-    return "wrote\n" + "\n".join(f"  {file}" for file in files)
+    return "\n".join(["results", *table, "files", *(f"  {file}" for file in files)])
 
 
 def _say(text: str) -> None:
