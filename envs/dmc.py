@@ -83,7 +83,10 @@ class SuiteTask(gym.Env[Any, Any]):
         self.max_episode_steps = -(-self._frame_limit() // action_repeat)
         self._elapsed = 0
         bounds = self._env.action_spec()
-        self._low, self._high = bounds.minimum, bounds.maximum
+        # The linear-quadratic tasks have no bounds, which the simulator writes as 1e10.
+        free = bounds.maximum >= 1e9
+        self._low = np.where(free, -1.0, bounds.minimum)
+        self._high = np.where(free, 1.0, bounds.maximum)
         size = sum(int(np.prod(part.shape)) for part in self._env.observation_spec().values())
         self.observation_space = gym.spaces.Dict(
             {"state": gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)}

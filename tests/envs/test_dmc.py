@@ -79,6 +79,11 @@ def test_actions_are_mapped_onto_the_bounds_of_the_task(monkeypatch):
     assert taken[::2] == [-2.0, 2.0, 6.0]
 
 
+def test_actions_without_bounds_are_taken_as_they_are():
+    env = make("lqr-lqr_2_1", seed=0).unwrapped
+    np.testing.assert_array_equal((env._low, env._high), ([-1.0], [1.0]))
+
+
 def test_without_rendering_there_is_no_image():
     assert make("cartpole-swingup", seed=0).render() is None
 
@@ -105,7 +110,9 @@ def test_every_task_makes_100_steps_under_a_random_policy(task):
         obs, reward, terminated, truncated, _ = env.step(action)
         assert env.observation_space.contains(obs)
         assert np.isfinite(obs["state"]).all()
-        assert -1e-9 <= float(reward) <= 2.0 + 1e-9
+        # The linear-quadratic tasks subtract a cost from one; all others lie in [0, 1] a frame.
+        assert -1e-9 <= float(reward) + 100 * task.startswith("lqr") <= 102.0 + 1e-9
+        assert float(reward) <= 2.0 + 1e-9
         if terminated or truncated:
             env.reset()
     env.close()
