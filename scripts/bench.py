@@ -47,6 +47,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     device = choose_device(arguments.device)
+    if arguments.memory:
+        print(f"peak memory with {arguments.memory}: {_memory(arguments, device):.0f} MB")
+        return
     tasks = _tasks(device, arguments.size)
     rows = _measure(tasks, arguments.rounds, device)
     for row in rows:
@@ -67,7 +70,8 @@ def main() -> None:
             f"  {row.get('relation', '')}"
         )
     print(
-        f"peak memory {report['peak_rss_mb']:.0f} MB, {arguments.threads} threads on "
+        f"peak memory of all {len(OPTIMIZERS)} agents {report['peak_rss_mb']:.0f} MB, "
+        f"{arguments.threads} threads on "
         f"{report['cores']} cores, load {report['load_average']:.2f}, torch {torch.__version__}"
     )
     if arguments.json:
@@ -81,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", default="5")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--memory", choices=list(OPTIMIZERS), help="only this agent's peak memory")
     return parser.parse_args()
 
 
@@ -117,6 +122,21 @@ def _tasks(device: torch.device, size: str) -> dict[str, Callable[[], object]]:
     action = np.zeros(6, np.float32)
     tasks["environment step"] = lambda: env.step(action)
     return tasks
+
+
+def _memory(arguments: argparse.Namespace, device: torch.device) -> float:
+    """Peak megabytes of a process with one agent, after ten updates and ten actions."""
+    spec = EnvSpec(
+        obs={"state": (24,)}, action=Continuous(dim=6), episode_length=500, action_repeat=2
+    )
+    batch = _filled_replay(spec).sample(256, 3, rng=np.random.default_rng(0))
+    agent = _agent(arguments.memory, spec, device, arguments.size)
+    generator = torch.Generator(device).manual_seed(0)
+    obs, state = {"state": torch.randn(1, 24, device=device)}, agent.initial_state(1)
+    for _ in range(10):
+        agent.update(batch)
+        agent.act(obs, state, mode="explore", generator=generator)
+    return rss_bytes() / 1e6
 
 
 def _filled_replay(spec: EnvSpec) -> Replay:
