@@ -26,7 +26,7 @@ from mbrl_flat.diagnostics.vectors import dot, norm
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector ``[n]`` by a symmetric matrix."""
 
-_SMALL_END = 0.01
+_SMALL_END = 1e-3
 """An eigenvalue below this share of the other end's counts as zero when convergence is judged."""
 
 
@@ -63,8 +63,8 @@ def lanczos(
         start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
         max_iterations: Most products; the basis takes as many vectors of memory.
         tolerance: Stop when the residual of each pair is within this share of its eigenvalue's
-            absolute value, or of 1% of the other's if that is more. The eigenvalue's own error
-            is then far less: it falls with the square of the residual.
+            absolute value, or of a thousandth of the other's if that is more. The eigenvalue's
+            own error is then far less: it falls with the square of the residual.
 
     Returns:
         The estimates.

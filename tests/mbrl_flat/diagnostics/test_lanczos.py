@@ -67,14 +67,24 @@ def test_the_largest_eigenvalue_is_never_overestimated_and_only_grows():
 
 
 def test_a_tolerance_on_the_residual_gives_its_square_in_the_eigenvalue():
-    matrix, _ = with_spectrum([*torch.linspace(0.0, 5.0, 60).tolist(), 10.0])
+    matrix, _ = with_spectrum([-10.0, *torch.linspace(-5.0, 5.0, 60).tolist(), 10.0])
 
-    found = lanczos(matrix.__matmul__, random_start(61), max_iterations=60, tolerance=0.05)
+    found = lanczos(matrix.__matmul__, random_start(62), max_iterations=60, tolerance=0.05)
 
     assert found.converged
     assert found.iterations < 30
     # Kato-Temple: the error is at most the squared residual over the gap.
     assert 10.0 - found.lambda_max <= found.residual**2 / (found.lambda_max - 5.0)
+
+
+def test_a_small_negative_end_is_not_given_up_because_the_other_is_large():
+    """A residual that is small next to 1000 says nothing of an eigenvalue of -20."""
+    matrix, _ = with_spectrum([-20.0, *torch.linspace(0.0, 100.0, 60).tolist(), 1000.0])
+
+    found = lanczos(matrix.__matmul__, random_start(62), max_iterations=60, tolerance=0.05)
+
+    assert found.converged
+    assert found.lambda_min == pytest.approx(-20.0, rel=0.01)
 
 
 def test_the_previous_eigenvectors_save_iterations():
