@@ -1,0 +1,165 @@
+r"""Imagination: roll a policy out in a world model, from many start states at once.
+
+What the recurrent and the transformer agents share. A model's *state* is a dictionary of tensors
+``[N, ...]``, one row for each of N imagined or real environments: the recurrent model keeps its
+deterministic and its categorical part there, a transformer also its cache of keys and values. The
+state travels in and out; a model holds none.
+
+References:
+    Hafner et al., "Mastering Diverse Domains through World Models", arXiv:2301.04104, Section 3.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.protocols import Metrics, Observation, Targets
+
+ModelState = dict[str, Tensor]
+"""State of a world model, every tensor ``[N, ...]``."""
+
+
+class ModelOutput(NamedTuple):
+    """The world-model loss and what comes with it."""
+
+    loss: Tensor
+    """Scalar."""
+    metrics: Metrics
+    """Its parts, detached."""
+    states: ModelState
+    """Posterior states of all ``T + 1`` observations, ``[B, T + 1, ...]``, detached."""
+
+
+class ImaginationModel(Protocol):
+    """What behaviour learning and acting ask of a world model (an ``nn.Module``).
+
+    Samples are drawn from ``generator``, or from torch's global stream where it is None.
+    """
+
+    feature_size: int
+    """Size F of what actor and critic see."""
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the loss trains, by the names that ``only=`` selects."""
+        ...
+
+    def targets(self, batch: Batch) -> Targets:
+        """Everything random or fixed that the loss needs beside the batch; once, no gradient."""
+        ...
+
+    def loss(self, batch: Batch, targets: Targets) -> ModelOutput:
+        """The loss at the current weights."""
+        ...
+
+    def observe_batch(self, batch: Batch) -> ModelState:
+        """Posterior states ``[B, T + 1, ...]`` of a batch, without gradient."""
+        ...
+
+    def initial_state(self, num: int) -> ModelState:
+        """States ``[num, ...]`` before anything was observed."""
+        ...
+
+    def observe(
+        self,
+        state: ModelState,
+        action: Tensor,
+        obs: Observation,
+        is_first: Tensor,
+        *,
+        generator: Generator | None = None,
+    ) -> ModelState:
+        """Take in one observation.
+
+        Args:
+            state: States ``[N, ...]`` of the step before.
+            action: Actions ``[N, A]`` that led here; ignored where ``is_first``.
+            obs: Observations ``[N, ...]``.
+            is_first: Where an episode begins, bool ``[N]``: the state is made new there.
+            generator: Source of the samples.
+
+        Returns:
+            The posterior states.
+        """
+        ...
+
+    def imagine(
+        self, state: ModelState, action: Tensor, *, generator: Generator | None = None
+    ) -> ModelState:
+        """Prior states ``[N, ...]`` after actions ``[N, A]``."""
+        ...
+
+    def features(self, state: ModelState) -> Tensor:
+        """What actor and critic see ``[..., F]``."""
+        ...
+
+    def predict_reward(self, features: Tensor) -> Tensor:
+        """Expected reward ``[...]`` of arriving in ``[..., F]``."""
+        ...
+
+    def predict_continue(self, features: Tensor) -> Tensor:
+        """Probability ``[...]`` that the episode goes on from ``[..., F]``, no discount folded in."""
+        ...
+
+
+class Policy(Protocol):
+    """Draws actions for features."""
+
+    def act(self, features: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Sampled actions ``[N, A]`` for features ``[N, F]``."""
+        ...
+
+
+class Imagined(NamedTuple):
+    """A rollout of H steps from N states; detached from the model."""
+
+    features: Tensor
+    """``[N, H + 1, F]``, the start included."""
+    action: Tensor
+    """``[N, H, A]``; ``action[:, t]`` is taken at ``features[:, t]``."""
+    reward: Tensor
+    """``[N, H]``; ``reward[:, t]`` is expected on arriving at ``features[:, t + 1]``."""
+    cont: Tensor
+    """``[N, H + 1]``: probability that the episode goes on from ``features[:, t]``."""
+
+
+def flatten_states(states: ModelState) -> ModelState:
+    """Join the first two dimensions, ``[B, T, ...]`` to ``[B * T, ...]``."""
+    return {name: value.flatten(0, 1) for name, value in states.items()}
+
+
+@torch.no_grad()
+def imagine(
+    model: ImaginationModel,
+    policy: Policy,
+    state: ModelState,
+    horizon: int,
+    *,
+    generator: Generator | None = None,
+) -> Imagined:
+    """Let ``policy`` act in ``model`` for ``horizon`` steps.
+
+    Args:
+        model: The world model, in evaluation mode (no dropout).
+        policy: Chooses the actions.
+        state: Start states ``[N, ...]``.
+        horizon: Steps H.
+        generator: Source of all samples.
+
+    Returns:
+        The rollout; no gradient reaches model or policy through it.
+    """
+    features, actions = [model.features(state)], []
+    for _ in range(horizon):
+        action = policy.act(features[-1], generator=generator)
+        state = model.imagine(state, action, generator=generator)
+        actions.append(action)
+        features.append(model.features(state))
+    all_features = torch.stack(features, 1)
+    return Imagined(
+        features=all_features,
+        action=torch.stack(actions, 1),
+        reward=model.predict_reward(all_features[:, 1:]),
+        cont=model.predict_continue(all_features),
+    )
