@@ -99,7 +99,7 @@ class ImaginationModel(Protocol):
         ...
 
     def predict_continue(self, features: Tensor) -> Tensor:
-        """Probability ``[...]`` that the episode goes on from ``[..., F]``, no discount folded in."""
+        """Probability ``[...]`` that the episode goes on from ``[..., F]``, undiscounted."""
         ...
 
 

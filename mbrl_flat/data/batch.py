@@ -6,7 +6,9 @@ T + 1 observations and T of everything else.
 
 Two ends of an episode are told apart. *Terminated*: the task is over, the value beyond is zero.
 *Truncated*: time ran out, the value beyond is what it was, and a target keeps its bootstrap.
-A slice never crosses either.
+A slice never crosses either, unless it was sampled across episodes: then ``is_first`` marks the
+observations that begin an episode, and the transition before such an observation did not happen
+(its action and reward are zero).
 """
 
 from dataclasses import dataclass
@@ -24,12 +26,14 @@ class Batch:
         action: Actions as the agent sees them, float ``[B, T, A]``.
         reward: Sum over the repeated frames, float ``[B, T]``.
         terminated: 1 where the task ended with this transition, float ``[B, T]``.
+        is_first: Where an episode begins, bool ``[B, T + 1]``; None if it was not asked for.
     """
 
     obs: dict[str, Tensor]
     action: Tensor
     reward: Tensor
     terminated: Tensor
+    is_first: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device; from pinned memory the copy does not block."""
@@ -38,4 +42,5 @@ class Batch:
             action=self.action.to(device, non_blocking=True),
             reward=self.reward.to(device, non_blocking=True),
             terminated=self.terminated.to(device, non_blocking=True),
+            is_first=None if self.is_first is None else self.is_first.to(device, non_blocking=True),
         )

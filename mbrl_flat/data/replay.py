@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.slices import any_slice, valid_slices
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import EnvSpec
 
@@ -72,6 +73,7 @@ class Replay:
         self.arrays["action"] = np.zeros((*lanes, spec.action.size), np.float32)
         self.arrays["reward"] = np.zeros(lanes, np.float32)
         self.arrays["terminated"] = np.zeros(lanes, np.bool_)
+        self.arrays["is_first"] = np.zeros(lanes, np.bool_)
         # Odd for held-out episodes, so that one number says both which episode and which part.
         self.arrays["episode"] = np.full(lanes, -1, np.int64)
         self.written = np.zeros(num_envs, np.int64)
@@ -98,7 +100,7 @@ class Replay:
         self.num_heldout += int(held_out)
         self.episode_start[lane] = self.written[lane]
         self._open[lane] = True
-        self._put_obs(lane, obs)
+        self._put_obs(lane, obs, is_first=True)
 
     def add(
         self,
@@ -129,14 +131,20 @@ class Replay:
             self.episode_start[lane] = self.written[lane]
             self._open[lane] = False
 
-    def _put_obs(self, lane: int, obs: Mapping[str, np.ndarray]) -> None:
+    def _put_obs(self, lane: int, obs: Mapping[str, np.ndarray], *, is_first: bool = False) -> None:
         slot = self.written[lane] % self.lane_size
+        # The slot may hold what an older episode left: an episode's last slot has no transition.
+        for name in ("action", "reward", "terminated"):
+            self.arrays[name][lane, slot] = 0
+        self.arrays["is_first"][lane, slot] = is_first
         for name, value in obs.items():
             self.arrays[f"obs/{name}"][lane, slot] = value
         self.arrays["episode"][lane, slot] = self.current[lane]
         self.written[lane] += 1
 
-    def _draw(self, num: int, length: int, rng: np.random.Generator, heldout: bool) -> np.ndarray:
+    def _draw(
+        self, num: int, length: int, rng: np.random.Generator, heldout: bool, across: bool
+    ) -> np.ndarray:
         """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]`` of lane and index."""
         first = np.maximum(self.written - self.lane_size, 0)
         last = np.where(self._open & self.complete_only, self.episode_start, self.written)
@@ -147,35 +155,41 @@ class Replay:
         ticket = rng.integers(ends[-1], size=num)
         lane = np.searchsorted(ends, ticket, side="right")
         start = first[lane] + ticket - (ends[lane] - count[lane])
-        episode = self.arrays["episode"]
-        here = episode[lane, start % self.lane_size]
-        there = episode[lane, (start + length) % self.lane_size]
-        valid = (here == there) & (here % 2 == int(heldout))
+        ends = np.array([0, length]) if not across else np.arange(length + 1)
+        wide = self.arrays["episode"][lane[:, None], (start[:, None] + ends) % self.lane_size]
+        valid = valid_slices(wide, heldout=heldout, across_episodes=across)
         return np.stack([lane, start], 1)[valid]
 
-    def can_sample(self, length: int, *, heldout: bool = False) -> bool:
+    def can_sample(
+        self, length: int, *, heldout: bool = False, across_episodes: bool = False
+    ) -> bool:
         """Say whether any slice of ``length`` transitions is stored; scans all slots."""
         for lane in range(self.num_envs):
             first = max(int(self.written[lane]) - self.lane_size, 0)
             closed = self._open[lane] and self.complete_only
             last = int(self.episode_start[lane] if closed else self.written[lane])
-            index = np.arange(first, max(last - length, first))
-            here = self.arrays["episode"][lane, index % self.lane_size]
-            there = self.arrays["episode"][lane, (index + length) % self.lane_size]
-            if np.any((here == there) & (here % 2 == int(heldout))):
+            episode = self.arrays["episode"][lane, np.arange(first, last) % self.lane_size]
+            if any_slice(episode, length, heldout=heldout, across_episodes=across_episodes):
                 return True
         return False
 
     def sample(
-        self, batch_size: int, length: int, *, rng: np.random.Generator, heldout: bool = False
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        rng: np.random.Generator,
+        heldout: bool = False,
+        across_episodes: bool = False,
     ) -> Batch:
-        """Draw slices uniformly over all that lie within one episode.
+        """Draw slices uniformly over all that lie within one episode, or over all.
 
         Args:
             batch_size: Number of slices B.
             length: Transitions T of a slice; it holds T + 1 observations.
             rng: Source of the draw; nothing else moves.
             heldout: Draw from the held-out episodes instead of the training ones.
+            across_episodes: Let slices run over the ends of episodes; ``is_first`` marks where.
 
         Returns:
             The batch, on the CPU.
@@ -186,11 +200,14 @@ class Replay:
         found: list[np.ndarray] = []
         missing, tries = batch_size, 0
         while missing > 0:
-            starts = self._draw(max(2 * missing, 64), length, rng, heldout)[:missing]
+            starts = self._draw(max(2 * missing, 64), length, rng, heldout, across_episodes)
+            starts = starts[:missing]
             found.append(starts)
             missing -= len(starts)
             tries += 1
-            if tries == 1000 and not self.can_sample(length, heldout=heldout):
+            if tries == 1000 and not self.can_sample(
+                length, heldout=heldout, across_episodes=across_episodes
+            ):
                 kind = "held-out" if heldout else "training"
                 raise UserError(
                     f"No {kind} episode in the replay has {length} transitions yet; "
@@ -215,6 +232,7 @@ class Replay:
             action=take("action", slots),
             reward=take("reward", slots),
             terminated=take("terminated", slots).float(),
+            is_first=take("is_first", wide),
         )
 
     def written_since(self, position: np.ndarray) -> dict[str, Tensor]:
