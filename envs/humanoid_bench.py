@@ -1,0 +1,182 @@
+"""HumanoidBench from its own package, from proprioception, as Gymnasium environments.
+
+A fall terminates an episode, the time limit truncates it. An episode is a success when its return
+reaches the task's success bar.
+
+References:
+    Sferrazza et al., "HumanoidBench", 2024, arXiv:2403.10506.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+
+from envs.dmc import choose_renderer
+from envs.humanoid_bench_compat import global_random, load_model, load_package
+from envs.wrappers import ActionRepeat, Resumable
+from mbrl_flat.errors import UserError, unknown_name
+
+_IMAGE = 256
+# The constructors of g1's tasks change heights that the rewards of every other robot share.
+_families: set[str] = set()
+
+
+def task_names() -> dict[str, tuple[str, str, str]]:
+    """Every id whose model the package has, with its robot, kind of control and task."""
+    package = load_package()
+    models = Path(package.__file__).parent / "assets" / "envs"
+    found = {}
+    for robot in package.ROBOTS:
+        control = "torque" if robot == "g1" else "pos"
+        for task, info in package.TASKS.items():
+            path = info.kwargs.get("model_path", f"envs/{robot}_{control}_{task}.xml")
+            if (models.parent / path).exists():
+                found[f"{robot}-{task}-v0"] = (robot, control, task)
+    return found
+
+
+def normalised_score(task: str, score: float) -> float:
+    """Return of an episode over the task's success bar: 1 is a success, 0 no reward at all."""
+    _, _, name = _lookup(task)
+    return score / float(load_package().TASKS[name].success_bar)
+
+
+def make(
+    task: str, *, seed: int, render: bool = False, action_repeat: int = 1
+) -> gym.Env[Any, Any]:
+    """Build one task.
+
+    Args:
+        task: Id such as ``h1hand-walk-v0``.
+        seed: Determines every episode.
+        render: Allow ``render()``, which needs EGL or OSMesa.
+        action_repeat: Control steps of 0.02 s per step; rewards are summed.
+
+    Returns:
+        The environment: observations ``{"state": [n]}``, actions in [-1, 1].
+
+    Raises:
+        UserError: If g1 and another robot meet in one process.
+        MissingExtraError: If the package is absent.
+        unknown_name: If there is no such robot or task.
+    """
+    if render:
+        choose_renderer()
+    robot, control, name = _lookup(task)
+    _claim_family("g1" if robot == "g1" else "h1")
+    env = HumanoidTask(robot, control, name, seed=seed, render=render)
+    return Resumable(
+        ActionRepeat(env, action_repeat),
+        episode_length=-(-env.max_episode_steps // action_repeat),
+        action_repeat=action_repeat,
+    )
+
+
+def _lookup(task: str) -> tuple[str, str, str]:
+    names = task_names()
+    if task in names:
+        return names[task]
+    robots = load_package().ROBOTS
+    robot = task.split("-", maxsplit=1)[0]
+    if robot not in robots:
+        raise unknown_name("robot", robot, robots, where="env=humanoid_bench")
+    own = [name for name in names if name.startswith(f"{robot}-")]
+    raise unknown_name("task", task, own, where="env=humanoid_bench")
+
+
+def _claim_family(family: str) -> None:
+    if _families - {family}:
+        raise UserError(
+            "env=humanoid_bench takes either g1 or the h1 robots in one process, because making a "
+            "g1 task changes the rewards of h1; start another process for the other one."
+        )
+    _families.add(family)
+
+
+class HumanoidTask(gym.Env[Any, Any]):
+    """One task of the package; its randomness follows from ``np_random`` alone.
+
+    Args:
+        robot: Robot of the package.
+        control: ``pos`` or ``torque``, as the package pairs it with the robot.
+        task: Task of the package.
+        seed: Seed.
+        render: Allow ``render()``.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - as in Gymnasium
+
+    def __init__(self, robot: str, control: str, task: str, *, seed: int, render: bool) -> None:
+        package = load_package()
+        info = package.TASKS[task]
+        self.success_bar = float(info.success_bar)
+        self.max_episode_steps = int(info.max_episode_steps)
+        self.render_mode = "rgb_array" if render else None
+        self._random = np.random.RandomState(seed % 2**32)
+        self._renderer: mujoco.Renderer | None = None
+        self._elapsed, self._return = 0, 0.0
+
+        class Simulated(package.HumanoidEnv):
+            def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+                model = load_model(self.fullpath)
+                model.vis.global_.offwidth = max(model.vis.global_.offwidth, _IMAGE)
+                model.vis.global_.offheight = max(model.vis.global_.offheight, _IMAGE)
+                return model, mujoco.MjData(model)
+
+        with global_random(self._random):
+            # Without a render mode the package opens no GL context; images are ours.
+            self._env: Any = Simulated(
+                robot=robot, control=control, task=task, render_mode=None, **info.kwargs
+            )
+        size = self._env.observation_space.shape
+        self.observation_space = gym.spaces.Dict(
+            {"state": gym.spaces.Box(-np.inf, np.inf, size, np.float32)}
+        )
+        self.action_space = gym.spaces.Box(-1.0, 1.0, self._env.action_space.shape, np.float32)
+        self.np_random = np.random.default_rng(seed)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; goals, which the package draws globally, follow the seed too."""
+        super().reset(seed=seed, options=options)
+        drawn = int(self.np_random.integers(2**32))
+        self._random.seed(drawn)
+        self._elapsed, self._return = 0, 0.0
+        with global_random(self._random):
+            obs, _ = self._env.reset(seed=drawn)
+        return _named(obs), {}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One control step; ``info["success"]`` says whether the return has reached the bar."""
+        with global_random(self._random):
+            obs, reward, terminated, _, _ = self._env.step(np.asarray(action, np.float64))
+        self._elapsed += 1
+        self._return += float(reward)
+        over = self._elapsed >= self.max_episode_steps and not terminated
+        info = {"success": self._return >= self.success_bar}
+        return _named(obs), float(reward), bool(terminated), over, info
+
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """RGB image ``[256, 256, 3]``, uint8; ``None`` where rendering was not asked for."""
+        if self.render_mode is None:
+            return None
+        renderer = self._renderer or mujoco.Renderer(self._env.model, _IMAGE, _IMAGE)
+        self._renderer = renderer
+        renderer.update_scene(self._env.data, camera="cam_default")
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free the simulator."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._env.close()
+
+
+def _named(obs: np.ndarray) -> dict[str, np.ndarray]:
+    return {"state": np.asarray(obs, np.float32)}
