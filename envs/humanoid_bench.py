@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 
 from envs.dmc import choose_renderer
-from envs.humanoid_bench_compat import global_random, load_model, load_package
+from envs.humanoid_bench_compat import global_random, load_model, load_package, mujoco
 from envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
@@ -116,11 +115,11 @@ class HumanoidTask(gym.Env[Any, Any]):
         self.max_episode_steps = int(info.max_episode_steps)
         self.render_mode = "rgb_array" if render else None
         self._random = np.random.RandomState(seed % 2**32)
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: Any = None
         self._elapsed, self._return = 0, 0.0
 
         class Simulated(package.HumanoidEnv):
-            def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+            def _initialize_simulation(self) -> tuple[Any, Any]:
                 model = load_model(self.fullpath)
                 model.vis.global_.offwidth = max(model.vis.global_.offwidth, _IMAGE)
                 model.vis.global_.offheight = max(model.vis.global_.offheight, _IMAGE)
@@ -166,10 +165,10 @@ class HumanoidTask(gym.Env[Any, Any]):
         """RGB image ``[256, 256, 3]``, uint8; ``None`` where rendering was not asked for."""
         if self.render_mode is None:
             return None
-        renderer = self._renderer or mujoco.Renderer(self._env.model, _IMAGE, _IMAGE)
-        self._renderer = renderer
-        renderer.update_scene(self._env.data, camera="cam_default")
-        return renderer.render()
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self._env.model, _IMAGE, _IMAGE)
+        self._renderer.update_scene(self._env.data, camera="cam_default")
+        return self._renderer.render()
 
     def close(self) -> None:
         """Free the simulator."""

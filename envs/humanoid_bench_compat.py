@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mbrl_flat.errors import MissingExtraError
+
+# A compiled module, whose names a type checker can't see.
+mujoco: Any = importlib.import_module("mujoco")
 
 COMMIT = "791405f5eacf879adbc99105adb3fee73f5a49fc"
 SHADOW_SIZE = 1024
@@ -61,14 +63,14 @@ def prune_sizes(sizes: dict[str, dict[str, Any]]) -> None:
             del sizes[struct][name]
 
 
-def load_model(path: str) -> mujoco.MjModel:
+def load_model(path: str) -> Any:
     """Compile a model, with a flat texture for each whose file is missing.
 
     Args:
         path: Model file.
 
     Returns:
-        The model; its shadow map is small enough for software rendering.
+        The ``MjModel``; its shadow map is small enough for software rendering.
 
     Raises:
         ValueError: If the model does not compile for another reason.
