@@ -35,7 +35,7 @@ lock:
 	.lock-venv/bin/pip install -q torch==2.13.0 ".[video]"
 	(echo "# Every package that a run needs, pinned; written by make lock."; \
 	 .lock-venv/bin/pip freeze --all | grep -v -E "^(pip|mbrl-flat|nvidia-|triton)" | sed "s/+cpu//") > requirements.lock
-	.lock-venv/bin/pip install -q ".[dev]"
+	.lock-venv/bin/pip install -q ".[dev,optimizers,minatar,supervised,mnist,diffusion,dashboards,sweeps]"
 	(echo "# The tools of the tests, on top of requirements.lock; written by make lock."; \
 	 echo "-r requirements.lock"; \
 	 .lock-venv/bin/pip freeze --all | grep -v -E "^(pip|mbrl-flat|nvidia-|triton)" | sed "s/+cpu//" \
