@@ -101,6 +101,12 @@ class MinimalExample:
         With :math:`C` conserved and :math:`\beta_1 = 0, \alpha \beta_2 = 1` in the end,
         :math:`\alpha_\infty^2 = (C + \sqrt{C^2 + 4}) / 2`, and the sharpness there is
         :math:`\max(l_1 \alpha_\infty^2, l_2 (\alpha_\infty^2 + \alpha_\infty^{-2}))`.
+
+        Args:
+            theta: ``[..., 3]``.
+
+        Returns:
+            The sharpness of that minimum.
         """
         c = self.invariant(theta)
         alpha2 = 0.5 * (c + np.hypot(c, 2.0))

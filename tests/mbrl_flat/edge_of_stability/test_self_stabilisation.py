@@ -29,9 +29,7 @@ def test_one_step_by_hand():
 
 def test_weight_decay_damps_the_oscillation_below_the_transition():
     free = SelfStabilisation(lr=0.1, sharpening=0.5, curvature=4.0)
-    decayed = SelfStabilisation(
-        lr=0.1, sharpening=0.5, curvature=4.0, weight_decay=0.2, kappa=1.5
-    )
+    decayed = SelfStabilisation(lr=0.1, sharpening=0.5, curvature=4.0, weight_decay=0.2, kappa=1.5)
 
     np.testing.assert_allclose(decayed.amplitude / free.amplitude, np.sqrt(0.2 / 0.5))
 
