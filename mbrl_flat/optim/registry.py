@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from torch import nn
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.groups import module_groups
+
+_Base = TypeVar("_Base", bound=torch.optim.Optimizer)
 
 BASES: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -24,6 +26,20 @@ BASES: dict[str, type[torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
 }
 """Optimizers that take the final gradient, by the names that ``base=`` accepts."""
+
+
+def register_base(name: str) -> Callable[[type[_Base]], type[_Base]]:
+    """Let ``base=NAME`` mean an optimizer of our own.
+
+    Returns:
+        A decorator that leaves the class as it is.
+    """
+
+    def enter(kind: type[_Base]) -> type[_Base]:
+        BASES[name] = kind
+        return kind
+
+    return enter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def test_a_base_is_chosen_exactly_where_there_is_one(name):
     assert len(chosen) == int(OPTIMIZERS[name].has_base)
 
 
-@pytest.mark.parametrize("base", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("base", ["adam", "adamw", "laprop", "sgd"])
 def test_a_base_has_the_numbers_of_the_optimizer_of_its_name(base):
     plain, inner = load(base), load(f"base/{base}")
 
