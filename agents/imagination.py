@@ -90,6 +90,15 @@ class ImaginationModel(Protocol):
         """Prior states ``[N, ...]`` after actions ``[N, A]``."""
         ...
 
+    def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
+        """Make states ready to be imagined on for ``horizon`` steps.
+
+        A transformer computes the cache of all contexts in one batch here, with room for the
+        steps to come; a recurrent model returns the state as it is. What comes back is continued
+        once: ``imagine`` may write into it.
+        """
+        ...
+
     def features(self, state: ModelState) -> Tensor:
         """What actor and critic see ``[..., F]``."""
         ...
@@ -151,6 +160,7 @@ def imagine(
         The rollout; no gradient reaches model or policy through it.
     """
     features, actions = [model.features(state)], []
+    state = model.begin_rollout(state, horizon)
     for _ in range(horizon):
         action = policy.act(features[-1], generator=generator)
         state = model.imagine(state, action, generator=generator)
