@@ -29,13 +29,15 @@ class ModelOutput(NamedTuple):
     metrics: Metrics
     """Its parts, detached."""
     states: ModelState
-    """Posterior states of all ``T + 1`` observations, ``[B, T + 1, ...]``, detached."""
+    """Posterior states of all ``T + 1`` observations, ``[B, T + 1, ...]``, detached: those that
+    ``observe_batch`` gives for the same batch and targets."""
 
 
 class ImaginationModel(Protocol):
     """What behaviour learning and acting ask of a world model (an ``nn.Module``).
 
-    Samples are drawn from ``generator``, or from torch's global stream where it is None.
+    Samples are drawn from ``generator``, or from torch's global stream where it is None. The first
+    observation of a batch is context: it starts the state, and the loss does not judge it.
     """
 
     feature_size: int
@@ -46,14 +48,18 @@ class ImaginationModel(Protocol):
         ...
 
     def targets(self, batch: Batch) -> Targets:
-        """Everything random or fixed that the loss needs beside the batch; once, no gradient."""
+        """Everything random or fixed that the loss needs beside the batch; once, no gradient.
+
+        Gumbel noise of samples, masks and crops belong here: they come from torch's global stream,
+        and with them the loss is a function of the weights alone (but for dropout in training).
+        """
         ...
 
     def loss(self, batch: Batch, targets: Targets) -> ModelOutput:
         """The loss at the current weights."""
         ...
 
-    def observe_batch(self, batch: Batch) -> ModelState:
+    def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:
         """Posterior states ``[B, T + 1, ...]`` of a batch, without gradient."""
         ...
 
@@ -85,9 +91,26 @@ class ImaginationModel(Protocol):
         ...
 
     def imagine(
-        self, state: ModelState, action: Tensor, *, generator: Generator | None = None
+        self,
+        state: ModelState,
+        action: Tensor,
+        *,
+        generator: Generator | None = None,
+        most_likely: bool = False,
     ) -> ModelState:
-        """Prior states ``[N, ...]`` after actions ``[N, A]``."""
+        """Prior states ``[N, ...]`` after actions ``[N, A]``; sampled, or the most likely ones."""
+        ...
+
+    def pack(self, state: ModelState) -> Tensor:
+        """Join a state ``[..., ...]`` to one vector ``[..., D]``, for the probes."""
+        ...
+
+    def unpack(self, latent: Tensor) -> ModelState:
+        """Invert ``pack``."""
+        ...
+
+    def decode(self, features: Tensor) -> Observation:
+        """Expected observations ``[..., ...]``, images in [0, 1]; empty without a decoder."""
         ...
 
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:

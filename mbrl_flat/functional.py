@@ -1,8 +1,8 @@
 r"""Pure functions of tensors that more than one paper uses.
 
 References:
-    Hafner et al., "Mastering Diverse Domains through World Models", 2023, arXiv:2301.04104,
-    Eq. 9-11 (symlog, two-hot); Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3.
+    Hafner et al., "Mastering Diverse Domains through World Models", 2023, arXiv:2301.04104
+    (symlog, two-hot); Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3.
 """
 
 import math
@@ -21,9 +21,31 @@ def symlog(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.log1p(x.abs())
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Turn half precision into float32; leave everything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def symexp(x: Tensor) -> Tensor:
     """Invert ``symlog``: ``sign(x) (exp(|x|) - 1)``, elementwise."""
     return torch.sign(x) * torch.expm1(x.abs())
+
+
+def two_hot_cross_entropy(logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:
+    """``-sum_i p_i log softmax(logits)_i`` for a ``p`` of two neighbouring bins.
+
+    Args:
+        logits: ``[..., num_bins]``; leading dimensions broadcast against the targets'.
+        position: Lower bin and share of the bin above it, each ``[...]``.
+
+    Returns:
+        ``[...]``.
+    """
+    lower, share = position
+    lower = lower.expand(logits.shape[:-1])[..., None]
+    log_norm = logits.logsumexp(-1)
+    picked = logits.gather(-1, torch.cat([lower, lower + 1], -1))
+    return log_norm - torch.lerp(picked[..., 0], picked[..., 1], share)
 
 
 @lru_cache(maxsize=16)
@@ -99,11 +121,66 @@ class TwoHot:
         Returns:
             ``-sum_i p_i log softmax(logits)_i``, shape ``[...]``.
         """
-        lower, share = position
-        lower = lower.expand(logits.shape[:-1])[..., None]
-        log_norm = logits.logsumexp(-1)
-        picked = logits.gather(-1, torch.cat([lower, lower + 1], -1))
-        return log_norm - torch.lerp(picked[..., 0], picked[..., 1], share)
+        return two_hot_cross_entropy(logits, position)
+
+
+@lru_cache(maxsize=16)
+def _symexp_bins(support: "SymexpTwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
+    half = support.num_bins // 2
+    # Built from the negative half, so that the bins are symmetric to the last bit.
+    places = torch.linspace(-support.limit, 0.0, half + 1, dtype=torch.float64)
+    negative = symexp(places)
+    bins = torch.cat([negative[:-1], negative.new_zeros(1), -negative[:-1].flip(0)])
+    return bins.to(device=device, dtype=dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymexpTwoHot:
+    r"""A scalar as a distribution over bins in raw space, at ``symexp`` of even points.
+
+    Unlike ``TwoHot``, mass and mean are linear in raw space: a prediction is
+    ``sum_i softmax(logits)_i bin_i``, an unbiased mean of targets of any spread.
+
+    Attributes:
+        num_bins: Number of bins, odd, at least three.
+        limit: Bins span ``symexp([-limit, limit])``.
+
+    References:
+        Hafner et al., arXiv:2301.04104, "Critic learning", and the official code.
+    """
+
+    num_bins: int = 255
+    limit: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.num_bins < 3 or self.num_bins % 2 == 0 or self.limit <= 0.0:
+            raise UserError(
+                f"SymexpTwoHot needs an odd num_bins of at least 3 and a positive limit; "
+                f"got num_bins={self.num_bins}, limit={self.limit}."
+            )
+
+    def position(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Locate scalars ``[...]``: lower bin and share of the bin above, as ``TwoHot`` does."""
+        bins = _symexp_bins(self, target.device, target.dtype)
+        inside = target.nan_to_num(0.0).clamp(bins[0], bins[-1])
+        lower = torch.searchsorted(bins, inside.contiguous(), right=True) - 1
+        lower = lower.clamp(0, self.num_bins - 2)
+        below, above = bins[lower], bins[lower + 1]
+        # What is not a number gets a valid index; its share carries it on into the loss.
+        clamped = target.clamp(bins[0], bins[-1])
+        return lower, (clamped - below) / (above - below)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Expected scalars ``[...]`` of logits ``[..., num_bins]``; exactly 0 for even logits."""
+        # Mirrored bins are summed in pairs: the error of one sum would be as large as the bins.
+        probs = torch.softmax(logits, -1)
+        half = self.num_bins // 2
+        bins = _symexp_bins(self, logits.device, logits.dtype)[half + 1 :]
+        return ((probs[..., half + 1 :] - probs[..., :half].flip(-1)) * bins).sum(-1)
+
+    def cross_entropy(self, logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:
+        """Soft cross-entropy ``[...]`` of logits ``[..., num_bins]`` against two-hot targets."""
+        return two_hot_cross_entropy(logits, position)
 
 
 def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
@@ -128,11 +205,12 @@ def tanh_log_det(action: Tensor) -> Tensor:
 def percentile_range(x: Tensor, low: float = 5.0, high: float = 95.0) -> Tensor:
     """Distance of two percentiles of ``x`` ``[n]``, linearly interpolated, a scalar."""
     ordered = x.detach().flatten().sort().values
+    return percentile(ordered, high) - percentile(ordered, low)
+
+
+def percentile(ordered: Tensor, percent: float) -> Tensor:
+    """Linearly interpolated percentile of sorted values ``[n]``, a scalar."""
     last = ordered.numel() - 1
-
-    def at(percent: float) -> Tensor:
-        place = percent / 100.0 * last
-        floor = math.floor(place)
-        return torch.lerp(ordered[floor], ordered[min(floor + 1, last)], place - floor)
-
-    return at(high) - at(low)
+    place = percent / 100.0 * last
+    floor = math.floor(place)
+    return torch.lerp(ordered[floor], ordered[min(floor + 1, last)], place - floor)

@@ -1,5 +1,7 @@
 """Means of metrics between two log lines, and where the time went."""
 
+import resource
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -77,3 +79,9 @@ class Stopwatch:
         self._spent.clear()
         self._since, self._steps = now, 0
         return row
+
+
+def rss_bytes() -> float:
+    """Largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

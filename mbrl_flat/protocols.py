@@ -72,6 +72,11 @@ class Agent(Protocol):
         """Slices in a batch that ``update`` takes."""
         ...
 
+    @property
+    def across_episodes(self) -> bool:
+        """Whether slices run over the ends of episodes, those still being played included."""
+        ...
+
     def initial_state(self, num_envs: int) -> AgentState:
         """Return the state of ``num_envs`` environments before their first step."""
         ...

@@ -94,6 +94,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
         config.replay_capacity,
         num_envs=config.num_envs,
         heldout_fraction=config.heldout_fraction,
+        complete_only=not agent.across_episodes,
         seed=config.seed,
     )
     checkpoints = CheckpointFolder(folder / "checkpoints")

@@ -5,8 +5,6 @@ iteration makes N steps. Everything that the next iteration depends on is in ``s
 run that was killed goes on as if it had not been.
 """
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +17,7 @@ from mbrl_flat.clocks import Every, Ratio
 from mbrl_flat.collect import Collector, TrainEnvs
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.meters import MeanMeter, Stopwatch
+from mbrl_flat.meters import MeanMeter, Stopwatch, rss_bytes
 from mbrl_flat.protocols import Agent, Logger
 from mbrl_flat.seeding import rng_state, set_rng_state
 
@@ -183,7 +181,10 @@ class Training:
         while not stop() and self.debt.pop():
             with self.watch.measure("sample"):
                 batch = self.replay.sample(
-                    self.agent.batch_size, self.agent.sequence_length, rng=self.replay_rng
+                    self.agent.batch_size,
+                    self.agent.sequence_length,
+                    rng=self.replay_rng,
+                    across_episodes=self.agent.across_episodes,
                 )
             with self.watch.measure("update"):
                 try:
@@ -195,7 +196,9 @@ class Training:
             self.meter.add(metrics)
 
     def _can_learn(self) -> bool:
-        return self.updates > 0 or self.replay.can_sample(self.agent.sequence_length)
+        return self.updates > 0 or self.replay.can_sample(
+            self.agent.sequence_length, across_episodes=self.agent.across_episodes
+        )
 
     def _describe(self, error: NonFiniteError) -> str:
         good = (
@@ -291,9 +294,3 @@ class Training:
             measurement.load_state_dict(saved)
         self.logger.truncate(state["log_position"])
         set_rng_state(state["rng"])
-
-
-def rss_bytes() -> float:
-    """Largest resident size of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -37,6 +37,8 @@ class TDMPC2:
         compile: Compile the loss and the planner's objective with ``torch.compile``.
     """
 
+    across_episodes = False
+
     def __init__(
         self,
         spec: EnvSpec,

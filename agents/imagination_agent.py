@@ -1,0 +1,300 @@
+r"""The agent of every world model with an imagination actor-critic: DreamerV3, STORM, TWISTER.
+
+One update, the same for every optimizer:
+
+1. ``targets(batch)``: noise, masks and crops, drawn once.
+2. ``optimizer.step(closure)``: the loss as often as the optimizer wants, all of it on these.
+3. Actor and critic learn on rollouts from the posterior states of the unperturbed model. They are
+   those of the first evaluation; an optimizer that never evaluates there has them computed before.
+
+What differs between the agents is the world model, the two networks and their optimizers; each
+agent's folder puts them together.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from agents.actor_critic import ActorCritic, Learner, Replayed
+from agents.imagination import (
+    ImaginationModel,
+    Imagined,
+    ModelOutput,
+    ModelState,
+    flatten_states,
+    imagine,
+)
+from agents.imagination_config import ImaginationConfig
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params, joint_norm
+from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.protocols import (
+    AgentState,
+    Metrics,
+    Mode,
+    Observation,
+    Prediction,
+    ProbeLoss,
+    Targets,
+)
+from mbrl_flat.seeding import restored_rng
+from mbrl_flat.specs import EnvSpec
+
+_OWN = ("action", "is_first", "value")
+"""What the agent's state holds beside the model's."""
+
+
+class ImaginationAgent:
+    """Acts on the states of a world model and learns behaviour in its imagination.
+
+    Args:
+        name: The agent's name; a checkpoint of another one is refused.
+        spec: The environment's shapes.
+        model: The world model, an ``nn.Module`` as well.
+        actor_critic: Policy and critic.
+        learners: Who trains them, by name.
+        config: Settings.
+        optimizer: Makes the world model's optimizer from its parameter groups.
+        device: Where everything lives.
+        compile: Compile the world-model loss with ``torch.compile``.
+    """
+
+    across_episodes = True
+
+    def __init__(
+        self,
+        name: str,
+        spec: EnvSpec,
+        *,
+        model: ImaginationModel,
+        actor_critic: ActorCritic,
+        learners: Mapping[str, Learner],
+        config: ImaginationConfig,
+        optimizer: OptimizerFactory,
+        device: torch.device,
+        compile: bool = False,
+    ) -> None:
+        self.name, self.spec, self.config, self.device = name, spec, config, device
+        self.model, self.actor_critic, self.learners = model, actor_critic, dict(learners)
+        self.discount = actor_critic.config.discount
+        self._module.eval()
+        groups = module_groups(model.trained_modules())
+        self.optimizer: FlatOptimizer = optimizer(groups, max_grad_norm=config.max_grad_norm)
+        self._loss = torch.compile(model.loss) if compile else model.loss
+
+    @property
+    def _module(self) -> nn.Module:
+        return cast(nn.Module, self.model)
+
+    @property
+    def sequence_length(self) -> int:
+        """Transitions in a slice of the batches that ``update`` takes."""
+        return self.config.sequence_length
+
+    @property
+    def batch_size(self) -> int:
+        """Slices in a batch that ``update`` takes."""
+        return self.config.batch_size
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        half = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+
+    def initial_state(self, num_envs: int) -> AgentState:
+        """The model's initial states, no action, and every episode about to begin."""
+        size = self.spec.action.size
+        return {
+            **self.model.initial_state(num_envs),
+            "action": torch.zeros(num_envs, size, device=self.device),
+            "is_first": torch.ones(num_envs, dtype=torch.bool, device=self.device),
+            "value": torch.zeros(num_envs, device=self.device),
+        }
+
+    def reset_state(self, state: AgentState, is_first: Tensor) -> AgentState:
+        """Return ``state`` with episodes about to begin where ``is_first`` ``[N]``."""
+        return {**state, "is_first": state["is_first"] | is_first.to(self.device)}
+
+    @torch.no_grad()
+    def act(
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+    ) -> tuple[Tensor, AgentState]:
+        """Take in observations and choose actions ``[N, A]``.
+
+        Args:
+            obs: Observations ``[N, ...]``.
+            state: What the last call returned, or ``initial_state``.
+            mode: ``explore`` and ``policy`` sample the policy; ``eval`` does what
+                ``config.eval_action`` says.
+            generator: The only source of randomness, on the agent's device.
+
+        Returns:
+            Actions as the environment's spec sees them, and the next state, whose ``value`` is
+            the critic's.
+        """
+        obs = {name: value.to(self.device) for name, value in obs.items()}
+        before = {name: value for name, value in state.items() if name not in _OWN}
+        with evaluation_params(self.optimizer), self._autocast():
+            after = self.model.observe(
+                before, state["action"], obs, state["is_first"], generator=generator
+            )
+            features = self.model.features(after)
+            if mode == "eval" and self.config.eval_action == "mode":
+                action = self.actor_critic.actor.mode(features)
+            else:
+                action = self.actor_critic.act(features, generator=generator)
+            value = self.actor_critic.value(features)
+        action = self.spec.action.project(action)
+        began = torch.zeros_like(state["is_first"])
+        return action, {**after, "action": action, "is_first": began, "value": value}
+
+    def update(self, batch: Batch) -> Metrics:
+        """Make one step of the world model, then one of actor and critic.
+
+        Args:
+            batch: Slices ``[B, T]`` on any device.
+
+        Returns:
+            Losses at the weights before the step, and what the optimizer reports.
+        """
+        batch = batch.to(self.device)
+        self._module.train()
+        targets = self.model.targets(batch)
+        outputs: list[ModelOutput] = []
+        states = None if self.optimizer.clean_first else self._observe(batch, targets)
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            with self._autocast():
+                output = self._loss(batch, targets)
+            output.loss.backward()
+            outputs.append(output)
+            return output.loss.detach()
+
+        skipped = self.optimizer.skipped
+        self.optimizer.step(closure)
+        self._module.eval()
+        metrics: Metrics = {
+            **outputs[0].metrics,
+            **{f"optim/{name}": value for name, value in self.optimizer.last.items()},
+        }
+        if self.optimizer.skipped == skipped:
+            # States of a batch that was not finite would ruin the policy for good.
+            metrics |= self._learn_behaviour(batch, states or outputs[0].states)
+        return metrics
+
+    def _observe(self, batch: Batch, targets: Targets) -> ModelState:
+        with torch.no_grad(), self._autocast():
+            return self.model.observe_batch(batch, targets)
+
+    def _learn_behaviour(self, batch: Batch, states: ModelState) -> Metrics:
+        """Imagine from all judged observations and step actor and critic."""
+        states = {name: value[:, 1:] for name, value in states.items()}
+        with self._autocast():
+            imagined = imagine(
+                self.model, self.actor_critic, flatten_states(states), self.config.horizon
+            )
+            imagined = self._with_start_continue(imagined, batch)
+            losses = self.actor_critic.losses(imagined, self._replayed(batch, states))
+        (losses.actor + losses.critic).backward()
+        norms = {f"train/{k}_grad_norm": learner.step() for k, learner in self.learners.items()}
+        self.actor_critic.update_slow_critic()
+        return {**losses.metrics, **norms}
+
+    def _with_start_continue(self, imagined: Imagined, batch: Batch) -> Imagined:
+        if self.config.start_continue == "predicted":
+            return imagined
+        recorded = (1.0 - batch.terminated).flatten()[:, None]
+        return imagined._replace(cont=torch.cat([recorded, imagined.cont[:, 1:]], 1))
+
+    def _replayed(self, batch: Batch, states: ModelState) -> Replayed | None:
+        if self.actor_critic.config.replay_coef == 0.0:
+            return None
+        is_last = torch.zeros_like(batch.terminated, dtype=torch.bool)
+        if batch.is_first is not None:
+            is_last[:, :-1] = batch.is_first[:, 2:]
+        return Replayed(
+            features=self.model.features(states).detach(),
+            reward=batch.reward[:, 1:],
+            terminated=batch.terminated[:, 1:],
+            is_last=is_last,
+        )
+
+    def param_norm(self) -> Tensor:
+        """Euclidean norm of the world model's trained weights."""
+        modules = self.model.trained_modules().values()
+        return joint_norm([p.detach() for module in modules for p in module.parameters()])
+
+    def probe_loss(self, batch: Batch) -> ProbeLoss:
+        """The loss on ``batch`` as a deterministic function of the weights (no dropout)."""
+        batch = batch.to(self.device)
+        with restored_rng():
+            targets = self.model.targets(batch)
+        modules = {
+            name: list(module.parameters()) for name, module in self.model.trained_modules().items()
+        }
+        return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules)
+
+    @torch.no_grad()
+    def posterior(self, batch: Batch) -> Tensor:
+        """Packed posterior states of the batch's observations ``[B, T + 1, D]``."""
+        batch = batch.to(self.device)
+        with restored_rng():
+            # The same noise in every call: what is left is the difference of the observations.
+            torch.manual_seed(0)
+            targets = self.model.targets(batch)
+        return self.model.pack(self.model.observe_batch(batch, targets))
+
+    @torch.no_grad()
+    def predict(self, latent: Tensor, action: Tensor) -> Prediction:
+        """One open-loop step to the most likely state, for ``[N, D]`` and actions ``[N, A]``."""
+        state = self.model.imagine(self.model.unpack(latent), action, most_likely=True)
+        features = self.model.features(state)
+        return Prediction(
+            latent=self.model.pack(state),
+            reward=self.model.predict_reward(features),
+            cont=self.model.predict_continue(features),
+        )
+
+    @torch.no_grad()
+    def value(self, latent: Tensor) -> Tensor:
+        """The critic's value of the policy at packed states ``[N, D]``."""
+        return self.actor_critic.value(self.model.features(self.model.unpack(latent)))
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Observation:
+        """Expected observations of packed states ``[N, D]``; images in [0, 1]."""
+        return self.model.decode(self.model.features(self.model.unpack(latent)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, slow critic, range of returns and all optimizers."""
+        return {
+            "name": self.name,
+            "model": self._module.state_dict(),
+            "actor_critic": self.actor_critic.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "learners": {k: learner.optimizer.state_dict() for k, learner in self.learners.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave.
+
+        Args:
+            state: State of an agent of the same name and sizes.
+
+        Raises:
+            UserError: If it is another agent's.
+        """
+        if state.get("name") != self.name:
+            raise UserError(
+                f"This checkpoint is of the agent {state.get('name', 'tdmpc2')!r}, not of "
+                f"{self.name!r}; load it with the agent that wrote it."
+            )
+        self._module.load_state_dict(state["model"])
+        self.actor_critic.load_state_dict(state["actor_critic"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, learner in self.learners.items():
+            learner.optimizer.load_state_dict(state["learners"][name])
