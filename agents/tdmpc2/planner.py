@@ -4,12 +4,33 @@ References:
     Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3.3, Eq. 7.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from agents.tdmpc2.policy import Policy
 from agents.tdmpc2.world_model import WorldModel
-from mbrl_flat.planning.mppi import MPPIConfig, Plan, draw_noise, mppi
+from mbrl_flat.planning.mppi import MPPIConfig, Noise, Plan, draw_noise, mppi
+
+
+class PlanNoise(NamedTuple):
+    """Every random draw of one call for N states; the states share the drawn Q-functions."""
+
+    search: Noise
+    """What MPPI draws."""
+    prior: Tensor
+    """Standard normal ``[N, P, H, A]`` of the policy-prior sequences."""
+    last: Tensor
+    """Standard normal ``[iterations, N, S, A]`` of the actions after the plans."""
+    heads: Tensor
+    """Two distinct Q-functions for each iteration, ``[iterations, 2]``."""
+
+    def of_state(self, index: int) -> "PlanNoise":
+        """Return what one of the states is planned with, as the noise of a single state."""
+        row = slice(index, index + 1)
+        search = Noise(*(part[row] for part in self.search))
+        return PlanNoise(search, self.prior[row], self.last[:, row], self.heads)
 
 
 class LatentPlanner:
@@ -30,13 +51,17 @@ class LatentPlanner:
         self, latent: Tensor, previous_mean: Tensor, generator: torch.Generator, *, explore: bool
     ) -> Plan:
         """Plan from latents ``[N, D]`` with the means ``[N, H, A]`` of the step before."""
-        config, num, size = self.config, latent.shape[0], self.policy.space.size
-        device = generator.device
-        noise = draw_noise(config, num, size, generator)
-        prior_noise = torch.randn(
+        noise = self.draw(latent.shape[0], generator)
+        return self.plan(latent, previous_mean, noise, explore=explore)
+
+    def draw(self, num: int, generator: torch.Generator) -> PlanNoise:
+        """Draw the noise of one call for ``num`` states, on the generator's device."""
+        config, size, device = self.config, self.policy.space.size, generator.device
+        search = draw_noise(config, num, size, generator)
+        prior = torch.randn(
             num, config.num_prior, config.horizon, size, generator=generator, device=device
         )
-        last_noise = torch.randn(
+        last = torch.randn(
             config.iterations, num, config.num_samples, size, generator=generator, device=device
         )
         num_q = self.model.config.dims["num_q"]
@@ -44,12 +69,20 @@ class LatentPlanner:
             torch.randperm(num_q, generator=generator, device=device)[:2]
             for _ in range(config.iterations)
         ]
-        prior = self._prior_sequences(latent, prior_noise)
+        return PlanNoise(search, prior, last, torch.stack(heads))
+
+    def plan(
+        self, latent: Tensor, previous_mean: Tensor, noise: PlanNoise, *, explore: bool
+    ) -> Plan:
+        """Plan with given noise: all states in one batch, each as it would be planned alone."""
+        prior = self._prior_sequences(latent, noise.prior)
 
         def objective(actions: Tensor, iteration: int) -> Tensor:
-            return self.estimate_return(latent, actions, last_noise[iteration], heads[iteration])
+            return self.estimate_return(
+                latent, actions, noise.last[iteration], noise.heads[iteration]
+            )
 
-        return mppi(objective, prior, previous_mean, noise, config, explore=explore)
+        return mppi(objective, prior, previous_mean, noise.search, self.config, explore=explore)
 
     def _prior_sequences(self, latent: Tensor, noise: Tensor) -> Tensor:
         """Roll the policy out in the model: noise ``[N, P, H, A]`` to actions of that shape."""
