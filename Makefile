@@ -39,7 +39,7 @@ lock:
 	(echo "# The tools of the tests, on top of requirements.lock; written by make lock."; \
 	 echo "-r requirements.lock"; \
 	 .lock-venv/bin/pip freeze --all | grep -v -E "^(pip|mbrl-flat|nvidia-|triton)" | sed "s/+cpu//" \
-	 | grep -v -x -F -f requirements.lock) > requirements-dev.lock
+	 | grep -v -x -F -f requirements.lock | grep -v "^torchvision==") > requirements-dev.lock
 	rm -rf .lock-venv
 
 clean:
@@ -52,5 +52,6 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	$(BIN)/pip install -q -r requirements-dev.lock
+	# Complete, hence without resolving: curvlinops would bring a torchvision that fits no CPU build.
+	$(BIN)/pip install -q --no-deps -r requirements-dev.lock
 	touch $@

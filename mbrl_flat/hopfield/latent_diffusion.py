@@ -1,0 +1,152 @@
+r"""Fine-tuning of a latent diffusion model through the ``diffusers`` package.
+
+The autoencoder is frozen and the U-Net is trained on its latents, so that memories and energies
+live in latent space. Any optimizer of the registry trains it.
+
+References:
+    Takeda, Oizumi, Karakida, arXiv:2605.27975: Stable Diffusion v1.5, autoencoder frozen.
+    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022.
+
+Deviations from the paper:
+    Its prompts, learning rate and number of steps are not known to us; the caller chooses them.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mbrl_flat.errors import MissingExtraError, UserError
+
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""Name of the published model on the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDiffusion:
+    """The parts of a pipeline that fine-tuning needs.
+
+    Attributes:
+        unet: The trained network.
+        vae: The frozen autoencoder.
+        text_encoder: The frozen encoder of prompts.
+        tokenizer: Splits prompts into tokens.
+        scheduler: The noise; its ``add_noise`` and number of training steps are used.
+    """
+
+    unet: nn.Module
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+def load_pipeline(
+    source: str = STABLE_DIFFUSION, *, device: torch.device | None = None, offline: bool = False
+) -> LatentDiffusion:
+    """Load a pipeline by its name on the hub or from a folder.
+
+    Args:
+        source: Name or folder.
+        device: Where to put it; the CPU by default.
+        offline: Use only what is on this machine.
+
+    Returns:
+        Its parts, everything but the U-Net frozen.
+
+    Raises:
+        MissingExtraError: If ``diffusers`` is absent.
+        UserError: If there is no such pipeline, or it can't be reached.
+    """
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise MissingExtraError(
+            "Latent diffusion needs the extra 'diffusion': pip install -e '.[diffusion]'."
+        ) from error
+    try:
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            source, local_files_only=offline, safety_checker=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The pipeline {source!r} could not be loaded: give a folder that holds one, or a "
+            f"name on the hub and a connection ({str(error).splitlines()[0]})."
+        ) from error
+    return parts_of(pipeline, device=device)
+
+
+def parts_of(pipeline: Any, *, device: torch.device | None = None) -> LatentDiffusion:
+    """Take a pipeline apart and freeze everything but its U-Net.
+
+    Args:
+        pipeline: A ``StableDiffusionPipeline``.
+        device: Where to put the networks; where they are by default.
+
+    Returns:
+        Its parts.
+    """
+    for frozen in (pipeline.vae, pipeline.text_encoder):
+        frozen.requires_grad_(False).eval()
+    if device is not None:
+        for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            network.to(device)
+    return LatentDiffusion(
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        tokenizer=pipeline.tokenizer,
+        scheduler=pipeline.scheduler,
+    )
+
+
+@torch.no_grad()
+def encode_images(model: LatentDiffusion, images: Tensor) -> Tensor:
+    """Latents of images, the posterior's mean, scaled as the U-Net expects them.
+
+    Args:
+        model: The pipeline's parts.
+        images: ``[N, 3, Hh, Ww]`` in [-1, 1].
+
+    Returns:
+        ``[N, C, h, w]``.
+    """
+    return model.vae.encode(images).latent_dist.mean * model.vae.config.scaling_factor
+
+
+@torch.no_grad()
+def encode_prompts(model: LatentDiffusion, prompts: list[str]) -> Tensor:
+    """Embeddings of prompts ``[N, L, E]``."""
+    tokens = model.tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=model.tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    device = next(model.text_encoder.parameters()).device
+    return model.text_encoder(tokens.input_ids.to(device))[0]
+
+
+def latent_diffusion_loss(
+    model: LatentDiffusion, latents: Tensor, prompts: Tensor, *, generator: Generator
+) -> Tensor:
+    """Squared error of the predicted noise at random times.
+
+    Args:
+        model: The pipeline's parts.
+        latents: Clean latents ``[N, C, h, w]``.
+        prompts: Embeddings ``[N, L, E]``.
+        generator: Source of times and noise, on the CPU.
+
+    Returns:
+        Mean over latents and entries, a scalar.
+    """
+    count = model.scheduler.config.num_train_timesteps
+    time = torch.randint(count, (len(latents),), generator=generator).to(latents.device)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    noisy = model.scheduler.add_noise(latents, noise, time)
+    predicted = model.unet(noisy, time, encoder_hidden_states=prompts).sample
+    return (predicted - noise).square().mean()
