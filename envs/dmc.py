@@ -147,7 +147,7 @@ def choose_renderer() -> None:
     Raises:
         UserError: If there is neither.
     """
-    _set_renderer()
+    set_renderer()
     if os.environ.get("MUJOCO_GL") == "disable":
         raise UserError(
             "Rendering needs EGL or OSMesa, and MUJOCO_GL=disable is set or neither is installed; "
@@ -155,7 +155,7 @@ def choose_renderer() -> None:
         )
 
 
-def _set_renderer() -> None:
+def set_renderer() -> None:
     """Set ``MUJOCO_GL`` before the simulator reads it, unless the user or a screen decides."""
     if "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ:
         return
@@ -167,7 +167,7 @@ def _set_renderer() -> None:
 
 def _suite() -> Any:
     """Import the suite when it is needed: it takes a second, and picks a renderer."""
-    _set_renderer()
+    set_renderer()
     try:
         from dm_control import suite  # noqa: PLC0415
     except ImportError as error:

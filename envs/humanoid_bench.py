@@ -1,12 +1,14 @@
 """HumanoidBench from its own package, from proprioception, as Gymnasium environments.
 
 A fall terminates an episode, the time limit truncates it. An episode is a success when its return
-reaches the task's success bar.
+reaches the task's success bar; the normalised score is the return over that bar.
 
 References:
     Sferrazza et al., "HumanoidBench", 2024, arXiv:2403.10506.
 """
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import gymnasium as gym
 import numpy as np
 
 from envs.dmc import choose_renderer
-from envs.humanoid_bench_compat import global_random, load_model, load_package, mujoco
+from envs.humanoid_bench_compat import engine, global_random, load_model, load_package
 from envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
 _IMAGE = 256
+_GOAL_SIZE, _GOAL_COLOUR = 0.05, (0.8, 0.28, 0.28, 1.0)
 # The constructors of g1's tasks change heights that the rewards of every other robot share.
 _families: set[str] = set()
 
@@ -37,14 +40,13 @@ def task_names() -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def normalised_score(task: str, score: float) -> float:
-    """Return of an episode over the task's success bar: 1 is a success, 0 no reward at all."""
-    _, _, name = _lookup(task)
-    return score / float(load_package().TASKS[name].success_bar)
-
-
 def make(
-    task: str, *, seed: int, render: bool = False, action_repeat: int = 1
+    task: str,
+    *,
+    seed: int,
+    render: bool = False,
+    action_repeat: int = 1,
+    camera: str | None = None,
 ) -> gym.Env[Any, Any]:
     """Build one task.
 
@@ -53,6 +55,7 @@ def make(
         seed: Determines every episode.
         render: Allow ``render()``, which needs EGL or OSMesa.
         action_repeat: Control steps of 0.02 s per step; rewards are summed.
+        camera: Camera of the model; by default the task's own.
 
     Returns:
         The environment: observations ``{"state": [n]}``, actions in [-1, 1].
@@ -60,17 +63,18 @@ def make(
     Raises:
         UserError: If g1 and another robot meet in one process.
         MissingExtraError: If the package is absent.
-        unknown_name: If there is no such robot or task.
+        unknown_name: If there is no such robot, task or camera.
     """
     if render:
         choose_renderer()
     robot, control, name = _lookup(task)
     _claim_family("g1" if robot == "g1" else "h1")
-    env = HumanoidTask(robot, control, name, seed=seed, render=render)
+    env = HumanoidTask(robot, control, name, seed=seed, render=render, camera=camera)
     return Resumable(
         ActionRepeat(env, action_repeat),
         episode_length=-(-env.max_episode_steps // action_repeat),
         action_repeat=action_repeat,
+        score_range=(0.0, env.success_bar),
     )
 
 
@@ -96,7 +100,7 @@ def _claim_family(family: str) -> None:
 
 
 class HumanoidTask(gym.Env[Any, Any]):
-    """One task of the package; its randomness follows from ``np_random`` alone.
+    """One task of the package; an episode follows from ``np_random`` at its reset alone.
 
     Args:
         robot: Robot of the package.
@@ -104,11 +108,14 @@ class HumanoidTask(gym.Env[Any, Any]):
         task: Task of the package.
         seed: Seed.
         render: Allow ``render()``.
+        camera: Camera of the model; by default the task's own.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - as in Gymnasium
 
-    def __init__(self, robot: str, control: str, task: str, *, seed: int, render: bool) -> None:
+    def __init__(
+        self, robot: str, control: str, task: str, *, seed: int, render: bool, camera: str | None
+    ) -> None:
         package = load_package()
         info = package.TASKS[task]
         self.success_bar = float(info.success_bar)
@@ -123,19 +130,32 @@ class HumanoidTask(gym.Env[Any, Any]):
                 model = load_model(self.fullpath)
                 model.vis.global_.offwidth = max(model.vis.global_.offwidth, _IMAGE)
                 model.vis.global_.offheight = max(model.vis.global_.offheight, _IMAGE)
-                return model, mujoco.MjData(model)
+                return model, engine().MjData(model)
 
-        with global_random(self._random):
+        with global_random(self._random), contextlib.redirect_stdout(io.StringIO()):
             # Without a render mode the package opens no GL context; images are ours.
             self._env: Any = Simulated(
                 robot=robot, control=control, task=task, render_mode=None, **info.kwargs
             )
+            # Some tasks change their own settings in their first reset and never again.
+            self._env.reset(seed=0)
+        self.camera = self._camera(camera, info.camera_name)
         size = self._env.observation_space.shape
         self.observation_space = gym.spaces.Dict(
             {"state": gym.spaces.Box(-np.inf, np.inf, size, np.float32)}
         )
         self.action_space = gym.spaces.Box(-1.0, 1.0, self._env.action_space.shape, np.float32)
         self.np_random = np.random.default_rng(seed)
+
+    def _camera(self, asked: str | None, usual: str) -> str:
+        """The camera asked for, or the task's; the models of g1 lack many of the latter."""
+        model = self._env.model
+        cameras = [model.camera(i).name for i in range(model.ncam) if model.camera(i).name]
+        if asked is None:
+            return usual if usual in cameras else "cam_default"
+        if asked not in cameras:
+            raise unknown_name("camera", asked, cameras, where="env=humanoid_bench")
+        return asked
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -146,7 +166,10 @@ class HumanoidTask(gym.Env[Any, Any]):
         self._random.seed(drawn)
         self._elapsed, self._return = 0, 0.0
         with global_random(self._random):
-            obs, _ = self._env.reset(seed=drawn)
+            self._env.reset(seed=drawn)
+            # A goal that is a body has been moved, but its position is still the last episode's.
+            engine().mj_kinematics(self._env.model, self._env.data)
+            obs = self._env.task.get_obs()
         return _named(obs), {}
 
     def step(
@@ -166,8 +189,11 @@ class HumanoidTask(gym.Env[Any, Any]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self._env.model, _IMAGE, _IMAGE)
-        self._renderer.update_scene(self._env.data, camera="cam_default")
+            self._renderer = engine().Renderer(self._env.model, _IMAGE, _IMAGE)
+        self._renderer.update_scene(self._env.data, camera=self.camera)
+        goal = np.asarray(getattr(self._env.task, "goal", ()), np.float64)
+        if goal.shape == (3,):
+            _draw_goal(self._renderer.scene, goal)
         return self._renderer.render()
 
     def close(self) -> None:
@@ -175,6 +201,15 @@ class HumanoidTask(gym.Env[Any, Any]):
         if self._renderer is not None:
             self._renderer.close()
         self._env.close()
+
+
+def _draw_goal(scene: Any, position: np.ndarray) -> None:
+    """Add a ball to a scene: the goals of reaching and pushing are no part of the model."""
+    mujoco = engine()
+    size, turn = np.full(3, _GOAL_SIZE), np.eye(3).ravel()
+    geom, colour = scene.geoms[scene.ngeom], np.array(_GOAL_COLOUR, np.float32)
+    mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_SPHERE, size, position, turn, colour)
+    scene.ngeom += 1
 
 
 def _named(obs: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,15 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_flat.errors import MissingExtraError
+from envs.dmc import set_renderer
+from mbrl_flat.errors import MissingExtraError, UserError
 
-# A compiled module, whose names a type checker can't see.
-mujoco: Any = importlib.import_module("mujoco")
-
+REPOSITORY = "carlosferrazza/humanoid-bench"
 COMMIT = "791405f5eacf879adbc99105adb3fee73f5a49fc"
+FREE_JOINT = "free_base"
+"""What the reward of loading a truck calls the root joint, also on g1, whose model does not."""
 SHADOW_SIZE = 1024
+"""The models ask for 16384, with which a frame takes five times as long in software."""
 _POLICIES = "humanoid_bench.mjx.flax_to_torch"
 _MISSING_FILE = re.compile(r"opening file '([^']*)'")
+
+
+def engine() -> Any:
+    """Import ``mujoco``, which reads the choice of a renderer then; it has no types to check."""
+    set_renderer()
+    return importlib.import_module("mujoco")
 
 
 def load_package() -> Any:
@@ -36,6 +44,7 @@ def load_package() -> Any:
     Raises:
         MissingExtraError: If the package is absent.
     """
+    set_renderer()
     if _POLICIES not in sys.modules:
         # Only hierarchical policies use this module, and it alone imports JAX.
         policies: Any = ModuleType(_POLICIES)
@@ -47,8 +56,8 @@ def load_package() -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"env=humanoid_bench needs the package humanoid_bench, which did not import ({error}); "
-            f"clone the public repository carlosferrazza/humanoid-bench, check out {COMMIT[:7]} "
-            f"and put it on PYTHONPATH."
+            f"not on PyPI: git clone https://github.com/{REPOSITORY}, git checkout "
+            f"{COMMIT[:7]} there, and put the folder on PYTHONPATH or pip install --no-deps -e it."
         ) from error
     prune_sizes(sizes.array_sizes)
     return package
@@ -56,6 +65,7 @@ def load_package() -> Any:
 
 def prune_sizes(sizes: dict[str, dict[str, Any]]) -> None:
     """Delete from a table of array sizes, in place, each field that the engine does not have."""
+    mujoco = engine()
     model = mujoco.MjModel.from_xml_string("<mujoco/>")
     live = {"mjmodel": dir(model), "mjdata": dir(mujoco.MjData(model))}
     for struct, fields in live.items():
@@ -73,18 +83,36 @@ def load_model(path: str) -> Any:
         The ``MjModel``; its shadow map is small enough for software rendering.
 
     Raises:
-        ValueError: If the model does not compile for another reason.
+        UserError: If this release of the engine refuses the model.
     """
-    spec = mujoco.MjSpec.from_file(path)
+    try:
+        spec = engine().MjSpec.from_file(path)
+        _name_free_joint(spec)
+        model = _compile(spec)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        name = path.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+        raise UserError(
+            f"The model {name} of HumanoidBench does not compile on mujoco "
+            f"{engine().__version__} ({reason}); choose another task."
+        ) from error
+    model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, SHADOW_SIZE)
+    return model
+
+
+def _name_free_joint(spec: Any) -> None:
+    free = [joint for joint in spec.joints if joint.type == engine().mjtJoint.mjJNT_FREE]
+    if free and all(joint.name != FREE_JOINT for joint in free):
+        free[0].name = FREE_JOINT
+
+
+def _compile(spec: Any) -> Any:
     while True:
         try:
-            model = spec.compile()
+            return spec.compile()
         except ValueError as error:
             if not _flatten_textures(spec, str(error)):
                 raise
-        else:
-            model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, SHADOW_SIZE)
-            return model
 
 
 def _flatten_textures(spec: Any, message: str) -> bool:
@@ -96,7 +124,7 @@ def _flatten_textures(spec: Any, message: str) -> bool:
     textures = [t for t in spec.textures if t.file and t.file.split("/")[-1] == name]
     for texture in textures:
         texture.file = ""
-        texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_FLAT
+        texture.builtin = engine().mjtBuiltin.mjBUILTIN_FLAT
         texture.rgb1 = texture.rgb2 = np.array([0.6, 0.5, 0.4])
         texture.width = texture.height = 32
     return bool(textures)

@@ -70,6 +70,7 @@ def spec_of(env: Vector) -> EnvSpec:
         action=space,
         episode_length=int(env.get_attr("episode_length")[0]),
         action_repeat=int(env.get_attr("action_repeat")[0]),
+        score_range=env.get_attr("score_range")[0],
     )
 
 

@@ -23,18 +23,30 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         env: The environment.
         episode_length: Longest episode in steps.
         action_repeat: Frames per step.
+        score_range: Returns that count as 0 and as 1 of the normalised score.
 
     Attributes:
         slot: Which of several environments side by side this one is.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], *, episode_length: int, action_repeat: int) -> None:
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        *,
+        episode_length: int,
+        action_repeat: int,
+        score_range: tuple[float, float] | None = None,
+    ) -> None:
         RecordConstructorArgs.__init__(
-            self, episode_length=episode_length, action_repeat=action_repeat
+            self,
+            episode_length=episode_length,
+            action_repeat=action_repeat,
+            score_range=score_range,
         )
         gym.Wrapper.__init__(self, env)
         self.episode_length = episode_length
         self.action_repeat = action_repeat
+        self.score_range = score_range
         self.slot = 0
         self._start: Any = None
         self._actions: list[np.ndarray] = []

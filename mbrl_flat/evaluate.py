@@ -131,14 +131,19 @@ def _next_obs(envs: VectorEnv[Any, Any, Any], outcome: Any, *, again: bool) -> d
     return as_tensors(obs)
 
 
-def summarize(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Mean and spread of returns, mean length and share of successes over episodes."""
+def summarize(
+    episodes: Sequence[Episode], score_range: tuple[float, float] | None = None
+) -> dict[str, float]:
+    """Mean and spread of returns, mean length, normalised score and share of successes."""
     returns = np.array([episode.undiscounted_return for episode in episodes])
     row = {
         "eval/return_mean": float(returns.mean()),
         "eval/return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         "eval/length_mean": float(np.mean([episode.length for episode in episodes])),
     }
+    if score_range is not None:
+        zero, one = score_range
+        row["eval/normalised_score"] = (row["eval/return_mean"] - zero) / (one - zero)
     successes = [episode.success for episode in episodes if episode.success is not None]
     if successes:
         row["eval/success_rate"] = float(np.mean(successes))

@@ -55,7 +55,7 @@ class EpisodeEvaluation:
         seed = int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1)[0])
         with self._video(step) as sink:
             planned = self._play(self.agent, seed, "eval", sink)
-        row = summarize(planned)
+        row = summarize(planned, self.spec.score_range)
         if isinstance(self.agent, Inspectable):
             followed = self._play(self.agent, seed, "policy")
             returns = [episode.undiscounted_return for episode in followed]

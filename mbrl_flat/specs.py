@@ -67,9 +67,11 @@ class EnvSpec:
         action: ``Continuous(dim=A)`` or ``Discrete(num=A)``.
         episode_length: Longest episode in agent steps.
         action_repeat: Simulator steps (frames) per agent step.
+        score_range: Returns that count as 0 and as 1 of the normalised score, where there are any.
     """
 
     obs: Mapping[str, tuple[int, ...]]
     action: Continuous | Discrete
     episode_length: int
     action_repeat: int = 1
+    score_range: tuple[float, float] | None = None

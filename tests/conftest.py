@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from envs.dmc import set_renderer
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
+# Simulators read the choice when the first test module imports one.
+set_renderer()
 torch.set_num_threads(1)
 
 

@@ -238,6 +238,12 @@ def test_a_summary_is_worked_by_hand():
     assert row["eval/success_rate"] == 0.5
 
 
+def test_a_normalised_score_is_where_the_return_lies_between_its_zero_and_its_one():
+    row = summarize([episode_of([1.0, 2.0]), episode_of([4.0, 3.0])], (1.0, 9.0))
+
+    assert row["eval/normalised_score"] == (5.0 - 1.0) / 8.0
+
+
 def test_one_episode_has_no_spread_and_success_is_left_out_where_nobody_tells():
     row = summarize([episode_of([1.0])])
 
