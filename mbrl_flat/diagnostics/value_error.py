@@ -14,6 +14,9 @@ do not. So of such an episode only steps count after which at most a share of ``
 steady reward's value is missing, ``gamma^(T - t) <= tolerance``. If no step qualifies, the tail is
 bootstrapped with the actor's own last estimate, and the result says so.
 
+Steps of one episode share its fate, so ``bias_low`` and ``bias_high``, the 95% interval of the
+bias, resample whole episodes.
+
 The return is of whoever acted, so the estimates have to be of the same: the planner's in planned
 episodes, the policy's in those that the policy played.
 """
@@ -21,12 +24,13 @@ episodes, the policy's in those that the policy played.
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.errors import unknown_name
-from mbrl_flat.stats import spearman
+from mbrl_flat.stats import Interval, spearman
 
 Truncation = Literal["drop", "bootstrap"]
 
@@ -99,9 +103,10 @@ def value_error(
         tolerance: Likewise.
 
     Returns:
-        ``bias``, ``rmse``, ``rmse_normalised``, ``spearman``, ``count``, and ``bootstrapped``: 1
-        if the tails of truncated episodes were estimated. Undefined ones are absent: without any
-        pair all but ``count``, without spread the last two of the four.
+        ``bias`` with ``bias_low`` and ``bias_high``, ``rmse``, ``rmse_normalised``, ``spearman``,
+        ``count``, and ``bootstrapped``: 1 if the tails of truncated episodes were estimated.
+        Undefined ones are absent: without any pair all but ``count``, without spread the
+        normalised and the rank one, with fewer than two episodes the bounds.
     """
     pairs = _pairs(episodes, discount, truncation, tolerance)
     if truncation == "drop" and sum(len(value) for value, _ in pairs) == 0:
@@ -119,6 +124,10 @@ def value_error(
         "count": float(len(error)),
         "bootstrapped": float(truncation == "bootstrap"),
     }
+    # The same resamples every time: the bounds are a function of the episodes.
+    low, _, high = bias_interval([v - g for v, g in pairs], rng=np.random.default_rng(0))
+    if np.isfinite(low):
+        result |= {"bias_low": low, "bias_high": high}
     spread = float(returns.std(correction=0))
     # Rounding alone gives equal returns a spread of a few units in their last place.
     if spread > 1e-12 * float(returns.abs().max()):
@@ -126,6 +135,44 @@ def value_error(
         if float(value.std(correction=0)) > 0.0:
             result["spearman"] = spearman(value.numpy(), returns.numpy())
     return result
+
+
+def bias_interval(
+    errors: Sequence[Tensor],
+    *,
+    rng: np.random.Generator,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of the mean error, resampling whole episodes with replacement.
+
+    Args:
+        errors: For each episode the errors of its steps ``[M]``; empty ones do not count.
+        rng: Source of the resamples.
+        num_resamples: How many.
+        confidence: Coverage that is aimed at.
+
+    Returns:
+        The interval; its bounds are NaN for fewer than two episodes that can be judged, and so is
+        the bias for none.
+
+    Raises:
+        ValueError: If ``confidence`` is not within (0, 1).
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie within (0, 1), got {confidence}.")
+    sums = np.array([float(error.sum()) for error in errors if len(error) > 0])
+    counts = np.array([float(len(error)) for error in errors if len(error) > 0])
+    if len(sums) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    bias = float(sums.sum() / counts.sum())
+    if len(sums) < 2:
+        return Interval(np.nan, bias, np.nan)
+    picks = rng.integers(len(sums), size=(num_resamples, len(sums)))
+    resampled = sums[picks].sum(1) / counts[picks].sum(1)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(resampled, (tail, 1.0 - tail))
+    return Interval(float(low), bias, float(high))
 
 
 def _check(truncation: str) -> None:

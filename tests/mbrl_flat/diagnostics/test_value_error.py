@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from scipy import stats
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.diagnostics.value_error import (
+    bias_interval,
     discounted_returns,
     estimates_and_returns,
     planner_metrics,
@@ -140,6 +142,59 @@ def test_without_spread_the_relative_quantities_are_absent():
     result = value_error([episode([0.0] * 4, [1.0, 2.0, 3.0, 4.0], terminated=True)], 0.9)
 
     assert set(result) == {"bias", "rmse", "count", "bootstrapped"}
+
+
+def test_the_interval_is_over_episodes_not_steps():
+    """All steps of an episode err alike: ten episodes are ten draws, however long they are."""
+    offsets = np.random.default_rng(0).normal(size=10)
+    intervals = [
+        bias_interval(
+            [torch.full((length,), float(offset)) for offset in offsets],
+            rng=np.random.default_rng(1),
+        )
+        for length in (2, 200)
+    ]
+
+    for found in intervals:
+        assert found.point == pytest.approx(float(offsets.mean()), abs=1e-6)
+        half = (found.high - found.low) / 2.0
+        assert half == pytest.approx(1.96 * offsets.std() / math.sqrt(10), rel=0.15)
+
+
+def test_long_episodes_weigh_more_as_they_do_in_the_bias():
+    found = bias_interval([torch.full((1,), 4.0), torch.zeros(3)], rng=np.random.default_rng(0))
+
+    assert found.point == pytest.approx(1.0, abs=1e-12)
+    assert (found.low, found.high) == (0.0, 4.0)
+
+
+def test_too_few_episodes_have_no_interval():
+    rng = np.random.default_rng(0)
+
+    none, one = bias_interval([], rng=rng), bias_interval([torch.ones(4), torch.ones(0)], rng=rng)
+
+    assert math.isnan(none.point)
+    assert one.point == 1.0
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+
+
+def test_a_confidence_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"confidence must lie within \(0, 1\), got 1"):
+        bias_interval([], rng=np.random.default_rng(0), confidence=1.0)
+
+
+def test_several_episodes_have_bounds_around_their_bias():
+    """Errors 1 and 3, each with the same weight: a resample has mean 1, 2 or 3."""
+    episodes = [episode([0.0] * 2, [error] * 2, terminated=True) for error in (1.0, 3.0)]
+
+    row = value_metrics(episodes, 0.9)
+
+    assert row["probe/value/bias"] == 2.0
+    assert (row["probe/value/bias_low"], row["probe/value/bias_high"]) == (1.0, 3.0)
+    assert planner_metrics(episodes, 0.9)["probe/planner/bias_high"] == 3.0
+    assert value_metrics(episodes, 0.9) == row
+    assert "probe/value/bias_low" not in value_metrics(episodes[:1], 0.9)
 
 
 def test_an_unknown_treatment_of_time_limits_is_refused():
