@@ -23,32 +23,21 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mbrl_flat.closing_lines import closing_lines
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
-from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
+from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
 
 _CONFIGS = "pkg://mbrl_flat.configs"
 _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
 """Keys that may differ when a run goes on; everything else comes from its folder."""
 
-_RESULTS = (
-    ("step", "steps"),
-    ("frame", "frames"),
-    ("eval/random_return_mean", "return, random actions"),
-    ("eval/return_mean", "return, learned"),
-    ("eval/return_std", "  its standard deviation"),
-    ("probe/value/rmse_normalised", "value error, normalised RMSE"),
-    ("probe/value/bias", "value error, bias"),
-    ("probe/sharpness/sam_gap", "SAM gap"),
-    ("probe/sharpness/lambda_max", "largest Hessian eigenvalue"),
-    ("optim/evaluations_total", "loss evaluations"),
-)
-
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
+ConfigStore.instance().store(name="supervised_schema", node=SupervisedConfig)
 
 
 def train() -> None:
@@ -66,6 +55,11 @@ def probe() -> None:
     _command(_probe)
 
 
+def supervised() -> None:
+    """Entry point of ``mbrl-flat-supervised``."""
+    _command(_supervised, "supervised")
+
+
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
 def _train(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
@@ -75,7 +69,7 @@ def _train(cfg: DictConfig) -> None:
         _say(f"run folder: {folder}")
         status = train_run(config, parts, folder)
         draw_run(folder)
-        _say(_closing_lines(folder))
+        _say(closing_lines(folder))
     if status:
         sys.exit(status)
 
@@ -112,6 +106,22 @@ def _probe(cfg: DictConfig) -> None:
             seed=cfg.seed,
         )
         _say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
+
+
+@hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="supervised")
+def _supervised(cfg: DictConfig) -> None:
+    with _sentences(debug=cfg.debug):
+        if cfg.resume:
+            cfg, folder = _resumed(cfg)
+            cfg.run_dir = str(folder)
+        else:
+            cfg.name = HydraConfig.get().runtime.choices["experiment"]
+            _apply_preset(cfg)
+        study = instantiate(cfg.study, _convert_="all")
+        settings = cast(SupervisedConfig, OmegaConf.to_object(cfg))
+        status = run_supervised(study, settings, yaml=OmegaConf.to_yaml(cfg, resolve=True))
+    if status:
+        sys.exit(status)
 
 
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
@@ -160,6 +170,18 @@ def _load_run(path: str | None) -> tuple[DictConfig, Path]:
     return cast(DictConfig, OmegaConf.load(file)), folder
 
 
+def _apply_preset(cfg: DictConfig) -> None:
+    """Put the preset's sizes into the study, below what was set on the command line."""
+    if cfg.preset not in cfg.presets and cfg.preset != "default":
+        raise unknown_name("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
+    sized = OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))
+    for override in HydraConfig.get().overrides.task:
+        key = override.partition("=")[0]
+        if key.startswith("study."):
+            OmegaConf.update(sized, key.removeprefix("study."), OmegaConf.select(cfg, key))
+    cfg.study = sized
+
+
 def _run_config(cfg: DictConfig) -> RunConfig:
     typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
     return cast(RunConfig, OmegaConf.to_object(typed))
@@ -176,32 +198,21 @@ def _parts(cfg: DictConfig) -> Parts:
     )
 
 
-def _closing_lines(folder: Path) -> str:
-    """What came out, as a table, and the files that were written."""
-    found: dict[str, float] = {}
-    for row in read_metrics(folder / "metrics.jsonl"):
-        found |= row
-    table = [f"  {label:28} {found[name]:12.4g}" for name, label in _RESULTS if name in found]
-    plots = sorted(str(path) for path in (folder / "plots").glob("*.png"))
-    files = [str(folder / "metrics.jsonl"), str(folder / "checkpoints" / "latest.pt"), *plots]
-    return "\n".join(["results", *table, "files", *(f"  {file}" for file in files)])
-
-
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _command(main: Callable[[], Any]) -> None:
+def _command(main: Callable[[], Any], config: str = "train") -> None:
     """Run a Hydra command; errors in the command line become sentences."""
     # Hydra then raises its errors instead of printing them and leaving with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _sentences(debug="debug=true" in sys.argv):
+    with _sentences(debug="debug=true" in sys.argv, config=config):
         main()
 
 
 @contextmanager
-def _sentences(*, debug: bool) -> Iterator[None]:
+def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
     """Turn errors that a user can correct into one sentence and exit status 2."""
     known = (UserError, NonFiniteError, HydraException, OmegaConfBaseException, OSError)
     try:
@@ -209,11 +220,11 @@ def _sentences(*, debug: bool) -> Iterator[None]:
     except known as error:
         if debug:
             raise
-        sys.stderr.write(_sentence(error) + "\n")
+        sys.stderr.write(_sentence(error, config) + "\n")
         sys.exit(2)
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, config: str) -> str:
     ours = _cause(error, (UserError, NonFiniteError))
     if ours is not None:
         return str(ours)
@@ -229,7 +240,7 @@ def _sentence(error: BaseException) -> str:
     if key is not None:
         full = re.search(r"full_key: (\S+)", f"{error} {error.__cause__}")
         name = full.group(1) if full else key.group(1)
-        return str(unknown_name("key", name, _all_keys()))
+        return str(unknown_name("key", name, _all_keys(config)))
     if isinstance(error, OSError):
         file = error.filename or "the run folder"
         return f"{error.strerror or error}: {file}; what was saved before is whole."
@@ -247,14 +258,13 @@ def _cause(
     return None
 
 
-def _all_keys() -> list[str]:
+def _all_keys(config: str) -> list[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
-    groups = [
-        a for a in sys.argv[1:] if re.match(r"(agent|env|optimizer|optimizer/base|preset)=", a)
-    ]
+    names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
+    groups = [a for a in sys.argv[1:] if re.match(rf"({names})=", a)]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        return _leaves(hydra.compose("train", overrides=groups))
+        return _leaves(hydra.compose(config, overrides=groups))
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat import cli
 from mbrl_flat.optim import OPTIMIZERS
+from mbrl_flat.supervised.study.runner import settings_of
 
 CONFIGS = Path(cli.__file__).parent.parent / "configs"
 
@@ -18,14 +20,23 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
 
 
-def composed(*overrides: str):
+def composed(*overrides: str, command: str = "train"):
     GlobalHydra.instance().clear()
     with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose(command, overrides=list(overrides))
+
+
+def is_study(experiment: str) -> bool:
+    return "\nstudy:" in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+
+
+STUDIES = [name for name in names("experiment") if is_study(name)]
+RECIPES = [name for name in names("experiment") if not is_study(name)]
+PRESETS = [name for name in names("preset") if name != "ci"]
 
 
 @pytest.mark.parametrize("optimizer", names("optimizer"))
-@pytest.mark.parametrize("preset", names("preset"))
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_optimizer_composes_with_every_preset(optimizer, preset):
     cfg = composed(f"optimizer={optimizer}", f"preset={preset}", "env=dummy")
     assert cfg.preset == preset
@@ -43,7 +54,7 @@ def test_every_environment_composes(env):
     assert composed(f"env={env}").env._target_.startswith("envs.")
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("experiment", RECIPES)
 def test_every_experiment_composes_and_says_what_it_is(experiment):
     cli._run_config(composed(f"experiment={experiment}"))
     assert "# " in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
@@ -56,3 +67,16 @@ def test_the_catalogue_and_the_registry_name_the_same_optimizers():
 def test_the_yaml_of_the_agent_repeats_the_defaults_of_its_dataclass():
     parts = cli._parts(composed("env=dummy"))
     assert parts.agent.keywords["config"] == TDMPC2Config()
+
+
+@pytest.mark.parametrize("experiment", STUDIES)
+def test_the_yaml_of_a_study_repeats_the_defaults_of_its_dataclass(experiment):
+    cfg = composed(f"experiment={experiment}", command="supervised")
+    study = instantiate(cfg.study, _convert_="all")
+    assert settings_of(study) == settings_of(type(study)())
+
+
+@pytest.mark.parametrize("experiment", STUDIES)
+def test_every_study_has_a_preset_that_is_small_enough_for_a_test(experiment):
+    cfg = composed(f"experiment={experiment}", "preset=ci", command="supervised")
+    instantiate(OmegaConf.merge(cfg.study, cfg.presets.ci), _convert_="all")

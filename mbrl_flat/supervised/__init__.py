@@ -1,0 +1,1 @@
+"""Supervised benchmarks: the claims of the optimizers' papers, checked one by one."""

@@ -1,0 +1,32 @@
+"""Labels that are wrong at random."""
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.errors import UserError
+
+
+def symmetric_label_noise(y: Tensor, rate: float, *, num_classes: int, seed: int) -> Tensor:
+    """Draw a share of the labels anew, uniformly over all classes, the right one included.
+
+    So ``rate * (1 - 1/K)`` of the labels are wrong on average.
+
+    Args:
+        y: Labels ``[N]``.
+        rate: Share that is drawn anew, in [0, 1]; exactly ``round(rate * N)`` labels are.
+        num_classes: K.
+        seed: Determines which and what.
+
+    Returns:
+        New labels ``[N]``.
+
+    Raises:
+        UserError: If ``rate`` is outside [0, 1].
+    """
+    if not 0.0 <= rate <= 1.0:
+        raise UserError(f"The rate of label noise must lie in [0, 1], got {rate}.")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(y), generator=generator)[: round(rate * len(y))]
+    noisy = y.clone()
+    noisy[chosen] = torch.randint(num_classes, (len(chosen),), generator=generator)
+    return noisy

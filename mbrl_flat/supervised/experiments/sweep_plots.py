@@ -1,0 +1,37 @@
+"""Pictures of a sweep of radii."""
+
+from matplotlib.axes import Axes
+
+from mbrl_flat.plot_style import PALETTE
+from mbrl_flat.supervised.study import Rows, mean_interval
+
+
+def draw_sweep(axes: Axes, rows: Rows, metric: str, label: str) -> None:
+    """Draw a metric of every method against its radius, the mean with its 95 % interval.
+
+    A method without a radius is a horizontal line.
+
+    Args:
+        axes: Where.
+        rows: Of one data set and model.
+        metric: What is on the y axis.
+        label: How it is called there.
+    """
+    for number, method in enumerate(rows.distinct("method")):
+        ours, color = rows.where(method=method), PALETTE[number % len(PALETTE)]
+        style = "-" if number < len(PALETTE) else "--"
+        radii = sorted(ours.distinct("rho"))
+        intervals = [mean_interval(ours.where(rho=rho).values(metric)) for rho in radii]
+        means = [interval.point for interval in intervals]
+        if radii == [0.0]:
+            axes.axhline(means[0], color=color, linestyle=style, linewidth=1, label=method)
+            continue
+        below = [i.point - i.low for i in intervals]
+        above = [i.high - i.point for i in intervals]
+        axes.errorbar(
+            radii, means, [below, above], color=color, linestyle=style, marker="o", markersize=3,
+            linewidth=1.2, label=method,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("radius")
+    axes.set_ylabel(label)

@@ -1,0 +1,45 @@
+"""Normalisation layers and activations by the names that the models take."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from mbrl_flat.errors import unknown_name
+
+NORMS = ("none", "batch", "layer")
+"""Values of ``norm``; ``layer`` on images is over channels and places together."""
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+"""Values of ``activation``."""
+
+
+def feature_norm(norm: str, features: int) -> list[nn.Module]:
+    """Layers that normalise ``[B, features]``: none or one."""
+    _check(norm)
+    if norm == "batch":
+        return [nn.BatchNorm1d(features)]
+    return [nn.LayerNorm(features)] if norm == "layer" else []
+
+
+def image_norm(norm: str, channels: int) -> list[nn.Module]:
+    """Layers that normalise ``[B, channels, H, W]``: none or one."""
+    _check(norm)
+    if norm == "batch":
+        return [nn.BatchNorm2d(channels)]
+    return [nn.GroupNorm(1, channels)] if norm == "layer" else []
+
+
+def activation_layer(name: str) -> nn.Module:
+    """Make the activation of that name."""
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def _check(norm: str) -> None:
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)

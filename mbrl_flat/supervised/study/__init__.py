@@ -1,0 +1,20 @@
+"""Studies: cells that are computed once, and claims about their rows."""
+
+from mbrl_flat.supervised.study.claims import Claim, not_tested, paired_claim, sign_claim
+from mbrl_flat.supervised.study.intervals import mean_interval
+from mbrl_flat.supervised.study.rows import Cell, Row, Rows
+from mbrl_flat.supervised.study.runner import run_study
+from mbrl_flat.supervised.study.study import Study
+
+__all__ = [
+    "Cell",
+    "Claim",
+    "Row",
+    "Rows",
+    "Study",
+    "mean_interval",
+    "not_tested",
+    "paired_claim",
+    "run_study",
+    "sign_claim",
+]
