@@ -1,4 +1,4 @@
-"""The DeepMind Control suite from proprioception, as Gymnasium environments.
+"""The DeepMind Control suite and TD-MPC2's additions to it, as Gymnasium environments.
 
 A step repeats one action for ``action_repeat`` frames and sums their rewards; an episode is 1000
 frames. The time limit truncates; a task that ends by itself (discount 0) terminates.
@@ -8,6 +8,7 @@ References:
 """
 
 import ctypes.util
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +21,35 @@ from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
 
 MAX_FRAMES = 1000
 _IMAGE = {"height": 384, "width": 384}
+_SHORT_DOMAINS = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-"}
 
 
 def task_names() -> dict[str, tuple[str, str]]:
-    """Every task of ``dm_control.suite.ALL_TASKS`` as ``domain-task``."""
-    return {f"{domain}-{task}": (domain, task) for domain, task in _suite().ALL_TASKS}
+    """Every task as ``domain-task``: ``dm_control.suite.ALL_TASKS`` and the custom ones."""
+    pairs = [*_suite().ALL_TASKS, *_custom().TASKS]
+    return {f"{domain}-{task}": (domain, task) for domain, task in pairs}
+
+
+def find_task(name: str) -> tuple[str, str]:
+    """Domain and task of a name, in this project's spelling or in that of the published tables.
+
+    Args:
+        name: Such as ``ball_in_cup-catch``, or ``cup-catch`` as TD-MPC2 writes it.
+
+    Returns:
+        Domain and task.
+
+    Raises:
+        unknown_name: If there is no such task.
+    """
+    names = task_names()
+    spellings = {known.replace("_", "-"): pair for known, pair in names.items()}
+    wanted = name.replace("_", "-")
+    for short, full in _SHORT_DOMAINS.items():
+        wanted = wanted.replace(short, full) if wanted.startswith(short) else wanted
+    if wanted not in spellings:
+        raise unknown_name("task", name, names, where="env=dmc")
+    return spellings[wanted]
 
 
 def make(
@@ -49,10 +74,7 @@ def make(
         raise UserError(f"action_repeat must be at least 1, got {action_repeat}.")
     if render:
         choose_renderer()
-    names = task_names()
-    if task not in names:
-        raise unknown_name("task", task, names, where="env=dmc")
-    domain, name = names[task]
+    domain, name = find_task(task)
     env = SuiteTask(domain, name, seed=seed, render=render, action_repeat=action_repeat)
     return Resumable(env, episode_length=env.max_episode_steps, action_repeat=action_repeat)
 
@@ -76,7 +98,7 @@ class SuiteTask(gym.Env[Any, Any]):
         self, domain: str, task: str, *, seed: int, render: bool, action_repeat: int
     ) -> None:
         self._task_random = np.random.RandomState(seed)
-        self._env = _suite().load(domain, task, task_kwargs={"random": self._task_random})
+        self._env = _load(domain, task, self._task_random)
         self.render_mode = "rgb_array" if render else None
         self.camera = 2 if domain == "quadruped" else 0
         self.action_repeat = action_repeat
@@ -175,3 +197,17 @@ def _suite() -> Any:
             "env=dmc needs dm-control; install it with: pip install 'dm-control<2' 'mujoco<4'."
         ) from error
     return suite
+
+
+def _custom() -> Any:
+    """Import the custom tasks, which need the suite."""
+    _suite()
+    return importlib.import_module("envs.dmc_custom")
+
+
+def _load(domain: str, task: str, random: np.random.RandomState) -> Any:
+    """Build a task of the suite or a custom one."""
+    custom = _custom().TASKS.get((domain, task))
+    if custom is not None:
+        return custom.build(random)
+    return _suite().load(domain, task, task_kwargs={"random": random})

@@ -44,9 +44,10 @@ def load_references() -> tuple[ReferenceScore, ...]:
 
 def reference_curves(task: str) -> dict[str, list[ReferenceScore]]:
     """Published scores on one task by method, in the order of frames; empty if there are none."""
+    # The sources do not agree on hyphens and underscores.
     curves: dict[str, list[ReferenceScore]] = {}
     for score in load_references():
-        if score.task == task:
+        if score.task.replace("_", "-") == task.replace("_", "-"):
             curves.setdefault(score.method, []).append(score)
     return {m: sorted(scores, key=lambda s: s.frame) for m, scores in curves.items()}
 

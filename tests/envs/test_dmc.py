@@ -1,5 +1,7 @@
 """The DeepMind Control suite behind Gymnasium's API."""
 
+import csv
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from dm_control import suite
 from gymnasium.utils.env_checker import check_env
 
-from envs.dmc import make, task_names
+from envs.dmc import find_task, make, task_names
+from envs.dmc_custom import TASKS
 from mbrl_flat.errors import UserError
 
 
@@ -17,8 +20,25 @@ def test_the_checker_of_gymnasium_is_content():
 
 
 def test_every_task_of_the_suite_has_a_name():
-    assert set(task_names().values()) == set(suite.ALL_TASKS)
+    assert set(task_names().values()) == set(suite.ALL_TASKS) | set(TASKS)
+    assert not set(suite.ALL_TASKS) & set(TASKS)
     assert task_names()["ball_in_cup-catch"] == ("ball_in_cup", "catch")
+
+
+def test_every_task_of_the_published_table_is_there_under_its_published_name():
+    text = (resources.files("mbrl_flat.configs") / "reference" / "dmc.csv").read_text()
+    published = {row["task"] for row in csv.DictReader(text.splitlines())}
+
+    assert len(published) == 39
+    assert {find_task(name) for name in published} >= set(TASKS)
+    assert len({find_task(name) for name in published}) == 39
+
+
+@pytest.mark.parametrize(
+    "name", ["cup-catch", "ball-in-cup-catch", "ball_in_cup-catch", "ball_in_cup_catch"]
+)
+def test_a_task_is_found_in_every_spelling(name):
+    assert find_task(name) == ("ball_in_cup", "catch")
 
 
 def test_a_misspelt_task_names_the_nearest_one():

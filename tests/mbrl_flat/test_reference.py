@@ -23,6 +23,13 @@ def test_a_curve_goes_forward_in_frames():
     assert len(curve) > 1
 
 
+def test_hyphens_and_underscores_are_the_same():
+    assert reference_curves("cartpole-balance_sparse") == reference_curves(
+        "cartpole-balance-sparse"
+    )
+    assert reference_curves("cartpole-balance_sparse")
+
+
 def test_every_atari_game_has_both_ends_of_the_human_scale():
     curves = [reference_curves(s.task) for s in load_references() if s.method == "human"]
 
