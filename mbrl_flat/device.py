@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from mbrl_flat.allocator import keep_freed_memory
 from mbrl_flat.errors import UserError, unknown_name
@@ -34,6 +35,29 @@ def choose_device(name: str) -> torch.device:
     if int(index or 0) >= there:
         raise UserError(f"device={name} is not on this machine; use device=auto or device=cpu.")
     return torch.device(name)
+
+
+def transfer(value: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to CUDA from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on an accelerator."""
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Say whether products in bfloat16 are the hardware's, not emulated at many times the cost."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def use_threads(threads: int) -> None:

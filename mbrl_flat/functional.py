@@ -48,11 +48,6 @@ def two_hot_cross_entropy(logits: Tensor, position: tuple[Tensor, Tensor]) -> Te
     return log_norm - torch.lerp(picked[..., 0], picked[..., 1], share)
 
 
-@lru_cache(maxsize=16)
-def _bins(support: "TwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.linspace(support.low, support.high, support.num_bins, device=device, dtype=dtype)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TwoHot:
     r"""A scalar as a distribution over bins that lie evenly in symlog space.
@@ -108,7 +103,9 @@ class TwoHot:
 
     def decode(self, logits: Tensor) -> Tensor:
         """Expected scalars ``[...]`` of logits ``[..., num_bins]``."""
-        bins = _bins(self, logits.device, logits.dtype)
+        bins = torch.linspace(
+            self.low, self.high, self.num_bins, device=logits.device, dtype=logits.dtype
+        )
         return symexp(torch.softmax(logits, -1) @ bins)
 
     def cross_entropy(self, logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:

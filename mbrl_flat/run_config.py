@@ -48,7 +48,7 @@ class RunConfig:
         num_envs: Environments at once.
         parallel_envs: Each environment in a process of its own.
         updates_per_step: Update-to-data ratio.
-        seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
+        seed_steps: Random steps before learning; by default five episodes, at least 1000.
         log_every: Interval of training metrics in steps.
         eval_every: Interval of evaluations in steps; 0 means never.
         eval_episodes: Episodes of an evaluation.
@@ -56,7 +56,8 @@ class RunConfig:
         checkpoint_every: Interval of checkpoints in steps; 0 means only at the end.
         video: Record the first episode of every evaluation.
         replay_capacity: Transitions that the replay holds.
-        replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
+        replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
+            accelerator that has room for it.
         heldout_fraction: Share of episodes that the probes alone see.
         wandb: Weights & Biases.
     """
@@ -89,6 +90,6 @@ class RunConfig:
     checkpoint_every: int = 10_000
     video: bool = False
     replay_capacity: int = 1_000_000
-    replay_storage: str = "memory"
+    replay_mirror: str = "auto"
     heldout_fraction: float = 0.05
     wandb: WandbConfig = field(default_factory=WandbConfig)

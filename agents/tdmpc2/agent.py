@@ -9,6 +9,8 @@ Deviations from the paper:
     continuous ones). See ``world_model.py`` for the two deviations of the networks.
 """
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +20,20 @@ from agents.tdmpc2.config import TDMPC2Config
 from agents.tdmpc2.planner import LatentPlanner
 from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
 from agents.tdmpc2.world_model import LossOutput, WorldModel
+from mbrl_flat.compilation import Compiled, own_gradients, owned
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.device import multiplies_bfloat16, transfer
 from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
 from mbrl_flat.optim.groups import module_groups
-from mbrl_flat.protocols import AgentState, Metrics, Mode, Observation, Prediction, ProbeLoss
+from mbrl_flat.protocols import (
+    AgentState,
+    Metrics,
+    Mode,
+    Observation,
+    Prediction,
+    ProbeLoss,
+    Targets,
+)
 from mbrl_flat.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
@@ -54,7 +66,11 @@ class TDMPC2:
         self.discount = config.discount(spec)
         self.model = WorldModel(spec, config).to(device).eval()
         self.policy = Policy(spec, config).to(device)
-        self.planner = LatentPlanner(self.model, self.policy, config.planner_for(spec))
+        self.planner = LatentPlanner(
+            self.model, self.policy, config.planner_for(spec), dtype=config.planner_dtype
+        )
+        if config.planner_dtype == "bfloat16" and not multiplies_bfloat16(device):
+            sys.stderr.write("planner_dtype=bfloat16 will be slower than float32 on this CPU\n")
         self.scale = RunningScale(config.target_rate, device)
         groups = module_groups(
             self.model.trained_modules(), lr_scales={"encoder": config.enc_lr_scale}
@@ -63,9 +79,11 @@ class TDMPC2:
         self.policy_optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=config.policy_lr, eps=1e-5, fused=device.type != "mps"
         )
-        self._loss = torch.compile(self.model.loss) if compile else self.model.loss
+        self._graphs = compile and config.cuda_graphs
+        self._loss: Callable[[Batch, Targets], LossOutput] = self.model.loss
         if compile:
-            self.planner.estimate_return = torch.compile(self.planner.estimate_return)
+            self._loss = Compiled(self.model.loss, "the loss", graphs=self._graphs)
+            self.planner.compile(graphs=self._graphs)
 
     @property
     def sequence_length(self) -> int:
@@ -110,7 +128,7 @@ class TDMPC2:
             the estimate that goes with the choice.
         """
         with evaluation_params(self.optimizer):
-            latent = self.model.encode({k: v.to(self.device) for k, v in obs.items()})
+            latent = self.model.encode({k: transfer(v, self.device) for k, v in obs.items()})
             if mode == "policy":
                 size = (latent.shape[0], self.spec.action.size)
                 noise = torch.randn(size, generator=generator, device=self.device)
@@ -139,10 +157,8 @@ class TDMPC2:
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            output = self._loss(batch, targets)
-            output.loss.backward()
-            outputs.append(output)
-            return output.loss.detach()
+            outputs.append(self._evaluate(batch, targets))
+            return outputs[-1].loss.detach()
 
         skipped = self.optimizer.skipped
         self.optimizer.step(closure)
@@ -153,6 +169,15 @@ class TDMPC2:
         self.model.update_target()
         self.model.eval()
         return metrics
+
+    def _evaluate(self, batch: Batch, targets: Targets) -> LossOutput:
+        """Return the loss and leave its gradients; both outlive the next evaluation."""
+        output = self._loss(batch, targets)
+        output.loss.backward()
+        if not self._graphs:
+            return output
+        own_gradients(list(self.model.parameters()))
+        return owned(output)
 
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> Tensor:

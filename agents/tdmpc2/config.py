@@ -60,6 +60,9 @@ class TDMPC2Config:
         discount_max: Its upper bound.
         planner: MPPI hyperparameters; its horizon is replaced by the one here.
         wide_action_size: Action size from which on two more iterations are planned.
+        planner_dtype: Precision in which plans are valued. ``bfloat16`` pays where the hardware
+            multiplies in it; ranking plans is all that it touches, learning stays float32.
+        cuda_graphs: With ``compile=true``, replay the loss and the planner as CUDA graphs.
     """
 
     size: str = "5"
@@ -89,12 +92,16 @@ class TDMPC2Config:
     discount_max: float = 0.995
     planner: MPPIConfig = field(default_factory=MPPIConfig)
     wide_action_size: int = 20
+    planner_dtype: Literal["float32", "bfloat16"] = "float32"
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         if str(self.size) not in SIZES:
             raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
         if self.q_init not in ("truncated_normal", "kaiming_uniform"):
             raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
+        if self.planner_dtype not in ("float32", "bfloat16"):
+            raise unknown_name("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
         for name in ("horizon", "batch_size", "num_bins", "simnorm_size"):
             if getattr(self, name) < 1:
                 raise UserError(

@@ -4,13 +4,16 @@ References:
     Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Section 3.3, Eq. 7.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.tdmpc2.policy import Policy
 from agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.compilation import Compiled
 from mbrl_flat.planning.mppi import MPPIConfig, Noise, Plan, draw_noise, mppi
 
 
@@ -33,6 +36,15 @@ class PlanNoise(NamedTuple):
         return PlanNoise(search, self.prior[row], self.last[:, row], self.heads)
 
 
+class PlanNetworks(nn.Module):
+    """The networks that value plans."""
+
+    def __init__(self, model: WorldModel, policy: Policy) -> None:
+        super().__init__()
+        self.dynamics, self.reward, self.q = model.dynamics, model.reward, model.q
+        self.termination, self.policy = model.termination, policy
+
+
 class LatentPlanner:
     """MPPI in the latent space of a world model, with policy-prior sequences among its samples.
 
@@ -40,12 +52,29 @@ class LatentPlanner:
         model: The world model, in evaluation mode when called.
         policy: The policy prior.
         config: MPPI hyperparameters.
+        dtype: Precision of the networks that value plans. In ``bfloat16`` they are copied before
+            each plan; returns are summed, and prior sequences rolled out, in full precision.
     """
 
-    def __init__(self, model: WorldModel, policy: Policy, config: MPPIConfig) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        policy: Policy,
+        config: MPPIConfig,
+        *,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
         self.model = model
         self.policy = policy
         self.config = config
+        self.networks = self._full = PlanNetworks(model, policy)
+        if dtype == "bfloat16":
+            self.networks = deepcopy(self._full).to(torch.bfloat16).eval().requires_grad_(False)
+        self._value: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = self.estimate_return
+
+    def compile(self, *, graphs: bool) -> None:
+        """Compile the valuation of plans, once for each number of states that is met."""
+        self._value = Compiled(self.estimate_return, "the planner", graphs=graphs)
 
     def __call__(
         self, latent: Tensor, previous_mean: Tensor, generator: torch.Generator, *, explore: bool
@@ -75,14 +104,19 @@ class LatentPlanner:
         self, latent: Tensor, previous_mean: Tensor, noise: PlanNoise, *, explore: bool
     ) -> Plan:
         """Plan with given noise: all states in one batch, each as it would be planned alone."""
+        self._refresh()
         prior = self._prior_sequences(latent, noise.prior)
 
         def objective(actions: Tensor, iteration: int) -> Tensor:
-            return self.estimate_return(
-                latent, actions, noise.last[iteration], noise.heads[iteration]
-            )
+            return self._value(latent, actions, noise.last[iteration], noise.heads[iteration])
 
         return mppi(objective, prior, previous_mean, noise.search, self.config, explore=explore)
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Bring a copy up to date; the weights change between calls, also for an evaluation."""
+        if self.networks is not self._full:
+            torch._foreach_copy_(list(self.networks.parameters()), list(self._full.parameters()))
 
     def _prior_sequences(self, latent: Tensor, noise: Tensor) -> Tensor:
         """Roll the policy out in the model: noise ``[N, P, H, A]`` to actions of that shape."""
@@ -116,25 +150,28 @@ class LatentPlanner:
         Returns:
             Values ``[N, S]``.
         """
-        model, gamma = self.model, self.model.discount
+        networks, gamma, kind = self.networks, self.model.discount, latent.dtype
+        precision = next(networks.parameters()).dtype
+        decode = self.model.two_hot.decode
         actions = self.policy.space.project(actions)
         alive: Tensor | float = 1.0
         value: Tensor | float = 0.0
+        latent = latent.to(precision)
         for t in range(actions.shape[2]):
-            action = actions[:, :, t]
+            action = actions[:, :, t].to(precision)
             if t == 0:
                 # All samples of a state share its latent: its part of the first layer is one row.
                 start = latent[:, None]
-                reward_logits = model.reward.forward_pair(start, action)
-                latent = model.dynamics.forward_pair(start, action)
+                reward_logits = networks.reward.forward_pair(start, action)
+                latent = networks.dynamics.forward_pair(start, action)
             else:
                 pair = torch.cat([latent, action], -1)
-                reward_logits = model.reward(pair)
-                latent = model.dynamics(pair)
-            value = value + gamma**t * alive * model.two_hot.decode(reward_logits)
-            if model.termination is not None:
-                ended = (torch.sigmoid(model.termination(latent)[..., 0]) > 0.5).to(latent.dtype)
+                reward_logits = networks.reward(pair)
+                latent = networks.dynamics(pair)
+            value = value + gamma**t * alive * decode(reward_logits.to(kind))
+            if networks.termination is not None:
+                ended = (torch.sigmoid(networks.termination(latent)[..., 0]) > 0.5).to(kind)
                 alive = alive * (1.0 - ended)
-        action = self.policy(latent, noise).action
-        last = model.q_values(latent, action, heads).mean(0)
-        return value + gamma ** actions.shape[2] * alive * last
+        action = networks.policy(latent, noise.to(precision)).action
+        last = networks.q(torch.cat([latent, action], -1), heads)
+        return value + gamma ** actions.shape[2] * alive * decode(last.to(kind)).mean(0)

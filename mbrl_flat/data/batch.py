@@ -16,13 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mbrl_flat.device import transfer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """B slices of T transitions, batch-first.
 
     Attributes:
-        obs: Each entry ``[B, T + 1, ...]``; images stay uint8 until they are on the device.
+        obs: Each entry ``[B, T + 1, ...]``.
         action: Actions as the agent sees them, float ``[B, T, A]``.
         reward: Sum over the repeated frames, float ``[B, T]``.
         terminated: 1 where the task ended with this transition, float ``[B, T]``.
@@ -36,11 +38,11 @@ class Batch:
     is_first: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device; from pinned memory the copy does not block."""
+        """Copy to a device; to CUDA the copy goes through pinned memory and does not block."""
         return Batch(
-            obs={name: value.to(device, non_blocking=True) for name, value in self.obs.items()},
-            action=self.action.to(device, non_blocking=True),
-            reward=self.reward.to(device, non_blocking=True),
-            terminated=self.terminated.to(device, non_blocking=True),
-            is_first=None if self.is_first is None else self.is_first.to(device, non_blocking=True),
+            obs={name: transfer(value, device) for name, value in self.obs.items()},
+            action=transfer(self.action, device),
+            reward=transfer(self.reward, device),
+            terminated=transfer(self.terminated, device),
+            is_first=None if self.is_first is None else transfer(self.is_first, device),
         )

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def _mish_slope(x: Tensor) -> Tensor:
@@ -54,7 +53,10 @@ def mish(x: Tensor) -> Tensor:
         Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", arXiv:1908.08681.
     """
     if torch.compiler.is_compiling():
-        return F.mish(x)
+        # The compiler fuses the passes, here and in the backward pass that it derives.
+        e = torch.exp(x.clamp(max=20.0))
+        n = e * (e + 2.0)
+        return x * (n / (n + 2.0))
     if torch.is_grad_enabled() and x.requires_grad:
         return _Mish.apply(x)  # pyright: ignore[reportReturnType]
     e = x.clamp(max=20.0).exp_()

@@ -132,7 +132,7 @@ def test_every_iteration_has_heads_and_noise_of_its_own(make_model, config):
         noises.append(noise)
         return valued(latent, actions, noise, drawn)
 
-    planner.estimate_return = record
+    planner._value = record
     planner(torch.randn(2, 16), torch.zeros(2, 3, 2), torch.Generator(), explore=False)
 
     assert len(heads) == 20

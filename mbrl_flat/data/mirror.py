@@ -1,0 +1,94 @@
+"""A copy of the replay's arrays on the device that learns: batches are gathered where they go.
+
+What was written since the last batch is sent before the next one, a few slots at a time. The
+draw of the slices stays on the host, so the batches are those of a replay without a mirror.
+
+References:
+    The official code of TD-MPC2 keeps its buffer on the GPU where 2.5 times its size is free.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.device import free_memory, transfer
+from mbrl_flat.errors import unknown_name
+
+_HEADROOM = 2.5
+_CHOICES = ("auto", "always", "never")
+
+
+def wants_mirror(choice: str, nbytes: int, device: torch.device) -> bool:
+    """Say whether a replay is to be mirrored.
+
+    Args:
+        choice: ``always``, ``never``, or ``auto``: on an accelerator on which 2.5 times the
+            replay's size is free.
+        nbytes: Size of the replay when full, in bytes.
+        device: Where the agent learns.
+
+    Returns:
+        The decision.
+
+    Raises:
+        unknown_name: If the choice is none of the three.
+    """
+    if choice not in _CHOICES:
+        raise unknown_name("replay_mirror", choice, _CHOICES)
+    if choice == "auto":
+        return device.type != "cpu" and free_memory(device) >= _HEADROOM * nbytes
+    return choice == "always"
+
+
+class DeviceMirror:
+    """Ring buffers on a device that follow those of the host.
+
+    Args:
+        arrays: The host's arrays ``[lanes, slots, ...]`` by name.
+        device: Where the copies live.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], device: torch.device) -> None:
+        self._arrays = arrays
+        self._device = device
+        self._copies = {
+            name: torch.zeros(array.shape, dtype=torch.from_numpy(array[:0]).dtype, device=device)
+            for name, array in arrays.items()
+        }
+        self._seen = np.zeros(next(iter(arrays.values())).shape[0], np.int64)
+
+    def forget(self) -> None:
+        """Send everything again before the next batch."""
+        self._seen[:] = 0
+
+    def _follow(self, written: np.ndarray) -> None:
+        for lane in np.flatnonzero(written != self._seen):
+            size = next(iter(self._arrays.values())).shape[1]
+            # The slot before was completed since: its action came after its observation.
+            begin = max(int(self._seen[lane]) - 1, int(written[lane]) - size, 0)
+            slots = np.arange(begin, int(written[lane])) % size
+            index = transfer(torch.from_numpy(slots), self._device)
+            for name, array in self._arrays.items():
+                piece = transfer(torch.from_numpy(array[lane, slots]), self._device)
+                self._copies[name][int(lane)].index_copy_(0, index, piece)
+        self._seen[:] = written
+
+    def take(
+        self, name: str, lane: np.ndarray, slots: np.ndarray, *, written: np.ndarray
+    ) -> Tensor:
+        """Gather from one array, after what was written since is sent.
+
+        Args:
+            name: Which array.
+            lane: Lane of each slice ``[M, 1]``.
+            slots: Slots of each slice ``[M, T]``.
+            written: Positions up to which the host's lanes are written ``[lanes]``.
+
+        Returns:
+            ``[M, T, ...]``, on the device.
+        """
+        self._follow(written)
+        where = [transfer(torch.from_numpy(index), self._device) for index in (lane, slots)]
+        return self._copies[name][where[0], where[1]]
