@@ -93,7 +93,7 @@ def _tdmpc2(name: str, device: torch.device, size: str) -> Callable[[], object]:
 def _mlp(name: str, device: torch.device) -> Callable[[], object]:
     seed_everything(0)
     layers: list[nn.Module] = []
-    for width in (64, 512, 512):
+    for width in (64, *[512] * 18):
         layers += [nn.Linear(width, 512), nn.LayerNorm(512), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Linear(512, 10)).to(device)
     x, y = torch.randn(256, 64, device=device), torch.randint(10, (256,), device=device)

@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
 from mbrl_flat.optim.evaluations import Closure, Evaluations, GradientMean
 from mbrl_flat.optim.loss_scaling import report_to, unscale
+from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
 from mbrl_flat.optim.synchronization import average_gradients
 
@@ -288,11 +289,6 @@ def evaluation_params(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def joint_norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm over all entries of all tensors, a scalar; zero for none."""
-    return nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
 
 
 def _check_choice(setting: str, value: str, allowed: list[str]) -> None:

@@ -1,17 +1,19 @@
 """Evaluations away from the weights, and what methods that make them keep between steps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.groups import selected
+from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
+from mbrl_flat.optim.shifts import Room, Shifts, cosine
 
 Memory = dict[str, Tensor]
 """What a method keeps for one parameter between steps; it is saved with the optimizer."""
@@ -41,11 +43,27 @@ class Leaves:
     generator: torch.Generator
     step: int
 
-    def times_radius(self, tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
-        """``factor * rho_i * t_i`` with a scalar ``factor``."""
-        if len(set(self.radii)) <= 1:
-            return list(torch._foreach_mul(tensors, factor * self.radii[0]))
-        return [t * (factor * rho) for t, rho in zip(tensors, self.radii, strict=True)]
+    @cached_property
+    def grad_norm(self) -> Tensor:
+        """Joint norm of the clean gradients, a scalar."""
+        return joint_norm(self.grads)
+
+    def are_finite(self, loss: Tensor) -> bool:
+        """Whether the clean loss and these gradients are finite."""
+        return bool(torch.isfinite(loss) & torch.isfinite(self.grad_norm))
+
+    def times_radius(
+        self, tensors: list[Tensor], factor: Tensor | float, *, norm: Tensor | None = None
+    ) -> Shifts:
+        """``factor * rho_i * t_i`` with a scalar ``factor``; ``norm`` is that of the tensors."""
+        scales = [float(factor) * rho for rho in self.radii]
+        length = None if norm is None else float(norm)
+        return Shifts(directions=tensors, scales=scales, length=length)
+
+    def along(self, tensors: list[Tensor]) -> Shifts:
+        """``rho_i * t_i / (|t| + 1e-12)``, the norm being that of all tensors together."""
+        norm = self.grad_norm if tensors is self.grads else joint_norm(tensors)
+        return self.times_radius(tensors, 1.0 / (float(norm) + 1e-12), norm=norm)
 
 
 class Displacing(FlatOptimizer):
@@ -75,6 +93,8 @@ class Displacing(FlatOptimizer):
         self.rho = rho
         self.only = only
         self.memory: dict[nn.Parameter, Memory] = {}
+        self.room = Room()
+        self._compared: dict[Tensor, Tensor] = {}
         device = self.param_groups[0]["params"][0].device
         # Its seed follows from the run's, and taking it moves no stream.
         seed = (torch.initial_seed() ^ 0x5A11) % 2**63
@@ -123,34 +143,30 @@ class Displacing(FlatOptimizer):
             step=self.steps,
         )
 
-    def _evaluate_at(
-        self, evaluate: Evaluations, params: list[Tensor], shifts: list[Tensor]
-    ) -> Tensor:
+    def _evaluate_at(self, evaluate: Evaluations, params: list[Tensor], shifts: Shifts) -> Tensor:
         """Evaluate at ``params + shifts``; the gradients there are left in ``.grad``."""
         # A closure that zeroes in place must not reach gradients that were taken before.
         self.zero_grad(set_to_none=True)
-        with displaced(params, shifts):
+        with self.room.displaced(params, shifts):
             return evaluate()
 
     def _grads(self) -> dict[nn.Parameter, Tensor]:
         """Gradients that the last evaluation left behind."""
         return {p: p.grad for p in self._params() if p.grad is not None}
 
-    def _report(self, leaves: Leaves, shifts: list[Tensor], gap: Tensor | float) -> None:
-        norm = joint_norm(shifts)
-        previous = [memory.get("shift") for memory in leaves.memory]
-        if all(shift is not None for shift in previous):
-            before = [shift for shift in previous if shift is not None]
-            scale = norm * joint_norm(before)
-            self.last["cosine"] = torch.where(scale > 0, inner(shifts, before) / scale, scale)
-        for memory, shift in zip(leaves.memory, shifts, strict=True):
-            memory["shift"] = shift
-        self.last |= {"perturbation_norm": norm, "perturbed_gap": gap}
+    def _report(self, params: list[Tensor], shifts: Shifts) -> Shifts:
+        """Note length and direction of a displacement; return it."""
+        samples = dict(zip(params, shifts.sample(), strict=True))
+        self.last["perturbation_norm"] = shifts.norm()
+        self.last["cosine"] = cosine(samples, self._compared)
+        self._compared = samples
+        return shifts
 
     def _own_state(self) -> dict[str, Any]:
         return {
             **super()._own_state(),
             "memory": [dict(self.memory.get(p, {})) for p in self._params()],
+            "compared": [self._compared.get(p) for p in self._params()],
             "generator": self.generator.get_state(),
         }
 
@@ -160,6 +176,11 @@ class Displacing(FlatOptimizer):
             param: {name: value.to(param.device, copy=True) for name, value in memory.items()}
             for param, memory in zip(self._params(), state["memory"], strict=True)
             if memory
+        }
+        self._compared = {
+            param: sample.to(param.device, copy=True)
+            for param, sample in zip(self._params(), state["compared"], strict=True)
+            if sample is not None
         }
         self.generator.set_state(state["generator"].cpu())
 
@@ -173,7 +194,8 @@ def combined(
     Args:
         passes: What each evaluation left behind. A parameter that lacks a gradient in one of them
             gets that of the last.
-        combine: Takes one list of gradients for each pass, returns the final ones.
+        combine: Takes one list of gradients for each pass and may write to them; returns the final
+            ones.
     """
     last = passes[-1]
     shared = [p for p in last if all(p in grads for grads in passes)]
@@ -183,30 +205,3 @@ def combined(
         final = combine([[grads[p] for p in shared] for grads in passes])
         for param, grad in zip(shared, final, strict=True):
             param.grad = grad
-
-
-def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Inner product over all entries of all tensors, a scalar."""
-    pairs = zip(a, b, strict=True)
-    return torch.stack([torch.linalg.vecdot(x.flatten(), y.flatten()) for x, y in pairs]).sum()
-
-
-def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:
-    """Whether a loss and all gradients that came with it are finite."""
-    return bool(torch.isfinite(loss) & torch.isfinite(joint_norm(list(grads))))
-
-
-@contextmanager
-def displaced(params: list[Tensor], shifts: list[Tensor]) -> Iterator[None]:
-    """Add ``shifts`` to ``params`` for the length of the body; the old values come back exactly.
-
-    They are copied back into the same storage, also when the body raises: subtracting what was
-    added would leave rounding errors behind.
-    """
-    saved = [p.detach().clone() for p in params]
-    torch._foreach_add_(params, shifts)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(params, saved)

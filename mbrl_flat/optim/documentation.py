@@ -17,10 +17,16 @@ _HEAD = """\
 Written by `python -m mbrl_flat.optim.documentation docs/optimizers`; do not edit by hand.
 
 `optimizer=NAME` on the command line, `make_optimizer("NAME", model, ...)` in a notebook.
-Evaluations are those of one step with default settings and stand for its cost. Memory is what is
-kept between steps besides the base optimizer's, in copies of the parameters; the last displacement,
-kept for `optim/cosine`, is one of them. "First at the weights" says whether the first evaluation of
-a step is at the weights before it; if not, the loss that is reported is that of displaced weights.
+Evaluations are those of one step with default settings and stand for its cost. Memory is the most
+that a step holds besides weights, gradients and the state of its base (Adam's two moments for
+methods without a base), in copies of the parameters; `tests/mbrl_flat/optim/test_memory.py` counts.
+"First at the weights" says whether the first evaluation of a step is at the weights before it; if
+not, the loss that is reported is that of displaced weights.
+
+`optimizer.last` reports every step: evaluations, gradient norm, length of the displacement, loss
+gap between displaced and clean weights (0 for methods that evaluate at one of them only), cosine
+between this displacement and the one before (over at most 4096 entries of each tensor, in runs at a
+prime distance; exact for smaller tensors), and the number of steps that were skipped.
 
 Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.schedules`), and every
 method takes several closures a step, loss scaling for float16 and averaging over processes; see

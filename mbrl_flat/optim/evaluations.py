@@ -156,4 +156,4 @@ class GradientMean:
     def store(self) -> None:
         """Put the mean into ``.grad``."""
         for param, total in self._sums.items():
-            param.grad = total.div_(self._count)
+            param.grad = total if self._count == 1 else total.div_(self._count)

@@ -52,10 +52,13 @@ class Entry:
         paper: Where the method comes from; empty for a plain optimizer.
         evaluations: Evaluations of the loss in one step, with default settings.
         has_base: Whether it is given a base optimizer.
-        memory: Extra memory kept between steps, in copies of the parameters, besides the base's.
+        memory: The most that a step holds besides weights, gradients and the state of the base
+            (Adam's two moments for a method that has none), in copies of the parameters.
         clean_first: Whether the first evaluation of a step is at the weights before it. If not,
             what an agent computes on the side in its first evaluation is that of other weights.
         neutral: Settings with which the method is its base bit for bit; empty if there are none.
+        exact_restore: Whether weights come back from a displacement bit for bit; if not, up to one
+            rounding.
         needs: What it needs beyond a closure, in a few words.
     """
 
@@ -67,6 +70,7 @@ class Entry:
     memory: float
     clean_first: bool
     neutral: Mapping[str, Any]
+    exact_restore: bool
     needs: str
 
     @property
@@ -89,9 +93,10 @@ def register(
     *,
     paper: str,
     evaluations: float,
-    memory: float = 1.0,
+    memory: float,
     clean_first: bool = True,
     neutral: Mapping[str, Any] | None = None,
+    exact_restore: bool = True,
     needs: str = "",
 ) -> Callable[[Callable[..., FlatOptimizer]], Callable[..., FlatOptimizer]]:
     """Enter a builder in the catalogue; see ``Entry`` for what the arguments say.
@@ -110,6 +115,7 @@ def register(
             memory=memory,
             clean_first=clean_first,
             neutral=neutral or {},
+            exact_restore=exact_restore,
             needs=needs,
         )
         return build

@@ -19,20 +19,22 @@ from typing import Protocol, Unpack
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
-from mbrl_flat.optim.displacing import Displacing, Leaves, Memory, displaced, is_finite
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.displacing import Displacing, Leaves, Memory
 from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.shifts import Shifts
 from mbrl_flat.optim.synchronization import is_distributed
 
-__all__ = ["Combine", "Leaves", "Memory", "Perturbation", "SharpnessAware", "displaced"]
+__all__ = ["Combine", "Leaves", "Memory", "Perturbation", "SharpnessAware", "Shifts"]
 
 
 class Perturbation(Protocol):
     """Displacement at which the gradient is evaluated again."""
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
-        """Return one displacement for each of the leaves, in tensors of their own."""
+    def __call__(self, leaves: Leaves) -> Shifts:
+        """Return one displacement for each of the leaves; their gradients stay as they are."""
         ...
 
 
@@ -45,7 +47,16 @@ class Combine(Protocol):
     def __call__(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
     ) -> list[Tensor]:
-        """Combine the gradients of parameters that have both, entry by entry."""
+        """Combine the gradients of parameters that have both, entry by entry.
+
+        Args:
+            clean: Not to be written to.
+            perturbed: May be written to and returned.
+            memory: What the method keeps for each parameter between steps.
+
+        Returns:
+            The final gradients.
+        """
         ...
 
 
@@ -106,15 +117,21 @@ class SharpnessAware(Displacing):
         if not leaves.params:
             # The loss does not depend on what was selected: nothing to displace.
             return evaluate() if restricted else loss
-        if not is_finite(loss, leaves.grads):
+        if not leaves.are_finite(loss):
             # Kept out of the method's memory; the driver says what is not finite.
             return loss
-        shifts = self.perturbation(leaves)
-        clean = self._grads()
-        perturbed_loss = self._evaluate_at(evaluate, leaves.params, shifts)
+        clean = self._grads() if self.combine.needs_clean else {}
+        with self.room.displaced(leaves.params, self._shifts(leaves)):
+            # The only other hold on the clean gradients; their space is that of the next ones.
+            del leaves
+            self.zero_grad(set_to_none=True)
+            perturbed_loss = evaluate()
         self._combine(clean)
-        self._report(leaves, shifts, perturbed_loss - loss)
+        self.last["perturbed_gap"] = perturbed_loss - loss
         return loss
+
+    def _shifts(self, leaves: Leaves) -> Shifts:
+        return self._report(leaves.params, self.perturbation(leaves))
 
     @contextmanager
     def _gradients_only_of(self, chosen: Mapping[nn.Parameter, float]) -> Iterator[bool]:

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +49,28 @@ class AdaptiveAscent:
         if self.scope not in ("entry", "layer"):
             raise unknown_name("scope", self.scope, ["entry", "layer"])
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
-        scales = [
-            torch.ones_like(w) if is_bias else self._scale(w)
-            for w, is_bias in zip(leaves.params, leaves.is_bias, strict=True)
-        ]
-        if self.ball == "linf":
-            signs = torch._foreach_sign(leaves.grads)
-            return leaves.times_radius(list(torch._foreach_mul(scales, signs)), 1.0)
-        scaled = list(torch._foreach_mul(scales, leaves.grads))
-        factor = 1.0 / (joint_norm(scaled) + 1e-12)
-        return leaves.times_radius(list(torch._foreach_mul(scales, scaled)), factor)
+        directions: list[Tensor] = []
+        norms: list[Tensor] = []
+        for weight, grad, is_bias in zip(leaves.params, leaves.grads, leaves.is_bias, strict=True):
+            scale = torch.ones_like(weight) if is_bias else self._scale(weight)
+            if self.ball == "linf":
+                directions.append(scale.mul_(grad.sign()))
+            else:
+                scaled = scale * grad
+                norms.append(joint_norm([scaled]))
+                directions.append(scale.mul_(scaled))
+        factor = 1.0 if self.ball == "linf" else 1.0 / (float(joint_norm(norms)) + 1e-12)
+        return leaves.times_radius(directions, factor)
 
     def _scale(self, weight: Tensor) -> Tensor:
         if self.scope == "layer":
-            return weight.norm().mul(1.0 + self.eta).expand_as(weight)
-        return weight.abs() + self.eta
+            return torch.ones_like(weight).mul_(weight.norm() * (1.0 + self.eta))
+        return weight.abs().add_(self.eta)
 
 
-@register("asam", paper="arXiv:2102.11600", evaluations=2, neutral={"rho": 0.0})
+@register("asam", paper="arXiv:2102.11600", evaluations=2, memory=2, neutral={"rho": 0.0})
 def asam(
     params: Params,
     *,

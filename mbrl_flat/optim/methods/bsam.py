@@ -30,11 +30,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params, joint_norm
-from mbrl_flat.optim.displacing import Displacing, is_finite
+from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.shifts import Shifts
 
 
 class BSAMUpdate(torch.optim.Optimizer):
@@ -117,7 +119,8 @@ class BSAM(Displacing):
             * (group["num_data"] * self.base.precision(p, group)).rsqrt()
             for p, group in trained.items()
         ]
-        loss = self._evaluate_at(evaluate, list(trained), noise)
+        loss = self._evaluate_at(evaluate, list(trained), Shifts.of(noise))
+        del noise
         first = self._grads()
         if not is_finite(loss, list(first.values())):
             return loss
@@ -125,15 +128,15 @@ class BSAM(Displacing):
             p: g * (self._radius(groups[p]) / self.base.precision(p, groups[p]))
             for p, g in first.items()
         }
-        self._evaluate_at(evaluate, list(shifts), list(shifts.values()))
+        ascent = self._report(list(shifts), Shifts.of(list(shifts.values())))
+        self._evaluate_at(evaluate, list(shifts), ascent)
         for param, grad in first.items():
             total = self.base.noisy.setdefault(param, torch.zeros_like(grad))
             total.add_(grad.abs())
-        self.last["perturbation_norm"] = joint_norm(list(shifts.values()))
         return loss
 
 
-@register("bsam", paper="arXiv:2210.01620", evaluations=2, memory=2, clean_first=False)
+@register("bsam", paper="arXiv:2210.01620", evaluations=2, memory=4, clean_first=False)
 def bsam(
     params: Params,
     *,

@@ -19,11 +19,10 @@ Deviations from the paper:
 from collections.abc import Sequence
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing, combined, is_finite
+from mbrl_flat.optim.displacing import Displacing, combined
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
@@ -39,26 +38,26 @@ class CRSAM(Displacing):
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         loss = evaluate()
         leaves = self._leaves(self._chosen())
-        if not leaves.params or not is_finite(loss, leaves.grads):
+        if not leaves.params or not leaves.are_finite(loss):
             return loss
-        shifts = GradientAscent()(leaves)
+        shifts = self._report(leaves.params, GradientAscent()(leaves))
         clean = self._grads()
         ahead_loss = self._evaluate_at(evaluate, leaves.params, shifts)
         ahead = self._grads()
-        self._evaluate_at(evaluate, leaves.params, list(torch._foreach_neg(shifts)))
+        self._evaluate_at(evaluate, leaves.params, -shifts)
         behind = self._grads()
         combined([clean, behind, ahead], self._final)
-        self._report(leaves, shifts, ahead_loss - loss)
+        self.last["perturbed_gap"] = ahead_loss - loss
         return loss
 
     def _final(self, passes: list[list[Tensor]]) -> list[Tensor]:
-        return [
-            a + self.gamma * (a + b - 2.0 * g) + self.beta * (a - b)
-            for g, b, a in zip(*passes, strict=True)
-        ]
+        for clean, behind, ahead in zip(*passes, strict=True):
+            ahead.mul_(1.0 + self.gamma + self.beta).add_(behind, alpha=self.gamma - self.beta)
+            ahead.sub_(clean, alpha=2.0 * self.gamma)
+        return passes[-1]
 
 
-@register("cr_sam", paper="arXiv:2312.13555", evaluations=3, neutral={"rho": 0.0})
+@register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})
 def cr_sam(
     params: Params,
     *,

@@ -38,7 +38,7 @@ class ExponentialWeight:
         return 1.0 if step == 0 else 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
 
 
-@register("ema", paper="arXiv:1803.05407", evaluations=1, neutral={"decay": 0.9})
+@register("ema", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"decay": 0.9})
 def ema(
     params: Params,
     *,

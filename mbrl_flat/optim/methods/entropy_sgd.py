@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
-from mbrl_flat.optim.displacing import Displacing, displaced, is_finite
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.shifts import Shifts
 
 
 class EntropySGD(Displacing):
@@ -45,7 +47,7 @@ class EntropySGD(Displacing):
         means = [p.clone() for p in start]
         gamma = self.gamma * (1.0 + self.scope) ** self.steps
         losses: list[Tensor] = []
-        with displaced(list(chosen), [torch.zeros_like(p) for p in chosen]):
+        with self.room.displaced(chosen, Shifts.of([])):
             for _ in range(self.inner_steps):
                 self.zero_grad(set_to_none=True)
                 losses.append(evaluate())
@@ -59,9 +61,9 @@ class EntropySGD(Displacing):
         for param, anchor, mean in zip(chosen, start, means, strict=True):
             if param.grad is not None:
                 param.grad = anchor - mean
-        self.last["perturbation_norm"] = joint_norm(
-            [m - s for m, s in zip(means, start, strict=True)]
-        )
+        moved = [mean - anchor for mean, anchor in zip(means, start, strict=True)]
+        self._report(list(chosen), Shifts.of(moved))
+        self.last["perturbed_gap"] = losses[-1] - losses[0]
         return losses[0]
 
     def _move(self, param: nn.Parameter, anchor: Tensor, gamma: float) -> None:
@@ -72,7 +74,7 @@ class EntropySGD(Displacing):
         param.sub_(self.inner_lr * drift)
 
 
-@register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=0)
+@register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=5)
 def entropy_sgd(
     params: Params,
     *,

@@ -50,7 +50,7 @@ class ESAM(SharpnessAware):
         return chosen or scaled
 
 
-@register("esam", paper="arXiv:2110.03141", evaluations=2, neutral={"rho": 0.0})
+@register("esam", paper="arXiv:2110.03141", evaluations=2, memory=1, neutral={"rho": 0.0})
 def esam(
     params: Params,
     *,

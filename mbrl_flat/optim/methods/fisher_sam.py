@@ -21,14 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-from torch import Tensor
-
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.displacing import inner
+from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +39,14 @@ class FisherAscent:
         if self.eta < 0.0:
             raise UserError(f"eta must be at least 0, got {self.eta}; eta=0 is SAM.")
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho F^-1 g / sqrt(g F^-1 g)``."""
         natural = [g / (1.0 + self.eta * g.square()) for g in leaves.grads]
         length = inner(leaves.grads, natural).sqrt()
         return leaves.times_radius(natural, 1.0 / (length + 1e-12))
 
 
-@register("fisher_sam", paper="arXiv:2206.04920", evaluations=2, neutral={"rho": 0.0})
+@register("fisher_sam", paper="arXiv:2206.04920", evaluations=2, memory=2, neutral={"rho": 0.0})
 def fisher_sam(
     params: Params,
     *,

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,17 @@ class ResidualAscent:
         if not 0.0 <= self.decay < 1.0:
             raise UserError(f"decay must lie in [0, 1), got {self.decay}.")
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho r / |r|``."""
         residuals: list[Tensor] = []
         for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
-            old = memory.get("mean", torch.zeros_like(grad))
-            residuals.append(grad - self.sigma * old)
-            memory["mean"] = self.decay * old + (1.0 - self.decay) * grad
-        return leaves.times_radius(residuals, 1.0 / (joint_norm(residuals) + 1e-12))
+            mean = memory.setdefault("mean", torch.zeros_like(grad))
+            residuals.append(torch.sub(grad, mean, alpha=self.sigma))
+            mean.mul_(self.decay).add_(grad, alpha=1.0 - self.decay)
+        return leaves.along(residuals)
 
 
-@register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=2, neutral={"rho": 0.0})
+@register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=3, neutral={"rho": 0.0})
 def friendly_sam(
     params: Params,
     *,

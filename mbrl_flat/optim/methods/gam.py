@@ -23,11 +23,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
-from mbrl_flat.optim.displacing import Displacing, combined, inner, is_finite
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.displacing import Displacing, combined
 from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius, check_radius
+from mbrl_flat.optim.shifts import Shifts
 
 
 class GAM(Displacing):
@@ -40,10 +42,10 @@ class GAM(Displacing):
         loss = evaluate()
         chosen = self._chosen()
         leaves = self._leaves(chosen)
-        if not leaves.params or not is_finite(loss, leaves.grads):
+        if not leaves.params or not leaves.are_finite(loss):
             return loss
         first = self._grads()
-        self._evaluate_at(evaluate, leaves.params, self._up(leaves.grads))
+        self._evaluate_at(evaluate, leaves.params, Shifts.of(self._up(leaves.grads)))
         second = self._grads()
         params = [p for p in leaves.params if p in second]
         before = dict(zip(leaves.params, leaves.grads, strict=True))
@@ -53,14 +55,15 @@ class GAM(Displacing):
             return loss
         radii = [chosen[p] for p in params]  # pyright: ignore[reportArgumentType]
         shifts = [c * (rho / (norm + 1e-12)) for c, rho in zip(change, radii, strict=True)]
-        far_loss = self._evaluate_at(evaluate, params, shifts)
+        far = self._report(params, Shifts.of(shifts))
+        far_loss = self._evaluate_at(evaluate, params, far)
         third = self._grads()
         near = {p: third[p] for p in params if p in third}  # pyright: ignore[reportArgumentType]
         ascent = dict(zip(near, self._up(list(near.values())), strict=True))
         total = [s + ascent.get(p, 0.0) for p, s in zip(params, shifts, strict=True)]  # pyright: ignore[reportArgumentType]
-        self._evaluate_at(evaluate, params, total)
+        self._evaluate_at(evaluate, params, Shifts.of(total))
         combined([first, second, third, self._grads()], self._final)
-        self.last |= {"perturbation_norm": joint_norm(shifts), "perturbed_gap": far_loss - loss}
+        self.last["perturbed_gap"] = far_loss - loss
         return loss
 
     def _up(self, grads: list[Tensor]) -> list[Tensor]:
@@ -68,16 +71,16 @@ class GAM(Displacing):
         return list(torch._foreach_mul(grads, self.inner_rho / (joint_norm(grads) + 1e-12)))
 
     def _final(self, passes: list[list[Tensor]]) -> list[Tensor]:
-        descent = list(torch._foreach_add(passes[1], passes[3]))
-        penalty = list(torch._foreach_add(passes[0], passes[2]))
-        share = inner(penalty, descent) / (inner(descent, descent) + 1e-12)
-        return [
-            down - self.gamma * (up - share * down)
-            for down, up in zip(descent, penalty, strict=True)
-        ]
+        penalty, descent, others, final = passes
+        torch._foreach_add_(final, descent)
+        torch._foreach_add_(penalty, others)
+        share = inner(penalty, final) / (inner(final, final) + 1e-12)
+        for down, up in zip(final, penalty, strict=True):
+            down.mul_(1.0 + self.gamma * share).sub_(up, alpha=self.gamma)
+        return final
 
 
-@register("gam", paper="arXiv:2303.03108", evaluations=4, memory=0, neutral={"rho": 0.0})
+@register("gam", paper="arXiv:2303.03108", evaluations=4, memory=8, neutral={"rho": 0.0})
 def gam(
     params: Params,
     *,

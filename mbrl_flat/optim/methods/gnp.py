@@ -39,11 +39,12 @@ class Mix:
     ) -> list[Tensor]:
         """Combine clean and perturbed gradients."""
         del memory
-        pairs = zip(clean, perturbed, strict=True)
-        return [a * (1.0 - self.alpha) + b * self.alpha for a, b in pairs]
+        for a, b in zip(clean, perturbed, strict=True):
+            b.mul_(self.alpha).add_(a, alpha=1.0 - self.alpha)
+        return perturbed
 
 
-@register("gnp", paper="arXiv:2202.03599", evaluations=2, neutral={"rho": 0.0})
+@register("gnp", paper="arXiv:2202.03599", evaluations=2, memory=2, neutral={"rho": 0.0})
 def gnp(
     params: Params,
     *,

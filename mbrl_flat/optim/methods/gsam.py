@@ -21,8 +21,8 @@ from typing import Unpack
 from torch import Tensor
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.displacing import inner
 from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
@@ -41,10 +41,12 @@ class SurrogateGap:
         """Combine clean and perturbed gradients."""
         del memory
         share = inner(clean, perturbed) / (inner(perturbed, perturbed) + 1e-12)
-        return [b - self.alpha * (a - share * b) for a, b in zip(clean, perturbed, strict=True)]
+        for a, b in zip(clean, perturbed, strict=True):
+            b.mul_(1.0 + self.alpha * share).sub_(a, alpha=self.alpha)
+        return perturbed
 
 
-@register("gsam", paper="arXiv:2203.08065", evaluations=2, neutral={"rho": 0.0})
+@register("gsam", paper="arXiv:2203.08065", evaluations=2, memory=2, neutral={"rho": 0.0})
 def gsam(
     params: Params,
     *,

@@ -36,10 +36,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params, joint_norm
-from mbrl_flat.optim.displacing import Displacing, displaced
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Closure, Evaluations, GradientMean
+from mbrl_flat.optim.pieces import pieces
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.shifts import Room, Shifts
 
 
 class IVONUpdate(torch.optim.Optimizer):
@@ -67,10 +69,13 @@ class IVONUpdate(torch.optim.Optimizer):
         super().__init__(params, defaults)
         self.products: dict[nn.Parameter, Tensor] = {}
 
-    def precision(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
-        """``lambda (h + delta)``, the inverse variance of the posterior."""
-        hessian = self._state(param, group)["hessian"]
-        return (hessian + group["weight_decay"]) * group["ess"]
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps only three attributes in copies and pickles.
+        return dict(self.__dict__)
+
+    def hessian(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
+        """The h of the equations; ``lambda (h + delta)`` is the precision of the posterior."""
+        return self._state(param, group)["hessian"]
 
     def _state(self, param: nn.Parameter, group: Mapping[str, Any]) -> dict[str, Any]:
         state = self.state[param]
@@ -91,17 +96,20 @@ class IVONUpdate(torch.optim.Optimizer):
 
     def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
         state = self._state(param, group)
-        (beta1, beta2), delta = group["betas"], group["weight_decay"]
-        curvature = self.products[param] * self.precision(param, group)
+        (beta1, beta2), delta, radius = group["betas"], group["weight_decay"], group["clip_radius"]
         state["step"] += 1
-        state["momentum"].lerp_(grad, 1.0 - beta1)
-        old = state["hessian"]
-        correction = 0.5 * (1.0 - beta2) ** 2 * (old - curvature).square() / (old + delta)
-        state["hessian"] = beta2 * old + (1.0 - beta2) * curvature + correction
-        debiased = state["momentum"] / (1.0 - beta1 ** float(state["step"]))
-        direction = (debiased + delta * param) / (state["hessian"] + delta)
-        radius = group["clip_radius"]
-        param.sub_(group["lr"] * (group["hess_init"] + delta) * direction.clamp(-radius, radius))
+        debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
+        rate = group["lr"] * (group["hess_init"] + delta)
+        tensors = (param, grad, state["momentum"], state["hessian"], self.products[param])
+        for mean, gradient, momentum, hessian, product in pieces(*tensors):
+            momentum.lerp_(gradient, 1.0 - beta1)
+            prior = hessian + delta
+            change = hessian - product.mul(prior).mul_(group["ess"])
+            # (1 - b) (f - h) + (1 - b)^2 (h - f)^2 / 2 (h + delta), factored.
+            slack = (change / prior).mul_(0.5 * (1.0 - beta2)).sub_(1.0)
+            hessian.addcmul_(change, slack, value=1.0 - beta2)
+            direction = (momentum * debias).add_(mean, alpha=delta).div_(hessian + delta)
+            mean.sub_(direction.clamp_(-radius, radius), alpha=rate)
 
 
 class IVON(Displacing):
@@ -113,52 +121,61 @@ class IVON(Displacing):
     num_samples: int = 1
     _samples: int = 0
 
+    def __init__(
+        self, params: Params, *, base: BaseFactory, **settings: Unpack[DriverSettings]
+    ) -> None:
+        super().__init__(params, base=base, rho=1.0, **settings)
+        self._noise: dict[nn.Parameter, Tensor] = {}
+
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
     ) -> tuple[Tensor, int]:
+        # Products of the step before are space for the noise of this one.
+        self._noise |= self.base.products
         self.base.products, self._samples = {}, 0
         loss, count = super()._final_gradient(closure, scaler)
-        for product in self.base.products.values():
-            product.div_(self._samples)
+        if self._samples > 1:
+            for product in self.base.products.values():
+                product.div_(self._samples)
         return loss, count
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
-        mean = GradientMean(self.num_samples)
+        mean, products = GradientMean(self.num_samples), self.base.products
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
             noise = self._sample()
             self._samples += 1
-            losses.append(self._evaluate_at(evaluate, list(noise), list(noise.values())))
+            shifts = self._report(list(noise), Shifts.of(list(noise.values())))
+            losses.append(self._evaluate_at(evaluate, list(noise), shifts))
             for param, shift in noise.items():
-                if param.grad is not None:
-                    total = self.base.products.setdefault(param, torch.zeros_like(shift))
-                    total.addcmul_(shift, param.grad)
+                if param.grad is not None and param in products:
+                    products[param].addcmul_(shift, param.grad)
+                elif param.grad is not None:
+                    products[param] = self._noise.pop(param).mul_(param.grad)
             mean.add(self._params())
-            self.last["perturbation_norm"] = joint_norm(list(noise.values()))
         mean.store()
         return torch.stack(losses).mean()
 
     def _sample(self) -> dict[nn.Parameter, Tensor]:
         """Noise of the posterior for every parameter that is trained."""
-        return {
-            param: torch.empty_like(param).normal_(generator=self.generator)
-            * self.base.precision(param, group).rsqrt()
-            for group in self.param_groups
-            for param in group["params"]
-            if param.requires_grad
-        }
+        noise: dict[nn.Parameter, Tensor] = {}
+        for group in self.param_groups:
+            for param in group["params"]:
+                if not param.requires_grad:
+                    continue
+                if param not in self._noise:
+                    self._noise[param] = torch.empty_like(param).detach()
+                noise[param] = self._noise[param].normal_(generator=self.generator)
+                for part, hessian in pieces(noise[param], self.base.hessian(param, group)):
+                    part.mul_((hessian + group["weight_decay"]).mul_(group["ess"]).rsqrt_())
+        return noise
 
     @contextmanager
     def sampled_params(self) -> Iterator[None]:
         """Hold a draw from the posterior; average the predictions made under several."""
-        with torch.no_grad():
-            noise = self._sample()
-            moved = displaced(list(noise), list(noise.values()))
-            moved.__enter__()
-        try:
+        noise = self._sample()
+        with Room().displaced(list(noise), Shifts.of(list(noise.values()))):
             yield
-        finally:
-            moved.__exit__(None, None, None)
 
 
 @register("ivon", paper="arXiv:2402.17641", evaluations=1, memory=2, clean_first=False)
@@ -207,7 +224,7 @@ def ivon(
         weight_decay=weight_decay,
         clip_radius=clip_radius,
     )
-    optimizer = IVON(params, base=base, rho=1.0, **settings)
+    optimizer = IVON(params, base=base, **settings)
     if optimizer.sync == "local":
         raise UserError("ivon averages over processes with sync=global, not sync=local.")
     optimizer.num_samples = num_samples

@@ -21,10 +21,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
-from mbrl_flat.optim.displacing import inner
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
@@ -64,7 +64,7 @@ class LookSAM(SharpnessAware):
         return loss
 
 
-@register("looksam", paper="arXiv:2203.02714", evaluations=1.1, memory=2, neutral={"rho": 0.0})
+@register("looksam", paper="arXiv:2203.02714", evaluations=1.1, memory=3, neutral={"rho": 0.0})
 def looksam(
     params: Params,
     *,

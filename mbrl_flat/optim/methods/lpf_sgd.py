@@ -22,7 +22,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.registry import register
@@ -42,10 +42,8 @@ class LPFSGD(Displacing):
             torch.empty_like(p).normal_(generator=leaves.generator) * filter_norms(p)
             for p in leaves.params
         ]
-        shifts = leaves.times_radius(noise, 1.0)
-        loss = self._evaluate_at(evaluate, leaves.params, shifts)
-        self.last["perturbation_norm"] = joint_norm(shifts)
-        return loss
+        shifts = self._report(leaves.params, leaves.times_radius(noise, 1.0))
+        return self._evaluate_at(evaluate, leaves.params, shifts)
 
 
 def filter_norms(weight: Tensor) -> Tensor:
@@ -59,7 +57,7 @@ def filter_norms(weight: Tensor) -> Tensor:
     "lpf_sgd",
     paper="arXiv:2201.08025",
     evaluations=1,
-    memory=0,
+    memory=2,
     clean_first=False,
     neutral={"sigma": 0.0},
 )

@@ -14,21 +14,25 @@ References:
 
 Deviations from the paper:
     Weights are displaced within the step only; between steps they are clean, so nothing has to be
-    moved back to act, evaluate or save. Weight decay sees the clean weights; in the authors' SGD it
-    sees the displaced ones. Running statistics are those of the displaced weights, as theirs.
+    moved back to act, evaluate or save. As the authors do, we subtract what was added, which is
+    right up to one rounding and needs no memory; ``restore=exact`` copies. Weight decay sees the
+    clean weights; in the authors' SGD it sees the displaced ones. Running statistics are those of
+    the displaced weights, as theirs.
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from contextlib import AbstractContextManager
+from typing import Literal, Unpack
 
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.shifts import Shifts, added_and_subtracted
 
 BUFFERS = ("momentum_buffer", "exp_avg")
 """What optimizers call their momentum."""
@@ -39,6 +43,8 @@ class MSAM(Displacing):
 
     clean_first = False
 
+    restore: Literal["subtract", "exact"] = "subtract"
+
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         chosen = self._chosen()
         momenta = {p: v for p in chosen if (v := self._momentum(p)) is not None}
@@ -46,10 +52,15 @@ class MSAM(Displacing):
             return evaluate()
         leaves = self._leaves({p: chosen[p] for p in momenta}, grads=False)
         buffers = list(momenta.values())
-        shifts = leaves.times_radius(buffers, -1.0 / (joint_norm(buffers) + 1e-12))
-        loss = self._evaluate_at(evaluate, leaves.params, shifts)
-        self._report(leaves, shifts, 0.0)
-        return loss
+        shifts = self._report(leaves.params, -leaves.along(buffers))
+        self.zero_grad(set_to_none=True)
+        with self._displaced(leaves.params, shifts):
+            return evaluate()
+
+    def _displaced(self, params: list[Tensor], shifts: Shifts) -> AbstractContextManager[None]:
+        # In half precision the rounding would be as large as the step.
+        exact = self.restore == "exact" or any(p.dtype.itemsize < 4 for p in params)
+        return (self.room.displaced if exact else added_and_subtracted)(params, shifts)
 
     def _momentum(self, param: nn.Parameter) -> Tensor | None:
         state = self.state.get(param, {})
@@ -60,8 +71,10 @@ class MSAM(Displacing):
     "msam",
     paper="arXiv:2401.12033",
     evaluations=1,
+    memory=0,
     clean_first=False,
     neutral={"rho": 0.0},
+    exact_restore=False,
     needs="a base with momentum",
 )
 def msam(
@@ -69,6 +82,7 @@ def msam(
     *,
     base: BaseFactory,
     rho: Radius = 3.0,
+    restore: Literal["subtract", "exact"] = "subtract",
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
@@ -78,6 +92,9 @@ def msam(
         params: Parameters, named parameters or groups.
         base: Makes the optimizer whose momentum is used.
         rho: Radius, or a schedule of it.
+        restore: How the weights come back: ``subtract`` what was added, as the authors do, which
+            needs no memory and is right up to one rounding; or ``exact``, from a copy. Half
+            precision always takes the copy.
         only: Which parameters are displaced.
         settings: See ``DriverSettings``.
 
@@ -86,8 +103,12 @@ def msam(
 
     Raises:
         UserError: If the base has no momentum.
+        unknown_name: If there is no such way to restore.
     """
+    if restore not in ("subtract", "exact"):
+        raise unknown_name("restore", restore, ["subtract", "exact"], where="msam")
     optimizer = MSAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer.restore = restore
     if "betas" not in optimizer.defaults and not optimizer.defaults.get("momentum"):
         raise UserError(
             f"msam displaces along the momentum of its base, and {type(optimizer.base).__name__} "

@@ -15,27 +15,28 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import torch
-from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 class RandomDirection:
     """Displacement of length rho, uniform over directions, from the optimizer's own generator."""
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho z / |z|``."""
         noise = [
             torch.randn(p.shape, generator=leaves.generator, device=p.device, dtype=p.dtype)
             for p in leaves.params
         ]
-        return leaves.times_radius(noise, 1.0 / (joint_norm(noise) + 1e-12))
+        return leaves.along(noise)
 
 
-@register("random_direction", paper="arXiv:2206.06232", evaluations=2, neutral={"rho": 0.0})
+@register(
+    "random_direction", paper="arXiv:2206.06232", evaluations=2, memory=2, neutral={"rho": 0.0}
+)
 def random_direction(
     params: Params,
     *,

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, Memory, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +29,11 @@ class MatchedAscent:
 
     alpha: float
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """Displace a little less than SAM."""
-        shifts = leaves.times_radius(leaves.grads, 1.0 / (joint_norm(leaves.grads) + 1e-12))
-        return list(torch._foreach_sub(shifts, torch._foreach_mul(leaves.grads, self.alpha)))
+        norm = float(leaves.grad_norm)
+        scales = [rho / (norm + 1e-12) - self.alpha for rho in leaves.radii]
+        return Shifts(directions=leaves.grads, scales=scales, length=norm)
 
 
 class Average:
@@ -46,10 +46,12 @@ class Average:
     ) -> list[Tensor]:
         """Combine clean and perturbed gradients."""
         del memory
-        return [(a + b) / 2.0 for a, b in zip(clean, perturbed, strict=True)]
+        for a, b in zip(clean, perturbed, strict=True):
+            b.add_(a).div_(2.0)
+        return perturbed
 
 
-@register("sagm", paper="arXiv:2303.10353", evaluations=2, neutral={"rho": 0.0})
+@register("sagm", paper="arXiv:2303.10353", evaluations=2, memory=2, neutral={"rho": 0.0})
 def sagm(
     params: Params,
     *,

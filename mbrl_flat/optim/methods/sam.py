@@ -16,23 +16,21 @@ Deviations from the paper:
 from collections.abc import Sequence
 from typing import Unpack
 
-from torch import Tensor
-
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 class GradientAscent:
     """Displacement of length rho along the clean gradient."""
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho g / (|g| + 1e-12)``."""
-        return leaves.times_radius(leaves.grads, 1.0 / (joint_norm(leaves.grads) + 1e-12))
+        return leaves.along(leaves.grads)
 
 
-@register("sam", paper="arXiv:2010.01412", evaluations=2, neutral={"rho": 0.0})
+@register("sam", paper="arXiv:2010.01412", evaluations=2, memory=1, neutral={"rho": 0.0})
 def sam(
     params: Params,
     *,

@@ -39,6 +39,7 @@ FORMS: dict[str, Perturbation] = {
     "sam_on",
     paper="arXiv:2306.04226",
     evaluations=2,
+    memory=0,
     neutral={"rho": 0.0},
     needs="normalisation layers",
 )

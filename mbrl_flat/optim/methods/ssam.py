@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import torch
-from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +44,14 @@ class SparseAscent:
         if self.refresh < 1:
             raise UserError(f"refresh must be at least 1, got {self.refresh}.")
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho m g / |g|``."""
         for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
             memory["fisher"] = memory.get("fisher", torch.zeros_like(grad)) + grad.square()
         if leaves.step % self.refresh == 0 or any("mask" not in m for m in leaves.memory):
             self._refresh(leaves)
         masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
-        return leaves.times_radius(masked, 1.0 / (joint_norm(leaves.grads) + 1e-12))
+        return leaves.times_radius(masked, 1.0 / (float(leaves.grad_norm) + 1e-12))
 
     def _refresh(self, leaves: Leaves) -> None:
         fisher = torch.cat([memory["fisher"].flatten() for memory in leaves.memory])
@@ -65,7 +64,7 @@ class SparseAscent:
             memory["fisher"] = torch.zeros_like(grad)
 
 
-@register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=2.25, neutral={"rho": 0.0})
+@register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
 def ssam(
     params: Params,
     *,

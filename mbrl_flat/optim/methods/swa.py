@@ -46,7 +46,7 @@ class TailWeight:
         return 0.0 if beyond % self.every else 1.0 / (beyond // self.every + 1)
 
 
-@register("swa", paper="arXiv:1803.05407", evaluations=1, neutral={"start": 10})
+@register("swa", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"start": 10})
 def swa(
     params: Params,
     *,

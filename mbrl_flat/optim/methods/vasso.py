@@ -22,10 +22,10 @@ from typing import Unpack
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +38,17 @@ class SmoothedAscent:
         if not 0.0 < self.theta <= 1.0:
             raise UserError(f"theta must lie in (0, 1], got {self.theta}; theta=1 is SAM.")
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho m / |m|``."""
         means: list[Tensor] = []
         for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
-            # Not lerp: at theta=1 that rounds, and theta=1 is SAM.
-            old = memory.get("mean")
-            new = grad.clone() if old is None else old * (1.0 - self.theta) + grad * self.theta
-            memory["mean"] = new
-            means.append(new)
-        return leaves.times_radius(means, 1.0 / (joint_norm(means) + 1e-12))
+            if "mean" in memory:
+                # Not lerp: at theta=1 that rounds, and theta=1 is SAM.
+                memory["mean"].mul_(1.0 - self.theta).add_(grad, alpha=self.theta)
+            else:
+                memory["mean"] = grad.clone()
+            means.append(memory["mean"])
+        return leaves.along(means)
 
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params, joint_norm
+from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.displacing import Displacing, Leaves
 from mbrl_flat.optim.evaluations import Evaluations, GradientMean
 from mbrl_flat.optim.registry import register
@@ -56,10 +56,9 @@ class VGD(Displacing):
         mean = GradientMean(self.num_samples)
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
-            noise = leaves.times_radius(self._noise(leaves), 1.0)
+            noise = self._report(leaves.params, leaves.times_radius(self._noise(leaves), 1.0))
             losses.append(self._evaluate_at(evaluate, leaves.params, noise))
             mean.add(self._params())
-            self.last["perturbation_norm"] = joint_norm(noise)
         mean.store()
         return torch.stack(losses).mean()
 
@@ -97,7 +96,7 @@ def threshold(*, lr: float, gradient_squared: float, sigma: float, num_samples: 
     "vgd",
     paper="arXiv:2506.12903",
     evaluations=1,
-    memory=0,
+    memory=2,
     clean_first=False,
     neutral={"sigma": 0.0},
 )

@@ -25,27 +25,11 @@ from torch.amp.grad_scaler import GradScaler
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.methods.gnp import Mix
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
-
-
-class Weighted:
-    """``(1 - alpha) g + alpha g'``."""
-
-    needs_clean = True
-
-    def __init__(self, alpha: float) -> None:
-        self.alpha = alpha
-
-    def __call__(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
-    ) -> list[Tensor]:
-        """Combine clean and perturbed gradients."""
-        del memory
-        pairs = zip(clean, perturbed, strict=True)
-        return [a * (1.0 - self.alpha) + b * self.alpha for a, b in pairs]
 
 
 class KeepDifference:
@@ -58,7 +42,11 @@ class KeepDifference:
     ) -> list[Tensor]:
         """Return ``clean``."""
         for a, b, own in zip(clean, perturbed, memory, strict=True):
-            own["sharpness"] = own.get("sharpness", 0.0) + (b - a)
+            difference = b.sub_(a)
+            if "sharpness" in own:
+                own["sharpness"].add_(difference)
+            else:
+                own["sharpness"] = difference
         return clean
 
 
@@ -93,7 +81,7 @@ class DecoupledWSAM(SharpnessAware):
                     param.sub_(sharpness * (group["lr"] * factor))
 
 
-@register("wsam", paper="arXiv:2305.15817", evaluations=2, neutral={"rho": 0.0})
+@register("wsam", paper="arXiv:2305.15817", evaluations=2, memory=2, neutral={"rho": 0.0})
 def wsam(
     params: Params,
     *,
@@ -134,7 +122,7 @@ def wsam(
         params,
         base=base,
         perturbation=GradientAscent(),
-        combine=KeepDifference() if form == "decoupled" else Weighted(alpha),
+        combine=KeepDifference() if form == "decoupled" else Mix(alpha=alpha),
         rho=rho,
         every=every,
         only=only,

@@ -103,6 +103,19 @@ def make():
 
 
 @pytest.fixture
+def unmoved():
+    """``unmoved(name, a, b)``: equal bit for bit, or up to rounding if the method adds back."""
+
+    def check(name, actual, expected):
+        close = torch.equal
+        if not OPTIMIZERS[name].exact_restore:
+            close = partial(torch.allclose, rtol=1e-13, atol=1e-14)
+        return all(close(a, b) for a, b in zip(actual, expected, strict=True))
+
+    return check
+
+
+@pytest.fixture
 def quadratic():
     """``quadratic(hessian, start)``: a parameter and the closure of ``w' H w / 2``."""
 

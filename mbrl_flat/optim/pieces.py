@@ -1,0 +1,27 @@
+"""Arithmetic over long tensors in pieces that fit a cache."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+PIECE = 2**15
+"""Entries of a piece: intermediate results of some operations stay in a CPU's second cache."""
+
+
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of tensors of one shape, piece by piece, to be changed in place.
+
+    A formula of several operations over long tensors waits for the memory at each of them; in
+    pieces it reads its operands once. On other devices than a CPU, and where the entries do not lie
+    one after the other, the tensors come whole.
+
+    Args:
+        tensors: Any number of tensors of one shape.
+
+    Yields:
+        One view of each.
+    """
+    if any(t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
+        yield tensors
+    else:
+        yield from zip(*(t.detach().view(-1).split(PIECE) for t in tensors), strict=True)

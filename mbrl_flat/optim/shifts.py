@@ -1,0 +1,162 @@
+"""Displacements of the weights: how long, in which direction, and back again."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.optim.norms import inner, joint_norm
+
+SAMPLE = 2**12
+"""Most entries of one tensor by which displacements of different steps are compared."""
+RUN = 16
+"""Neighbouring entries that are taken together: what a CPU fetches at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifts:
+    """A displacement ``scale_i * direction_i`` of several parameters; the product is not formed.
+
+    Attributes:
+        directions: One for each parameter: gradients, momenta or tensors of their own.
+        scales: One factor for each.
+        length: Norm of the directions taken together, if it is known.
+    """
+
+    directions: list[Tensor]
+    scales: list[float]
+    length: float | None = None
+
+    @classmethod
+    def of(cls, directions: Sequence[Tensor]) -> Self:
+        """The directions as they are."""
+        return cls(directions=list(directions), scales=[1.0] * len(directions))
+
+    def __neg__(self) -> "Shifts":
+        """The opposite displacement."""
+        opposite = [-scale for scale in self.scales]
+        return Shifts(directions=self.directions, scales=opposite, length=self.length)
+
+    def norm(self) -> Tensor:
+        """Euclidean norm over all parameters, a scalar."""
+        if len(set(self.scales)) > 1:
+            return joint_norm([torch.linalg.vector_norm(t) for t in self.tensors()])
+        scale = abs(self.scales[0]) if self.scales else 0.0
+        if self.length is None:
+            return scale * joint_norm(self.directions)
+        return torch.tensor(scale * self.length, device=self.directions[0].device)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The displacements themselves, one at a time."""
+        for direction, scale in zip(self.directions, self.scales, strict=True):
+            yield direction * scale
+
+    @torch.no_grad()
+    def add_to(self, params: Sequence[Tensor]) -> None:
+        """Displace the parameters, in place."""
+        for scale in dict.fromkeys(self.scales):
+            at = [i for i, other in enumerate(self.scales) if other == scale]
+            directions = [self.directions[i] for i in at]
+            torch._foreach_add_([params[i] for i in at], directions, alpha=scale)
+
+    def sample(self) -> list[Tensor]:
+        """Some entries of each displacement, to compare it with others.
+
+        Every k-th run of ``RUN`` entries, k prime so that all columns of a matrix have their turn;
+        all entries of a tensor that has no more than ``SAMPLE``.
+
+        Returns:
+            One vector for each, so weighted that inner products stand for those over all entries.
+        """
+        pairs = zip(self.directions, self.scales, strict=True)
+        return [_some(direction) * scale for direction, scale in pairs]
+
+
+def _some(tensor: Tensor) -> Tensor:
+    size = tensor.numel()
+    flat = tensor.detach().reshape(-1)
+    if size <= SAMPLE:
+        return flat
+    period = RUN * _stride(size)
+    runs = flat[: size - size % period].view(-1, period)[:, :RUN].flatten()
+    return runs * math.sqrt(size / runs.numel())
+
+
+@lru_cache(maxsize=4096)
+def _stride(size: int) -> int:
+    """Smallest prime that leaves no more than ``SAMPLE`` of ``size`` entries."""
+    k = max(2, -(-size // SAMPLE))
+    while any(k % d == 0 for d in range(2, math.isqrt(k) + 1)):
+        k += 1
+    return k
+
+
+def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
+    """Cosine between two displacements.
+
+    Args:
+        a: What was sampled of each parameter's displacement.
+        b: The same for another displacement; a parameter that it lacks counts as zero there.
+
+    Returns:
+        A scalar; zero if no parameter is in both.
+    """
+    both = [param for param in a if param in b]
+    if not both:
+        return torch.zeros(())
+    scale = joint_norm(list(a.values())) * joint_norm(list(b.values()))
+    product = inner([a[param] for param in both], [b[param] for param in both])
+    return torch.where(scale > 0, product / scale, scale)
+
+
+class Room:
+    """Space for weights while they are displaced, kept so that it is allocated once."""
+
+    def __init__(self) -> None:
+        self._space: dict[Tensor, Tensor] = {}
+
+    @contextmanager
+    def displaced(self, params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
+        """Displace ``params`` for the length of the body; the old values come back exactly.
+
+        They are copied back into the same storage, also when the body raises: subtracting what was
+        added would leave rounding errors behind.
+        """
+        params = list(params)
+        for param in params:
+            if param not in self._space:
+                self._space[param] = torch.empty_like(param).detach()
+        saved = [self._space[param] for param in params]
+        with torch.no_grad():
+            torch._foreach_copy_(saved, params)
+        try:
+            shifts.add_to(params)
+            # Gradients that nobody else needs make room for those of the body.
+            del shifts
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(params, saved)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles begin empty."""
+        return (Room, ())
+
+
+@contextmanager
+def added_and_subtracted(params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
+    """Displace ``params`` for the length of the body, without a copy of them.
+
+    They come back up to one rounding of the displaced weights: what was added is subtracted.
+    """
+    params = list(params)
+    shifts.add_to(params)
+    try:
+        yield
+    finally:
+        (-shifts).add_to(params)
