@@ -60,6 +60,7 @@ def spec_of(env: Vector) -> EnvSpec:
     observation, action = env.single_observation_space, env.single_action_space
     assert isinstance(observation, gym.spaces.Dict)
     obs = {name: tuple(space.shape or ()) for name, space in observation.spaces.items()}
+    images = frozenset(n for n, space in observation.spaces.items() if space.dtype == np.uint8)
     space = (
         Discrete(num=int(action.n))
         if isinstance(action, gym.spaces.Discrete)
@@ -71,6 +72,8 @@ def spec_of(env: Vector) -> EnvSpec:
         episode_length=int(env.get_attr("episode_length")[0]),
         action_repeat=int(env.get_attr("action_repeat")[0]),
         score_range=env.get_attr("score_range")[0],
+        images=images,
+        frame_stack=int(env.get_attr("frame_stack")[0]),
     )
 
 

@@ -1,6 +1,6 @@
 """Wrappers that every kind of environment may need."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -12,18 +12,33 @@ from mbrl_flat.errors import UserError
 Obs = dict[str, np.ndarray]
 
 
+@runtime_checkable
+class SavesState(Protocol):
+    """An environment that can say and take back all that the rest of its episode depends on."""
+
+    def save_state(self) -> dict[str, Any]:
+        """Plain data and tensors; ``np_random`` is not among them."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> Obs:
+        """Put back what ``save_state`` gave, and return the current observation."""
+        ...
+
+
 class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Remembers how the present episode came about, so that another process can go on with it.
 
     An episode is a function of the random state at its reset and of the actions since. Playing
-    these again is exact for every simulator, where copying a simulator's state is not. All
-    randomness of the environment must follow from ``np_random``.
+    these again is exact for every simulator, where copying a simulator's state often is not; an
+    environment for which it is (``SavesState``) is copied. All randomness of the environment must
+    follow from ``np_random``.
 
     Args:
         env: The environment.
         episode_length: Longest episode in steps.
         action_repeat: Frames per step.
         score_range: Returns that count as 0 and as 1 of the normalised score.
+        frame_stack: Newest images that an image in the observation joins.
 
     Attributes:
         slot: Which of several environments side by side this one is.
@@ -36,18 +51,22 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         episode_length: int,
         action_repeat: int,
         score_range: tuple[float, float] | None = None,
+        frame_stack: int = 1,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
             episode_length=episode_length,
             action_repeat=action_repeat,
             score_range=score_range,
+            frame_stack=frame_stack,
         )
         gym.Wrapper.__init__(self, env)
         self.episode_length = episode_length
         self.action_repeat = action_repeat
         self.score_range = score_range
+        self.frame_stack = frame_stack
         self.slot = 0
+        self._copied = env.unwrapped if isinstance(env.unwrapped, SavesState) else None
         self._start: Any = None
         self._actions: list[np.ndarray] = []
 
@@ -64,11 +83,15 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Obs, Any, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
-        self._actions.append(np.array(action))
+        if self._copied is None:
+            self._actions.append(np.array(action))
         return self.env.step(action)
 
     def resume_state(self) -> dict[str, Any]:
-        """The random state at the last reset and the actions since, as plain data and tensors."""
+        """The random state at the last reset and the actions since; or the present ones, copied."""
+        if self._copied is not None:
+            now = self.unwrapped.np_random.bit_generator.state
+            return {"start": now, "copy": self._copied.save_state()}
         actions = np.stack(self._actions) if self._actions else np.zeros(0)
         return {"start": self._start, "actions": torch.from_numpy(actions)}
 
@@ -82,6 +105,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             The current observation.
         """
         self.unwrapped.np_random.bit_generator.state = state["start"]
+        if self._copied is not None:
+            return self._copied.load_state(state["copy"])
         obs, _ = self.reset()
         for action in state["actions"].numpy():
             obs = self.step(action)[0]

@@ -33,6 +33,29 @@ class TrainEnvs:
     restore: Callable[[Any], dict[str, np.ndarray]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What an environment wants recorded differently from what happens in it, such as a lost life.
+
+    Attributes:
+        terminated: Record a termination, ``info["life_lost"]``, bool ``[N]``.
+        new_episode: End the recorded episode and begin another, ``info["new_episode"]``; the
+            environment goes on and its return is that of the whole. False where it ends anyway.
+    """
+
+    terminated: np.ndarray
+    new_episode: np.ndarray
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], done: np.ndarray) -> "Marks":
+        """Read them from the ``info`` of a vector environment."""
+        none = np.zeros(len(done), bool)
+        lost = np.asarray(info.get("life_lost", none), bool)
+        return cls(
+            terminated=lost, new_episode=np.asarray(info.get("new_episode", none), bool) & ~done
+        )
+
+
 class Collector:
     """Steps all environments at once; each has a lane of the replay.
 
@@ -83,20 +106,19 @@ class Collector:
                 )
             chosen = spec.action.to_env(action)
         with self.watch.measure("env"):
-            obs, reward, terminated, truncated, _ = self.envs.vector.step(chosen)
-        self._record(action.cpu().numpy(), obs, reward, terminated, truncated)
+            outcome = self.envs.vector.step(chosen)
+        self._record(action.cpu().numpy(), outcome)
         self.watch.add_steps(self.num_envs)
 
     def _record(
         self,
         action: np.ndarray,
-        obs: dict[str, np.ndarray],
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
+        outcome: tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]],
     ) -> None:
         """Put one transition of every environment into the replay; start ended ones anew."""
+        obs, reward, terminated, truncated, info = outcome
         done = terminated | truncated
+        marks = Marks.of(info, done)
         self.running_return += reward
         self.running_length += 1
         for lane in range(len(done)):
@@ -106,10 +128,13 @@ class Collector:
                 action[lane],
                 float(reward[lane]),
                 next_obs,
-                terminated=bool(terminated[lane]),
-                done=bool(done[lane]),
+                terminated=bool(terminated[lane] or marks.terminated[lane]),
+                done=bool(done[lane] or marks.new_episode[lane]),
             )
         self.obs = as_tensors(obs)
+        if marks.new_episode.any():
+            self._begin(obs, marks.new_episode)
+            self.state = self.agent.reset_state(self.state, torch.from_numpy(marks.new_episode))
         if done.any():
             for lane in np.flatnonzero(done):
                 self.meter.add(

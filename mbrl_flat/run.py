@@ -17,7 +17,7 @@ from mbrl_flat.compilation import use_compile_cache
 from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.interrupts import stop_requests
 from mbrl_flat.logging.console import ConsoleLogger
 from mbrl_flat.logging.jsonl import JsonlLogger
@@ -100,6 +100,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
         heldout_fraction=config.heldout_fraction,
         complete_only=not agent.across_episodes,
         seed=config.seed,
+        folder=_replay_folder(config, folder),
     )
     if wants_mirror(config.replay_mirror, replay.nbytes, device):
         replay.mirror = DeviceMirror(replay.arrays, device)
@@ -161,8 +162,14 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
     return 0 if complete else request.exit_status
 
 
+def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
+    if config.replay_storage not in ("memory", "disk"):
+        raise unknown_name("replay_storage", config.replay_storage, ("memory", "disk"))
+    return folder / "replay" if config.replay_storage == "disk" else None
+
+
 def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
-    default_seed_steps = max(1000, 5 * spec.episode_length)
+    default_seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
     seed_steps = default_seed_steps if config.seed_steps is None else config.seed_steps
     return TrainConfig(
         steps=config.steps,

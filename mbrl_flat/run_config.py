@@ -48,7 +48,7 @@ class RunConfig:
         num_envs: Environments at once.
         parallel_envs: Each environment in a process of its own.
         updates_per_step: Update-to-data ratio.
-        seed_steps: Random steps before learning; by default five episodes, at least 1000.
+        seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
         log_every: Interval of training metrics in steps.
         eval_every: Interval of evaluations in steps; 0 means never.
         eval_episodes: Episodes of an evaluation.
@@ -58,6 +58,7 @@ class RunConfig:
         replay_capacity: Transitions that the replay holds.
         replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
             accelerator that has room for it.
+        replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
         heldout_fraction: Share of episodes that the probes alone see.
         wandb: Weights & Biases.
     """
@@ -91,5 +92,6 @@ class RunConfig:
     video: bool = False
     replay_capacity: int = 1_000_000
     replay_mirror: str = "auto"
+    replay_storage: str = "memory"
     heldout_fraction: float = 0.05
     wandb: WandbConfig = field(default_factory=WandbConfig)

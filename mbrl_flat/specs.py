@@ -68,6 +68,8 @@ class EnvSpec:
         episode_length: Longest episode in agent steps.
         action_repeat: Simulator steps (frames) per agent step.
         score_range: Returns that count as 0 and as 1 of the normalised score, where there are any.
+        images: Entries that are images ``[C, height, width]`` in uint8; the others are float32.
+        frame_stack: Consecutive images that each of these joins along its channels, oldest first.
     """
 
     obs: Mapping[str, tuple[int, ...]]
@@ -75,3 +77,5 @@ class EnvSpec:
     episode_length: int
     action_repeat: int = 1
     score_range: tuple[float, float] | None = None
+    images: frozenset[str] = frozenset()
+    frame_stack: int = 1

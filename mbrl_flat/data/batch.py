@@ -24,7 +24,7 @@ class Batch:
     """B slices of T transitions, batch-first.
 
     Attributes:
-        obs: Each entry ``[B, T + 1, ...]``.
+        obs: Each entry ``[B, T + 1, ...]``; images stay uint8 until they are on the device.
         action: Actions as the agent sees them, float ``[B, T, A]``.
         reward: Sum over the repeated frames, float ``[B, T]``.
         terminated: 1 where the task ended with this transition, float ``[B, T]``.

@@ -2,14 +2,15 @@
 
 An episode of T transitions takes T + 1 slots: a slot holds an observation, the action taken on
 it, and the reward and termination that followed; the last slot holds the final observation alone.
-So no observation is stored twice. Sampling draws slots and rejects those whose slice would leave
-its episode, hence costs the same whatever the capacity.
+So no observation is stored twice, and of stacked images only the newest is. Sampling draws slots
+and rejects those whose slice would leave its episode, so it costs the same whatever the capacity.
 
 Whole episodes can be held out: a fixed share, drawn by the buffer's own generator, that training
 never sees and the probes measure on.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from torch import Tensor
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.mirror import DeviceMirror
 from mbrl_flat.data.slices import any_slice, valid_slices
+from mbrl_flat.data.storage import allocate, joined_slots, slot_layout
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import EnvSpec
-
-_TORCH_TO_NUMPY = {torch.float32: np.float32, torch.uint8: np.uint8}
 
 
 class Replay:
@@ -32,11 +32,11 @@ class Replay:
         spec: Shapes of observations and actions.
         capacity: Slots over all lanes, each one observation.
         num_envs: Number of lanes.
-        obs_dtype: Type in which each observation entry is kept; float32 unless named.
         heldout_fraction: Share of episodes that is never trained on, in [0, 1).
         complete_only: Sample only from episodes that have ended, as the published TD-MPC2 does by
             pushing whole episodes.
         seed: Seed of the draw of held-out episodes.
+        folder: Where to keep the arrays on the disk; ``None`` keeps them in memory.
 
     Raises:
         UserError: If the capacity is less than one slice, or the fraction is out of range.
@@ -48,10 +48,10 @@ class Replay:
         capacity: int,
         *,
         num_envs: int = 1,
-        obs_dtype: Mapping[str, torch.dtype] | None = None,
         heldout_fraction: float = 0.0,
         complete_only: bool = True,
         seed: int = 0,
+        folder: Path | None = None,
     ) -> None:
         if not 0.0 <= heldout_fraction < 1.0:
             raise UserError(f"heldout_fraction must lie in [0, 1), got {heldout_fraction}.")
@@ -60,25 +60,17 @@ class Replay:
         if self.lane_size < 2 or capacity < 1:
             raise UserError(f"The replay's capacity must be at least 1, got {capacity}.")
         self.num_envs, self.complete_only = num_envs, complete_only
-        self.heldout_fraction = heldout_fraction
-        dtypes = obs_dtype or {}
-        lanes = (num_envs, self.lane_size)
+        self.heldout_fraction, self.frame_stack = heldout_fraction, spec.frame_stack
+        self.stacked = spec.images if self.frame_stack > 1 else frozenset[str]()
         self.arrays: dict[str, np.ndarray] = {
-            f"obs/{name}": np.zeros(
-                (*lanes, *shape), _TORCH_TO_NUMPY[dtypes.get(name, torch.float32)]
-            )
-            for name, shape in spec.obs.items()
+            name: allocate((num_envs, self.lane_size, *shape), dtype, folder)
+            for name, (shape, dtype) in slot_layout(spec).items()
         }
-        self.arrays["action"] = np.zeros((*lanes, spec.action.size), np.float32)
-        self.arrays["reward"] = np.zeros(lanes, np.float32)
-        self.arrays |= {name: np.zeros(lanes, np.bool_) for name in ("terminated", "is_first")}
-        # Odd for held-out episodes, so that one number says both which episode and which part.
-        self.arrays["episode"] = np.full(lanes, -1, np.int64)
+        self.arrays["episode"].fill(-1)
         self.written, self.episode_start = np.zeros((2, num_envs), np.int64)
         self.current = np.full(num_envs, -1, np.int64)
         self.num_episodes, self.num_heldout = 0, 0
-        self._open = np.zeros(num_envs, np.bool_)
-        self._rng = np.random.default_rng(seed)
+        self._open, self._rng = np.zeros(num_envs, np.bool_), np.random.default_rng(seed)
         self.mirror: DeviceMirror | None = None
 
     def __len__(self) -> int:
@@ -135,15 +127,23 @@ class Replay:
             self.arrays[name][lane, slot] = 0
         self.arrays["is_first"][lane, slot] = is_first
         for name, value in obs.items():
-            self.arrays[f"obs/{name}"][lane, slot] = value
+            array = self.arrays[f"obs/{name}"]
+            # Of a stack the newest image, which comes last.
+            array[lane, slot] = value[-array.shape[2] :] if name in self.stacked else value
         self.arrays["episode"][lane, slot] = self.current[lane]
         self.written[lane] += 1
+
+    def _oldest(self) -> np.ndarray:
+        """First position of each lane at which a slice may begin ``[num_envs]``."""
+        # The first frames of a full ring lack those before them.
+        beyond = self.written - self.lane_size
+        return np.where(beyond > 0, beyond + self.frame_stack - 1, 0)
 
     def _draw(
         self, num: int, length: int, rng: np.random.Generator, heldout: bool, across: bool
     ) -> np.ndarray:
         """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]`` of lane and index."""
-        first = np.maximum(self.written - self.lane_size, 0)
+        first = self._oldest()
         last = np.where(self._open & self.complete_only, self.episode_start, self.written)
         count = np.maximum(last - first - length, 0)
         ends = np.cumsum(count)
@@ -161,10 +161,9 @@ class Replay:
         self, length: int, *, heldout: bool = False, across_episodes: bool = False
     ) -> bool:
         """Say whether any slice of ``length`` transitions is stored; scans all slots."""
-        for lane in range(self.num_envs):
-            first = max(int(self.written[lane]) - self.lane_size, 0)
+        for lane, first in enumerate(self._oldest()):
             closed = self._open[lane] and self.complete_only
-            last = int(self.episode_start[lane] if closed else self.written[lane])
+            last = self.episode_start[lane] if closed else self.written[lane]
             episode = self.arrays["episode"][lane, np.arange(first, last) % self.lane_size]
             if any_slice(episode, length, heldout=heldout, across_episodes=across_episodes):
                 return True
@@ -213,25 +212,26 @@ class Replay:
         return self._gather(np.concatenate(found), length)
 
     def _gather(self, starts: np.ndarray, length: int) -> Batch:
-        lane, start = starts[:, :1], starts[:, 1:]
-        wide = (start + np.arange(length + 1)) % self.lane_size
-        slots = wide[:, :-1]
+        lane, wide = starts[:, :1], starts[:, 1:] + np.arange(length + 1)
 
-        def take(name: str, index: np.ndarray) -> Tensor:
+        def take(name: str, index: np.ndarray = wide) -> Tensor:
+            slots = index % self.lane_size
             if self.mirror is not None:
-                return self.mirror.take(name, lane, index, written=self.written)
-            return torch.from_numpy(self.arrays[name][lane, index])
+                return self.mirror.take(name, lane, slots, written=self.written)
+            return torch.from_numpy(self.arrays[name][lane, slots])
+
+        def entry(name: str) -> Tensor:
+            if name not in self.stacked:
+                return take(f"obs/{name}")
+            slots = joined_slots(self.arrays["episode"], lane, wide, self.frame_stack)
+            return torch.cat([take(f"obs/{name}", index) for index in slots], 2)
 
         return Batch(
-            obs={
-                name.removeprefix("obs/"): take(name, wide)
-                for name in self.arrays
-                if name.startswith("obs/")
-            },
-            action=take("action", slots),
-            reward=take("reward", slots),
-            terminated=take("terminated", slots).float(),
-            is_first=take("is_first", wide),
+            obs={name[4:]: entry(name[4:]) for name in self.arrays if name.startswith("obs/")},
+            action=take("action", wide[:, :-1]),
+            reward=take("reward", wide[:, :-1]),
+            terminated=take("terminated", wide[:, :-1]).float(),
+            is_first=take("is_first"),
         )
 
     def written_since(self, position: np.ndarray) -> dict[str, Tensor]:

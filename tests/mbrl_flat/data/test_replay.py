@@ -251,9 +251,12 @@ def test_an_episode_longer_than_the_ring_breaks_nothing():
 
 def test_a_batch_has_its_shapes_and_types():
     spec = EnvSpec(
-        obs={"rgb": (9, 4, 4), "state": (3,)}, action=Continuous(dim=2), episode_length=5
+        obs={"rgb": (9, 4, 4), "state": (3,)},
+        action=Continuous(dim=2),
+        episode_length=5,
+        images=frozenset({"rgb"}),
     )
-    replay = Replay(spec, 50, obs_dtype={"rgb": torch.uint8})
+    replay = Replay(spec, 50)
     obs = {"rgb": np.full((9, 4, 4), 200, np.uint8), "state": np.ones(3, np.float64)}
     replay.begin(0, obs)
     for step in range(5):

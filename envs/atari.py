@@ -1,0 +1,270 @@
+"""Atari games as Atari-100k plays them: 64x64 RGB, one action for four frames.
+
+A step repeats one action for ``action_repeat`` frames of the emulator and shows the brighter of
+the last two at every pixel, since many games draw their objects on every other frame only. An
+episode begins with 1 to ``noop_max`` frames without an action and ends with the game.
+
+Losing a life can be made to count. The game itself always goes on, so that returns and
+evaluations are those of whole games; what changes is what is recorded (see ``LIFE_LOSS``).
+
+References:
+    Bellemare et al., "The Arcade Learning Environment", 2013, arXiv:1207.4708.
+    Kaiser et al., "Model-Based Reinforcement Learning for Atari", 2020, arXiv:1903.00374: the
+    26 games and 100k steps.
+    Machado et al., "Revisiting the Arcade Learning Environment", 2018, arXiv:1709.06009: sticky
+    actions.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from envs.frames import AreaResize, FrameStack
+from envs.wrappers import Resumable
+from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.reference import reference_curves
+
+ATARI_100K = (
+    "alien", "amidar", "assault", "asterix", "bank_heist", "battle_zone", "boxing", "breakout",
+    "chopper_command", "crazy_climber", "demon_attack", "freeway", "frostbite", "gopher", "hero",
+    "jamesbond", "kangaroo", "krull", "kung_fu_master", "ms_pacman", "pong", "private_eye",
+    "qbert", "road_runner", "seaquest", "up_n_down",
+)  # fmt: skip
+"""The games of the benchmark; every other game of ale-py can be played too."""
+
+LIFE_LOSS = ("ignore", "terminate", "split")
+"""What a lost life is recorded as: nothing; a termination within the episode, as STORM does; or a
+termination with which the recorded episode ends and another begins."""
+
+
+def make(
+    task: str,
+    *,
+    seed: int,
+    render: bool = False,
+    action_repeat: int = 4,
+    size: int = 64,
+    noop_max: int = 30,
+    sticky: float = 0.0,
+    life_loss: str = "ignore",
+    full_action_space: bool = False,
+    max_frames: int = 108_000,
+    frame_stack: int = 1,
+) -> gym.Env[Any, Any]:
+    """Build one game.
+
+    Args:
+        task: Name in snake_case such as ``ms_pacman``.
+        seed: Determines every episode.
+        render: Allow ``render()``, which gives the screen at its full size.
+        action_repeat: Frames per step.
+        size: Height and width of the observation.
+        noop_max: Most frames without an action at the start of an episode; 0 for none.
+        sticky: Probability that a frame repeats the action of the frame before; 0.25 in the
+            protocol of Machado et al., 0 in Atari-100k.
+        life_loss: One of ``LIFE_LOSS``.
+        full_action_space: All 18 actions instead of those that the game uses.
+        max_frames: Longest episode; then it is truncated.
+        frame_stack: Newest observations joined along the channels.
+
+    Returns:
+        The environment: observations ``{"rgb": [3 * frame_stack, size, size]}`` in uint8,
+        discrete actions.
+
+    Raises:
+        UserError: If a setting is out of range.
+        unknown_name: If there is no such game.
+    """
+    _check(action_repeat=action_repeat, frame_stack=frame_stack, max_frames=max_frames)
+    if not 8 <= size <= 160:
+        raise UserError(f"env.size must lie in [8, 160], got {size}; the screen is 210 by 160.")
+    if not 0.0 <= sticky < 1.0:
+        raise UserError(f"env.sticky must lie in [0, 1), got {sticky}; the usual value is 0.25.")
+    if noop_max < 0:
+        raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
+    if life_loss not in LIFE_LOSS:
+        raise unknown_name("life_loss", life_loss, LIFE_LOSS, where="env=atari")
+    game = AtariGame(
+        task,
+        seed=seed,
+        render=render,
+        action_repeat=action_repeat,
+        size=size,
+        noop_max=noop_max,
+        sticky=sticky,
+        life_loss=life_loss,
+        full_action_space=full_action_space,
+        max_frames=max_frames,
+        frame_stack=frame_stack,
+    )
+    return Resumable(
+        game,
+        episode_length=-(-max_frames // action_repeat),
+        action_repeat=action_repeat,
+        frame_stack=frame_stack,
+        score_range=human_range(task),
+    )
+
+
+def human_range(task: str) -> tuple[float, float] | None:
+    """Returns of random play and of a human, where they are published: 0 and 1 of the score."""
+    if task not in ATARI_100K:
+        return None
+    curves = reference_curves(task)
+    return curves["random"][0].mean, curves["human"][0].mean
+
+
+def _check(**at_least_one: int) -> None:
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise UserError(f"env.{name} must be at least 1, got {value}.")
+
+
+class AtariGame(gym.Env[Any, Any]):
+    """One game on one emulator.
+
+    Its randomness (the length of the no-op start, sticky actions) follows from ``np_random``
+    alone; the emulator itself draws nothing.
+
+    Args:
+        task: The game.
+        seed: Seed.
+        render: Allow ``render()``.
+        action_repeat: Frames per step.
+        size: Height and width of the observation.
+        noop_max: Most frames without an action at the start.
+        sticky: Probability that a frame repeats the action of the frame before.
+        life_loss: One of ``LIFE_LOSS``.
+        full_action_space: All 18 actions.
+        max_frames: Longest episode.
+        frame_stack: Newest observations joined.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - as in Gymnasium
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        seed: int,
+        render: bool,
+        action_repeat: int,
+        size: int,
+        noop_max: int,
+        sticky: float,
+        life_loss: str,
+        full_action_space: bool,
+        max_frames: int,
+        frame_stack: int,
+    ) -> None:
+        self._ale = _emulator(task)
+        legal = self._ale.getLegalActionSet() if full_action_space else None
+        self._actions = [action.value for action in legal or self._ale.getMinimalActionSet()]
+        self.render_mode = "rgb_array" if render else None
+        self.action_repeat, self.noop_max, self.sticky = action_repeat, noop_max, sticky
+        self.life_loss, self.max_frames = life_loss, max_frames
+        height, width = self._ale.getScreenDims()
+        self._resize = AreaResize(height, width, size)
+        self._stack = FrameStack(frame_stack)
+        self._frames, self._lives, self._last = 0, 0, self._actions[0]
+        shape = (3 * frame_stack, size, size)
+        self.observation_space = gym.spaces.Dict({"rgb": gym.spaces.Box(0, 255, shape, np.uint8)})
+        self.action_space = gym.spaces.Discrete(len(self._actions))
+        self.np_random = np.random.default_rng(seed)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start a game and let a random number of frames pass."""
+        super().reset(seed=seed, options=options)
+        self._ale.reset_game()
+        self._last = self._actions[0]
+        waits = int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0
+        for _ in range(waits):
+            self._act(self._actions[0])
+            if self._ale.game_over(with_truncation=False):
+                self._ale.reset_game()
+        self._frames, self._lives = 0, self._ale.lives()
+        return {"rgb": self._stack.begin(self._resize(self._ale.getScreenRGB()))}, {}
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Repeat one action; rewards are summed, and are never clipped."""
+        chosen, reward, terminated = self._actions[int(action)], 0.0, False
+        seen: list[np.ndarray] = []
+        for index in range(self.action_repeat):
+            reward += self._act(chosen)
+            self._frames += 1
+            terminated = self._ale.game_over(with_truncation=False)
+            if terminated or index >= self.action_repeat - 2:
+                seen.append(self._ale.getScreenRGB())
+            if terminated:
+                break
+        image = np.maximum(seen[0], seen[-1])
+        truncated = self._frames >= self.max_frames and not terminated
+        obs = {"rgb": self._stack.push(self._resize(image))}
+        return obs, reward, terminated, truncated, self._lost_life()
+
+    def _act(self, action: int) -> float:
+        """Advance one frame; with probability ``sticky`` by the action of the frame before."""
+        if self.sticky == 0.0 or self.np_random.random() >= self.sticky:
+            self._last = action
+        return float(self._ale.act(self._last))
+
+    def _lost_life(self) -> dict[str, Any]:
+        lives = self._ale.lives()
+        lost, self._lives = lives < self._lives, lives
+        if self.life_loss == "ignore":
+            return {}
+        return {"life_lost": lost, "new_episode": lost and self.life_loss == "split"}
+
+    def save_state(self) -> dict[str, Any]:
+        """The emulator's state and all else that the rest of the episode depends on."""
+        return {
+            "emulator": torch.frombuffer(
+                bytearray(self._ale.cloneState(include_rng=True).serialize()), dtype=torch.uint8
+            ),
+            "stack": torch.from_numpy(self._stack.joined().copy()),
+            "frames": self._frames,
+            "lives": self._lives,
+            "last": self._last,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Put back what ``save_state`` gave, and return the current observation."""
+        emulator = _package().ALEState(state["emulator"].numpy().tobytes())
+        self._ale.restoreState(emulator)
+        self._stack.restore(state["stack"].numpy())
+        self._frames, self._lives = state["frames"], state["lives"]
+        self._last = state["last"]
+        return {"rgb": self._stack.joined()}
+
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The screen ``[210, 160, 3]``, uint8; ``None`` where rendering was not asked for."""
+        return None if self.render_mode is None else self._ale.getScreenRGB()
+
+
+def _package() -> Any:
+    try:
+        import ale_py  # noqa: PLC0415 - the only users of the emulator pay for it
+    except ImportError as error:
+        raise MissingExtraError(
+            "env=atari needs ale-py, which brings the games: pip install 'ale-py<1'."
+        ) from error
+    return ale_py
+
+
+def _emulator(task: str) -> Any:
+    """Load a game; the emulator repeats no action by itself and has no limit of its own."""
+    package = _package()
+    known = package.roms.get_all_rom_ids()
+    if task not in known:
+        raise unknown_name("game", task, known, where="env=atari")
+    package.ALEInterface.setLoggerMode(package.LoggerMode.Error)
+    emulator = package.ALEInterface()
+    emulator.setInt("random_seed", 0)
+    emulator.setInt("max_num_frames_per_episode", 0)
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.loadROM(package.roms.get_rom_path(task))
+    return emulator

@@ -1,0 +1,81 @@
+"""The arrays of a replay: what a slot holds, in memory or mapped from files on the disk.
+
+Images are uint8 and kept once: of a stack of frames only the newest, since the others lie in the
+slots before. ``joined_slots`` says in which.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.specs import EnvSpec
+
+
+def slot_layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of everything that one slot holds, by the name of its array."""
+    layout: dict[str, tuple[tuple[int, ...], type]] = {}
+    for name, shape in spec.obs.items():
+        if name in spec.images:
+            layout[f"obs/{name}"] = ((shape[0] // spec.frame_stack, *shape[1:]), np.uint8)
+        else:
+            layout[f"obs/{name}"] = (shape, np.float32)
+    layout["action"] = ((spec.action.size,), np.float32)
+    layout["reward"] = ((), np.float32)
+    layout["terminated"] = layout["is_first"] = ((), np.bool_)
+    # Odd for held-out episodes, so that one number says both which episode and which part.
+    layout["episode"] = ((), np.int64)
+    return layout
+
+
+def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.ndarray:
+    """Make an array of zeros.
+
+    Args:
+        shape: Its shape.
+        dtype: Its type.
+        folder: Where the file is that holds it; ``None`` keeps it in memory. The file has no name
+            and vanishes with the process: what must last is in the checkpoints.
+
+    Returns:
+        The array; neither memory nor disk is taken before it is written to.
+
+    Raises:
+        UserError: If the file cannot be made.
+    """
+    if folder is None:
+        return np.zeros(shape, dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1))
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError as error:
+        raise UserError(
+            f"Cannot map the replay from a file in {folder} ({error.strerror}); free some space "
+            f"or use replay_storage=memory."
+        ) from error
+
+
+def joined_slots(
+    episode: np.ndarray, lane: np.ndarray, index: np.ndarray, num: int
+) -> list[np.ndarray]:
+    """Say where the frames are of the stacks that end at ``index``, oldest first.
+
+    Args:
+        episode: Episode number of every slot ``[lanes, slots]``.
+        lane: Lane of each slice ``[M, 1]``.
+        index: Positions in the order of writing ``[M, T + 1]``.
+        num: Frames of a stack. Before the first frame of an episode comes that frame again.
+
+    Returns:
+        ``num`` arrays of positions ``[M, T + 1]``.
+    """
+    size = episode.shape[1]
+    found = [index]
+    for age in range(1, num):
+        before = index - age
+        same = episode[lane, before % size] == episode[lane, index % size]
+        found.insert(0, np.where(same & (before >= 0), before, found[0]))
+    return found
