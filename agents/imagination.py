@@ -182,8 +182,8 @@ def imagine(
     Returns:
         The rollout; no gradient reaches model or policy through it.
     """
-    features, actions = [model.features(state)], []
     state = model.begin_rollout(state, horizon)
+    features, actions = [model.features(state)], []
     for _ in range(horizon):
         action = policy.act(features[-1], generator=generator)
         state = model.imagine(state, action, generator=generator)

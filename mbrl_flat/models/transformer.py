@@ -276,5 +276,21 @@ class LearnedPositions(nn.Module):
         self.norm = nn.LayerNorm(size, eps=eps)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """Map tokens ``[B, T, size]`` at positions ``first``, ``first + 1``, ..."""
+        """Map tokens to tokens with positions.
+
+        Args:
+            x: ``[B, T, size]``.
+            first: Position of the first.
+
+        Returns:
+            ``[B, T, size]``.
+
+        Raises:
+            UserError: If there are fewer positions than that takes.
+        """
+        if first + x.shape[1] > len(self.vectors):
+            raise UserError(
+                f"The transformer has {len(self.vectors)} learned positions, and this sequence "
+                f"ends at position {first + x.shape[1]}; shorten the context or the horizon."
+            )
         return self.norm(x + self.vectors[first : first + x.shape[1]])

@@ -170,3 +170,12 @@ def test_percentiles_are_those_of_numpy(count, low, high):
 
     expected = np.percentile(x, high) - np.percentile(x, low)
     assert spread.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_mixed_precision_does_not_round_decoded_scalars():
+    support, logits = TwoHot(num_bins=255, low=-20.0, high=20.0), torch.randn(64, 255)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = support.decode(logits)
+
+    assert torch.equal(decoded, support.decode(logits))

@@ -1,0 +1,1 @@
+"""STORM: a stochastic transformer world model."""

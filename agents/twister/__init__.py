@@ -1,0 +1,1 @@
+"""TWISTER: a transformer world model with action-conditioned contrastive prediction."""
