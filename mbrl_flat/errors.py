@@ -19,6 +19,18 @@ class NonFiniteError(FloatingPointError):
     """A loss or gradient is not finite; the message names the modules."""
 
 
+class DivergedError(ArithmeticError):
+    """Training diverged: a loss or gradient is not finite, or the loss beyond its bound.
+
+    Attributes:
+        step: The step, counted from 0, at which it was seen.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"Training diverged at step {step}: {reason}")
+        self.step = step
+
+
 def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
     """Build the error for a name that is in no registry, the nearest names first.
 

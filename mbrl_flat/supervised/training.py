@@ -12,23 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.registry import BASES
 
 LossName = Literal["cross_entropy", "squared"]
-
-
-class DivergedError(ArithmeticError):
-    """Training diverged: a loss or gradient is not finite, or the loss beyond its bound.
-
-    Attributes:
-        step: The step, counted from 0, at which it was seen.
-    """
-
-    def __init__(self, step: int, reason: str) -> None:
-        super().__init__(f"Training diverged at step {step}: {reason}")
-        self.step = step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.interrupts import StopRequest, stop_requests
 from mbrl_flat.run_folder import write_text_atomically
 from mbrl_flat.seeding import restored_rng, seed_everything
 from mbrl_flat.supervised.study.report import write_report
 from mbrl_flat.supervised.study.rows import DIVERGED, SECONDS, Cell, RowFile, Rows
 from mbrl_flat.supervised.study.study import Study
-from mbrl_flat.supervised.training import DivergedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

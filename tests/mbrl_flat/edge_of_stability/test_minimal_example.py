@@ -9,7 +9,7 @@ from mbrl_flat.edge_of_stability.minimal_example import (
     in_stable_set,
     upward_crossings,
 )
-from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.errors import DivergedError, UserError
 
 
 def population_loss(theta, model):
@@ -98,7 +98,7 @@ def test_no_edge_is_reached_where_the_flow_ends_below_it():
 def test_divergence_is_reported_with_its_step():
     model = MinimalExample(l1=1.0, l2=0.01)
 
-    with pytest.raises(NonFiniteError, match=r"lr=5\.0 diverged at step \d+"):
+    with pytest.raises(DivergedError, match=r"diverged at step \d+: lr=5\.0 is too large"):
         model.descend(np.array([0.2, 0.01, 0.2]), lr=5.0, steps=20_000)
 
 

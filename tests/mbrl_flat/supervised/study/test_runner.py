@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.plot_style import make_panels
 from mbrl_flat.supervised.study import Cell, run_study, sign_claim
-from mbrl_flat.supervised.training import DivergedError
 
 
 @dataclass(frozen=True, kw_only=True)
