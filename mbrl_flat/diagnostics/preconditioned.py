@@ -16,7 +16,8 @@ References:
     Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022, arXiv:2207.14484.
 
 Deviations from the paper:
-    The learning rate is part of the matrix, not of the threshold.
+    The learning rate is part of the matrix, not of the threshold. IVON, which divides by its own
+    estimate of the curvature, is judged alike, ``D_i = eta (h_0 + delta) / (h_i + delta)``.
 """
 
 from collections.abc import Sequence
@@ -30,10 +31,10 @@ from mbrl_flat.diagnostics.vectors import flatten
 
 
 def step_scales(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> Tensor | None:
-    """``D`` ``[n]`` of some of the parameters of an optimizer of Adam's kind.
+    """``D`` ``[n]`` of some of the parameters of an optimizer of Adam's kind, or of IVON.
 
     Args:
-        optimizer: Whose state has ``exp_avg_sq`` and ``step`` for every parameter.
+        optimizer: Whose state has ``exp_avg_sq`` and ``step``, or ``hessian``, for every parameter.
         params: Which.
 
     Returns:
@@ -44,17 +45,27 @@ def step_scales(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> T
     for param in params:
         state = optimizer.state.get(param, {})
         group = groups.get(id(param))
-        if group is None or "betas" not in group or "exp_avg_sq" not in state:
+        if group is None or "betas" not in group:
             return None
-        parts.append(_step_scale(group, state))
+        if "exp_avg_sq" in state:
+            parts.append(_adam_scale(group, state))
+        elif "hess_init" in group and "hessian" in state:
+            parts.append(_ivon_scale(group, state))
+        else:
+            return None
     return flatten(parts)
 
 
-def _step_scale(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+def _adam_scale(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
     beta1, beta2 = group["betas"]
     step = float(state["step"])
     root = (state["exp_avg_sq"].detach() / (1.0 - beta2**step)).sqrt()
     return group["lr"] / ((1.0 - beta1**step) * (root + group["eps"]))
+
+
+def _ivon_scale(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    delta = group["weight_decay"]
+    return group["lr"] * (group["hess_init"] + delta) / (state["hessian"].detach() + delta)
 
 
 def threshold(optimizer: torch.optim.Optimizer) -> float:

@@ -11,7 +11,7 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,11 +91,11 @@ class EosMinimal:
     def measure(self, cell: Cell) -> Mapping[str, Value]:
         """Run gradient descent and look at the sharpness along it."""
         if cell["kind"] == "followed":
-            setting = _as_setting(self.followed[str(cell["setting"])])
+            setting = self.followed[str(cell["setting"])]
             path, measured = _run(setting)
             return {**measured, **_curves(setting, path)}
         if cell["kind"] == "sweep":
-            burst = _as_setting(self.followed["one_burst"])
+            burst = self.followed["one_burst"]
             lr = float(cell["lr"] or 0.0)
             swept = Setting(l2=burst.l2, lr=lr, start=burst.start, steps=self.sweep_steps)
             return _run(swept)[1]
@@ -205,11 +205,6 @@ def random_setting(seed: int, *, steps: int) -> Setting:
         start=(float(alpha), float(sign * 0.01), float(beta2)),
         steps=steps,
     )
-
-
-def _as_setting(setting: Setting | Mapping[str, Any]) -> Setting:
-    """Settings come from YAML as mappings."""
-    return setting if isinstance(setting, Setting) else Setting(**setting)
 
 
 def _run(setting: Setting) -> tuple[np.ndarray, dict[str, Value]]:
