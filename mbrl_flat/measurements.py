@@ -14,6 +14,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.value_error import planner_metrics, value_metrics
 from mbrl_flat.evaluate import FrameSink, evaluate, summarize
 from mbrl_flat.protocols import Agent, Inspectable, Mode
+from mbrl_flat.reference import ScoreScale
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.video import VideoWriter
 
@@ -31,6 +32,7 @@ class EpisodeEvaluation:
         baseline: Judged once, on the first occasion; its mean return is in every row as
             ``eval/random_return_mean``.
         videos: Folder for a video of the first episode of each evaluation.
+        scale: Where 0 and 1 of ``eval/normalised_score`` lie; without it there is none.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class EpisodeEvaluation:
         device: torch.device,
         baseline: Agent | None = None,
         videos: Path | None = None,
+        scale: ScoreScale | None = None,
     ) -> None:
         self.agent, self.envs, self.spec = agent, envs, spec
         self.episodes, self.seed, self.device = episodes, seed, device
         self.baseline, self.videos = baseline, videos
+        self.scale = scale
         self.random_return: float | None = None
 
     def __call__(self, step: int) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -64,10 +65,21 @@ def add_legend(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a picture under a temporary name, then rename it: a reader never sees half of it."""
+    """Write a picture under a temporary name, then rename it: a reader never sees half of it.
+
+    Args:
+        figure: The picture.
+        path: Where to; its ending says which kind, such as ``.png`` or ``.svg``.
+
+    Returns:
+        ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial.png")
-    figure.savefig(temporary, format="png")
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    # Without them two files of the same picture differ in the names of their parts and the date.
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(temporary, format=path.suffix.removeprefix("."), metadata=metadata)
     return temporary.replace(path)
 
 

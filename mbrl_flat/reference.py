@@ -4,6 +4,7 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 _FILES = ("dmc", "humanoid_bench", "atari")
 
@@ -31,6 +32,15 @@ class ReferenceScore:
     source: str
 
 
+class ScoreScale(NamedTuple):
+    """Where 0 and 1 of a normalised score lie, in units of return."""
+
+    random: float
+    reference: float
+    words: str
+    """What the two are."""
+
+
 @cache
 def load_references() -> tuple[ReferenceScore, ...]:
     """Read every packaged table of published scores."""
@@ -50,6 +60,40 @@ def reference_curves(task: str) -> dict[str, list[ReferenceScore]]:
         if score.task.replace("_", "-") == task.replace("_", "-"):
             curves.setdefault(score.method, []).append(score)
     return {m: sorted(scores, key=lambda s: s.frame) for m, scores in curves.items()}
+
+
+def score_scale(
+    env: str, task: str, *, expert: str | None = None, random: float = 0.0
+) -> ScoreScale | None:
+    """Find the scale on which scores of different tasks can be averaged.
+
+    Args:
+        env: Family of the task, such as ``dmc``.
+        task: The task.
+        expert: Published method whose last score is 1; without it the human player where there is
+            one (Atari), or the largest return of an episode (Control Suite: rewards in [0, 1]
+            over 1000 frames).
+        random: Return of a random policy, for an expert's scale where none is published.
+
+    Returns:
+        The scale; ``None`` if the task has none.
+    """
+    curves = reference_curves(task)
+    if "random" in curves:
+        random = curves["random"][-1].mean
+    if expert is not None:
+        if expert not in curves or curves[expert][-1].mean == random:
+            return None
+        words = (
+            f"random policy 0 ({random:g}), {expert} as published 1 ({curves[expert][-1].mean:g})"
+        )
+        return ScoreScale(random, curves[expert][-1].mean, words)
+    if {"random", "human"} <= curves.keys():
+        human = curves["human"][-1].mean
+        return ScoreScale(random, human, f"random player 0 ({random:g}), human 1 ({human:g})")
+    if env == "dmc":
+        return ScoreScale(0.0, 1000.0, "return / 1000")
+    return None
 
 
 def _parse(row: dict[str, str]) -> ReferenceScore:

@@ -25,6 +25,7 @@ from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
 from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
+from mbrl_flat.reference import ScoreScale, score_scale
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
 from mbrl_flat.seeding import seed_everything
@@ -122,6 +123,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
             device=device,
             baseline=parts.baseline(spec),
             videos=folder / "videos" if config.video else None,
+            scale=_score_scale(config),
         )
         evaluations = [evaluation]
     probes = [
@@ -183,6 +185,10 @@ def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
     )
 
 
+def _score_scale(config: RunConfig) -> ScoreScale | None:
+    return score_scale(config.names.get("env", ""), config.names.get("task", ""))
+
+
 def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
     """Dashboards that repeat what is written to ``metrics.jsonl``."""
     if config.wandb.mode == "disabled":
@@ -235,6 +241,7 @@ def evaluate_run(
         seed=seed,
         device=device,
         videos=folder / "videos" if video else None,
+        scale=_score_scale(config),
     )
     step = int(saved["step"])
     row = {**evaluation(step), "step": step, "frame": step * spec.action_repeat, "seed": seed}

@@ -1,65 +1,73 @@
 """Style and script of the page; both stand in it, so that one file is all there is."""
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1d2330; --muted: #667085; --paper: #f6f7f9;
-  --card: #ffffff; --rule: #e4e7ec; --accent: #0072b2; --warn: #fff6e5; --warn-ink: #7a4b00;
-  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #c98a00; --c5: #2f9fd8;
+:root { color-scheme: light; --ink: #182230; --muted: #5b6575; --paper: #f5f6f8;
+  --card: #ffffff; --rule: #e3e7ed; --accent: #0072b2; --warn: #fff4dd; --warn-ink: #6f4400;
+  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #b8578f; --c4: #b87b00; --c5: #2f8fc8;
   --c6: #8c6d00; --c7: #555b66; }
+:root[data-theme="dark"] { color-scheme: dark; --ink: #e8ebf1; --muted: #9aa5b5;
+  --paper: #10141b; --card: #181e28; --rule: #2a3240; --accent: #56b4e9; --warn: #332a12;
+  --warn-ink: #f3cf87; --c0: #4aa8e0; --c1: #f08a4b; --c2: #35c79b; --c3: #e29cc3;
+  --c4: #f0b84a; --c5: #8fd3f7; --c6: #cdb14a; --c7: #b4bac6; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8eaf0; --muted: #98a2b3; --paper: #12151c;
-  --card: #1a1f29; --rule: #2c3340; --accent: #56b4e9; --warn: #33290f; --warn-ink: #f3cf87;
-  --c0: #4aa8e0; --c1: #f08a4b; --c2: #35c79b; --c3: #e29cc3; --c4: #f0b84a; --c5: #8fd3f7;
-  --c6: #cdb14a; --c7: #b4bac6; } }
+  :root:not([data-theme="light"]) { color-scheme: dark; --ink: #e8ebf1; --muted: #9aa5b5;
+  --paper: #10141b; --card: #181e28; --rule: #2a3240; --accent: #56b4e9; --warn: #332a12;
+  --warn-ink: #f3cf87; --c0: #4aa8e0; --c1: #f08a4b; --c2: #35c79b; --c3: #e29cc3;
+  --c4: #f0b84a; --c5: #8fd3f7; --c6: #cdb14a; --c7: #b4bac6; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 20px 16px 60px; }
-h1 { font-size: 1.6rem; margin: 8px 0 2px; letter-spacing: -0.01em; }
-h2 { font-size: 1.15rem; margin: 34px 0 10px; }
-h3 { font-size: 0.95rem; margin: 0 0 6px; font-weight: 600; }
-p, li { color: var(--muted); margin: 4px 0 10px; max-width: 75ch; }
-.card {
-  background: var(--card); border: 1px solid var(--rule); border-radius: 12px;
-  padding: 14px; }
-.notes { background: var(--warn); border-color: transparent; }
-.notes li, .notes p { color: var(--warn-ink); margin: 2px 0; max-width: none; }
+  font: 15.5px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 72px; }
+header { display: flex; align-items: baseline; justify-content: space-between; gap: 16px; }
+h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.02em; }
+h2 { font-size: 1.2rem; margin: 44px 0 12px; letter-spacing: -0.01em; }
+h3 { font-size: 0.95rem; margin: 0 0 8px; font-weight: 600; }
+p, li { color: var(--muted); margin: 4px 0 12px; max-width: 80ch; }
+.card { background: var(--card); border: 1px solid var(--rule); border-radius: 14px;
+  padding: 16px 18px; box-shadow: 0 1px 2px #1018280a; }
+.notes { background: var(--warn); border-color: transparent; margin-top: 14px; }
+.notes h3, .notes li, .notes p { color: var(--warn-ink); }
+.notes li, .notes p { margin: 2px 0; max-width: none; }
 .notes ul { margin: 0; padding-left: 18px; }
-.charts {
-  display: grid; gap: 14px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); }
+.charts { display: grid; gap: 16px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
 .scroll { overflow-x: auto; padding: 0; }
-table {
-  border-collapse: collapse; width: 100%; font-size: 0.86rem;
+table { border-collapse: collapse; width: 100%; font-size: 0.88rem;
   font-variant-numeric: tabular-nums; }
-th, td {
-  padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 10px 14px; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
-th {
-  color: var(--muted); font-weight: 600; vertical-align: bottom; white-space: normal;
-  min-width: 84px; }
+th { color: var(--muted); font-size: 0.8rem; font-weight: 600; vertical-align: bottom;
+  white-space: normal; min-width: 84px; }
 .sortable th { cursor: pointer; }
-th:first-child, td:first-child {
-  position: sticky; left: 0; background: var(--card); text-align: left; }
-.words td, .words th { text-align: left; }
+.sortable th:hover { color: var(--ink); }
+tbody tr:hover td { background: color-mix(in srgb, var(--accent) 6%, var(--card)); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--card);
+  text-align: left; font-weight: 600; }
+th:nth-child(2), td:nth-child(2) { text-align: left; }
+.words td, .words th { text-align: left; font-weight: 400; }
 td small { display: block; color: var(--muted); font-weight: 400; }
 tr:last-child td { border-bottom: 0; }
-.best { font-weight: 700; }
-nav { position: sticky; top: 0; z-index: 2; display: flex; gap: 6px; overflow-x: auto;
-  padding: 10px 0; background: var(--paper); }
-button {
-  flex: none; border: 1px solid var(--rule); border-radius: 999px;
-  padding: 5px 12px 5px 9px;
-  background: var(--card); color: var(--ink); font: inherit; font-size: 0.85rem; cursor: pointer; }
+.best { font-weight: 700; color: var(--accent); }
+.bar { width: 150px; height: 16px; fill: currentColor; overflow: visible; }
+.bar line { stroke: currentColor; stroke-width: 3; stroke-linecap: round; opacity: 0.45; }
+nav { position: sticky; top: 0; z-index: 2; display: flex; gap: 8px; overflow-x: auto;
+  padding: 12px 0; background: var(--paper); }
+button { flex: none; border: 1px solid var(--rule); border-radius: 999px; padding: 6px 14px;
+  background: var(--card); color: var(--ink); font: inherit; font-size: 0.86rem;
+  cursor: pointer; }
+button:hover { border-color: var(--muted); }
 button[aria-pressed="false"] { opacity: 0.45; text-decoration: line-through; }
-.swatch {
-  display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 6px;
-  background: currentColor; }
+details { margin-top: 22px; }
+summary { cursor: pointer; font-weight: 600; font-size: 1.05rem; margin-bottom: 10px; }
+.swatch { display: inline-block; width: 10px; height: 10px; border-radius: 50%;
+  margin-right: 8px; background: currentColor; }
 svg { width: 100%; height: auto; display: block; overflow: visible; }
 .grid { stroke: var(--rule); } .axis { stroke: var(--muted); }
 .base { stroke: var(--muted); stroke-dasharray: 5 4; }
-.tick { fill: var(--muted); font-size: 11px; } .title { fill: var(--ink); font-size: 12px; }
+.tick { fill: var(--muted); font-size: 11px; }
+.title { fill: var(--ink); font-size: 12px; }
 .line { fill: none; stroke: currentColor; stroke-width: 2.2; stroke-linejoin: round; }
-.seed { fill: none; stroke: currentColor; stroke-width: 0.8; opacity: 0.4; }
+.seed { fill: none; stroke: currentColor; stroke-width: 0.8; opacity: 0.35; }
 .band { fill: currentColor; opacity: 0.15; } .dot { fill: currentColor; }
 .pointer { stroke: var(--muted); stroke-dasharray: 2 3; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); }
@@ -67,15 +75,22 @@ svg { width: 100%; height: auto; display: block; overflow: visible; }
 .c6 { color: var(--c6); } .c7 { color: var(--c7); } .ref { color: var(--muted); }
 .d1 .line, .ref .line { stroke-dasharray: 7 4; } .d2 .line { stroke-dasharray: 2 3; }
 .off { display: none; }
-#tip {
-  position: fixed; z-index: 3; pointer-events: none; background: var(--card);
-  color: var(--ink);
-  border: 1px solid var(--rule); border-radius: 8px; padding: 6px 10px; font-size: 0.8rem;
-  box-shadow: 0 4px 14px #0003; font-variant-numeric: tabular-nums; }
+#tip { position: fixed; z-index: 3; pointer-events: none; background: var(--card);
+  color: var(--ink); border: 1px solid var(--rule); border-radius: 10px; padding: 8px 12px;
+  font-size: 0.82rem; box-shadow: 0 6px 20px #0003; font-variant-numeric: tabular-nums; }
+@media (max-width: 640px) { main { padding: 18px 12px 48px; } h1 { font-size: 1.45rem; }
+  th, td { padding: 8px 10px; } }
+@media print { nav, #theme { display: none; } .card { break-inside: avoid; } }
 """
 
 SCRIPT = """
 const tip = document.getElementById("tip");
+document.getElementById("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+});
 const off = new Set();
 for (const button of document.querySelectorAll("nav button")) {
   button.addEventListener("click", () => {

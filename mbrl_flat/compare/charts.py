@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-from mbrl_flat.compare.curves import Axis, Cloud, Curve, average, cloud, published
+from mbrl_flat.compare.axes import Axis
+from mbrl_flat.compare.curves import Cloud, Curve, average, cloud, published
 from mbrl_flat.compare.groups import Group
 
 RETURN = "eval/return_mean"
@@ -18,23 +20,32 @@ TITLES = {
     "probe/sharpness/lambda_max": "largest eigenvalue of the Hessian",
     "probe/sharpness/sam_gap": "SAM gap, L(w + e) - L(w)",
     "probe/sharpness/param_norm": "norm of the weights",
+    "probe/rollout/latent_error_1": "latent error after one step (share of variance)",
+    "probe/rollout/loss_gap": "held-out minus training loss",
 }
 
 LOGARITHMIC = ("probe/sharpness/lambda_max", "probe/sharpness/sam_gap")
 """Metrics that may span orders of magnitude; an axis of returns is never bent."""
 
-PICTURES = {
+PICTURES: Mapping[str, tuple[str, ...]] = {
     "return": (RETURN,),
+    "compute": (RETURN,),
     "value_error": ("probe/value/rmse_normalised", "probe/value/bias"),
     "sharpness": (
         "probe/sharpness/lambda_max",
         "probe/sharpness/sam_gap",
         "probe/sharpness/param_norm",
     ),
+    "rollout": ("probe/rollout/latent_error_1", "probe/rollout/loss_gap"),
 }
-"""Curves by picture."""
+"""Curves by picture; the second draws returns once more, against what they cost."""
 
-SCATTERS = tuple((x, y) for y in (RETURN, "probe/value/rmse_normalised") for x in LOGARITHMIC)
+_COST: tuple[Axis, ...] = ("evaluations", "hours")
+
+SCATTERS = (
+    *((x, y) for y in (RETURN, "probe/value/rmse_normalised") for x in LOGARITHMIC),
+    ("probe/value/rmse_normalised", RETURN),
+)
 """Pairs of metrics at the end of a run."""
 
 
@@ -47,11 +58,13 @@ class Chart:
         metric: The metric.
         curves: Means over seeds, then published curves.
         colors: Index of the colour of each curve; -1 for published ones.
+        axis: Unit of x.
         baseline: Mean return of a random policy, where it was measured.
     """
 
     task: str
     metric: str
+    axis: Axis
     curves: tuple[Curve, ...]
     colors: tuple[int, ...]
     baseline: float | None = None
@@ -77,26 +90,44 @@ def build_charts(
     Returns:
         Charts by picture, task after task.
     """
-    tasks = list(dict.fromkeys(group.task for group in groups))
     charts: dict[str, list[Chart]] = {}
     for picture, metrics in PICTURES.items():
-        for task in tasks:
+        axes: tuple[Axis, ...] = (axis,)
+        if picture == "compute":
+            axes = tuple(cost for cost in _COST if cost != axis)
+        for task in dict.fromkeys(group.task for group in groups):
             members = [group for group in groups if group.task == task]
-            for metric in metrics:
-                curves = [average(group, metric, axis=axis, rng=rng) for group in members]
-                known = [curve for curve in curves if curve is not None]
-                if not known:
-                    continue
-                extra = published(task, references, members, axis) if metric == RETURN else []
-                chart = Chart(
-                    task=task,
-                    metric=metric,
-                    curves=(*known, *extra),
-                    colors=(*(colors[curve.label] for curve in known), *(-1 for _ in extra)),
-                    baseline=_random_return(members) if metric == RETURN else None,
-                )
-                charts.setdefault(picture, []).append(chart)
+            for metric, unit in product(metrics, axes):
+                chart = _chart(members, metric, unit, colors=colors, references=references, rng=rng)
+                if chart is not None:
+                    charts.setdefault(picture, []).append(chart)
     return charts
+
+
+def _chart(
+    groups: Sequence[Group],
+    metric: str,
+    axis: Axis,
+    *,
+    colors: Mapping[str, int],
+    references: Sequence[str],
+    rng: np.random.Generator,
+) -> Chart | None:
+    """One metric of the groups of one task; ``None`` if nobody measured it."""
+    curves = [average(group, metric, axis=axis, rng=rng) for group in groups]
+    known = [curve for curve in curves if curve is not None]
+    if not known:
+        return None
+    task = groups[0].task
+    extra = published(task, references, groups, axis) if metric == RETURN else []
+    return Chart(
+        task=task,
+        metric=metric,
+        axis=axis,
+        curves=(*known, *extra),
+        colors=(*(colors[curve.label] for curve in known), *(-1 for _ in extra)),
+        baseline=_random_return(groups) if metric == RETURN else None,
+    )
 
 
 def build_clouds(groups: Sequence[Group]) -> list[tuple[str, Cloud]]:

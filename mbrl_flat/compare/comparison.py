@@ -5,11 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mbrl_flat.compare.axes import Axis
 from mbrl_flat.compare.charts import Chart, build_charts, build_clouds
-from mbrl_flat.compare.curves import Axis, Cloud
+from mbrl_flat.compare.curves import Cloud
 from mbrl_flat.compare.groups import Group, comparability_notes, differing_settings, group_runs
+from mbrl_flat.compare.normalise import with_normalised_scores
 from mbrl_flat.compare.runs import Run
-from mbrl_flat.compare.summary import Row, aggregate_over_tasks, summarize_groups
+from mbrl_flat.compare.summary import (
+    Row,
+    aggregate_over_tasks,
+    improvement_over_tasks,
+    summarize_groups,
+)
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.reference import ReferenceScore, load_references
 from mbrl_flat.stats import Interval, Statistic, iqm, mean, median
@@ -30,6 +37,8 @@ class Comparison:
         clouds: Sharpness against what it may explain, with the task.
         aggregate: Interquartile mean of normalised scores by label, over ``aggregate_tasks``.
         aggregate_tasks: Tasks that every label has.
+        improvement: Probability of improvement over the baseline by label, averaged over these.
+        scales: What 0 and 1 of a normalised score are, in words by task.
         settings: Settings that differ, as text for each run.
         references: Published scores that were asked for, on these tasks.
         axis: Unit of the x axis.
@@ -44,6 +53,8 @@ class Comparison:
     clouds: tuple[tuple[str, Cloud], ...]
     aggregate: Mapping[str, Interval]
     aggregate_tasks: tuple[str, ...]
+    improvement: Mapping[str, float]
+    scales: Mapping[str, str]
     settings: Mapping[str, list[str]]
     references: tuple[ReferenceScore, ...]
     axis: Axis
@@ -57,6 +68,8 @@ def compare_runs(
     axis: Axis = "steps",
     statistic: str = "mean",
     references: Sequence[str] = (),
+    by: Sequence[str] = (),
+    expert: str | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare runs.
@@ -67,26 +80,31 @@ def compare_runs(
         axis: Unit of the x axis.
         statistic: How seeds are put together: ``mean``, ``iqm`` or ``median``.
         references: Published methods to overlay.
+        by: Settings that alone tell groups apart; without them, all that differ.
+        expert: Published method whose score is 1 on the normalised scale.
         seed: Of the bootstrap, so that a report can be made again.
 
     Returns:
         The comparison.
 
     Raises:
-        unknown_name: If the baseline, the statistic or a reference is not there.
+        unknown_name: If the baseline, the statistic, a reference or a setting is not there.
     """
     if statistic not in STATISTICS:
         raise unknown_name("statistic", statistic, STATISTICS)
     known = {score.method for score in load_references()}
-    for method in references:
+    for method in (*references, *([expert] if expert is not None else [])):
         if method not in known:
             raise unknown_name("reference", method, known)
+    runs, scales = with_normalised_scores(runs, expert=expert)
     rng = np.random.default_rng(seed)
-    groups, notes = group_runs(runs)
+    groups, notes = group_runs(runs, by=by)
     baselines = choose_baselines(groups, baseline)
     groups.sort(key=lambda group: (group.task, baselines.get(group.task) is not group))
     colors = {label: i for i, label in enumerate(dict.fromkeys(group.label for group in groups))}
-    rows = summarize_groups(groups, statistic=STATISTICS[statistic], baselines=baselines, rng=rng)
+    rows = summarize_groups(
+        groups, statistic=STATISTICS[statistic], baselines=baselines, rng=rng, axis=axis
+    )
     aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
     kept = tuple(run for group in groups for run in group.runs)
     shown = {group.task for group in groups}
@@ -99,6 +117,8 @@ def compare_runs(
         clouds=tuple(build_clouds(groups)),
         aggregate=aggregate,
         aggregate_tasks=tuple(tasks),
+        improvement=improvement_over_tasks(rows, tasks),
+        scales=scales,
         settings=differing_settings(kept),
         references=tuple(
             score

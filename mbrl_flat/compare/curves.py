@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from mbrl_flat.compare.axes import Axis, scaled
+from mbrl_flat.compare.columns import final
 from mbrl_flat.compare.groups import Group
-from mbrl_flat.compare.runs import Run, Series
-from mbrl_flat.compare.summary import final
+from mbrl_flat.compare.runs import Series
 from mbrl_flat.reference import reference_curves
 from mbrl_flat.stats import bootstrap_band, spearman
-
-Axis = Literal["steps", "frames"]
 
 _MAX_POINTS = 300
 
@@ -41,13 +39,6 @@ class Cloud:
     points: tuple[tuple[str, str, float, float], ...]
     """Label, run, x and y."""
     correlation: float
-
-
-def scaled(run: Run, series: Series, axis: Axis) -> Series:
-    """Count in frames if asked to."""
-    if axis == "steps" or len(series.steps) == 0:
-        return series
-    return Series(series.steps * run.action_repeat, series.values)
 
 
 def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) -> Curve | None:
@@ -91,7 +82,7 @@ def published(
         task: The task.
         methods: Which methods.
         groups: The groups of this task; they say how many frames a step has.
-        axis: Unit of x.
+        axis: Unit of x; what other code computed is not known in evaluations or hours.
 
     Returns:
         One curve a method, as far as the longest run went.
@@ -100,6 +91,8 @@ def published(
     if not runs:
         return []
     end = max(run.last_evaluation * run.action_repeat for run in runs)
+    if axis not in ("steps", "frames"):
+        return []
     unit = 1.0 if axis == "frames" else runs[0].action_repeat
     curves: list[Curve] = []
     for method, scores in reference_curves(task).items():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_flat.compare.runs import Run
+from mbrl_flat.errors import unknown_name
 
 _BOOKKEEPING = (
     "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
@@ -21,14 +22,14 @@ _ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads"
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that differ by nothing but the seed.
+    """Runs that differ by nothing but the seed, or by nothing that the user groups by.
 
     Attributes:
         task: Task of all of them.
-        agent: Agent of all of them.
-        optimizer: Optimizer of all of them.
+        agent: Agent of all of them; several are joined by a slash.
+        optimizer: Optimizer of all of them; likewise.
         label: What tells this group from the others of the comparison.
-        runs: One run a seed, in the order of the seeds.
+        runs: In the order of the seeds; one a seed unless the user groups by fewer settings.
     """
 
     task: str
@@ -38,17 +39,23 @@ class Group:
     runs: tuple[Run, ...]
 
 
-def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Group], list[str]]:
     """Put seeds of the same setting together.
 
     Two runs belong together when task, agent, optimizer and every setting agree, apart from those
-    that only say where, how long and how often a run was measured.
+    that only say where, how long and how often a run was measured. Tasks are never joined, as
+    their returns have no common scale.
 
     Args:
         runs: All runs.
+        by: Settings such as ``optimizer``, ``agent`` or ``optimizer.rho``, if they alone shall
+            tell groups apart.
 
     Returns:
         Groups by task, and sentences about runs that were left out.
+
+    Raises:
+        unknown_name: If no run has one of these settings.
     """
     one_agent = len({run.names["agent"] for run in runs}) == 1
     optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: _under(key, ("optimizer",)))
@@ -75,7 +82,35 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         groups.append(
             Group(task=task, agent=agent, optimizer=optimizer, label=label, runs=tuple(kept))
         )
+    if by:
+        groups = _joined(groups, by)
     return sorted(groups, key=lambda group: (group.task, _natural(group.label))), notes
+
+
+def _joined(groups: Sequence[Group], by: Sequence[str]) -> list[Group]:
+    """Groups that agree in the settings ``by`` made one."""
+    known = {key for group in groups for run in group.runs for key in (*run.config, *run.names)}
+    for key in by:
+        if key not in known:
+            raise unknown_name("setting to group by", key, known)
+    buckets: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        run = group.runs[0]
+        values = [(key, run.names.get(key, _shown(run.config.get(key, "-")))) for key in by]
+        words = [text if key in run.names else f"{_short(key)}={text}" for key, text in values]
+        buckets.setdefault((group.task, " ".join(words)), []).append(group)
+    return [
+        Group(
+            task=task,
+            agent="/".join(sorted({group.agent for group in members})),
+            optimizer="/".join(sorted({group.optimizer for group in members})),
+            label=label,
+            runs=tuple(
+                sorted((run for group in members for run in group.runs), key=lambda run: run.seed)
+            ),
+        )
+        for (task, label), members in buckets.items()
+    ]
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -100,11 +135,11 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
         if len(lengths) > 1:
             notes.append(
                 f"{task}: runs end between {min(lengths):,.0f} and {max(lengths):,.0f} steps; "
-                "compare the column at the common step."
+                "compare the column at the common point."
             )
         notes += [
             f"{task}: {run.folder.name} was not evaluated after its start, so it does not count "
-            "for the common step and has no return there."
+            "for the common point and has no return there."
             for run in runs
             if not run.last_evaluation > 0
         ]

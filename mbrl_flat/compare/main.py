@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
 from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.pictures import draw_pictures
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             axis=arguments.x,
             statistic=arguments.statistic,
             references=arguments.reference,
+            by=[key for text in arguments.by for key in text.split(",")],
+            expert=arguments.expert,
         )
         written = write_report(comparison, arguments.out, title=arguments.title)
     except UserError as error:
@@ -85,7 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", help="optimizer or group that the others are held against (default: adam)"
     )
     parser.add_argument(
-        "--x", choices=("steps", "frames"), default="steps", help="unit of the x axis"
+        "--by",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="settings that alone tell groups apart, such as optimizer,optimizer.rho or agent",
+    )
+    parser.add_argument(
+        "--x",
+        choices=tuple(AXES),
+        default="steps",
+        help="unit of the x axis, in which returns are matched (default: steps)",
     )
     parser.add_argument(
         "--statistic",
@@ -99,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="METHOD",
         help="overlay published scores, such as tdmpc2; may be given several times",
+    )
+    parser.add_argument(
+        "--expert",
+        metavar="METHOD",
+        help="normalise scores by this method's published ones (default: human, or return / 1000)",
     )
     return parser
 

@@ -1,10 +1,12 @@
-"""The charts of a comparison as PNG files, for papers and slides."""
+"""The charts of a comparison as PNG and SVG files, for papers and slides."""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.curves import Cloud
@@ -14,7 +16,7 @@ _DASHES = ("-", "--", ":")
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw one file for each kind of chart that has data.
+    """Draw a PNG and an SVG file for each kind of chart that has data.
 
     Args:
         comparison: What is drawn.
@@ -27,19 +29,26 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
     for picture, charts in comparison.charts.items():
         figure, panels = make_panels(len(charts), columns=3)
         for axes, chart in zip(panels, charts, strict=True):
-            _draw_chart(axes, chart, comparison.axis)
+            _draw_chart(axes, chart)
         add_legend(panels[0])
-        written.append(save_figure(figure, folder / f"{picture}.png"))
+        written += _save(figure, folder / picture)
     if comparison.clouds:
         figure, panels = make_panels(len(comparison.clouds), columns=2)
         for axes, (task, cloud) in zip(panels, comparison.clouds, strict=True):
             _draw_cloud(axes, task, cloud, comparison)
         add_legend(panels[0])
-        written.append(save_figure(figure, folder / "sharpness_scatter.png"))
+        written += _save(figure, folder / "sharpness_scatter")
     return written
 
 
-def _draw_chart(axes: Axes, chart: Chart, axis: str) -> None:
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    bitmap = save_figure(figure, stem.with_suffix(".png"))
+    # The panels stay where the first drawing put them: finding that out is half of the work.
+    figure.set_layout_engine("none")
+    return [bitmap, save_figure(figure, stem.with_suffix(".svg"))]
+
+
+def _draw_chart(axes: Axes, chart: Chart) -> None:
     for curve, color in zip(chart.curves, chart.colors, strict=True):
         ink = MUTED if color < 0 else PALETTE[color % len(PALETTE)]
         dashes = "--" if color < 0 else _DASHES[color // len(PALETTE) % len(_DASHES)]
@@ -54,7 +63,7 @@ def _draw_chart(axes: Axes, chart: Chart, axis: str) -> None:
     if chart.metric in LOGARITHMIC and spans_orders(means):
         axes.set_yscale("log")
     axes.set_title(chart.task, fontsize=10)
-    axes.set_xlabel(axis, fontsize=10)
+    axes.set_xlabel(AXES[chart.axis], fontsize=10)
     axes.set_ylabel(TITLES[chart.metric], fontsize=10)
 
 

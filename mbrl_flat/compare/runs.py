@@ -129,15 +129,16 @@ def load_run(folder: Path) -> Run:
         )
     metrics_file = folder / "metrics.jsonl"
     rows = read_metrics(metrics_file) if metrics_file.exists() else []
+    hours = _hours(rows)
     return Run(
         folder=folder,
         names={key: str(value) for key, value in names.items()},
         seed=int(config.get("seed", 0)),
         config=dict(_flatten(config)),
         environment=_read_environment(folder / "environment.json"),
-        metrics=collect_series(rows),
+        metrics=collect_series(rows) | {"time/hours": hours},
         action_repeat=_action_repeat(rows),
-        wall_seconds=_wall_seconds(rows),
+        wall_seconds=3600.0 * float(hours.values[-1]) if len(hours.values) > 0 else np.nan,
     )
 
 
@@ -150,18 +151,27 @@ def collect_series(rows: Iterable[Mapping[str, float]]) -> dict[str, Series]:
     Returns:
         Series by name.
     """
-    columns: dict[str, dict[float, float]] = {}
+    columns: dict[str, tuple[list[float], list[float]] | None] = {}
     for row in rows:
         step = row["step"]
         for name, value in row.items():
-            if name.startswith(_KEPT):
-                columns.setdefault(name, {})[step] = value
-    series: dict[str, Series] = {}
-    for name, column in columns.items():
-        table = np.array(sorted(column.items()), np.float64)
-        table = table[np.isfinite(table[:, 1])]
-        series[name] = Series(table[:, 0], table[:, 1])
-    return series
+            try:
+                column = columns[name]
+            except KeyError:
+                column = columns[name] = ([], []) if name.startswith(_KEPT) else None
+            if column is not None:
+                column[0].append(step)
+                column[1].append(value)
+    return {name: _series(*column) for name, column in columns.items() if column is not None}
+
+
+def _series(steps: Sequence[float], values: Sequence[float]) -> Series:
+    """In the order of the steps, the last of equal ones, and of those the finite ones."""
+    x, y = np.array(steps[::-1], np.float64), np.array(values[::-1], np.float64)
+    x, first = np.unique(x, return_index=True)
+    y = y[first]
+    known = np.isfinite(y)
+    return Series(x[known], y[known])
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -199,9 +209,14 @@ def _action_repeat(rows: Sequence[Mapping[str, float]]) -> float:
     return last["frame"] / last["step"] if last["step"] > 0 else np.nan
 
 
-def _wall_seconds(rows: Sequence[Mapping[str, float]]) -> float:
-    """Seconds in the loop, so that pauses between a stop and a resume do not count."""
+def _hours(rows: Sequence[Mapping[str, float]]) -> Series:
+    """Hours in the loop by step, so that pauses between a stop and a resume do not count."""
+    logged = [row for row in rows if _PARTS[0] in row]
+    if logged:
+        spent = np.cumsum([sum(row.get(part, 0.0) for part in _PARTS) for row in logged])
+        if spent[-1] > 0.0:
+            return Series(np.array([row["step"] for row in logged], np.float64), spent / 3600.0)
     if not rows:
-        return np.nan
-    spent = sum(row[part] for row in rows if _PARTS[0] in row for part in _PARTS if part in row)
-    return spent if spent > 0.0 else rows[-1]["time"] - rows[0]["time"]
+        return EMPTY
+    times = np.array([row["time"] for row in rows], np.float64)
+    return Series(np.array([row["step"] for row in rows], np.float64), (times - times[0]) / 3600.0)

@@ -1,12 +1,14 @@
 """Numbers of the table: one value a seed, then an estimate with its interval over seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mbrl_flat.compare.axes import AXES, Axis, common_point
+from mbrl_flat.compare.columns import COLUMNS, Column, Match, return_at
 from mbrl_flat.compare.groups import Group
-from mbrl_flat.compare.runs import EMPTY, Run, Series
+from mbrl_flat.compare.runs import Run
 from mbrl_flat.stats import (
     Interval,
     Statistic,
@@ -16,23 +18,6 @@ from mbrl_flat.stats import (
     probability_of_improvement,
     stratified_bootstrap,
 )
-
-_FINAL_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the table.
-
-    Attributes:
-        key: Its name in ``table.csv``.
-        title: Its name for people, with the unit.
-        measure: Reduces a run, seen up to a step, to a number; NaN if it was not measured.
-    """
-
-    key: str
-    title: str
-    measure: Callable[[Run, float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +33,7 @@ class Versus:
     """A group against the baseline of its task, over the seeds that both have.
 
     Attributes:
-        difference: Mean difference of the returns at the common step.
+        difference: Mean difference of the returns at the common point.
         seeds: How many pairs.
         improvement: Chance that a run beats one of the baseline, over all seeds of both.
     """
@@ -60,129 +45,21 @@ class Versus:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A group with its numbers; ``versus`` is ``None`` for the baseline itself."""
+    """A group with its numbers.
+
+    Attributes:
+        group: The group.
+        match: Where runs of its task are held against each other.
+        cells: Numbers by the key of their column.
+        versus: Against the baseline at the common point; ``None`` for the baseline itself.
+        versus_compute: The same at an equal number of gradient evaluations.
+    """
 
     group: Group
-    common_step: float
+    match: Match
     cells: Mapping[str, Cell]
     versus: Versus | None
-
-
-def final(series: Series, *, share: float = _FINAL_SHARE) -> float:
-    """Mean over the last tenth of a run: less noisy than its last value alone.
-
-    Args:
-        series: One metric.
-        share: How much of the steps, from the end, counts.
-
-    Returns:
-        The mean of all values after ``(1 - share)`` of the last step; NaN for an empty series.
-    """
-    if len(series.steps) == 0:
-        return np.nan
-    last = series.steps[-1]
-    return float(
-        series.values[(series.steps > (1.0 - share) * last) | (series.steps == last)].mean()
-    )
-
-
-def area_under_curve(series: Series) -> float:
-    """Mean height of the curve by the trapezoid rule, in units of its values.
-
-    Returns:
-        ``integral of value d step / (last step - first step)``; NaN for an empty series.
-    """
-    if len(series.steps) < 2:
-        return float(series.values[0]) if len(series.steps) == 1 else np.nan
-    width = np.diff(series.steps)
-    height = (series.values[1:] + series.values[:-1]) / 2.0
-    return float((width * height).sum() / width.sum())
-
-
-def _final_of(name: str) -> Callable[[Run, float], float]:
-    return lambda run, _: final(run.series(name))
-
-
-def _mean_of(name: str) -> Callable[[Run, float], float]:
-    def measure(run: Run, _: float) -> float:
-        values = run.series(name).values
-        return float(values.mean()) if len(values) > 0 else np.nan
-
-    return measure
-
-
-def return_at(run: Run, step: float) -> float:
-    """Final return of a run as if it had ended at ``step``; NaN if it never got there."""
-    return final(_returns_until(run, step))
-
-
-def _returns_until(run: Run, step: float) -> Series:
-    """Evaluations up to ``step``; none of a run that ended before, which would look unfinished."""
-    return run.series("eval/return_mean").until(step) if run.last_evaluation >= step else EMPTY
-
-
-COLUMNS = (
-    Column(key="final_return", title="final return", measure=_final_of("eval/return_mean")),
-    Column(key="return_at_common_step", title="return at common step", measure=return_at),
-    Column(
-        key="area_under_curve",
-        title="area under curve (mean return)",
-        measure=lambda run, step: area_under_curve(_returns_until(run, step)),
-    ),
-    Column(
-        key="normalised_score",
-        title="normalised score",
-        measure=_final_of("eval/normalised_score"),
-    ),
-    Column(key="success_rate", title="success rate", measure=_final_of("eval/success_rate")),
-    Column(
-        key="value_rmse_normalised",
-        title="value error (RMSE / spread)",
-        measure=_final_of("probe/value/rmse_normalised"),
-    ),
-    Column(
-        key="value_bias",
-        title="value bias (units of return)",
-        measure=_final_of("probe/value/bias"),
-    ),
-    Column(
-        key="lambda_max",
-        title="sharpness (largest eigenvalue)",
-        measure=_final_of("probe/sharpness/lambda_max"),
-    ),
-    Column(key="sam_gap", title="SAM gap", measure=_final_of("probe/sharpness/sam_gap")),
-    Column(
-        key="adaptive_gap",
-        title="adaptive gap",
-        measure=_final_of("probe/sharpness/adaptive_gap"),
-    ),
-    Column(
-        key="param_norm", title="norm of weights", measure=_final_of("probe/sharpness/param_norm")
-    ),
-    Column(
-        key="evaluations_per_update",
-        title="gradient evaluations per update",
-        measure=_mean_of("optim/evaluations"),
-    ),
-    Column(
-        key="steps_per_second", title="steps per second", measure=_mean_of("time/steps_per_second")
-    ),
-    Column(key="wall_hours", title="wall time (h)", measure=lambda run, _: run.wall_seconds / 3600),
-)
-
-
-def common_step(groups: Sequence[Group]) -> float:
-    """Last step that every run evaluated; runs not yet evaluated after their start do not count.
-
-    Args:
-        groups: All groups of one task.
-
-    Returns:
-        The step, NaN if no run was evaluated.
-    """
-    ends = [run.last_evaluation for group in groups for run in group.runs]
-    begun = [end for end in ends if end > 0]
-    return min(begun) if begun else np.nan
+    versus_compute: Versus | None
 
 
 def summarize_groups(
@@ -191,6 +68,7 @@ def summarize_groups(
     statistic: Statistic,
     baselines: Mapping[str, Group],
     rng: np.random.Generator,
+    axis: Axis = "steps",
 ) -> list[Row]:
     """Reduce groups to rows of the table.
 
@@ -199,30 +77,42 @@ def summarize_groups(
         statistic: How seeds are put together.
         baselines: What the groups of a task are held against.
         rng: Source of the bootstrap.
+        axis: What returns are matched in.
 
     Returns:
         One row a group.
     """
     rows: list[Row] = []
+    matches = {task: _match(groups, task, axis) for task in {group.task for group in groups}}
     for group in groups:
-        step = common_step([other for other in groups if other.task == group.task])
+        match = matches[group.task]
         cells = {
-            column.key: _cell(group, column, step, statistic=statistic, rng=rng)
+            column.key: _cell(group, column, match, statistic=statistic, rng=rng)
             for column in COLUMNS
         }
         baseline = baselines.get(group.task)
-        versus = None
+        versus = versus_compute = None
         if baseline is not None and baseline is not group:
-            versus = compare_returns(group, baseline, step, rng=rng)
-        rows.append(Row(group=group, common_step=step, cells=cells, versus=versus))
+            versus = compare_returns(group, baseline, match, rng=rng)
+            equal_compute = replace(match, axis="evaluations")
+            versus_compute = compare_returns(group, baseline, equal_compute, rng=rng)
+        row = Row(
+            group=group, match=match, cells=cells, versus=versus, versus_compute=versus_compute
+        )
+        rows.append(row)
     return rows
 
 
+def _match(groups: Sequence[Group], task: str, axis: Axis) -> Match:
+    runs = [run for group in groups if group.task == task for run in group.runs]
+    return Match(axis=axis, points={name: common_point(runs, name) for name in AXES})
+
+
 def compare_returns(
-    group: Group, baseline: Group, step: float, *, rng: np.random.Generator
+    group: Group, baseline: Group, match: Match, *, rng: np.random.Generator
 ) -> Versus:
-    """Hold a group against a baseline at a step, seed by seed."""
-    ours, theirs = _returns(group, step), _returns(baseline, step)
+    """Hold a group against a baseline at the common point, seed by seed."""
+    ours, theirs = _returns(group, match), _returns(baseline, match)
     paired = paired_differences(ours, theirs)
     difference = Interval(np.nan, np.nan, np.nan)
     if paired:
@@ -236,17 +126,24 @@ def compare_returns(
 
 
 def present_columns(rows: Sequence[Row]) -> list[Column]:
-    """Columns with a number in them; the common step is left out where all runs end there."""
+    """Columns with a number in them that do not only repeat one before them."""
     shown = [
         column
         for column in COLUMNS
         if any(np.isfinite(row.cells[column.key].interval.point) for row in rows)
     ]
-    same = all(
-        row.cells["final_return"].by_seed == row.cells["return_at_common_step"].by_seed
-        for row in rows
-    )
-    return [column for column in shown if not (same and column.key == "return_at_common_step")]
+    repeated = {
+        "return_at_common_point": "final_return",
+        "return_at_equal_evaluations": "return_at_common_point",
+    }
+    return [
+        column
+        for column in shown
+        if column.key not in repeated
+        or any(
+            row.cells[column.key].by_seed != row.cells[repeated[column.key]].by_seed for row in rows
+        )
+    ]
 
 
 def aggregate_over_tasks(
@@ -275,16 +172,33 @@ def aggregate_over_tasks(
     }, tasks
 
 
-def _returns(group: Group, step: float) -> dict[int, float]:
-    returns = {run.seed: return_at(run, step) for run in group.runs}
-    return {seed: value for seed, value in returns.items() if np.isfinite(value)}
+def improvement_over_tasks(rows: Sequence[Row], tasks: Sequence[str]) -> dict[str, float]:
+    """Probability of improvement over the baseline by label, averaged over ``tasks`` (Sec. 4.3)."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.group.task in tasks and row.versus is not None:
+            found.setdefault(row.group.label, []).append(row.versus.improvement)
+    return {label: float(np.mean(values)) for label, values in found.items()}
+
+
+def _returns(group: Group, match: Match) -> dict[int, float]:
+    return _by_seed(group, lambda run: return_at(run, match.axis, match.point))
+
+
+def _by_seed(group: Group, measure: Callable[[Run], float]) -> dict[int, float]:
+    """A number for each seed that has it; runs of one seed are averaged."""
+    values: dict[int, list[float]] = {}
+    for run in group.runs:
+        value = measure(run)
+        if np.isfinite(value):
+            values.setdefault(run.seed, []).append(value)
+    return {seed: float(np.mean(found)) for seed, found in values.items()}
 
 
 def _cell(
-    group: Group, column: Column, step: float, *, statistic: Statistic, rng: np.random.Generator
+    group: Group, column: Column, match: Match, *, statistic: Statistic, rng: np.random.Generator
 ) -> Cell:
-    by_seed = {run.seed: column.measure(run, step) for run in group.runs}
-    by_seed = {seed: value for seed, value in by_seed.items() if np.isfinite(value)}
+    by_seed = _by_seed(group, lambda run: column.measure(run, match))
     if not by_seed:
         return Cell(by_seed={}, interval=Interval(np.nan, np.nan, np.nan))
     values = np.array([*by_seed.values()])

@@ -5,11 +5,15 @@ import io
 import math
 from collections.abc import Sequence
 
-from mbrl_flat.compare.summary import Column, Row, Versus, present_columns
+from mbrl_flat.compare.axes import AXES
+from mbrl_flat.compare.columns import Column
+from mbrl_flat.compare.summary import Row, Versus, present_columns
 from mbrl_flat.stats import Interval
 
-_IDENTITY = ("task", "agent", "optimizer", "label", "seeds", "common_step")
+_IDENTITY = ("task", "agent", "optimizer", "label", "seeds", "axis", "common_point")
 _VERSUS = ("difference", "difference_low", "difference_high", "pairs", "improvement")
+COMPUTE = "return_at_equal_evaluations"
+"""Column that is there when methods compute unequally; then differences are given for both."""
 
 
 def format_number(value: float) -> str:
@@ -33,30 +37,33 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{c.key}{ending}" for c in columns for ending in ("", "_low", "_high", "_n")]
-    writer.writerow([*_IDENTITY, *names, *_VERSUS])
+    matched = any(column.key == COMPUTE for column in columns)
+    versus = [*_VERSUS, *(f"{name}_compute" for name in _VERSUS if matched)]
+    writer.writerow([*_IDENTITY, *names, *versus])
     for row in rows:
         group = row.group
         seeds = " ".join(str(run.seed) for run in group.runs)
         cells: list[object] = [group.task, group.agent, group.optimizer, group.label, seeds]
-        cells.append(_raw(row.common_step))
+        cells += [row.match.axis, _raw(row.match.point)]
         for column in columns:
             cell = row.cells[column.key]
             low, point, high = cell.interval
             cells += [_raw(point), _raw(low), _raw(high), len(cell.by_seed)]
-        writer.writerow([*cells, *_versus_cells(row.versus)])
+        cells += _versus_cells(row.versus)
+        writer.writerow([*cells, *(_versus_cells(row.versus_compute) if matched else ())])
     return text.getvalue()
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """One row a group, one column a number, with 95% intervals."""
     columns = present_columns(rows)
-    heads = ["task", "group", "seeds", *(_head(column, rows) for column in columns)]
-    heads += ["difference to baseline (pairs)", "P(improvement)"]
+    heads = ["task", "group", "seeds", *(head(column, rows) for column in columns)]
+    heads += versus_heads(columns)
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
         cells = [row.group.task, row.group.label, str(len(row.group.runs))]
         cells += [format_interval(row.cells[column.key].interval) for column in columns]
-        lines.append(_line([*cells, *describe_versus(row.versus)]))
+        lines.append(_line([*cells, *versus_texts(row, columns)]))
     return "\n".join(lines) + "\n"
 
 
@@ -70,11 +77,27 @@ def describe_versus(versus: Versus | None) -> tuple[str, str]:
     return difference, format_number(versus.improvement)
 
 
-def _head(column: Column, rows: Sequence[Row]) -> str:
-    """Title of a column; names the step where all tasks share it."""
-    steps = {row.common_step for row in rows}
-    if column.key == "return_at_common_step" and len(steps) == 1:
-        return f"return at step {format_number(steps.pop())}"
+def versus_heads(columns: Sequence[Column]) -> list[str]:
+    """Titles of the comparisons with the baseline that go with these columns."""
+    heads = ["difference to baseline (pairs)", "P(improvement)"]
+    if any(column.key == COMPUTE for column in columns):
+        heads += [f"{head} at equal gradient evaluations" for head in heads]
+    return heads
+
+
+def versus_texts(row: Row, columns: Sequence[Column]) -> list[str]:
+    """What stands below ``versus_heads``."""
+    texts = [*describe_versus(row.versus)]
+    if any(column.key == COMPUTE for column in columns):
+        texts += describe_versus(row.versus_compute)
+    return texts
+
+
+def head(column: Column, rows: Sequence[Row]) -> str:
+    """Title of a column; names the common point where all tasks share it."""
+    points = {row.match.point for row in rows}
+    if column.key == "return_at_common_point" and len(points) == 1:
+        return f"return at {format_number(points.pop())} {AXES[rows[0].match.axis]}"
     return column.title
 
 

@@ -100,15 +100,28 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     lines = content[: content.rfind(b"\n") + 1].splitlines()
-    rows: list[dict[str, float]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append({k: math.nan if v is None else v for k, v in json.loads(line).items()})
-        except (ValueError, AttributeError) as error:
-            raise UserError(
-                f"Line {number} of {path} is not a JSON object; delete that line to read the rest."
-            ) from error
+    try:
+        # One call for the whole file takes half the time of one for each line.
+        rows = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        rows = []
+    if len(rows) != len(lines) or not all(type(row) is dict for row in rows):
+        rows = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    if b"null" in content:
+        rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     return rows
+
+
+def _parse_line(line: bytes, number: int, path: Path) -> dict[str, float]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise UserError(
+            f"Line {number} of {path} is not a JSON object; delete that line to read the rest."
+        )
+    return row
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -62,8 +62,9 @@ def test_a_report_has_the_page_the_tables_and_the_pictures(make_run, compare, ou
 
     assert status == 0
     assert {path.name for path in out.iterdir()} == {
-        "index.html", "table.csv", "table.md", "return.png", "value_error.png", "sharpness.png",
-        "sharpness_scatter.png",
+        "index.html", "table.csv", "table.md",
+        *(f"{name}.{ending}" for ending in ("png", "svg") for name in (
+            "return", "compute", "value_error", "sharpness", "sharpness_scatter")),
     }  # fmt: skip
     assert "| walker-walk | sam | 2 |" in capsys.readouterr().out
 

@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
+from mbrl_flat.compare.axes import common_point
+from mbrl_flat.compare.columns import Match, area_under_curve, final
 from mbrl_flat.compare.curves import average, cloud, published
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.runs import EMPTY, Series, load_run
 from mbrl_flat.compare.summary import (
     aggregate_over_tasks,
-    area_under_curve,
-    common_step,
     compare_returns,
-    final,
     present_columns,
     summarize_groups,
 )
 from mbrl_flat.stats import mean
+
+AT_100 = Match(axis="steps", points={"steps": 100.0})
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def test_the_common_step_is_the_last_that_every_begun_run_evaluated(load):
         load(seed=2, returns=(0,)),
     ]
 
-    assert common_step(grouped(runs)) == 100.0
+    assert common_point(runs, "steps") == 100.0
+    assert common_point(runs, "frames") == 200.0
+    assert np.isnan(common_point(runs, "evaluations"))
 
 
 def test_a_run_that_stopped_early_does_not_lower_the_return_of_the_others(load, rng):
@@ -65,7 +68,7 @@ def test_a_run_that_stopped_early_does_not_lower_the_return_of_the_others(load, 
     rows = summarized(grouped(runs), rng)
 
     assert [row.cells["final_return"].interval.point for row in rows] == [10.0, 90.0]
-    assert [row.cells["return_at_common_step"].interval.point for row in rows] == [10.0, 20.0]
+    assert [row.cells["return_at_common_point"].interval.point for row in rows] == [10.0, 20.0]
 
 
 def test_a_run_that_was_never_evaluated_after_its_start_is_not_held_against_others(load, rng):
@@ -74,17 +77,17 @@ def test_a_run_that_was_never_evaluated_after_its_start_is_not_held_against_othe
 
     rows = summarized([baseline, begun], rng)
 
-    assert rows[1].cells["return_at_common_step"].by_seed == {}
+    assert rows[1].cells["return_at_common_point"].by_seed == {}
     assert rows[1].cells["area_under_curve"].by_seed == {}
-    assert compare_returns(begun, baseline, 100.0, rng=rng).seeds == 0
+    assert compare_returns(begun, baseline, AT_100, rng=rng).seeds == 0
 
 
 def test_the_common_step_has_a_column_only_where_runs_end_at_different_steps(load, rng):
     equal = summarized(grouped([load("adam"), load("sam")]), rng)
     unequal = summarized(grouped([load("adam"), load("sam", returns=(0, 1, 2))]), rng)
 
-    assert "return_at_common_step" not in [column.key for column in present_columns(equal)]
-    assert "return_at_common_step" in [column.key for column in present_columns(unequal)]
+    assert "return_at_common_point" not in [column.key for column in present_columns(equal)]
+    assert "return_at_common_point" in [column.key for column in present_columns(unequal)]
 
 
 def test_a_metric_of_one_run_is_a_column_with_a_gap_for_the_others(load, rng):
@@ -101,7 +104,7 @@ def test_a_group_is_held_against_the_baseline_seed_by_seed(load, rng):
     sam = [load("sam", seed=seed, returns=(0, value)) for seed, value in ((1, 7), (2, 11), (3, 0))]
     baseline, treatment = grouped([*adam, *sam])
 
-    versus = compare_returns(treatment, baseline, 100.0, rng=rng)
+    versus = compare_returns(treatment, baseline, AT_100, rng=rng)
 
     assert versus.difference == (2.0, 2.0, 2.0)
     assert versus.seeds == 2
@@ -111,7 +114,7 @@ def test_a_group_is_held_against_the_baseline_seed_by_seed(load, rng):
 def test_groups_without_a_shared_seed_have_no_difference(load, rng):
     baseline, treatment = grouped([load("adam", seed=0), load("sam", seed=1)])
 
-    versus = compare_returns(treatment, baseline, 100.0, rng=rng)
+    versus = compare_returns(treatment, baseline, AT_100, rng=rng)
 
     assert versus.seeds == 0
     assert np.isnan(versus.difference.point)

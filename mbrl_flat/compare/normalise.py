@@ -1,0 +1,57 @@
+"""Returns on a scale that tasks share, for runs that did not log it themselves."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mbrl_flat.compare.runs import Run, Series
+from mbrl_flat.reference import ScoreScale, score_scale
+from mbrl_flat.stats import normalise
+
+_SCORE, _RETURN = "eval/normalised_score", "eval/return_mean"
+
+
+def with_normalised_scores(
+    runs: Sequence[Run], *, expert: str | None = None
+) -> tuple[list[Run], dict[str, str]]:
+    """Add ``eval/normalised_score`` where the task has a scale.
+
+    Args:
+        runs: All runs.
+        expert: Published method whose final score counts as 1; without it the scale of the task.
+            Zero is then the random policy: as published, or else as the runs measured it.
+
+    Returns:
+        The runs, and what the scale of each task is in words.
+    """
+    measured: dict[str, list[float]] = {}
+    for run in runs:
+        values = run.series("eval/random_return_mean").values
+        measured.setdefault(run.names["task"], []).extend(values)
+    scaled: list[Run] = []
+    scales: dict[str, str] = {}
+    for run in runs:
+        task = run.names["task"]
+        random = float(np.mean(measured[task])) if measured[task] else 0.0
+        scale = score_scale(run.names.get("env", ""), task, expert=expert, random=random)
+        if scale is None:
+            logged = len(run.series(_SCORE).steps) > 0
+            scales.setdefault(task, "as the environment defines it" if logged else "none")
+            scaled.append(run if expert is None else _without(run))
+            continue
+        scales[task] = scale.words
+        scaled.append(_with(run, scale))
+    return scaled, scales
+
+
+def _with(run: Run, scale: ScoreScale) -> Run:
+    returns = run.series(_RETURN)
+    scores = normalise(returns.values, random=scale.random, reference=scale.reference)
+    return replace(run, metrics={**run.metrics, _SCORE: Series(returns.steps, scores)})
+
+
+def _without(run: Run) -> Run:
+    """Scores on another scale than the one asked for are no scores."""
+    kept = {name: series for name, series in run.metrics.items() if name != _SCORE}
+    return replace(run, metrics=kept)
