@@ -60,8 +60,12 @@ def spans_orders(values: np.ndarray) -> bool:
 
 def add_legend(axes: Axes) -> None:
     """Name what is drawn, if anything has a name."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    names = axes.get_legend_handles_labels()[1]
+    if names:
+        size, columns = (9, 1) if len(names) <= 8 else (5, 2)
+        legend = axes.legend(frameon=False, fontsize=size, ncols=columns, labelcolor=INK)
+        # The panel keeps its size however many names there are.
+        legend.set_in_layout(False)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

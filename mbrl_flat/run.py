@@ -21,6 +21,7 @@ from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.interrupts import stop_requests
 from mbrl_flat.logging.console import ConsoleLogger
 from mbrl_flat.logging.jsonl import JsonlLogger
+from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
@@ -193,8 +194,12 @@ def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
     """Dashboards that repeat what is written to ``metrics.jsonl``."""
     if config.wandb.mode == "disabled":
         return []
-    settings = asdict(config) | {"action_repeat": spec.action_repeat}
-    return [WandbLogger(folder, config=settings, **asdict(config.wandb))]
+    wandb, settings = asdict(config.wandb), asdict(config)
+    labels = run_labels(settings)
+    labels["group"] = wandb.pop("group") or labels["group"]
+    labels["tags"] += [tag for tag in wandb.pop("tags") if tag not in labels["tags"]]
+    shown = run_settings(settings) | {"action_repeat": spec.action_repeat}
+    return [WandbLogger(folder, config=shown, **wandb, **labels)]
 
 
 def evaluate_run(

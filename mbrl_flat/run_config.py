@@ -9,11 +9,12 @@ class WandbConfig:
     """Mirror of the metrics in Weights & Biases.
 
     Attributes:
-        mode: ``disabled``, ``offline``, ``online``, or ``auto`` (online only if logged in).
+        mode: ``disabled``, ``offline``, ``online``, or ``auto`` (what the environment variable
+            ``WANDB_MODE`` says, else offline).
         project: Project.
         entity: Account or team; the default one if null.
-        group: Group of runs, such as the seeds of one setting.
-        tags: Labels.
+        group: Group of runs; by default the seeds of one setting, as in ``mbrl-flat-compare``.
+        tags: Labels beside task, agent, optimizer and preset.
     """
 
     mode: str = "disabled"

@@ -8,13 +8,7 @@ import numpy as np
 
 from mbrl_flat.compare.runs import Run
 from mbrl_flat.errors import unknown_name
-
-_BOOKKEEPING = (
-    "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
-    "on_nonfinite", "log_every", "eval_every", "probe_every", "checkpoint_every", "video", "wandb",
-    "parallel_envs", "preset", "steps", "eval_episodes", "probes",
-)  # fmt: skip
-"""Settings that do not make another method: where, how long and how often it was measured."""
+from mbrl_flat.logging.labels import BOOKKEEPING, shown, under
 
 _MEASUREMENT = ("eval_episodes", "probes")
 _ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads")
@@ -58,16 +52,16 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
         unknown_name: If no run has one of these settings.
     """
     one_agent = len({run.names["agent"] for run in runs}) == 1
-    optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: _under(key, ("optimizer",)))
+    optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: under(key, ("optimizer",)))
     other_keys = _keys_by(
-        runs, ("task", "agent"), lambda key: not _under(key, ("optimizer", *_BOOKKEEPING))
+        runs, ("task", "agent"), lambda key: not under(key, ("optimizer", *BOOKKEEPING))
     )
     buckets: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         keys = sorted(optimizer_keys[_name(run, ("agent", "optimizer"))]) + sorted(
             other_keys[_name(run, ("task", "agent"))]
         )
-        settings = [f"{_short(key)}={_shown(run.config[key])}" for key in keys]
+        settings = [f"{_short(key)}={shown(run.config[key])}" for key in keys]
         label = " ".join([] if one_agent else [run.names["agent"]])
         label = " ".join(filter(None, [label, run.names["optimizer"], *settings]))
         buckets.setdefault((*_name(run, ("task", "agent", "optimizer")), label), []).append(run)
@@ -96,7 +90,7 @@ def _joined(groups: Sequence[Group], by: Sequence[str]) -> list[Group]:
     buckets: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
-        values = [(key, run.names.get(key, _shown(run.config.get(key, "-")))) for key in by]
+        values = [(key, run.names.get(key, shown(run.config.get(key, "-")))) for key in by]
         words = [text if key in run.names else f"{_short(key)}={text}" for key, text in values]
         buckets.setdefault((group.task, " ".join(words)), []).append(group)
     return [
@@ -120,8 +114,8 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
         known = {key: run.environment[key] for key in _ENVIRONMENT if key in run.environment}
         tables.append({**run.config, **{f"environment.{key}": v for key, v in known.items()}})
     hidden = ("run_dir", "seed", "names", "resume", "wandb")
-    keys = sorted({key for table in tables for key in table if not _under(key, hidden)})
-    rows = {key: [_shown(table[key]) if key in table else "-" for table in tables] for key in keys}
+    keys = sorted({key for table in tables for key in table if not under(key, hidden)})
+    rows = {key: [shown(table[key]) if key in table else "-" for table in tables] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
@@ -145,10 +139,10 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
         ]
         repeats = {run.action_repeat for run in runs if np.isfinite(run.action_repeat)}
         if len(repeats) > 1:
-            shown = ", ".join(f"{repeat:g}" for repeat in sorted(repeats))
+            repeats_shown = ", ".join(f"{repeat:g}" for repeat in sorted(repeats))
             notes.append(
-                f"{task}: action repeats differ ({shown}), so a step is not the same everywhere; "
-                "use --x frames."
+                f"{task}: action repeats differ ({repeats_shown}), so a step is not the same "
+                "everywhere; use --x frames."
             )
         notes += [
             f"{task}: {key} differs ({', '.join(values)}){effect}"
@@ -165,12 +159,12 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
 def _unequal(runs: Sequence[Run]) -> Iterable[tuple[str, list[str], str]]:
     """Settings of one task that differ although the method does not ask for it."""
     for key in sorted(set.intersection(*({*run.config} for run in runs))):
-        values = sorted({_shown(run.config[key]) for run in runs}, key=_natural)
+        values = sorted({shown(run.config[key]) for run in runs}, key=_natural)
         if len(values) < 2:
             continue
-        if _under(key, _MEASUREMENT):
+        if under(key, _MEASUREMENT):
             yield key, values, "; what depends on it was not measured alike."
-        elif not _under(key, ("optimizer", *_BOOKKEEPING)):
+        elif not under(key, ("optimizer", *BOOKKEEPING)):
             yield key, values, "; these groups differ by more than the optimizer."
 
 
@@ -183,7 +177,7 @@ def _keys_by(runs: Sequence[Run], names: tuple[str, ...], wanted: Any) -> dict[A
         bucket: {
             key
             for key in set.intersection(*({*run.config} for run in members))
-            if wanted(key) and len({_shown(run.config[key]) for run in members}) > 1
+            if wanted(key) and len({shown(run.config[key]) for run in members}) > 1
         }
         for bucket, members in buckets.items()
     }
@@ -203,16 +197,8 @@ def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(run.names[key] for key in keys)
 
 
-def _under(key: str, prefixes: tuple[str, ...]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
 def _short(key: str) -> str:
     return key.removeprefix("optimizer.")
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _natural(text: str) -> tuple[tuple[str, float], ...]:

@@ -12,6 +12,7 @@ import yaml
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.jsonl import read_metrics
+from mbrl_flat.logging.labels import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
@@ -134,7 +135,7 @@ def load_run(folder: Path) -> Run:
         folder=folder,
         names={key: str(value) for key, value in names.items()},
         seed=int(config.get("seed", 0)),
-        config=dict(_flatten(config)),
+        config=dict(flatten(config)),
         environment=_read_environment(folder / "environment.json"),
         metrics=collect_series(rows) | {"time/hours": hours},
         action_repeat=_action_repeat(rows),
@@ -191,17 +192,9 @@ def _read_environment(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(_flatten(json.loads(path.read_text(encoding="utf-8"))))
+        return dict(flatten(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a JSON object; delete it to compare this run.") from error
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _action_repeat(rows: Sequence[Mapping[str, float]]) -> float:

@@ -31,6 +31,7 @@ class WandbLogger:
         entity: Whose project it is; the default account's if absent.
         name: Its title; the folder's name unless given.
         group: What it is listed under, such as all seeds of one setting.
+        job_type: Kind of the run within its group.
         tags: Words to find it by.
 
     Raises:
@@ -48,6 +49,7 @@ class WandbLogger:
         entity: str | None = None,
         name: str | None = None,
         group: str | None = None,
+        job_type: str | None = None,
         tags: Sequence[str] = (),
     ) -> None:
         if mode not in _MODES:
@@ -64,6 +66,7 @@ class WandbLogger:
                 entity=entity,
                 name=name or folder.name,
                 group=group,
+                job_type=job_type,
                 tags=list(tags),
             )
         )
@@ -81,7 +84,7 @@ class WandbLogger:
 
     def close(self) -> None:
         """Finish the W&B run."""
-        self._guard(lambda: self._run.finish(quiet=True) if self._run is not None else None)
+        self._guard(lambda: self._run.finish() if self._run is not None else None)
         self._run = None
 
     def _guard(self, call: Callable[[], object]) -> None:

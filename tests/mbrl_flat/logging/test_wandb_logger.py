@@ -20,7 +20,7 @@ class FakeRun:
     def define_metric(self, name, step_metric=None):
         self.defined.append((name, step_metric))
 
-    def finish(self, *, quiet):
+    def finish(self):
         self.finished = True
 
 

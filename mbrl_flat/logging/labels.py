@@ -1,0 +1,75 @@
+"""By which words a run is found and grouped, at Weights & Biases and by ``mbrl-flat-compare``."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+BOOKKEEPING = (
+    "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
+    "on_nonfinite", "log_every", "eval_every", "probe_every", "checkpoint_every", "video", "wandb",
+    "parallel_envs", "preset", "steps", "eval_episodes", "probes",
+)  # fmt: skip
+"""Settings that do not make another method: where, how long and how often it was measured."""
+
+
+def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels of a run at Weights & Biases.
+
+    Args:
+        config: Its configuration, with what the user called its parts in ``names``.
+
+    Returns:
+        ``group``, ``job_type`` and ``tags``. Two runs have the same group when
+        ``mbrl-flat-compare`` takes them for seeds of one setting.
+    """
+    names = config["names"]
+    words = [names["task"], names["agent"], names["optimizer"], *_own_settings(config)]
+    tags = [names["task"], names["agent"], names["optimizer"], str(config.get("preset", "default"))]
+    return {
+        # The service takes 128 letters.
+        "group": f"{' '.join(words)[:120]} {_digest(config)}",
+        "job_type": "train",
+        "tags": list(dict.fromkeys(tags)),
+    }
+
+
+def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the names that charts group by at its top: charts see no deeper."""
+    names = config["names"]
+    flat = {f"{part}_name": names[part] for part in ("agent", "env", "optimizer") if part in names}
+    return {**config, **flat, "task": names["task"]}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Every setting by its dotted name."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shown(value: Any) -> str:
+    """A setting as text; equal numbers are equal text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def under(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Say whether a dotted name is one of ``prefixes`` or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _own_settings(config: Mapping[str, Any]) -> list[str]:
+    """Radius and the like: what a person wants to read in the name of a group."""
+    optimizer = config.get("optimizer") or {}
+    return [
+        f"{key}={shown(optimizer[key])}" for key in ("rho", "every", "only") if key in optimizer
+    ]
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Six letters for everything that makes the method."""
+    settings = sorted(
+        f"{key}={shown(value)}" for key, value in flatten(config) if not under(key, BOOKKEEPING)
+    )
+    return hashlib.sha256("\n".join(settings).encode()).hexdigest()[:6]

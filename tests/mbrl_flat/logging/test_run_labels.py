@@ -1,0 +1,92 @@
+"""Weights & Biases groups runs as the comparison does."""
+
+import copy
+
+import pytest
+import yaml
+
+from mbrl_flat.compare.groups import group_runs
+from mbrl_flat.compare.runs import load_run
+from mbrl_flat.logging.labels import flatten, run_labels, run_settings
+
+BASE = {
+    "names": {"agent": "tdmpc2", "env": "dmc", "task": "walker-walk", "optimizer": "sam"},
+    "seed": 0,
+    "steps": 1000,
+    "preset": "default",
+    "optimizer": {"lr": 3e-4, "rho": 0.01, "base": {"_target_": "adam"}},
+    "agent": {"latent_dim": 512},
+    "heldout_fraction": 0.05,
+}
+
+
+def changed(**settings):
+    config = copy.deepcopy(BASE)
+    for key, value in settings.items():
+        *path, last = key.split("__")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+CONFIGS = {
+    "first": changed(),
+    "other seed": changed(seed=1),
+    "other length": changed(seed=2, steps=99),
+    "other radius": changed(optimizer__rho=0.1),
+    "other radius, other seed": changed(optimizer__rho=0.1, seed=1),
+    "other size": changed(agent__latent_dim=128),
+    "other task": changed(names__task="dog-run"),
+    "adam": changed(names__optimizer="adam", optimizer={"lr": 3e-4}),
+    "nothing held out": changed(heldout_fraction=0.0),
+}
+
+
+def test_two_runs_share_a_group_exactly_when_the_comparison_puts_them_together(tmp_path):
+    runs = []
+    for name, config in CONFIGS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        runs.append(load_run(folder))
+
+    theirs = {}
+    for name, config in CONFIGS.items():
+        theirs.setdefault(run_labels(config)["group"], set()).add(name)
+    groups, _ = group_runs(runs)
+    ours = [{run.folder.name for run in group.runs} for group in groups]
+
+    assert sorted(map(sorted, theirs.values())) == sorted(map(sorted, ours))
+
+
+def test_a_group_can_be_read():
+    labels = run_labels(BASE)
+
+    assert labels["group"].startswith("walker-walk tdmpc2 sam rho=0.01 ")
+    assert labels["job_type"] == "train"
+    assert labels["tags"] == ["walker-walk", "tdmpc2", "sam", "default"]
+    assert len(run_labels(changed(names__task="t" * 300))["group"]) <= 128
+
+
+def test_long_names_do_not_push_the_difference_out_of_the_group():
+    long = {"names__task": "t" * 300}
+
+    one, other = changed(**long), changed(**long, optimizer__rho=0.5)
+
+    assert run_labels(one)["group"] != run_labels(other)["group"]
+
+
+def test_charts_find_the_optimizer_at_the_top_of_the_settings():
+    settings = run_settings(BASE)
+
+    assert settings["optimizer_name"] == "sam"
+    assert settings["agent_name"] == "tdmpc2"
+    assert settings["task"] == "walker-walk"
+    assert settings["optimizer"] == BASE["optimizer"]
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": {}}])
+def test_empty_settings_stay_settings(empty):
+    assert dict(flatten(empty)) == empty
