@@ -62,8 +62,15 @@ def add_legend(axes: Axes) -> None:
     """Name what is drawn, if anything has a name."""
     names = axes.get_legend_handles_labels()[1]
     if names:
-        size, columns = (9, 1) if len(names) <= 8 else (5, 2)
-        legend = axes.legend(frameon=False, fontsize=size, ncols=columns, labelcolor=INK)
+        # Where the best place is takes long to find among many curves.
+        few = len(names) <= 8
+        legend = axes.legend(
+            loc="best" if few else "upper left",
+            frameon=False,
+            fontsize=9 if few else 5,
+            ncols=1 if few else 2,
+            labelcolor=INK,
+        )
         # The panel keeps its size however many names there are.
         legend.set_in_layout(False)
 

@@ -147,3 +147,12 @@ class Inspectable(Protocol):
     def value(self, latent: Tensor) -> Tensor:
         """The critic's discounted value of the policy ``[N]``, averaged over heads and actions."""
         ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """What the probe of open-loop films asks of an agent beside ``Inspectable``."""
+
+    def decode(self, latent: Tensor) -> Observation:
+        """Expected observations ``[..., ...]`` of latents ``[..., D]``, pictures in [0, 1]."""
+        ...

@@ -6,6 +6,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 import mbrl_flat.cli  # noqa: F401 - registers the schema of a run
+from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
+from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
 from mbrl_flat.diagnostics.quantities import SamGaps, Trace
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
@@ -40,8 +42,12 @@ def test_the_full_probe_measures_with_its_quantities(probe, linear_agent, filled
     assert {"probe/sharpness/heldout/trace", "probe/sharpness/sam_gap_0.5"} <= set(row)
 
 
-def test_the_rollout_probe_can_take_part_in_a_run(probe):
-    assert isinstance(probe("rollout_error"), RolloutProbe)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("rollout_error", RolloutProbe), ("bounds", BoundsProbe), ("open_loop", OpenLoopProbe)],
+)
+def test_further_probes_can_take_part_in_a_run(probe, name, kind):
+    assert isinstance(probe(name), kind)
 
 
 @pytest.mark.parametrize("name", ["value_error", "landscape"])

@@ -1,0 +1,156 @@
+"""What the model imagines, next to what happened: open-loop films and their errors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.rollout_error import open_loop
+from mbrl_flat.diagnostics.subject import measured_weights
+from mbrl_flat.errors import UserError
+from mbrl_flat.protocols import Decodes, Inspectable
+from mbrl_flat.seeding import restored_rng
+from mbrl_flat.video import VideoWriter
+
+
+class OpenLoopProbe:
+    """Observation errors of open-loop rollouts, and a film of some of them.
+
+    The model sees ``context`` transitions, then goes on for ``horizon`` steps with the recorded
+    actions alone; what it expects is decoded. Names begin with ``probe/rollout/``:
+    ``observation_error_<k>`` is the mean squared error of all entries of all observations after
+    k steps as a share of their variance, ``observation_error_0`` what decoding alone gets wrong.
+    Of agents without a decoder there is nothing to measure, and the row is empty.
+
+    A film has for each slice a column with three pictures: what happened, what was imagined, and
+    half their difference on grey. During the context the second is the reconstruction.
+
+    Args:
+        horizon: Imagined steps K.
+        context: Transitions that are seen first.
+        batch_size: Slices that errors are averaged over.
+        heldout: Take held-out episodes; otherwise those that the agent trains on.
+        films: Slices in the film; 0 means no film.
+        folder: Where films go.
+        seed: Determines the slices.
+
+    Raises:
+        UserError: If a number is out of range.
+
+    References:
+        Hafner et al., "Mastering Diverse Domains through World Models", arXiv:2301.04104: open-loop
+        predictions from five context frames (Figure 4).
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int = 45,
+        context: int = 5,
+        batch_size: int = 16,
+        heldout: bool = True,
+        films: int = 6,
+        folder: str | Path = "videos",
+        seed: int = 0,
+    ) -> None:
+        if horizon < 1 or context < 0:
+            raise UserError(
+                f"The probe's horizon must be at least 1 and its context at least 0, "
+                f"got {horizon} and {context}."
+            )
+        if not 0 <= films <= batch_size:
+            raise UserError(f"films must lie within 0 and batch_size={batch_size}, got {films}.")
+        self.horizon, self.context, self.batch_size = horizon, context, batch_size
+        self.heldout, self.films, self.folder = heldout, films, Path(folder)
+        self.count = 0
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
+        """Measure, and leave a film.
+
+        Args:
+            agent: Whose model; it stays as it is.
+            replay: Where the slices come from.
+
+        Returns:
+            The row; empty without a decoder, or as long as no stored episode is long enough.
+        """
+        length = self.context + self.horizon
+        if not isinstance(agent, Decodes) or not replay.can_sample(length, heldout=self.heldout):
+            return {}
+        batch = replay.sample(self.batch_size, length, rng=self._rng, heldout=self.heldout)
+        with measured_weights(agent), restored_rng(), torch.no_grad():
+            torch.manual_seed(int(self._rng.integers(2**31)))
+            seen, imagined = self._decoded(agent, batch)
+        row: dict[str, float] = {}
+        actual = {name: _unit(value[:, self.context :]) for name, value in batch.obs.items()}
+        for step in range(self.horizon + 1):
+            error = _relative_error(imagined, actual, step)
+            if error is not None:
+                row[f"probe/rollout/observation_error_{step}"] = error
+        pictures = [name for name, value in batch.obs.items() if value.dtype == torch.uint8]
+        if self.films > 0 and pictures:
+            name = pictures[0]
+            whole = torch.cat([seen[name][:, : self.context], imagined[name]], 1)
+            self._film(batch.obs[name], whole)
+        return row
+
+    def _decoded(
+        self, agent: Any, batch: Batch
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Reconstructions ``[B, T + 1, ...]``, and imagined observations ``[B, K + 1, ...]``."""
+        latent = agent.posterior(batch)
+        action = batch.to(latent.device).action
+        start = latent[:, self.context]
+        rolled, _, _ = open_loop(agent, start, action[:, self.context :])
+        seen = agent.decode(latent)
+        imagined = agent.decode(torch.cat([start[:, None], rolled], 1))
+        return (
+            {name: value.float().cpu() for name, value in seen.items()},
+            {name: value.float().cpu() for name, value in imagined.items()},
+        )
+
+    def _film(self, actual: Tensor, imagined: Tensor) -> None:
+        """Write ``[B, T, C, H, W]`` of each kind as one film."""
+        true = _unit(actual[: self.films])
+        model = imagined[: self.films].clamp(0.0, 1.0)
+        difference = (model - true + 1.0) / 2.0
+        stacked = torch.cat([true, model, difference], -2)
+        frames = (255.0 * torch.cat(list(stacked), -1)).round().to(torch.uint8).permute(0, 2, 3, 1)
+        self.count += 1
+        with VideoWriter(self.folder / f"open_loop_{self.count:04d}.mp4", fps=10) as film:
+            for frame in frames.numpy():
+                film(frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream that the slices are drawn from, and how many films there are."""
+        return {"rng": self._rng.bit_generator.state, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self.count = state["count"]
+
+
+def _unit(value: Tensor) -> Tensor:
+    """Pictures in [0, 1], as decoders give them; everything else as it is."""
+    return value.float() / 255.0 if value.dtype == torch.uint8 else value
+
+
+def _relative_error(
+    imagined: Mapping[str, Tensor], actual: Mapping[str, Tensor], step: int
+) -> float | None:
+    """Mean over entries of squared error over variance; ``None`` if nothing varies."""
+    shares: list[float] = []
+    for name, predicted in imagined.items():
+        true = actual[name].double()
+        variance = float((true - true.flatten(0, 1).mean(0)).square().mean())
+        if variance > 0.0:
+            error = (predicted[:, step].double() - true[:, step]).square().mean()
+            shares.append(float(error) / variance)
+    return float(np.mean(shares)) if shares else None
