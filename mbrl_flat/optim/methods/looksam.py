@@ -12,15 +12,17 @@ References:
     arXiv:2203.02714; k 10, alpha 0.7 and rho 0.1 as in the code of arXiv:2401.12033.
 
 Deviations from the paper:
-    Norms and inner products are over all parameters together. Layer-wise scaling (Look-LayerSAM)
-    is left out.
+    Norms and inner products are over all parameters together unless ``scope=tensor``. The norm of
+    g_v counts as at least 1e-8. Layer-wise scaling (Look-LayerSAM) is left out.
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from dataclasses import dataclass
+from typing import Literal, Unpack
 
 from torch import Tensor
 
+from mbrl_flat.errors import unknown_name
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.methods.sam import GradientAscent
@@ -30,25 +32,33 @@ from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
 
 
+@dataclass(frozen=True, kw_only=True)
 class KeepOrthogonal:
     """The perturbed gradient; its part across the clean one is remembered."""
 
+    by_tensor: bool
     needs_clean = True
 
     def __call__(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
     ) -> list[Tensor]:
         """Return ``perturbed``."""
-        share = inner(perturbed, clean) / (inner(clean, clean) + 1e-12)
+        share = _share(perturbed, clean)
         for a, b, own in zip(clean, perturbed, memory, strict=True):
-            own["across"] = b - share * a
+            own["across"] = b - (_share([b], [a]) if self.by_tensor else share) * a
         return perturbed
+
+
+def _share(perturbed: list[Tensor], clean: list[Tensor]) -> Tensor:
+    # A guard added here would leave a part along the gradient, which is then made long.
+    return inner(perturbed, clean) / inner(clean, clean).clamp(min=1e-30)
 
 
 class LookSAM(SharpnessAware):
     """SAM now and then, and its memory in between."""
 
     alpha: float = 0.0
+    by_tensor: bool = False
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         loss = super()._gradient(evaluate)
@@ -58,10 +68,13 @@ class LookSAM(SharpnessAware):
         grads = [p.grad for p in both if p.grad is not None]
         if both:
             across = [self.memory[p]["across"] for p in both]
-            factor = self.alpha * joint_norm(grads) / (joint_norm(across) + 1e-12)
-            for param, grad, part in zip(both, grads, across, strict=True):
-                param.grad = grad + factor * part
+            factor = self._factor(grads, across)
+            for grad, part in zip(grads, across, strict=True):
+                grad.addcmul_(part, self._factor([grad], [part]) if self.by_tensor else factor)
         return loss
+
+    def _factor(self, grads: list[Tensor], across: list[Tensor]) -> Tensor:
+        return self.alpha * joint_norm(grads) / joint_norm(across).clamp(min=1e-8)
 
 
 @register("looksam", paper="arXiv:2203.02714", evaluations=1.1, memory=3, neutral={"rho": 0.0})
@@ -72,19 +85,41 @@ def looksam(
     rho: Radius = 0.1,
     alpha: float = 0.7,
     every: int = 10,
+    scope: Literal["joint", "tensor"] = "joint",
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> SharpnessAware:
-    """LookSAM; ``alpha`` weighs what is reused, ``every`` is the k of the paper."""
+    """LookSAM; see the module for the equations.
+
+    Args:
+        params: Parameters, named parameters or groups.
+        base: Makes the optimizer that takes the final gradient.
+        rho: Radius.
+        alpha: Weight of what is reused.
+        every: The k of the paper.
+        scope: Whether the part across the gradient is taken of all parameters together or of every
+            tensor by itself, as some implementations do. The displacement is joint in any case.
+        only: Which parameters are displaced.
+        settings: See ``DriverSettings``.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        unknown_name: If there is no such scope.
+    """
+    if scope not in ("joint", "tensor"):
+        raise unknown_name("scope", scope, ["joint", "tensor"], where="looksam")
     optimizer = LookSAM(
         params,
         base=base,
         perturbation=GradientAscent(),
-        combine=KeepOrthogonal(),
+        combine=KeepOrthogonal(by_tensor=scope == "tensor"),
         rho=rho,
         every=every,
         only=only,
         **settings,
     )
     optimizer.alpha = alpha
+    optimizer.by_tensor = scope == "tensor"
     return optimizer
