@@ -36,7 +36,7 @@ method takes several closures a step, loss scaling for float16 and averaging ove
 |---|---|---|---|---|---|---|
 """
 
-_SECTIONS = ("References", "Deviations from the paper")
+_SECTIONS = (r"How to choose [a-z ]+", "References", "Deviations from the paper")
 
 
 def pages() -> dict[str, str]:
@@ -93,8 +93,8 @@ def markdown(docstring: str) -> str:
     text = re.sub(r"(?<!`)``(?!`)", "`", text)
     for section in _SECTIONS:
         text = re.sub(
-            rf"^{section}:\n((?:    .*\n|\n(?=    ))+)",
-            lambda found, title=section: f"## {title}\n\n{dedent(found[1])}",
+            rf"^({section}):\n((?:    .*\n|\n(?=    ))+)",
+            lambda found: f"## {found[1]}\n\n{dedent(found[2])}",
             text,
             flags=re.MULTILINE,
         )

@@ -91,7 +91,8 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
     Args:
         groups: All groups.
         only: Names of groups (``encoder``), dotted names or their beginnings (``encoder.0``),
-            shell patterns (``*.linear.weight``) or kinds (``norm``, ``bias``, ``weight``).
+            shell patterns (``*.linear.weight``) or kinds (``norm``, ``bias``, ``weight``). With a
+            minus before it, what it names is taken out: ``[-norm]`` is all but norm layers.
             ``None`` means all.
 
     Returns:
@@ -108,13 +109,22 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
             f"only={only!r} selects nothing; give a list of module names such as "
             f"[encoder, dynamics], or null for all parameters."
         )
-    chosen: set[nn.Parameter] = set()
-    for wanted in only:
-        found = {p for group in groups for p in _matches(group, wanted)}
-        if not found:
-            raise unknown_name("module or kind", wanted, _names(groups), where="optimizer.only")
-        chosen |= found
+    taken_out = [name for name in only if name.startswith("-")]
+    chosen = {p for group in groups for p in group["params"]}
+    if len(taken_out) < len(only):
+        chosen = {p for name in only if name not in taken_out for p in _named(groups, name)}
+    for name in taken_out:
+        chosen -= _named(groups, name[1:])
+    if not chosen:
+        raise UserError(f"only={list(only)} takes out every parameter; leave some to displace.")
     return chosen
+
+
+def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
+    found = {p for group in groups for p in _matches(group, wanted)}
+    if not found:
+        raise unknown_name("module or kind", wanted, _names(groups), where="optimizer.only")
+    return found
 
 
 def _matches(group: ParamGroup, wanted: str) -> list[nn.Parameter]:

@@ -10,6 +10,10 @@ r"""bSAM: SAM as a relaxation of Bayes; noise and ascent are both shaped by a le
 entry by entry with :math:`\delta = \text{prior} / N`; the step uses the old s, and the ascent
 starts from the mean w and is not normalised.
 
+How to choose rho:
+    It multiplies an unnormalised direction, so it is not comparable with SAM's: 0.01 throughout the
+    authors' recipes. Change the prior precision or ``num_data`` before it.
+
 References:
     Moellenhoff & Khan, "SAM as an Optimal Relaxation of Bayes", ICLR 2023, arXiv:2210.01620;
     lr 0.5, betas 0.9 and 0.999, rho 0.01, prior precision 40 and damping 0.1 are those of the

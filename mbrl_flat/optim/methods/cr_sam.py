@@ -7,6 +7,10 @@ r"""CR-SAM: SAM with a penalty on the curvature along the gradient, from both si
 with SAM's epsilon. The second difference stands for the change of curvature, the first for the
 curvature along epsilon. ``gamma = beta = 0`` is SAM.
 
+How to choose rho:
+    As for SAM; 0.1 in the authors' code. The two penalties grow with rho, gamma with its square:
+    with a larger radius take smaller weights.
+
 References:
     Wu, Luo & Wunsch, "CR-SAM: Curvature Regularized Sharpness-Aware Minimization", AAAI 2024,
     arXiv:2312.13555; rho 0.1, gamma 0.1 and beta 0.01 are the defaults of the authors' code.

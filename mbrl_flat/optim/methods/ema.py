@@ -6,6 +6,10 @@ r"""EMA: act and evaluate with an exponential moving average of the weights.
 
 Learning is that of the base, which may be any optimizer of the registry.
 
+How to choose the decay:
+    The average spans about 1 / (1 - decay) steps: 0.999 to 0.9999 for long runs, less where the
+    weights still travel.
+
 References:
     Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; for networks
     Izmailov et al., arXiv:1803.05407. The warm-up of beta is TensorFlow's.

@@ -8,6 +8,10 @@ r"""Entropy-SGD: descend on the local entropy, whose gradient a short Langevin c
 
 L times from :math:`x = \mu = w`. A step costs L evaluations, so compare it with L steps of others.
 
+How to choose gamma:
+    gamma is the radius of this method, the other way round: the smaller, the farther the chain
+    wanders. 1e-4 to 0.03 in the authors' code; it grows with ``scope`` during training.
+
 References:
     Chaudhari et al., "Entropy-SGD: Biasing Gradient Descent Into Wide Valleys", ICLR 2017,
     arXiv:1611.01838; L 20, inner rate 0.1, alpha 0.25, scope 0.001 and noise 0.0001 are the

@@ -1,41 +1,142 @@
-r"""ESAM: SAM that displaces a random choice of tensors in every step.
+r"""ESAM: SAM that displaces random tensors and looks again at the examples that mind most.
 
 .. math::
     \epsilon_i = \frac{\rho}{\beta} \, \frac{g_i}{\|g_S\|_2 + 10^{-12}} \quad (i \in S), \qquad
-    d = \nabla L(w + \epsilon)
+    d = \nabla \frac{1}{|B^+|} \sum_{x \in B^+} l(w + \epsilon, x)
 
-where every tensor is in S with probability beta. Gradients of the others are not formed in the
-first evaluation. ``beta=1`` is SAM.
+where every tensor is in S with probability beta, and :math:`B^+` is the share gamma of the batch
+whose loss rises most, :math:`l(w + \epsilon, x) - l(w, x)`. Gradients of tensors that are not in S
+are not formed in the first evaluation; finding :math:`B^+` takes a forward pass. With
+``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the closure has to give the loss of every
+example; see ``Examples``.
+
+How to choose rho:
+    As for SAM with the same model: the division by beta keeps the expected displacement. A smaller
+    beta makes single steps longer, so begin with beta 0.5 or more.
 
 References:
     Du et al., "Efficient Sharpness-aware Minimization for Improved Training of Neural Networks",
-    ICLR 2022, arXiv:2110.03141, stochastic weight perturbation; beta 0.5 as in the code of
-    arXiv:2401.12033.
+    ICLR 2022, arXiv:2110.03141; beta 0.5 as in the code of arXiv:2401.12033. gamma is 1 by default,
+    as in the authors' class, because most closures give a mean.
 
 Deviations from the paper:
-    The second half of the method, sharpness-sensitive data selection, is left out: it needs the
-    loss of every example and a closure for a part of the batch. If chance chooses no tensor, all
-    are displaced, as far.
+    If chance chooses no tensor, all are displaced, as far. The examples kept are exactly the share
+    gamma, rounded, at least one; the authors drop those that tie with the last one.
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Protocol, Unpack, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.evaluations import Closure
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A closure that can tell examples apart; what ESAM needs to choose among them.
+
+    The optimizer differentiates the mean of ``losses`` itself, so calling backward or scaling the
+    loss is not the closure's concern there::
+
+        class Loss:
+            def __call__(self):
+                optimizer.zero_grad()
+                loss = self.losses().mean()
+                loss.backward()
+                return loss.detach()
+
+            def losses(self, chosen=slice(None)):
+                return cross_entropy(model(x[chosen]), y[chosen], reduction="none")
+    """
+
+    def __call__(self) -> Tensor:
+        """What any closure does."""
+        ...
+
+    def losses(self, chosen: Tensor = ...) -> Tensor:
+        """Losses of all examples ``[B]``, or of those with the indices ``chosen`` ``[b]``."""
+        ...
+
+
+class Selection:
+    """One step's closure: all examples at the weights, those that mind most where displaced.
+
+    Args:
+        examples: The user's closure.
+        gamma: Share of the examples to keep.
+        params: Whose gradients are zeroed.
+        scaler: Scales what is differentiated, if given.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        gamma: float,
+        params: Sequence[Tensor],
+        scaler: GradScaler | None,
+    ) -> None:
+        self._examples, self._gamma = examples, gamma
+        self._params, self._scaler = params, scaler
+        self._clean: Tensor | None = None
+        self.displaced = False
+
+    def __call__(self) -> Tensor:
+        """Leave the gradients of the mean over the chosen; return the mean over all."""
+        for param in self._params:
+            param.grad = None
+        if not self.displaced or self._clean is None:
+            losses = self._examples.losses()
+            self._clean = losses.detach()
+            self._differentiate(losses.mean())
+            return self._clean.mean()
+        with torch.no_grad():
+            perturbed = self._examples.losses()
+        kept = max(1, round(self._gamma * perturbed.numel()))
+        chosen = (perturbed - self._clean).topk(kept).indices
+        self._differentiate(self._examples.losses(chosen).mean())
+        return perturbed.mean()
+
+    def _differentiate(self, loss: Tensor) -> None:
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()
 
 
 class ESAM(SharpnessAware):
-    """SharpnessAware with a new random choice of tensors in every step."""
+    """SharpnessAware with a new choice of tensors and examples in every step."""
 
     beta: float = 1.0
+    gamma: float = 1.0
+    _selections: tuple[Selection, ...] = ()
+
+    def _final_gradient(
+        self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
+    ) -> tuple[Tensor, int]:
+        if self.gamma == 1.0:
+            return super()._final_gradient(closure, scaler)
+        closures = list(closure) if isinstance(closure, Sequence) else [closure]
+        parts = [part for part in closures if isinstance(part, Examples)]
+        if len(parts) < len(closures):
+            raise UserError(
+                f"esam with gamma={self.gamma} chooses among examples and needs a closure with "
+                f"losses(chosen); see mbrl_flat.optim.methods.esam.Examples, or set gamma=1."
+            )
+        made = [Selection(part, self.gamma, self._params(), scaler) for part in parts]
+        self._selections = tuple(made)
+        return super()._final_gradient(list(made), scaler)
+
+    def _shifts(self, leaves: Leaves) -> Shifts:
+        for selection in self._selections:
+            selection.displaced = True
+        return super()._shifts(leaves)
 
     def _chosen(self) -> dict[nn.Parameter, float]:
         candidates = super()._chosen()
@@ -50,24 +151,33 @@ class ESAM(SharpnessAware):
         return chosen or scaled
 
 
-@register("esam", paper="arXiv:2110.03141", evaluations=2, memory=1, neutral={"rho": 0.0})
+@register(
+    "esam",
+    paper="arXiv:2110.03141",
+    evaluations=2,
+    memory=1,
+    neutral={"rho": 0.0},
+    needs="losses of single examples for gamma < 1",
+)
 def esam(
     params: Params,
     *,
     base: BaseFactory,
     rho: Radius = 0.05,
     beta: float = 0.5,
+    gamma: float = 1.0,
     every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> SharpnessAware:
-    """SAM on random tensors; see the module for the equations.
+    """SAM on random tensors and chosen examples; see the module for the equations.
 
     Args:
         params: Parameters, named parameters or groups.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius.
         beta: Probability of a tensor to be displaced, in (0, 1].
+        gamma: Share of the examples that the second gradient is taken of, in (0, 1].
         every: Displace in every k-th step.
         only: Which parameters may be displaced.
         settings: See ``DriverSettings``.
@@ -76,10 +186,12 @@ def esam(
         The optimizer.
 
     Raises:
-        UserError: If beta is no such probability.
+        UserError: If beta or gamma is not in (0, 1].
     """
     if not 0.0 < beta <= 1.0:
         raise UserError(f"beta must lie in (0, 1], got {beta}; beta=1 is SAM.")
+    if not 0.0 < gamma <= 1.0:
+        raise UserError(f"gamma must lie in (0, 1], got {gamma}; gamma=1 takes all examples.")
     optimizer = ESAM(
         params,
         base=base,
@@ -90,4 +202,5 @@ def esam(
         **settings,
     )
     optimizer.beta = beta
+    optimizer.gamma = gamma
     return optimizer

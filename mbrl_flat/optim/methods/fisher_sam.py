@@ -7,6 +7,10 @@ r"""Fisher SAM: the worst point of an ellipsoid whose shape is the Fisher inform
 
 entry by entry. ``eta=0`` is SAM.
 
+How to choose rho:
+    Begin with SAM's. Where gradients are small the metric is that of SAM; a larger eta shortens the
+    displacement of entries with large gradients.
+
 References:
     Kim et al., "Fisher SAM: Information Geometry and Sharpness Aware Minimisation", ICML 2022,
     arXiv:2206.04920.

@@ -7,6 +7,9 @@ r"""Friendly SAM: SAM along what is left of the gradient without its moving aver
 
 ``sigma=0`` is SAM.
 
+How to choose rho:
+    As for SAM; the authors' script for CIFAR-100 has 0.2.
+
 References:
     Li et al., "Friendly Sharpness-Aware Minimization", CVPR 2024, arXiv:2403.12350; sigma 1 and
     lambda 0.9 are the defaults of the authors' class.

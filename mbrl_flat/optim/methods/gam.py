@@ -8,6 +8,10 @@ r"""GAM: penalise the largest gradient norm in a ball, that is, first-order flat
 
 with :math:`g_0 = \nabla L(w)`. The second gradients stand for the gradient of the gradient's norm.
 
+How to choose rho:
+    rho is the distance at which the gradient's change is taken (0.2 in the authors' code),
+    ``inner_rho`` the short step of the finite difference (0.02): keep it a tenth of rho.
+
 References:
     Zhang et al., "Gradient Norm Aware Minimization Seeks First-Order Flatness and Improves
     Generalization", CVPR 2023, arXiv:2303.03108, in the accelerated form of the authors' code;

@@ -6,6 +6,10 @@ r"""GSAM: SAM that also climbs in the clean loss where that does not touch the p
 with SAM's :math:`g' = \nabla L(w + \rho g / \|g\|)`. It lowers the surrogate gap
 :math:`L(w + \epsilon) - L(w)`. ``alpha=0`` is SAM.
 
+How to choose rho:
+    As for SAM. The paper ties it to the rate: ``schedules.FollowsLearningRate``. Tune alpha, the
+    other way to make the gap small, after rho.
+
 References:
     Zhuang et al., "Surrogate Gap Minimization Improves Sharpness-Aware Training", ICLR 2022,
     arXiv:2203.08065, Algorithm 1; alpha 0.4 is the default of the authors' code.

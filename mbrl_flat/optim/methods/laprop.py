@@ -12,6 +12,9 @@ spread; here every gradient is divided by the spread of its own time. So epsilon
 ``clip=null`` is LaProp without the clipping. It takes the final gradient: behind SAM and its kind,
 clipping sees the gradient of the displaced weights, and the radius is SAM's own.
 
+How to choose the rate:
+    4e-5 for all of DreamerV3. A warm-up of 1000 steps belongs to it.
+
 References:
     Ziyin, Wang & Ueda, "LaProp: Separating Momentum and Adaptivity in Adam", arXiv:2002.04839;
     the clipping is that of Brock et al., "High-Performance Large-Scale Image Recognition Without

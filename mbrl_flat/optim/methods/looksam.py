@@ -7,6 +7,10 @@ r"""LookSAM: SAM in every k-th step, whose part across the clean gradient is reu
 
 with SAM's :math:`g'`. ``every=1`` is SAM; the other steps cost one evaluation.
 
+How to choose rho:
+    As for SAM; 0.1 in the code that we follow. What is reused is scaled to the gradient, so alpha
+    and ``every`` matter more than rho: with every 10 begin at alpha 0.7.
+
 References:
     Liu et al., "Towards Efficient and Scalable Sharpness-Aware Minimization", CVPR 2022,
     arXiv:2203.02714; k 10, alpha 0.7 and rho 0.1 as in the code of arXiv:2401.12033.

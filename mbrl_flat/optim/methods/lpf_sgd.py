@@ -7,6 +7,10 @@ where :math:`w_k` is the part of a tensor that makes one output (all dimensions 
 the whole tensor if it has one dimension. The paper splits the batch in M shards with noise of their
 own: give the optimizer one closure a shard and ``micro_batches=each``. ``sigma=0`` is the base.
 
+How to choose rho:
+    The radius is sigma, in units of each filter's norm: 0.002 for CIFAR, 0.001 for smaller images
+    and 0.0005 for ImageNet in the authors' code.
+
 References:
     Bisla, Wang & Choromanska, "Low-Pass Filtering SGD for Recovering Flat Optima in the Deep
     Learning Optimization Landscape", AISTATS 2022, arXiv:2201.08025; sigma 0.002 is that of the

@@ -8,6 +8,10 @@ where v is the momentum buffer of SGD or the first moment of Adam, without its b
 preconditioner (only the direction counts). The first step has no momentum and is plain. The sign is
 minus: with rho equal to the length of the step that momentum alone would make, this is Nesterov's.
 
+How to choose rho:
+    Ten to fifteen times SAM's: the authors take 3 where they take 0.2 for SAM, and 3 to 10 with
+    AdamW, for which they switch it on after the warm-up (``schedules.WarmUp(delay=...)``).
+
 References:
     Becker, Altrock & Risse, "Momentum-SAM: Sharpness Aware Minimization without Computational
     Overhead", arXiv:2401.12033; rho 3 is the authors' setting for SGD on CIFAR-100.

@@ -6,6 +6,9 @@ r"""The control for SAM: a displacement of the same length in a random direction
 What SAM gains over this is due to the direction; what this gains over the base is due to noise in
 the weights. It costs as many evaluations as SAM.
 
+How to choose rho:
+    That of the method it is the control of: the comparison is at equal length.
+
 References:
     A control, as in Andriushchenko & Flammarion, "Towards Understanding Sharpness-Aware
     Minimization", ICML 2022, arXiv:2206.06232.

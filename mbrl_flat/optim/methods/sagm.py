@@ -3,6 +3,10 @@ r"""SAGM: descend on the clean and the perturbed loss while their gradients are 
 .. math::
     \epsilon = (\rho / \|g\|_2 - \alpha) g, \qquad d = (g + \nabla L(w + \epsilon)) / 2
 
+How to choose rho:
+    As for SAM: 0.05 in the authors' code. alpha is subtracted from rho / ||g||, so it matters only
+    where the gradient is large.
+
 References:
     Wang et al., "Sharpness-Aware Gradient Matching for Domain Generalization", CVPR 2023,
     arXiv:2303.10353; alpha 0.001 and rho 0.05 are the defaults of the authors' code.

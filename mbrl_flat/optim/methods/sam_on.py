@@ -5,7 +5,13 @@ r"""SAM-ON: SAM that displaces the parameters of normalisation layers and nothin
     \epsilon_i = 0 \quad (i \notin S), \qquad d = \nabla L(w + \epsilon)
 
 where S holds scale and shift of every normalisation layer. All parameters take their gradient at
-the displaced point. With ``form=asam_l2`` or ``asam_linf`` the displacement is ASAM's.
+the displaced point. With ``form=asam_l2``, ``asam_linf`` or ``asam_layer`` the displacement is
+ASAM's, with ``form=fisher`` that of Fisher SAM. ``layers=other`` is the complement, a control: S is
+then everything but normalisation layers.
+
+How to choose rho:
+    Five to fifteen times SAM's, because few entries share the length: the authors' example has 10
+    with ``form=asam_l2``. ``form=sam`` takes less; sweep from 0.5 upwards.
 
 References:
     Mueller et al., "Normalization Layers Are All That Sharpness-Aware Minimization Needs",
@@ -13,15 +19,17 @@ References:
 
 Deviations from the paper:
     Layers are found by their type; the authors' code looks for "norm" and "bn" in names, which
-    misses some and catches others. The default rho is ours: with the radius five to seven times
-    SAM's. The model or groups made by ``module_groups`` have to be given, not bare parameters.
+    misses some and catches others. A window of epochs, as in that code, is a schedule of ``rho``.
+    The default rho is ours. The model or groups made by ``module_groups`` have to be given, not
+    bare parameters.
 """
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 from mbrl_flat.errors import unknown_name
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.methods.asam import AdaptiveAscent
+from mbrl_flat.optim.methods.fisher_sam import FisherAscent
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
@@ -31,6 +39,8 @@ FORMS: dict[str, Perturbation] = {
     "sam": GradientAscent(),
     "asam_l2": AdaptiveAscent(eta=0.0, ball="l2"),
     "asam_linf": AdaptiveAscent(eta=0.0, ball="linf"),
+    "asam_layer": AdaptiveAscent(eta=0.0, scope="layer"),
+    "fisher": FisherAscent(eta=1.0),
 }
 """Displacements by the names that ``form=`` accepts."""
 
@@ -49,6 +59,7 @@ def sam_on(
     base: BaseFactory,
     rho: Radius = 0.5,
     form: str = "sam",
+    layers: Literal["norm", "other"] = "norm",
     every: int = 1,
     **settings: Unpack[DriverSettings],
 ) -> SharpnessAware:
@@ -58,7 +69,8 @@ def sam_on(
         params: Groups that know the kinds of their parameters, or the model.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius.
-        form: ``sam``, ``asam_l2`` or ``asam_linf``.
+        form: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer`` or ``fisher``.
+        layers: Displace ``norm`` layers only, or all ``other`` parameters instead.
         every: Displace in every k-th step.
         settings: See ``DriverSettings``.
 
@@ -66,16 +78,18 @@ def sam_on(
         The optimizer.
 
     Raises:
-        unknown_name: If there is no such form.
+        unknown_name: If there is no such form or choice of layers, or no normalisation layer.
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS, where="sam_on")
+    if layers not in ("norm", "other"):
+        raise unknown_name("choice of layers", layers, ["norm", "other"], where="sam_on")
     return SharpnessAware(
         params,
         base=base,
         perturbation=FORMS[form],
         rho=rho,
         every=every,
-        only=["norm"],
+        only=["norm"] if layers == "norm" else ["-norm"],
         **settings,
     )

@@ -7,6 +7,11 @@ where the mask m marks the share ``1 - sparsity`` of entries with the largest su
 gradients since the last refresh; the norm is over all entries, masked or not. ``sparsity=0`` is
 SAM.
 
+How to choose rho:
+    As for SAM: the norm is over all entries, so that masking shortens the displacement. Raise rho
+    by 1 / sqrt(1 - sparsity) to keep its length where the masked entries hold little of the
+    gradient.
+
 References:
     Mi et al., "Make Sharpness-Aware Minimization Stronger: A Sparsified Perturbation Approach",
     NeurIPS 2022, arXiv:2210.05177, and the authors' code.

@@ -6,6 +6,9 @@ r"""SWA: act and evaluate with the plain mean of weights along the tail of train
 taken every c steps once t_0 steps are made; before, the weights are their own average. Learning is
 that of the base, which may be any optimizer of the registry.
 
+How to choose the start:
+    After the rate is low and steady, such as three quarters into the run; ``every`` about an epoch.
+
 References:
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018,
     arXiv:1803.05407, Algorithm 1.

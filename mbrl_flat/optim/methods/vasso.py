@@ -7,6 +7,10 @@ r"""VaSSO: SAM whose direction is a moving average of the clean gradients.
 The noise of one batch makes SAM's adversary friendly; the average makes it steadier. ``theta=1`` is
 SAM.
 
+How to choose rho:
+    As for SAM: 0.2 with theta 0.9 in the authors' recipe for CIFAR-100. The smaller theta, the
+    steadier the direction: watch ``optim/cosine``.
+
 References:
     Li & Giannakis, "Enhancing Sharpness-Aware Optimization Through Variance Suppression",
     NeurIPS 2023, arXiv:2309.15639; theta 0.9 is the default of the authors' code.

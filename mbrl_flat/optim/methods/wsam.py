@@ -7,6 +7,10 @@ r"""WSAM: the sharpness weighs more or less than in SAM, and may bypass the base
 
 with SAM's :math:`g'`. The coupled form with ``gamma=0.5`` is SAM.
 
+How to choose rho:
+    As for SAM. gamma weighs the same term: tune rho at gamma 0.5, which is SAM, then gamma within
+    0.8 to 0.95.
+
 References:
     Yue et al., "Sharpness-Aware Minimization Revisited: Weighted Sharpness as a Regularization
     Term", KDD 2023, arXiv:2305.15817; gamma 0.9 as in the port of pytorch-optimizer.

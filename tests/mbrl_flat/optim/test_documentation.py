@@ -30,8 +30,15 @@ def test_every_method_gives_its_source_and_its_deviations(name):
     page = pages()[f"{name}.md"]
 
     assert "## References" in page
+    assert "## How to choose" in page
+    assert "## Settings" in page
     assert "```math" in page
     assert "## Deviations from the paper" in page or name == "random_direction"
+
+
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "rho" in OPTIMIZERS[n].settings])
+def test_every_method_with_a_radius_says_how_to_choose_it(name):
+    assert "## How to choose rho\n" in pages()[f"{name}.md"]
 
 
 def test_equations_and_code_become_markdown():

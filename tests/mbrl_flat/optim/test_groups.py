@@ -52,6 +52,17 @@ def test_a_selection_is_by_group_path_kind_or_pattern(modules, only, expected):
     assert names(groups, selected(groups, only)) == expected
 
 
+def test_a_minus_takes_out_what_it_names(modules):
+    groups = module_groups(modules)
+    everything = selected(groups, None)
+
+    assert selected(groups, ["-norm"]) == everything - selected(groups, ["norm"])
+    first = groups[0]["name"]
+    assert selected(groups, [first, "-bias"]) == selected(groups, [first]) - selected(
+        groups, ["bias"]
+    )
+
+
 def test_no_selection_means_all(modules):
     groups = module_groups(modules)
 

@@ -42,6 +42,66 @@ class Scaled(torch.nn.Module):
         return self.linear(self.norm(x))
 
 
+def displacements(**settings):
+    """Parameters before the step and their displacements in it, by name."""
+    model, seen = Scaled(), []
+    x = torch.tensor([[1.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
+
+    def closure():
+        model.zero_grad()
+        seen.append([p.detach().clone() for p in model.parameters()])
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss.detach()
+
+    make_optimizer("sam_on", model, base=partial(torch.optim.SGD, lr=LR), **settings).step(closure)
+    names = [name for name, _ in model.named_parameters()]
+    before, after = seen
+    return dict(zip(names, before, strict=True)), {
+        name: b - a for name, a, b in zip(names, before, after, strict=True)
+    }
+
+
+def test_the_complement_displaces_everything_but_norm_layers():
+    _, shift = displacements(rho=0.7, layers="other")
+
+    assert not shift["norm.weight"].any()
+    assert not shift["norm.bias"].any()
+    rest = torch.cat([shift["linear.weight"].flatten(), shift["linear.bias"]])
+    close(rest.norm(), torch.tensor(0.7, dtype=torch.float64))
+
+
+def test_asam_by_layer_displaces_in_units_of_the_layers_norm():
+    """T is the norm of the scales, which are ones, and 1 for the shift."""
+    torch.manual_seed(0)
+    start, shift = displacements(rho=0.7, form="asam_layer")
+
+    size = start["norm.weight"].norm()
+    scaled = torch.cat([shift["norm.weight"] / size, shift["norm.bias"]])
+    close(scaled.norm(), torch.tensor(0.7, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("form", ["sam", "asam_l2", "asam_linf", "asam_layer", "fisher"])
+def test_every_form_displaces_norm_layers_only(form):
+    _, shift = displacements(rho=0.7, form=form)
+
+    moved = {name for name, change in shift.items() if change.any()}
+
+    assert moved <= {"norm.weight", "norm.bias"}
+    assert moved
+
+
+def test_the_complement_of_a_model_of_norm_layers_is_refused():
+    with pytest.raises(UserError, match="takes out every parameter"):
+        make_optimizer("sam_on", torch.nn.LayerNorm(3), layers="other")
+
+
+@pytest.mark.parametrize("setting", ["form", "layers"])
+def test_an_unknown_choice_is_refused(setting):
+    with pytest.raises(UserError, match="nrom"):
+        make_optimizer("sam_on", Scaled(), **{setting: "nrom"})
+
+
 def test_the_parameters_of_norm_layers_are_displaced_by_rho_and_no_others():
     model, seen = Scaled(), []
     x = torch.tensor([[1.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
