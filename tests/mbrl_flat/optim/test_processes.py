@@ -17,12 +17,14 @@ START = torch.tensor([1.0, -2.0], dtype=torch.float64)
 
 
 def train(name, sync, shards, **settings):
-    """Weights after a few steps on the mean of ``(a_i . w)^2 / 2`` over the shards."""
+    """Weights, losses and displaced weights of a few steps on the mean of ``(a_i . w)^2 / 2``."""
     param = torch.nn.Parameter(START.clone())
+    points = []
 
     def part(slope):
         def closure():
             param.grad = None
+            points.append(param.detach().tolist())
             loss = 0.5 * (slope @ param) ** 2
             loss.backward()
             return loss.detach()
@@ -33,7 +35,37 @@ def train(name, sync, shards, **settings):
     base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
     optimizer = make_optimizer(name, [param], base=base, sync=sync, **settings)
     losses = [float(optimizer.step([part(slope) for slope in shards])) for _ in range(STEPS)]
-    return param.detach(), losses
+    return param.detach(), losses, points
+
+
+class Product(torch.nn.Module):
+    """The same loss as a module, to be wrapped."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(START.clone())
+
+    def forward(self, slope):
+        return 0.5 * (slope @ self.weight) ** 2
+
+
+def train_wrapped(name, slope):
+    """Weights of the steps of ``train`` with DistributedDataParallel, which averages gradients."""
+    model = torch.nn.parallel.DistributedDataParallel(Product())
+    weight = model.module.weight
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(slope)
+        loss.backward()
+        return loss.detach()
+
+    torch.manual_seed(0)
+    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer(name, [weight], base=base, rho=RHO)
+    for _ in range(STEPS):
+        optimizer.step(closure)
+    return weight.tolist()
 
 
 def work(rank, port, cases, results):
@@ -46,8 +78,11 @@ def work(rank, port, cases, results):
         timeout=datetime.timedelta(seconds=60),
     )
     for name, sync in cases:
-        weights, losses = train(name, sync, [SLOPES[rank]], rho=RHO)
-        results[name, sync, rank] = (weights.tolist(), losses)
+        if sync == "wrapped":
+            results[name, sync, rank] = train_wrapped(name, SLOPES[rank])
+            continue
+        weights, losses, points = train(name, sync, [SLOPES[rank]], rho=RHO)
+        results[name, sync, rank] = (weights.tolist(), losses, points)
     torch.distributed.destroy_process_group()
 
 
@@ -61,24 +96,46 @@ def free_port():
 def test_two_processes_make_the_steps_of_one_that_has_both_shards():
     """Global is one large batch, local is m-sharpness with the shard of a process as m."""
     methods = ["sam", "asam", "random_direction", "gsam", "msam"]
-    cases = [(name, sync) for name in methods for sync in ("global", "local")]
+    modes = ("global", "local", "wrapped")
+    cases = [(name, sync) for name in methods for sync in modes]
     results = mp.Manager().dict()
 
     mp.spawn(work, args=(free_port(), cases, results), nprocs=2, join=True)
 
-    for name, sync in cases:
-        one = "each" if sync == "local" else "replay"
-        if (name, sync) == ("random_direction", "local"):
-            # One process draws twice, two draw once each: equal in law only.
-            assert results[name, sync, 0] == results[name, sync, 1]
-            continue
-        weights, losses = train(name, "none", SLOPES, rho=RHO, micro_batches=one)
-        for rank in (0, 1):
-            torch.testing.assert_close(
-                torch.tensor(results[name, sync, rank][0], dtype=torch.float64), weights
-            )
-            assert results[name, sync, rank][1] == pytest.approx(losses)
-        assert results[name, sync, 0] == results[name, sync, 1]
+    for name in methods:
+        check_displacements(results, name)
+        wrapped = [results[name, "wrapped", rank] for rank in (0, 1)]
+        assert wrapped[0] == wrapped[1]
+        assert wrapped[0] == pytest.approx(results[name, "global", 0][0])
+        for sync in ("global", "local"):
+            check_weights(results, name, sync)
+
+
+def check_displacements(results, name):
+    """The same in both processes with ``global``, different ones with ``local``."""
+    points = {
+        key[1:]: value[2]
+        for key, value in results.items()
+        if key[:2] != (name, "wrapped") and key[0] == name
+    }
+    assert points["global", 0] == points["global", 1]
+    if name not in {"msam", "random_direction"}:
+        # The momentum, and the stream of directions, are the same in all processes.
+        assert points["local", 0][1] != points["local", 1][1]
+    assert points["local", 0][0] == points["local", 1][0]
+
+
+def check_weights(results, name, sync):
+    assert results[name, sync, 0][0] == results[name, sync, 1][0]
+    if (name, sync) == ("random_direction", "local"):
+        # One process draws twice, two draw once each: equal in law only.
+        return
+    one = "each" if sync == "local" else "replay"
+    weights, losses, _ = train(name, "none", SLOPES, rho=RHO, micro_batches=one)
+    for rank in (0, 1):
+        ended = torch.tensor(results[name, sync, rank][0], dtype=torch.float64)
+        torch.testing.assert_close(ended, weights)
+        assert results[name, sync, rank][1] == pytest.approx(losses)
 
 
 @pytest.mark.parametrize("name", ["ivon", "bsam", "wsam"])

@@ -42,6 +42,29 @@ def test_the_threshold_is_the_root_of_its_cubic(sigma, num_samples, expected):
     assert x + x**3 / z == pytest.approx(2.0 / 0.1, rel=1e-12)
 
 
+@pytest.mark.parametrize(("sigma", "num_samples"), [(0.5, 1), (0.5, 8), (1.0, 1)])
+def test_a_step_lowers_the_expected_loss_just_below_the_threshold_and_raises_it_above(
+    sigma, num_samples
+):
+    """Many equal directions at once, so that the mean over them stands for the expectation."""
+    limit = threshold(lr=LR, gradient_squared=4.0, sigma=sigma, num_samples=num_samples)
+    for factor, sign in ((0.95, -1.0), (1.05, 1.0)):
+        curvature = factor * limit
+        start = torch.full((100_000,), 2.0 / curvature, dtype=torch.float64)
+        param = torch.nn.Parameter(start.clone())
+
+        def closure(param=param, curvature=curvature):
+            param.grad = curvature * param.detach()
+            return 0.5 * curvature * param.detach().square().sum()
+
+        base = partial(torch.optim.SGD, lr=LR)
+        settings = {"sigma": sigma, "num_samples": num_samples}
+        make_optimizer("vgd", [param], base=base, **settings).step(closure)
+
+        change = float(param.detach().square().mean() - start.square().mean())
+        assert change * sign > 0.0
+
+
 @pytest.mark.parametrize("num_samples", [1, 4])
 def test_the_step_takes_the_gradient_at_the_mean_of_the_samples(quadratic, num_samples):
     """On a quadratic the mean gradient is that at the mean point."""
