@@ -53,25 +53,42 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     Raises:
         UserError: If the file is absent, truncated, not one of ours, or holds more than data.
     """
+    value = read_plain_data(path, device=device)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UserError(
+            f"The file {path} is not a checkpoint of this version of mbrl_flat "
+            f"(format {FORMAT} was expected)."
+        )
+    return value
+
+
+def read_plain_data(path: Path, *, device: torch.device | str = "cpu") -> Any:
+    """Read any file of ``torch.save`` that holds tensors and plain data.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+
+    Returns:
+        What was saved; nothing of it has been executed.
+
+    Raises:
+        UserError: If the file is absent, truncated, no such file, or holds more than data.
+    """
     if not path.is_file():
-        raise UserError(f"There is no checkpoint at {path}; check the path of the run.")
+        raise UserError(f"There is no checkpoint at {path}; check the path.")
     try:
         value = _read(path, device)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"Refused the checkpoint {path}: it is damaged, or it holds objects that loading "
-            f"would execute, and then it was not written by mbrl_flat."
+            f"would execute; use another one."
         ) from error
     except Exception as error:  # damaged bytes fail in whatever way the parser happens to
         raise UserError(
             f"The file {path} is truncated, corrupt or no checkpoint at all; "
             f"use another one of the run, or start the run again."
         ) from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UserError(
-            f"The file {path} is not a checkpoint of this version of mbrl_flat "
-            f"(format {FORMAT} was expected)."
-        )
     return value
 
 

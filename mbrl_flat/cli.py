@@ -27,6 +27,7 @@ from mbrl_flat.closing_lines import closing_lines
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
+from mbrl_flat.published import evaluate_published
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
@@ -77,17 +78,21 @@ def _train(cfg: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
-        run_cfg, folder = _load_run(cfg.run)
-        run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-        row = evaluate_run(
-            _run_config(run_cfg),
-            _parts(run_cfg),
-            folder,
-            episodes=cfg.episodes,
-            seed=cfg.seed,
-            checkpoint=cfg.checkpoint,
-            video=cfg.video,
-        )
+        overrides = HydraConfig.get().overrides.task
+        shapes = [word for word in overrides if re.match(r"[+~]*(agent|env)\b", word)]
+        how = {"episodes": cfg.episodes, "seed": cfg.seed, "video": cfg.video}
+        if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
+            run_cfg = hydra.compose("train", overrides=shapes)
+            run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
+            file = Path(cfg.checkpoint)
+            row = evaluate_published(_run_config(run_cfg), _parts(run_cfg), file, **how)
+        elif shapes:
+            raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
+        else:
+            run_cfg, folder = _load_run(cfg.run)
+            run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
+            config, parts = _run_config(run_cfg), _parts(run_cfg)
+            row = evaluate_run(config, parts, folder, checkpoint=cfg.checkpoint, **how)
         _say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
 
 

@@ -111,6 +111,15 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsPublished(Protocol):
+    """An agent that takes the weights of its authors' own checkpoints."""
+
+    def load_published(self, state: Any) -> None:
+        """Convert what such a file holds and act with it; refuse what does not fit."""
+        ...
+
+
 class Logger(Protocol):
     """Takes rows of metrics."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agents.tdmpc2 import official_checkpoint
 from agents.tdmpc2.config import TDMPC2Config
 from agents.tdmpc2.planner import LatentPlanner
 from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
@@ -270,3 +271,9 @@ class TDMPC2:
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.scale.value.copy_(state["scale"])
+
+    def load_published(self, state: Any) -> None:
+        """Take the weights of a checkpoint of the official code; optimizers stay as they are."""
+        weights = official_checkpoint.convert(state, self.spec, self.config)
+        self.model.load_state_dict(weights.model)
+        self.policy.load_state_dict(weights.policy)
