@@ -284,7 +284,7 @@ def test_the_command_evaluates_a_file(command, tmp_path):
         (["checkpoint=other.pt"], "There is no checkpoint at other.pt"),
         (["checkpoint=code.pt"], "would execute"),
         (["checkpoint=dummy-1.pt", "agent=random"], "reads no published checkpoints"),
-        (["checkpoint=dummy-1.pt", "agent.config.sise=5"], "'agent.config.size'"),
+        (["checkpoint=dummy-1.pt", "agent.config.sizes=5"], "'agent.config.size'"),
         (["run=runs/x"], "A run keeps its settings, but env=dummy was given"),
         (["checkpoint=best"], "A run keeps its settings, but env=dummy was given"),
     ],
