@@ -1,0 +1,192 @@
+"""Does a world model tell what comes next in a real game better than "nothing changes"?
+
+Plays a game at random, trains the world model alone on the first frames, and predicts the last
+ones, which it has not seen, open-loop: after a context of eight frames it sees actions, and no
+frame any more. The error is the squared one of pixels in [0, 1], summed over an image; the
+baseline repeats the last frame of the context. Writes ``errors.jsonl``, ``errors.png`` and
+``strip.png`` (rows: recorded, predicted; columns: steps ahead).
+
+    python scripts/open_loop_atari.py --agent twister --game pong --minutes 10 --out open_loop
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from agents.imagination_agent import ImaginationAgent
+from agents.imagination_config import ImaginationConfig
+from agents.storm.agent import make as make_storm
+from agents.storm.config import STORMConfig
+from agents.twister.agent import make as make_twister
+from agents.twister.config import TWISTERConfig
+from envs import make_vector, spec_of
+from envs.atari import make as make_atari
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.rollout_error import open_loop
+from mbrl_flat.optim import make_optimizer
+from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.seeding import seed_everything
+from mbrl_flat.specs import EnvSpec
+
+CONTEXT, STEPS = 8, (1, 10)
+
+
+def build(name: str, spec: EnvSpec, optimizer: str, lr: float) -> ImaginationAgent:
+    """Build an agent of the size of ``preset=cpu``."""
+    shape = {"size": 128, "num_layers": 2, "num_heads": 4, "feedforward": 256}
+    batches = ImaginationConfig(batch_size=8, sequence_length=16, horizon=10, max_grad_norm=1e3)
+    small = {"conv_width": 16, "hidden": 128, "latent_groups": 16, "latent_classes": 16}
+    common = {"optimizer": partial(make_optimizer, optimizer, lr=lr), "device": torch.device("cpu")}
+    if name == "twister":
+        twister = TWISTERConfig(imagination=batches, **small)
+        twister = replace(twister, transformer=replace(twister.transformer, **shape))
+        return make_twister(spec, config=twister, **common)
+    storm = STORMConfig(imagination=batches, **small)
+    storm = replace(storm, transformer=replace(storm.transformer, **shape))
+    return make_storm(spec, config=storm, **common)
+
+
+def record(game: str, frames: int, seed: int) -> tuple[EnvSpec, Replay]:
+    """Play at random."""
+    envs = make_vector(partial(make_atari, game), num_envs=1, seed=seed)
+    spec, rng = spec_of(envs), np.random.default_rng(seed)
+    replay = Replay(spec, frames + 1, complete_only=False, seed=seed)
+    obs, _ = envs.reset(seed=seed)
+    replay.begin(0, {name: value[0] for name, value in obs.items()})
+    for _ in range(frames):
+        action = spec.action.random(1, rng)
+        obs, reward, terminated, truncated, _ = envs.step(spec.action.to_env(action))
+        done = bool(terminated[0] or truncated[0])
+        after = {name: value[0] for name, value in obs.items()}
+        replay.add(
+            0, action[0].numpy(), float(reward[0]), after, terminated=bool(terminated[0]), done=done
+        )
+        if done:
+            obs, _ = envs.reset(options={"reset_mask": np.array([True])})
+            replay.begin(0, {name: value[0] for name, value in obs.items()})
+    envs.close()
+    return spec, replay
+
+
+def slices(replay: Replay, starts: np.ndarray, length: int) -> Batch:
+    """The slices of ``length`` transitions that begin at these slots."""
+    wide = starts[:, None] + np.arange(length + 1)
+
+    def take(name: str, index: np.ndarray) -> Tensor:
+        return torch.from_numpy(replay.arrays[name][0, index])
+
+    return Batch(
+        obs={n.removeprefix("obs/"): take(n, wide) for n in replay.arrays if n[:4] == "obs/"},
+        action=take("action", wide[:, :-1]),
+        reward=take("reward", wide[:, :-1]),
+        terminated=take("terminated", wide[:, :-1]).float(),
+        is_first=take("is_first", wide),
+    )
+
+
+def train_once(agent: ImaginationAgent, batch: Batch) -> float:
+    """One step of the world model alone."""
+    model = agent.model
+    model.train()  # pyright: ignore[reportAttributeAccessIssue]
+    targets = model.targets(batch)
+
+    def closure() -> Tensor:
+        agent.optimizer.zero_grad()
+        loss = model.loss(batch, targets).loss
+        loss.backward()
+        return loss.detach()
+
+    loss = float(agent.optimizer.step(closure))
+    model.eval()  # pyright: ignore[reportAttributeAccessIssue]
+    return loss
+
+
+@torch.no_grad()
+def predict(agent: ImaginationAgent, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Recorded and predicted images ``[B, K + 1, C, H, W]`` from the end of the context on."""
+    posterior = agent.posterior(batch)
+    latent, _, _ = open_loop(agent, posterior[:, CONTEXT], batch.action[:, CONTEXT:])
+    told = torch.cat([posterior[:, CONTEXT : CONTEXT + 1], latent], 1)
+    (shown,) = agent.decode(told.flatten(0, 1)).values()
+    (real,) = batch.obs.values()
+    return real[:, CONTEXT:].float() / 255.0, shown.unflatten(0, told.shape[:2])
+
+
+def errors(real: Tensor, shown: Tensor) -> dict[str, float]:
+    """Errors of the model and of the baseline at each number of steps ahead."""
+
+    def summed(guess: Tensor, step: int) -> float:
+        return float((guess - real[:, step]).square().sum((1, 2, 3)).mean())
+
+    row = {f"model_{k}": summed(shown[:, k], k) for k in STEPS}
+    return row | {f"copy_{k}": summed(real[:, 0], k) for k in STEPS}
+
+
+def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -> None:
+    """Draw the curve, and the first test slice as a strip."""
+    figure, panels = make_panels(len(STEPS))
+    for panel, k in zip(panels, STEPS, strict=True):
+        minutes = [row["cpu_seconds"] / 60.0 for row in rows]
+        for colour, name in zip(PALETTE, ("model", "copy"), strict=False):
+            panel.plot(minutes, [row[f"{name}_{k}"] for row in rows], color=colour, label=name)
+        panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead", yscale="log")
+        add_legend(panel)
+    figure.savefig(out / "errors.png")
+    strip = torch.stack([real[0], shown[0]]).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    Image.fromarray((strip * 255.0).byte().numpy()).save(out / "strip.png")
+
+
+def main() -> None:
+    """Record, train, measure, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--agent", choices=["storm", "twister"], default="twister")
+    parser.add_argument("--game", default="pong")
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
+    parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--every", type=int, default=50, help="updates between measurements")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    seed_everything(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    spec, replay = record(args.game, args.frames, args.seed)
+    agent = build(args.agent, spec, args.optimizer, args.lr)
+    length, rng = agent.sequence_length, np.random.default_rng(args.seed)
+    # The last fifth is for testing; every slice of the rest may be trained on.
+    border, horizon = int(0.8 * args.frames), CONTEXT + max(STEPS)
+    begins = np.arange(border, args.frames - horizon, 5)
+    test = slices(replay, begins, horizon)
+    across = np.array([bool(test.is_first[i, 1:].any()) for i in range(len(begins))])  # pyright: ignore[reportOptionalSubscript]
+    test = slices(replay, begins[~across], horizon)
+    rows: list[dict[str, float]] = []
+    began, updates = time.process_time(), 0
+    with (args.out / "errors.jsonl").open("w", encoding="utf-8") as file:
+        while not rows or rows[-1]["cpu_seconds"] < 60.0 * args.minutes:
+            batch = slices(replay, rng.integers(border - length, size=agent.batch_size), length)
+            loss = train_once(agent, batch)
+            updates += 1
+            if updates % args.every == 0:
+                spent = time.process_time() - began
+                real, shown = predict(agent, test)
+                row = errors(real, shown) | {"updates": updates, "loss": loss, "cpu_seconds": spent}
+                rows.append(row)
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                draw(rows, real, shown, args.out)
+    print(json.dumps({"slices": len(test.reward), **rows[-1]}))
+
+
+if __name__ == "__main__":
+    main()
