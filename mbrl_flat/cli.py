@@ -120,10 +120,13 @@ def _supervised(cfg: DictConfig) -> None:
             cfg, folder = _resumed(cfg)
             cfg.run_dir = str(folder)
         else:
-            cfg.name = HydraConfig.get().runtime.choices["experiment"]
+            cfg.name = HydraConfig.get().runtime.choices["experiment"] or ""
+            if not cfg.study:
+                raise UserError("Say which study: experiment=NAME, such as label_noise.")
             _apply_preset(cfg)
         study = instantiate(cfg.study, _convert_="all")
-        settings = cast(SupervisedConfig, OmegaConf.to_object(cfg))
+        typed = OmegaConf.merge(OmegaConf.structured(SupervisedConfig), cfg)
+        settings = cast(SupervisedConfig, OmegaConf.to_object(typed))
         status = run_supervised(study, settings, yaml=OmegaConf.to_yaml(cfg, resolve=True))
     if status:
         sys.exit(status)

@@ -17,7 +17,7 @@ def measure_sharpness(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     *,
     rho: float = 0.05,
-    iterations: int = 30,
+    iterations: int = 20,
     seed: int = 0,
 ) -> Mapping[str, float]:
     """Measure the loss of all examples as a function of all weights, in evaluation mode.

@@ -1,7 +1,6 @@
 """Training of a classifier or a regression with any optimizer of the registry."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
+from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.registry import BASES
 
 LossName = Literal["cross_entropy", "squared"]
@@ -97,14 +97,12 @@ class Trained:
         steps: Steps made.
         loss: What the last step returned.
         cosine: Mean cosine between successive displacements, NaN if there were none.
-        seconds_per_step: CPU time of a step, the mean over all.
     """
 
     optimizer: FlatOptimizer
     steps: int
     loss: float
     cosine: float
-    seconds_per_step: float
 
 
 def loss_function(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
@@ -128,20 +126,29 @@ def half_squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return 0.5 * (outputs - target).square().sum(-1).mean()
 
 
+def build_base(recipe: Recipe) -> BaseFactory:
+    """Make the factory of the optimizer that takes the final gradient."""
+    settings: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.base == "sgd":
+        settings["momentum"] = recipe.momentum
+    if recipe.base in ("sgd", "adam", "adamw"):
+        settings["fused"] = True
+    return partial(BASES[recipe.base], **settings)
+
+
 def build_optimizer(model: nn.Module, recipe: Recipe) -> FlatOptimizer:
     """Make the recipe's optimizer for all weights of a model."""
     entry = OPTIMIZERS[recipe.optimizer]
     settings = dict(recipe.settings)
     if recipe.max_grad_norm is not None:
         settings["max_grad_norm"] = recipe.max_grad_norm
+    if entry.has_base:
+        return make_optimizer(recipe.optimizer, model, base=build_base(recipe), **settings)
     plain = {"weight_decay": recipe.weight_decay}
-    if (recipe.base if entry.has_base else recipe.optimizer) == "sgd":
+    if recipe.optimizer == "sgd":
         plain["momentum"] = recipe.momentum
-    if not entry.has_base:
-        own = {name: value for name, value in plain.items() if name in entry.settings}
-        return make_optimizer(recipe.optimizer, model, lr=recipe.lr, **own, **settings)
-    base = partial(BASES[recipe.base], lr=recipe.lr, **plain)
-    return make_optimizer(recipe.optimizer, model, base=base, **settings)
+    plain = {name: value for name, value in plain.items() if name in entry.settings}
+    return make_optimizer(recipe.optimizer, model, lr=recipe.lr, **plain, **settings)
 
 
 def train(
@@ -151,6 +158,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    optimizer: FlatOptimizer | None = None,
     on_step: Callable[[StepInfo], None] | None = None,
 ) -> Trained:
     """Train a model in place.
@@ -164,6 +172,7 @@ def train(
         y: Labels ``[N]`` or targets ``[N, K]``.
         recipe: How.
         seed: Determines the order of the examples.
+        optimizer: In place of the recipe's, for one that is not in the registry.
         on_step: Called after each step, in training mode; it may measure, not change anything.
 
     Returns:
@@ -172,14 +181,13 @@ def train(
     Raises:
         DivergedError: If the loss or a gradient is not finite, or the loss above its bound.
     """
-    optimizer, loss_of = build_optimizer(model, recipe), loss_function(recipe)
+    optimizer, loss_of = optimizer or build_optimizer(model, recipe), loss_function(recipe)
     generator = torch.Generator().manual_seed(seed)
     total = recipe.epochs * _steps_per_epoch(len(x), recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _factors(recipe, total, len(x)))
     cosines: list[float] = []
     loss = math.nan
     model.train()
-    start = time.process_time()
     for step, batch in enumerate(_batches(len(x), recipe, generator)):
         inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
 
@@ -200,14 +208,12 @@ def train(
             cosines.append(float(optimizer.last["cosine"]))
         if on_step is not None:
             on_step(StepInfo(step=step, loss=loss, optimizer=optimizer))
-    seconds = (time.process_time() - start) / total
     model.eval()
     return Trained(
         optimizer=optimizer,
         steps=total,
         loss=loss,
         cosine=math.fsum(cosines) / len(cosines) if cosines else math.nan,
-        seconds_per_step=seconds,
     )
 
 

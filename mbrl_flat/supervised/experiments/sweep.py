@@ -1,77 +1,97 @@
-"""A sweep of radii: every method at every radius, the best of each chosen by validation."""
+"""A sweep of radii: every method at every radius, the best of each chosen by validation.
+
+First every radius is tried with a few seeds; then the chosen one of each method is run with all
+seeds. The choice rests on the first stage alone and never on the test.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.supervised.study import Cell, Rows
-from mbrl_flat.supervised.study.rows import DIVERGED
-
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "vasso_0.2": ("vasso", {"theta": 0.2}),
-    "vasso_0.9": ("vasso", {"theta": 0.9}),
-}
-"""Methods under a name of their own: optimizer of the registry and settings."""
 
 
-def optimizer_of(method: str, rho: float) -> tuple[str, dict[str, Any]]:
-    """Name in the registry and settings of a method at a radius; 0 means that it has none."""
-    name, settings = VARIANTS.get(method, (method, {}))
-    return name, {**settings, "rho": rho} if rho else dict(settings)
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Methods with their radii, on one task.
 
-
-def sweep_cells(radii: Mapping[str, Sequence[float]], seeds: int, **common: Any) -> list[Cell]:
-    """Make one cell for each method, radius and seed.
-
-    Args:
-        radii: Radii of each method; 0 stands for none.
-        seeds: Seeds 0 to ``seeds - 1``.
-        common: Further settings of all cells.
-
-    Returns:
-        The cells.
-
-    Raises:
-        UserError: If there is no seed, or a method has no radius.
+    Attributes:
+        radii: Radii of each method that are tried; 0 stands for a method without one.
+        tries: Seeds 0 to ``tries - 1`` are run at every radius.
+        seeds: Seeds 0 to ``seeds - 1`` are run at the chosen radius.
+        common: Further settings of all cells, such as the network.
     """
-    if seeds < 1:
-        raise UserError(f"seeds must be at least 1, got {seeds}.")
-    empty = [method for method, values in radii.items() if not values]
-    if empty:
-        raise UserError(f"{empty[0]} has no radius to try; give at least one, 0 for none.")
-    return [
-        Cell(**common, method=method, rho=float(rho), seed=seed)
-        for method, values in radii.items()
-        for rho in values
-        for seed in range(seeds)
-    ]
 
+    radii: Mapping[str, Sequence[float]]
+    tries: int
+    seeds: int
+    common: Mapping[str, Any]
 
-def chosen_radius(rows: Rows, method: str, *, score: str = "validation_accuracy") -> float:
-    """Radius with the best mean validation score over seeds; the smaller one of a tie.
+    def __post_init__(self) -> None:
+        if not 1 <= self.tries <= self.seeds:
+            raise UserError(
+                f"tries must lie between 1 and seeds, got tries={self.tries}, seeds={self.seeds}."
+            )
+        empty = [method for method, values in self.radii.items() if not values]
+        if empty:
+            raise UserError(f"{empty[0]} has no radius to try; give at least one, 0 for none.")
 
-    A radius at which a run diverged is not chosen, unless there is none else.
+    def cells(self, rows: Rows) -> list[Cell]:
+        """The first stage, and the second once the first is there."""
+        first = [
+            self._cell(method, rho, seed)
+            for method, values in self.radii.items()
+            for rho in values
+            for seed in range(self.tries)
+        ]
+        if not self.is_complete(rows):
+            return first
+        return first + [
+            self._cell(method, self.chosen(rows, method), seed)
+            for method in self.radii
+            for seed in range(self.tries, self.seeds)
+        ]
 
-    Args:
-        rows: Rows of one study, of one data set and model.
-        method: Whose.
-        score: What to choose by; never the test.
+    def is_complete(self, rows: Rows) -> bool:
+        """Whether the rows have all of the first stage."""
+        return all(
+            len(self._tried(rows, method).where(rho=float(rho))) == self.tries
+            for method, values in self.radii.items()
+            for rho in values
+        )
 
-    Returns:
-        The radius.
-    """
-    ours = rows.where(method=method)
+    def chosen(self, rows: Rows, method: str) -> float:
+        """Radius with the best mean validation accuracy in the first stage.
 
-    def goodness(rho: float) -> tuple[bool, float, float]:
-        at = ours.where(rho=rho)
-        values = at.values(score)
-        mean = math.fsum(values) / len(values) if values else -math.inf
-        return not any(DIVERGED in row for row in at), mean, -rho
+        Args:
+            rows: Rows with those of the first stage among them.
+            method: Whose.
 
-    return max(ours.distinct("rho"), key=goodness)
+        Returns:
+            The radius; of equal ones the smaller, and one at which a run diverged only if there
+            is no other.
+        """
+        ours = self._tried(rows, method)
 
+        def goodness(rho: float) -> tuple[bool, float, float]:
+            at = ours.where(rho=float(rho))
+            values = at.values("validation_accuracy")
+            mean = math.fsum(values) / len(values) if values else -math.inf
+            return not at.diverged_at(), mean, -rho
 
-def at_chosen(rows: Rows, method: str) -> Rows:
-    """Rows of a method at its chosen radius."""
-    return rows.where(method=method, rho=chosen_radius(rows, method))
+        return float(max(self.radii[method], key=goodness))
+
+    def at_chosen(self, rows: Rows, method: str) -> Rows:
+        """Rows of a method at its chosen radius, all seeds."""
+        return self._ours(rows, method).where(rho=self.chosen(rows, method))
+
+    def _tried(self, rows: Rows, method: str) -> Rows:
+        return Rows([row for row in self._ours(rows, method) if row["seed"] < self.tries])
+
+    def _ours(self, rows: Rows, method: str) -> Rows:
+        return rows.where(**self.common, method=method)
+
+    def _cell(self, method: str, rho: float, seed: int) -> Cell:
+        return Cell(**self.common, method=method, rho=float(rho), seed=seed)

@@ -3,11 +3,11 @@
 from matplotlib.axes import Axes
 
 from mbrl_flat.plot_style import PALETTE
-from mbrl_flat.supervised.study import Rows, mean_interval
+from mbrl_flat.supervised.study import Rows, mean_interval, standard_error
 
 
 def draw_sweep(axes: Axes, rows: Rows, metric: str, label: str) -> None:
-    """Draw a metric of every method against its radius, the mean with its 95 % interval.
+    """Draw a metric of every method against its radius, the mean with its standard error.
 
     A method without a radius is a horizontal line.
 
@@ -21,16 +21,14 @@ def draw_sweep(axes: Axes, rows: Rows, metric: str, label: str) -> None:
         ours, color = rows.where(method=method), PALETTE[number % len(PALETTE)]
         style = "-" if number < len(PALETTE) else "--"
         radii = sorted(ours.distinct("rho"))
-        intervals = [mean_interval(ours.where(rho=rho).values(metric)) for rho in radii]
-        means = [interval.point for interval in intervals]
+        values = [ours.where(rho=rho).values(metric) for rho in radii]
+        means = [mean_interval(each).point for each in values]
         if radii == [0.0]:
             axes.axhline(means[0], color=color, linestyle=style, linewidth=1, label=method)
             continue
-        below = [i.point - i.low for i in intervals]
-        above = [i.high - i.point for i in intervals]
         axes.errorbar(
-            radii, means, [below, above], color=color, linestyle=style, marker="o", markersize=3,
-            linewidth=1.2, label=method,
+            radii, means, [standard_error(each) for each in values], color=color, linestyle=style,
+            marker="o", markersize=3, linewidth=1.2, label=method,
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("radius")

@@ -1,11 +1,13 @@
-"""Digits with noisy labels and the network that learns them by heart."""
+"""Digits with noisy labels, and networks that learn them by heart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mbrl_flat.errors import unknown_name
 from mbrl_flat.supervised.data import (
     Split,
     load_data,
@@ -13,12 +15,36 @@ from mbrl_flat.supervised.data import (
     symmetric_label_noise,
     train_validation_test,
 )
-from mbrl_flat.supervised.experiments.sweep import optimizer_of
-from mbrl_flat.supervised.models import Perceptron
+from mbrl_flat.supervised.experiments.methods import method_optimizer
+from mbrl_flat.supervised.models import Perceptron, SmallCNN, VisionTransformer
 from mbrl_flat.supervised.sharpness import measure_sharpness
 from mbrl_flat.supervised.study import Cell
 from mbrl_flat.supervised.study.study import Value
-from mbrl_flat.supervised.training import Recipe, Trained, accuracy, loss_function, train
+from mbrl_flat.supervised.training import (
+    Recipe,
+    StepInfo,
+    Trained,
+    accuracy,
+    build_base,
+    loss_function,
+    train,
+)
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: Perceptron(64, (128, 128), 10, norm="batch"),
+    "cnn": lambda: SmallCNN(1, 8, 10, channels=(16, 32), norm="batch"),
+    "vit": lambda: VisionTransformer(1, 8, 10, patch_size=4, width=48, depth=2, heads=3),
+}
+"""Networks for 8x8 images: two with BatchNorm, one with LayerNorm."""
+
+_BASES: dict[str, tuple[str, float, float]] = {
+    "mlp": ("sgd", 0.1, 5e-4),
+    "cnn": ("sgd", 0.1, 5e-4),
+    "vit": ("adamw", 3e-3, 0.05),
+}
+"""Base optimizer of each network, its learning rate and weight decay."""
+
+_SHARPNESS_EXAMPLES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,81 +64,90 @@ class Fitted:
     trained: Trained
 
     def scores(self) -> dict[str, Value]:
-        """Accuracies in percent, the cosine of successive displacements, the sharpness."""
-        sharp = measure_sharpness(self.model, *self.split.train, loss_function(self.recipe))
+        """Accuracies in percent, and the mean cosine of successive displacements."""
         return {
             "test_accuracy": 100.0 * accuracy(self.model, *self.split.test),
             "validation_accuracy": 100.0 * accuracy(self.model, *self.split.validation),
             "train_accuracy": 100.0 * accuracy(self.model, *self.split.train),
             "cosine": self.trained.cosine,
-            "lambda_max": sharp["lambda_max"],
-            "sam_gap": sharp["sam_gap"],
-            "param_norm": sharp["param_norm"],
         }
+
+    def sharpness(self) -> dict[str, Value]:
+        """Sharpness of the loss on noisy training examples, in evaluation mode."""
+        x, y = (part[:_SHARPNESS_EXAMPLES] for part in self.split.train)
+        measured = measure_sharpness(self.model, x, y, loss_function(self.recipe))
+        return {name: measured[name] for name in ("lambda_max", "sam_gap", "param_norm")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyDigits:
-    """The task of the label-noise study; its settings.
+    """The task; its settings.
 
     Attributes:
-        noise: Share of the training labels that is drawn anew.
+        network: ``mlp`` (64-128-128-10), ``cnn`` (two blocks) or ``vit`` (two layers).
+        noise: Share of the training labels that is drawn anew, uniformly over all classes.
         train_size: Training examples.
         validation_size: Examples, with right labels, by which settings are chosen.
-        hidden: Widths of the hidden layers.
-        norm: Normalisation of the network.
-        epochs: Length of training.
+        epochs: Length of training; the learning rate falls to 0 along a cosine.
         batch_size: Examples in a step.
-        lr: Learning rate of SGD at the start; it falls to 0 along a cosine.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
     """
 
+    network: str = "mlp"
     noise: float = 0.4
     train_size: int = 900
     validation_size: int = 300
-    hidden: Sequence[int] = (128, 128)
-    norm: str = "batch"
-    epochs: int = 80
+    epochs: int = 40
     batch_size: int = 64
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise unknown_name("network", self.network, NETWORKS)
 
     def split(self, seed: int) -> Split:
-        """The three parts, standardised, the training labels noisy."""
-        x, y = load_data("digits")
+        """Make the three parts, standardised, the training labels noisy."""
+        x, y = _digits()
         parts = train_validation_test(
             x, y, train=self.train_size, validation=self.validation_size, seed=seed
         )
         inputs = standardised(*(part[0] for part in parts))
         labels = [part[1] for part in parts]
         labels[0] = symmetric_label_noise(labels[0], self.noise, num_classes=10, seed=seed)
-        return Split(*zip(inputs, labels, strict=True))
+        train_part, validation, test = zip(inputs, labels, strict=True)
+        return Split(train_part, validation, test)
 
-    def recipe(self, method: str, rho: float) -> Recipe:
-        """How a method trains at a radius."""
-        name, settings = optimizer_of(method, rho)
+    def recipe(self) -> Recipe:
+        """How to train, but for the method."""
+        base, lr, weight_decay = _BASES[self.network]
         return Recipe(
-            optimizer=name,
-            settings=settings,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
+            optimizer=base,
+            base=base,
+            lr=lr,
+            momentum=0.9,
+            weight_decay=weight_decay,
             epochs=self.epochs,
             batch_size=self.batch_size,
         )
 
-    def model(self) -> Perceptron:
-        """The network at its start, from the global stream."""
-        return Perceptron(64, self.hidden, 10, norm=self.norm)
-
-    def trained(self, cell: Cell) -> Fitted:
-        """Train with the cell's ``method`` at its ``rho``, everything else by its ``seed``."""
-        seed = int(cell["seed"] or 0)
-        split = self.split(seed)
-        recipe = self.recipe(str(cell["method"]), float(cell["rho"] or 0.0))
+    def model(self, seed: int) -> nn.Module:
+        """Make the network with the weights that it starts from."""
         torch.manual_seed(seed)
-        model = self.model()
-        trained = train(model, *split.train, recipe, seed=seed)
+        return NETWORKS[self.network]()
+
+    def fitted(self, cell: Cell, *, on_step: Callable[[StepInfo], None] | None = None) -> Fitted:
+        """Train by the cell's ``method`` at its ``rho``, everything else by its ``seed``."""
+        seed = int(cell["seed"] or 0)
+        split, recipe, model = self.split(seed), self.recipe(), self.model(seed)
+        optimizer = method_optimizer(
+            str(cell["method"]), model, base=build_base(recipe), rho=float(cell["rho"] or 0.0)
+        )
+        # None of the networks draws anything, so there are no streams to keep.
+        optimizer.same_rng = False
+        trained = train(
+            model, *split.train, recipe, seed=seed, optimizer=optimizer, on_step=on_step
+        )
         return Fitted(model=model, split=split, recipe=recipe, trained=trained)
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[Tensor, Tensor]:
+    return load_data("digits")

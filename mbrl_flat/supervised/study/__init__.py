@@ -1,7 +1,13 @@
 """Studies: cells that are computed once, and claims about their rows."""
 
-from mbrl_flat.supervised.study.claims import Claim, not_tested, paired_claim, sign_claim
-from mbrl_flat.supervised.study.intervals import mean_interval
+from mbrl_flat.supervised.study.claims import (
+    Claim,
+    not_tested,
+    paired_claim,
+    point_claim,
+    sign_claim,
+)
+from mbrl_flat.supervised.study.intervals import mean_interval, standard_error
 from mbrl_flat.supervised.study.rows import Cell, Row, Rows
 from mbrl_flat.supervised.study.runner import run_study
 from mbrl_flat.supervised.study.study import Study
@@ -15,6 +21,8 @@ __all__ = [
     "mean_interval",
     "not_tested",
     "paired_claim",
+    "point_claim",
     "run_study",
     "sign_claim",
+    "standard_error",
 ]

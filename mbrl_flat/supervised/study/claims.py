@@ -6,7 +6,7 @@ not hold here", and the note tells an effect of the opposite sign from one that 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mbrl_flat.stats import Interval, paired_differences
@@ -72,25 +72,74 @@ def sign_claim(
     if not values:
         return not_tested(name, statement, metric, note or "no run of it gave a number")
     interval = mean_interval(values)
+    return _held_against(
+        Claim(
+            name=name,
+            statement=statement,
+            metric=metric,
+            interval=interval,
+            num_seeds=len(values),
+            verdict="not tested",
+            note=note,
+        ),
+        -math.inf if above is None else above,
+        math.inf if below is None else below,
+    )
+
+
+def _held_against(claim: Claim, floor: float, ceiling: float) -> Claim:
+    """Give a claim its verdict: the whole interval, or the single value, within the bounds."""
+    interval = claim.interval
     low = interval.point if math.isnan(interval.low) else interval.low
     high = interval.point if math.isnan(interval.high) else interval.high
-    floor = -math.inf if above is None else above
-    ceiling = math.inf if below is None else below
     if low > floor and high < ceiling:
         verdict, reason = "holds", ""
     elif high <= floor or low >= ceiling:
-        verdict, reason = "does not hold here", "the opposite, and resolved"
+        verdict, reason = "does not hold here", "outside the claimed range"
     else:
-        verdict, reason = "does not hold here", "not resolved: the interval reaches the bound"
-    return Claim(
+        verdict, reason = "does not hold here", "not resolved: the interval reaches over the bound"
+    parts = [part for part in (claim.note, reason) if part]
+    return replace(claim, verdict=verdict, note="; ".join(parts))
+
+
+def point_claim(
+    name: str,
+    statement: str,
+    metric: str,
+    value: float,
+    *,
+    num_seeds: int,
+    above: float = -math.inf,
+    below: float = math.inf,
+    note: str = "",
+) -> Claim:
+    """Build a claim about one number that has no interval, such as a ratio of chosen settings.
+
+    Args:
+        name: Short name.
+        statement: The claim.
+        metric: What ``value`` is.
+        value: The number; NaN is "not tested".
+        num_seeds: Seeds that it rests on.
+        above: Lower bound of the claimed range.
+        below: Upper bound.
+        note: Put in front of what is said of the number.
+
+    Returns:
+        The claim.
+    """
+    if math.isnan(value):
+        return not_tested(name, statement, metric, note or "no run of it gave a number")
+    claim = Claim(
         name=name,
         statement=statement,
         metric=metric,
-        interval=interval,
-        num_seeds=len(values),
-        verdict=verdict,
-        note="; ".join(part for part in (note, reason) if part),
+        interval=Interval(math.nan, value, math.nan),
+        num_seeds=num_seeds,
+        verdict="not tested",
+        note=note,
     )
+    return _held_against(claim, above, below)
 
 
 def paired_claim(

@@ -24,7 +24,8 @@ def t_quantile(freedom: int) -> float:
     z, n = _NORMAL, float(freedom)
     first = (z**3 + z) / (4.0 * n)
     second = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / (96.0 * n**2)
-    return z + first + second
+    third = (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / (384.0 * n**3)
+    return z + first + second + third
 
 
 def standard_error(values: Sequence[float]) -> float:

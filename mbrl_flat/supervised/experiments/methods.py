@@ -1,0 +1,94 @@
+"""Optimizers by the names that studies give them: the registry's, variants, and controls."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mbrl_flat.optim import FlatOptimizer, make_optimizer, module_groups
+from mbrl_flat.optim.base import BaseFactory, joint_norm
+from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.groups import selected
+from mbrl_flat.optim.methods.msam import MSAM
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vasso_0.2": ("vasso", {"theta": 0.2}),
+    "vasso_0.9": ("vasso", {"theta": 0.9}),
+    "no_norm": ("sam", {"only": ["weight", "bias"]}),
+}
+"""Methods of the registry with settings, under a name of their own.
+
+``no_norm`` is the complement of SAM-ON: it displaces everything but normalisation layers.
+"""
+
+
+class FlippedMSAM(MSAM):
+    """The control for the sign of MSAM: displaced along the momentum instead of against it."""
+
+    def _evaluate_at(
+        self, evaluate: Evaluations, params: list[Tensor], shifts: list[Tensor]
+    ) -> Tensor:
+        return super()._evaluate_at(evaluate, params, [-shift for shift in shifts])
+
+
+class MaskedAscent:
+    """The control for SAM-ON: SAM on a random set of as many entries, drawn once.
+
+    Args:
+        share: Share of the entries of every tensor that are displaced.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, leaves: Leaves) -> list[Tensor]:
+        """``rho M g / |M g|`` with the mask M."""
+        for memory, grad in zip(leaves.memory, leaves.grads, strict=True):
+            if "mask" not in memory:
+                draw = torch.rand(grad.shape, generator=leaves.generator, device=grad.device)
+                memory["mask"] = (draw < self.share).to(grad)
+        masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
+        return leaves.times_radius(masked, 1.0 / (joint_norm(masked) + 1e-12))
+
+
+def _flipped(model: nn.Module, base: BaseFactory, rho: float) -> FlatOptimizer:
+    return FlippedMSAM(module_groups({"": model}), base=base, rho=rho)
+
+
+def _masked(model: nn.Module, base: BaseFactory, rho: float) -> FlatOptimizer:
+    groups = module_groups({"": model})
+    norm = sum(p.numel() for p in selected(groups, ["norm"]))
+    share = norm / sum(p.numel() for p in model.parameters())
+    return SharpnessAware(groups, base=base, perturbation=MaskedAscent(share), rho=rho)
+
+
+CONTROLS: dict[str, Callable[[nn.Module, BaseFactory, float], FlatOptimizer]] = {
+    "msam_flipped": _flipped,
+    "random_mask": _masked,
+}
+"""Methods that exist for comparison alone and are in no registry."""
+
+
+def method_optimizer(
+    method: str, model: nn.Module, *, base: BaseFactory, rho: float
+) -> FlatOptimizer:
+    """Make a method's optimizer for all weights of a model.
+
+    Args:
+        method: A key of ``VARIANTS`` or ``CONTROLS``, ``base`` for the base alone, or a name in
+            the registry.
+        model: Whose weights.
+        base: Makes the optimizer that takes the final gradient.
+        rho: Radius; 0 for a method that has none.
+
+    Returns:
+        The optimizer.
+    """
+    if method == "base":
+        return FlatOptimizer(module_groups({"": model}), base=base)
+    if method in CONTROLS:
+        return CONTROLS[method](model, base, rho)
+    name, settings = VARIANTS.get(method, (method, {}))
+    return make_optimizer(name, model, base=base, rho=rho, **settings)
