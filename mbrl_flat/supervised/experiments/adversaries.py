@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import joint_norm
-from mbrl_flat.optim.displacing import displaced, inner
 from mbrl_flat.optim.evaluations import frozen_statistics
-from mbrl_flat.optim.sharpness_aware import Leaves, Perturbation
+from mbrl_flat.optim.norms import inner, joint_norm
+from mbrl_flat.optim.sharpness_aware import Leaves, Perturbation, Shifts
+from mbrl_flat.optim.shifts import Room
 
 
 class Adversaries:
@@ -49,9 +49,10 @@ class Adversaries:
         self.acting, self.full_loss, self.every = acting, full_loss, every
         self._means: dict[float, list[Tensor]] = {theta: [] for theta in thetas}
         self._previous: dict[float, list[Tensor]] = {}
+        self._room = Room()
         self._seen: dict[str, list[float]] = {}
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """Return the displacement of the one that acts."""
         shifts = self.acting(leaves)
         directions = {theta: self._direction(theta, leaves.grads) for theta in self._means}
@@ -86,7 +87,7 @@ class Adversaries:
             for theta, direction in directions.items():
                 cosine = float(inner(direction, full) / length)
                 self._note("error", theta, 2.0 - 2.0 * cosine)
-                with displaced(leaves.params, leaves.times_radius(direction, 1.0)):
+                with self._room.displaced(leaves.params, leaves.times_radius(direction, 1.0)):
                     losses[theta] = float(self.full_loss())
         for theta, loss in losses.items():
             self._note("excess", theta, loss - losses[1.0])

@@ -28,11 +28,11 @@ def _radii() -> dict[str, list[float]]:
     return {
         "base": [0.0],
         "sam": [0.7, 1.0, 1.4],
-        "asam": [2.0, 2.8, 4.0],
+        "asam": [2.0, 2.8, 4.0, 5.6],
         "sam_on": [5.0, 7.0, 10.0],
         "msam": [2.8, 4.0, 5.6],
-        "vasso_0.2": [0.7, 1.0, 1.4],
-        "friendly_sam": [0.7, 1.0, 1.4],
+        "vasso_0.2": [0.7, 1.0, 1.4, 2.0],
+        "friendly_sam": [0.7, 1.0, 1.4, 2.0],
         "random_direction": [1.0],
     }
 

@@ -1,17 +1,17 @@
 """Optimizers by the names that studies give them: the registry's, variants, and controls."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbrl_flat.optim import FlatOptimizer, make_optimizer, module_groups
-from mbrl_flat.optim.base import BaseFactory, joint_norm
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.methods.msam import MSAM
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "vasso_0.2": ("vasso", {"theta": 0.2}),
@@ -27,10 +27,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 class FlippedMSAM(MSAM):
     """The control for the sign of MSAM: displaced along the momentum instead of against it."""
 
-    def _evaluate_at(
-        self, evaluate: Evaluations, params: list[Tensor], shifts: list[Tensor]
-    ) -> Tensor:
-        return super()._evaluate_at(evaluate, params, [-shift for shift in shifts])
+    def _displaced(self, params: list[Tensor], shifts: Shifts) -> AbstractContextManager[None]:
+        return super()._displaced(params, -shifts)
 
 
 class MaskedAscent:
@@ -43,14 +41,14 @@ class MaskedAscent:
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def __call__(self, leaves: Leaves) -> list[Tensor]:
+    def __call__(self, leaves: Leaves) -> Shifts:
         """``rho M g / |M g|`` with the mask M."""
         for memory, grad in zip(leaves.memory, leaves.grads, strict=True):
             if "mask" not in memory:
                 draw = torch.rand(grad.shape, generator=leaves.generator, device=grad.device)
                 memory["mask"] = (draw < self.share).to(grad)
         masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
-        return leaves.times_radius(masked, 1.0 / (joint_norm(masked) + 1e-12))
+        return leaves.along(masked)
 
 
 def _flipped(model: nn.Module, base: BaseFactory, rho: float) -> FlatOptimizer:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from matplotlib.figure import Figure
 
-from mbrl_flat.optim.base import joint_norm
-from mbrl_flat.optim.displacing import displaced
+from mbrl_flat.optim.norms import joint_norm
+from mbrl_flat.optim.shifts import Room, Shifts
 from mbrl_flat.supervised.experiments.comparison import Comparison
 from mbrl_flat.supervised.experiments.cost import step_costs
 from mbrl_flat.supervised.experiments.task import Fitted
@@ -168,9 +167,10 @@ def evaluations(fitted: Fitted, *, batch_size: int) -> dict[str, Value]:
     params = [p for group in optimizer.param_groups for p in group["params"]]
     buffers = [optimizer.state[p]["momentum_buffer"] for p in params]
     rho = float(optimizer.last["perturbation_norm"])
-    shifts = list(torch._foreach_mul(buffers, -rho / (joint_norm(buffers) + 1e-12)))
+    scale = -rho / (float(joint_norm(buffers)) + 1e-12)
+    shifts = Shifts(directions=buffers, scales=[scale] * len(buffers))
     measured: dict[str, Value] = {"clean_accuracy": 100.0 * accuracy(fitted.model, x, y)}
-    with torch.no_grad(), displaced(params, shifts):
+    with Room().displaced(params, shifts):
         measured["displaced_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
     refresh_statistics(fitted.model, fitted.split.train[0], batch_size=batch_size)
     measured["refreshed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)

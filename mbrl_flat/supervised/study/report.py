@@ -1,9 +1,9 @@
-"""What a study leaves behind: ``results.csv``, ``claims.csv``, ``claims.md`` and pictures."""
+"""What a study leaves behind: rows and claims as CSV, pages of claims and means, pictures."""
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mbrl_flat.plot_style import save_figure
 from mbrl_flat.run_folder import write_text_atomically
 from mbrl_flat.stats import Interval
 from mbrl_flat.supervised.study.claims import Claim
+from mbrl_flat.supervised.study.intervals import mean_interval, standard_error
 from mbrl_flat.supervised.study.rows import SECONDS, Rows
 from mbrl_flat.supervised.study.study import Study
 
@@ -37,6 +38,7 @@ def write_report(study: Study, rows: Rows, folder: Path, *, command: str) -> lis
         "results.csv": results_csv(rows),
         "claims.csv": claims_csv(claims),
         "claims.md": _page(study, rows, claims, command),
+        "summary.md": summary_markdown(rows),
     }
     for name, text in texts.items():
         write_text_atomically(folder / name, text)
@@ -93,6 +95,50 @@ def format_interval(interval: Interval) -> str:
     if math.isnan(interval.low):
         return f"{interval.point:.4g}"
     return f"{interval.point:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+
+
+def summary_markdown(rows: Rows) -> str:
+    """Every setting with the mean of every number over its seeds, and its standard error.
+
+    Args:
+        rows: All rows.
+
+    Returns:
+        Markdown; settings with the same entries share a table.
+    """
+    tables: dict[tuple[str, ...], dict[str, Rows]] = {}
+    for row in rows:
+        names = tuple(name for name in row.settings if name != "seed")
+        setting = " | ".join(str(row[name]) for name in names)
+        groups = tables.setdefault(names, {})
+        groups[setting] = Rows([*groups.get(setting, ()), row])
+    return "\n".join(_summary_table(names, groups) for names, groups in tables.items())
+
+
+def _summary_table(names: Sequence[str], groups: Mapping[str, Rows]) -> str:
+    metrics = [
+        metric
+        for metric in dict.fromkeys(key for ours in groups.values() for row in ours for key in row)
+        if metric not in (*names, "seed", SECONDS) and _is_number(groups.values(), metric)
+    ]
+    heads = [name.replace("_", " ") for name in (*names, "seeds", *metrics)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for setting, ours in groups.items():
+        numbers = [_mean_and_error(ours.values(metric)) for metric in metrics]
+        lines.append("| " + " | ".join([setting, str(len(ours)), *numbers]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_number(groups: Iterable[Rows], metric: str) -> bool:
+    values = [row[metric] for ours in groups for row in ours if row.get(metric) is not None]
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{mean_interval(values).point:.4g}"
+    return mean if len(values) < 2 else f"{mean} +- {standard_error(values):.2g}"
 
 
 def _page(study: Study, rows: Rows, claims: Sequence[Claim], command: str) -> str:

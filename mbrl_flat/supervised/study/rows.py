@@ -39,7 +39,13 @@ class Cell(dict[str, Scalar]):
 
 
 class Row(dict[str, Any]):
-    """A cell's settings and what was measured, in one dictionary."""
+    """A cell's settings and what was measured, in one dictionary.
+
+    Attributes:
+        settings: Which entries are settings.
+    """
+
+    settings: Sequence[str] = ()
 
     @property
     def diverged(self) -> bool:
@@ -122,7 +128,9 @@ class RowFile:
         cell = entries.pop("cell", None)
         if not isinstance(cell, Mapping):
             raise UserError(f"{self.path} is not the record of a study: a line has no 'cell'.")
-        self._rows[Cell(cell).key] = Row({**cell, **entries})
+        row = Row({**cell, **entries})
+        row.settings = list(cell)
+        self._rows[Cell(cell).key] = row
 
     def __contains__(self, cell: Cell) -> bool:
         return cell.key in self._rows

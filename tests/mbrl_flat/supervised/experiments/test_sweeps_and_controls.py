@@ -83,23 +83,20 @@ def steps(optimizer, network, count=3):
     return [p.detach().clone() for p in network.parameters()]
 
 
-def spy_on(optimizer):
-    """Record the shifts of every evaluation at displaced weights."""
-    seen, original = [], optimizer._evaluate_at
+def displacements(optimizer, network, x, y):
+    """Where the evaluations of one step are, relative to the weights before it."""
+    before = [p.detach().clone() for p in network.parameters()]
+    seen = []
 
-    def spy(evaluate, params, shifts):
-        before = [p.detach().clone() for p in params]
-        points = []
-
-        def evaluated():
-            points.extend(p - b for p, b in zip(params, before, strict=True))
-            return evaluate()
-
-        loss = original(evaluated, params, shifts)
-        seen.append([p.detach().clone() for p in points])
+    def closure():
+        pairs = zip(network.parameters(), before, strict=True)
+        seen.append([p.detach() - b for p, b in pairs])
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(x), y)
+        loss.backward()
         return loss
 
-    optimizer._evaluate_at = spy
+    optimizer.step(closure)
     return seen
 
 
@@ -107,32 +104,29 @@ def test_flipped_msam_is_displaced_along_the_momentum():
     ours, theirs = model(), model()
     flipped = method_optimizer("msam_flipped", ours, base=SGD, rho=0.5)
     msam = method_optimizer("msam", theirs, base=SGD, rho=0.5)
-    along, against = spy_on(flipped), spy_on(msam)
-
-    steps(flipped, ours, 2)
-    steps(msam, theirs, 2)
-
     # The first step has no momentum, so both stand at the same point in the second.
-    torch.testing.assert_close(along[0], [-shift for shift in against[0]], rtol=0, atol=1e-12)
+    steps(flipped, ours, 1)
+    steps(msam, theirs, 1)
+
+    (along,), (against,) = (
+        displacements(optimizer, network, X, Y.long())
+        for optimizer, network in ((flipped, ours), (msam, theirs))
+    )
+
+    assert float(torch.cat([s.flatten() for s in along]).norm()) == pytest.approx(0.5)
+    torch.testing.assert_close(along, [-shift for shift in against], rtol=0, atol=1e-12)
 
 
 def test_a_random_mask_displaces_one_fixed_set_of_the_size_of_the_norm_layers_with_sam_s_length():
     network = Perceptron(64, (128, 128), 10, norm="batch").double()
     optimizer = method_optimizer("random_mask", network, base=SGD, rho=0.5)
-    shifts = spy_on(optimizer)
     x, y = torch.randn(16, 64, dtype=torch.float64), torch.randint(10, (16,))
 
-    for _ in range(2):
+    first, second = (
+        torch.cat([s.flatten() for s in displacements(optimizer, network, x, y)[1]])
+        for _ in range(2)
+    )
 
-        def closure():
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(network(x), y)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-
-    first, second = (torch.cat([s.flatten() for s in each]) for each in shifts)
     chosen = optimizer.perturbation.share * sum(p.numel() for p in network.parameters())
     assert chosen == pytest.approx(512)
     assert float(first.norm()) == pytest.approx(0.5, rel=1e-9)

@@ -56,7 +56,7 @@ def test_a_study_leaves_rows_tables_and_pictures(tmp_path):
 
     assert outcome.computed == len(outcome.rows) == 9
     assert sorted(p.name for p in outcome.written) == sorted(
-        ["claims.csv", "claims.md", "draws.png", "draws.svg", "results.csv"]
+        ["claims.csv", "claims.md", "draws.png", "draws.svg", "results.csv", "summary.md"]
     )
     assert "| C1 | draws are positive | draw | 9 |" in (tmp_path / "claims.md").read_text()
     assert "curve" not in (tmp_path / "results.csv").read_text()
@@ -100,6 +100,16 @@ def test_a_folder_of_other_settings_is_refused_and_left_alone(tmp_path):
         run_study(Toy(seeds=5), tmp_path, command="toy")
 
     assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+def test_the_summary_has_the_mean_of_each_setting_over_its_seeds(tmp_path):
+    outcome = run_study(Toy(), tmp_path, command="toy")
+
+    lines = (tmp_path / "summary.md").read_text().splitlines()
+    assert lines[0] == "| stage | scale | seeds | draw |"
+    assert len(lines) == 2 + 3
+    mean = sum(outcome.rows.where(stage="sweep", scale=1.0).values("draw")) / 3
+    assert lines[2].startswith(f"| sweep | 1.0 | 3 | {mean:.4g} +- ")
 
 
 def test_divergence_is_reported_with_its_step_and_is_in_no_mean(tmp_path):
