@@ -3,6 +3,9 @@
 A step repeats one action for ``action_repeat`` frames and sums their rewards; an episode is 1000
 frames. The time limit truncates; a task that ends by itself (discount 0) terminates.
 
+Observations are proprioception or, with ``obs="rgb"``, pictures alone: 64x64, the newest three
+joined, seen by the task's first camera (the third for quadrupeds), as in TD-MPC2 and DrQ-v2.
+
 References:
     Tassa et al., "DeepMind Control Suite", 2018, arXiv:1801.00690. Action repeat 2 as in TD-MPC2.
 """
@@ -16,11 +19,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.pixels import PixelObs
 from envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
 
 MAX_FRAMES = 1000
-_IMAGE = {"height": 384, "width": 384}
+_IMAGE = 384
 _SHORT_DOMAINS = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-"}
 
 
@@ -53,7 +57,16 @@ def find_task(name: str) -> tuple[str, str]:
 
 
 def make(
-    task: str, *, seed: int, render: bool = False, action_repeat: int = 2
+    task: str,
+    *,
+    seed: int,
+    render: bool = False,
+    action_repeat: int = 2,
+    obs: str = "state",
+    size: int = 64,
+    frame_stack: int = 3,
+    camera: int | str | None = None,
+    fast_rendering: bool = False,
 ) -> gym.Env[Any, Any]:
     """Build one task.
 
@@ -62,21 +75,44 @@ def make(
         seed: Determines every episode.
         render: Allow ``render()``, which needs EGL or OSMesa.
         action_repeat: Frames per step.
+        obs: ``state`` or ``rgb``.
+        size: Height and width of the pictures.
+        frame_stack: Newest pictures joined along the channels.
+        camera: Index or name of a camera of the task's model; by default 2 for quadrupeds, else 0.
+        fast_rendering: Leave out shadows and reflections, which takes a fifth of the time. The
+            pictures differ, so returns cannot be compared with those of the published settings.
 
     Returns:
-        The environment: observations ``{"state": [n]}``, actions in [-1, 1].
+        The environment: observations ``{"state": [n]}`` or ``{"rgb": [3 * frame_stack, size,
+        size]}`` in uint8, actions in [-1, 1].
 
     Raises:
-        UserError: If ``action_repeat`` is less than one.
-        unknown_name: If there is no such task.
+        UserError: If a setting is out of range, or there is nothing to render with.
+        unknown_name: If there is no such task or camera.
     """
+    if obs not in ("state", "rgb"):
+        raise unknown_name("obs", obs, ("state", "rgb"), where="env=dmc")
     if action_repeat < 1:
         raise UserError(f"action_repeat must be at least 1, got {action_repeat}.")
-    if render:
+    if render or obs == "rgb":
         choose_renderer()
     domain, name = find_task(task)
-    env = SuiteTask(domain, name, seed=seed, render=render, action_repeat=action_repeat)
-    return Resumable(env, episode_length=env.max_episode_steps, action_repeat=action_repeat)
+    suite_task = SuiteTask(
+        domain,
+        name,
+        seed=seed,
+        render=render,
+        action_repeat=action_repeat,
+        camera=camera,
+        fast_rendering=fast_rendering,
+    )
+    pixels = obs == "rgb"
+    return Resumable(
+        PixelObs(suite_task, size=size, frame_stack=frame_stack) if pixels else suite_task,
+        episode_length=suite_task.max_episode_steps,
+        action_repeat=action_repeat,
+        frame_stack=frame_stack if pixels else 1,
+    )
 
 
 class SuiteTask(gym.Env[Any, Any]):
@@ -90,17 +126,30 @@ class SuiteTask(gym.Env[Any, Any]):
         seed: Seed.
         render: Allow ``render()``.
         action_repeat: Frames per step.
+        camera: Index or name of a camera; the usual one if ``None``.
+        fast_rendering: Leave out shadows and reflections.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 - as in Gymnasium
 
     def __init__(
-        self, domain: str, task: str, *, seed: int, render: bool, action_repeat: int
+        self,
+        domain: str,
+        task: str,
+        *,
+        seed: int,
+        render: bool,
+        action_repeat: int,
+        camera: int | str | None = None,
+        fast_rendering: bool = False,
     ) -> None:
         self._task_random = np.random.RandomState(seed)
         self._env = _load(domain, task, self._task_random)
         self.render_mode = "rgb_array" if render else None
-        self.camera = 2 if domain == "quadruped" else 0
+        usual = 2 if domain == "quadruped" else 0
+        self.camera = usual if camera is None else self._find_camera(camera, f"{domain}-{task}")
+        plain = {"shadow": False, "reflection": False}
+        self._flags = {"render_flag_overrides": plain} if fast_rendering else {}
         self.action_repeat = action_repeat
         self.max_episode_steps = -(-self._frame_limit() // action_repeat)
         self._elapsed = 0
@@ -116,6 +165,17 @@ class SuiteTask(gym.Env[Any, Any]):
         self.action_space = gym.spaces.Box(-1.0, 1.0, bounds.shape, np.float32)
         # Gymnasium seeds this attribute at the first reset with a seed; ours starts seeded.
         self.np_random = np.random.default_rng(seed)
+
+    def _find_camera(self, camera: int | str, task: str) -> int:
+        """Index of a camera given by its index or name."""
+        model = self._env.physics.model
+        names = [model.id2name(index, "camera") for index in range(model.ncam)]
+        if isinstance(camera, str) and camera in names:
+            return names.index(camera)
+        if isinstance(camera, int) and 0 <= camera < len(names):
+            return camera
+        allowed = [*names, *map(str, range(len(names)))]
+        raise unknown_name("camera", str(camera), allowed, where=f"task {task!r}")
 
     def _frame_limit(self) -> int:
         return int(min(self._env._step_limit, MAX_FRAMES))
@@ -149,9 +209,11 @@ class SuiteTask(gym.Env[Any, Any]):
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """RGB image ``[384, 384, 3]``, uint8; ``None`` where rendering was not asked for."""
-        if self.render_mode is None:
-            return None
-        return self._env.physics.render(**_IMAGE, camera_id=self.camera)
+        return None if self.render_mode is None else self.draw(_IMAGE)
+
+    def draw(self, size: int) -> np.ndarray:
+        """RGB image ``[size, size, 3]``, uint8."""
+        return self._env.physics.render(size, size, camera_id=self.camera, **self._flags)
 
     def close(self) -> None:
         """Free the simulator."""

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.pixels import PixelObs
 from envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import unknown_name
 
@@ -18,6 +19,8 @@ def make(
     render: bool = False,
     action_repeat: int = 1,
     episode_length: int = 50,
+    obs: str = "state",
+    frame_stack: int = 3,
 ) -> gym.Env[Any, Any]:
     """Build the environment.
 
@@ -28,19 +31,29 @@ def make(
         render: Allow ``render()``.
         action_repeat: Frames per step.
         episode_length: Frames per episode.
+        obs: ``state``, or ``rgb`` for pictures of 64x64 pixels.
+        frame_stack: Newest pictures joined along the channels.
 
     Returns:
-        The environment: observations ``{"state": [3]}`` (position and time).
+        The environment: observations ``{"state": [3]}`` (position and time) or ``{"rgb":
+        [3 * frame_stack, 64, 64]}``.
 
     Raises:
-        unknown_name: If there is no such task.
+        unknown_name: If there is no such task or kind of observation.
     """
+    if obs not in ("state", "rgb"):
+        raise unknown_name("obs", obs, ("state", "rgb"), where="env=dummy")
     if task not in TASKS:
         raise unknown_name("task", task, TASKS, where="env=dummy")
     point = Point(task, seed=seed, render=render, episode_length=episode_length)
     steps = -(-episode_length // action_repeat)
+    env: gym.Env[Any, Any] = ActionRepeat(point, action_repeat)
+    pixels = obs == "rgb"
     return Resumable(
-        ActionRepeat(point, action_repeat), episode_length=steps, action_repeat=action_repeat
+        PixelObs(env, size=64, frame_stack=frame_stack) if pixels else env,
+        episode_length=steps,
+        action_repeat=action_repeat,
+        frame_stack=frame_stack if pixels else 1,
     )
 
 
@@ -90,9 +103,12 @@ class Point(gym.Env[Any, Any]):
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """RGB image ``[64, 64, 3]`` with the point in white."""
-        if self.render_mode is None:
-            return None
-        image = np.zeros((64, 64, 3), np.uint8)
-        column, row = np.clip((self.position + 1.0) * 32.0, 1, 62).astype(int)
+        return None if self.render_mode is None else self.draw(64)
+
+    def draw(self, size: int) -> np.ndarray:
+        """RGB image ``[size, size, 3]`` with the point as a white square."""
+        image = np.zeros((size, size, 3), np.uint8)
+        place = np.clip((self.position + 1.0) * size / 2, 1, size - 2)
+        column, row = place.astype(int)
         image[row - 1 : row + 2, column - 1 : column + 2] = 255
         return image

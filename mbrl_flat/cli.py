@@ -138,7 +138,7 @@ def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     names = {
         "agent": choices["agent"],
         "env": choices["env"],
-        "task": str(cfg.env.task),
+        "task": _task_label(cfg.env),
         "optimizer": choices["optimizer"],
     }
     cfg.names = names
@@ -150,6 +150,13 @@ def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     cfg.run_dir = str(folder)
     write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     return cfg, folder
+
+
+def _task_label(env: DictConfig) -> str:
+    """The task, and what makes its observations incomparable with the usual ones."""
+    pixels = env.get("obs") == "rgb"
+    fast = pixels and env.get("fast_rendering")
+    return f"{env.task}{'-rgb' if pixels else ''}{'-fast_rendering' if fast else ''}"
 
 
 def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from agents.tdmpc2 import official_checkpoint
 from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.encoder import augment, augment_batch
 from agents.tdmpc2.planner import LatentPlanner
 from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
 from agents.tdmpc2.world_model import LossOutput, WorldModel
@@ -128,8 +129,10 @@ class TDMPC2:
             Actions as the environment's spec sees them, and the next state, whose ``value`` is
             the estimate that goes with the choice.
         """
+        here = {name: transfer(value, self.device) for name, value in obs.items()}
+        shifted = augment(here, self.config.random_shift, generator=generator)
         with evaluation_params(self.optimizer):
-            latent = self.model.encode({k: transfer(v, self.device) for k, v in obs.items()})
+            latent = self.model.encode(shifted)
             if mode == "policy":
                 size = (latent.shape[0], self.spec.action.size)
                 noise = torch.randn(size, generator=generator, device=self.device)
@@ -150,7 +153,8 @@ class TDMPC2:
         Returns:
             Losses at the weights before the step, and what the optimizer reports.
         """
-        batch = batch.to(self.device)
+        # Once, before targets and loss: every evaluation of this step sees the same images.
+        batch = augment_batch(batch.to(self.device), self.config.random_shift)
         self.model.train()
         targets = self.model.targets(batch, self.policy)
         outputs: list[LossOutput] = []
@@ -215,7 +219,7 @@ class TDMPC2:
         return torch.stack(torch._foreach_norm([p.detach() for p in parts])).norm()
 
     def probe_loss(self, batch: Batch) -> ProbeLoss:
-        """The loss on ``batch`` as a deterministic function of the weights (no dropout)."""
+        """The loss on ``batch`` as a function of the weights alone: no dropout, no shifts."""
         batch = batch.to(self.device)
         with restored_rng():
             targets = self.model.targets(batch, self.policy)

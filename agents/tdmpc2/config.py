@@ -24,6 +24,9 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """Network sizes by their label in millions of parameters, and two small ones."""
 
+CONV_CHANNELS = {"cpu": 16, "debug": 4}
+"""Channels of the encoder of images by size label; 32, as published, for all others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TDMPC2Config:
@@ -48,6 +51,7 @@ class TDMPC2Config:
         reward_coef: Weight of the reward loss.
         value_coef: Weight of the value loss.
         termination_coef: Weight of the termination loss.
+        random_shift: Largest shift in pixels of the augmentation of images; 0 for none.
         enc_lr_scale: Learning rate of the encoder relative to the rest of the model.
         grad_clip: Bound on the joint gradient norm, of the model and of the policy.
         policy_lr: Learning rate of the policy's own Adam.
@@ -80,6 +84,7 @@ class TDMPC2Config:
     reward_coef: float = 0.1
     value_coef: float = 0.1
     termination_coef: float = 1.0
+    random_shift: int = 3
     enc_lr_scale: float = 0.3
     grad_clip: float = 20.0
     policy_lr: float = 3e-4
@@ -100,6 +105,10 @@ class TDMPC2Config:
             raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
         if self.q_init not in ("truncated_normal", "kaiming_uniform"):
             raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
+        if self.random_shift < 0:
+            raise UserError(
+                f"agent.config.random_shift must be at least 0, got {self.random_shift}."
+            )
         if self.planner_dtype not in ("float32", "bfloat16"):
             raise unknown_name("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
         for name in ("horizon", "batch_size", "num_bins", "simnorm_size"):
@@ -117,6 +126,11 @@ class TDMPC2Config:
     def dims(self) -> dict[str, int]:
         """Layer sizes of the chosen model size."""
         return SIZES[str(self.size)]
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of the encoder of images."""
+        return CONV_CHANNELS.get(str(self.size), 32)
 
     def discount(self, spec: EnvSpec) -> float:
         """Heuristic ``clip((T/5 - 1) / (T/5))`` of the episode length T in agent steps."""

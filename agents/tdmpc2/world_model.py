@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.encoder import make_encoder
 from agents.tdmpc2.policy import Policy
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import TwoHot
@@ -59,12 +60,10 @@ class WorldModel(nn.Module):
             num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit
         )
         self.obs_names = tuple(spec.obs)
-        obs_size = sum(shape[0] for shape in spec.obs.values())
         latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
         pair = latent + spec.action.size
         simnorm = config.simnorm_size
-        enc_hidden = [dims["enc_dim"]] * max(dims["num_enc_layers"] - 1, 1)
-        self.encoder = MLP(obs_size, enc_hidden, latent, simnorm_size=simnorm)
+        self.encoder = make_encoder(spec, config)
         self.dynamics = MLP(pair, hidden, latent, simnorm_size=simnorm)
         self.reward = MLP(pair, hidden, config.num_bins, zero_last=True)
         self.termination = MLP(latent, hidden, 1) if config.episodic else None
@@ -103,7 +102,7 @@ class WorldModel(nn.Module):
         return self
 
     def encode(self, obs: Observation) -> Tensor:
-        """Latents ``[..., D]`` of observations ``[..., n]``, joined in the order of the spec."""
+        """Latents ``[..., D]`` of observations: vectors, joined as in the spec, or one image."""
         entries = [obs[name] for name in self.obs_names]
         return self.encoder(entries[0] if len(entries) == 1 else torch.cat(entries, -1))
 

@@ -1,0 +1,60 @@
+"""Observations that are pictures of an environment instead of its state."""
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from envs.frames import FrameStack
+from envs.wrappers import Obs
+from mbrl_flat.errors import UserError
+
+
+class Drawable(Protocol):
+    """An environment that can be drawn at any size, whether or not it is rendered for a viewer."""
+
+    def draw(self, size: int) -> np.ndarray:
+        """RGB image ``[size, size, 3]``, uint8, of the present state."""
+        ...
+
+
+class PixelObs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Replaces the observation by ``{"rgb": [3 * frame_stack, size, size]}`` in uint8.
+
+    Args:
+        env: The environment; ``env.unwrapped`` is ``Drawable``.
+        size: Height and width.
+        frame_stack: Newest images joined along the channels.
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], *, size: int, frame_stack: int) -> None:
+        RecordConstructorArgs.__init__(self, size=size, frame_stack=frame_stack)
+        gym.Wrapper.__init__(self, env)
+        if not 8 <= size <= 256:
+            raise UserError(f"env.size must lie in [8, 256], got {size}; the usual one is 64.")
+        if frame_stack < 1:
+            raise UserError(f"env.frame_stack must be at least 1, got {frame_stack}.")
+        self.size = size
+        self._stack = FrameStack(frame_stack)
+        box = gym.spaces.Box(0, 255, (3 * frame_stack, size, size), np.uint8)
+        self.observation_space = gym.spaces.Dict({"rgb": box})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Obs, dict[str, Any]]:
+        """Start an episode with a stack of its first picture."""
+        _, info = self.env.reset(seed=seed, options=options)
+        return {"rgb": self._stack.begin(self._picture())}, info
+
+    def step(self, action: Any) -> tuple[Obs, Any, bool, bool, dict[str, Any]]:
+        """Step and take a picture of where that led."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        return {"rgb": self._stack.push(self._picture())}, reward, terminated, truncated, info
+
+    def _picture(self) -> np.ndarray:
+        drawable: Any = self.unwrapped
+        return np.ascontiguousarray(drawable.draw(self.size).transpose(2, 0, 1))
