@@ -38,8 +38,12 @@ class AreaResize:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Turn ``[height, width, C]`` into ``[C, size, size]``, uint8 both."""
-        rows = np.add.reduce([image[at] * share[:, None, None] for at, share in self._rows])
-        both = np.add.reduce([rows[:, at] * share[:, None] for at, share in self._columns])
+        rows = np.zeros((len(self._rows[0][0]), *image.shape[1:]), np.float32)
+        for at, share in self._rows:
+            rows += image[at] * share[:, None, None]
+        both = np.zeros((len(rows), len(self._columns[0][0]), image.shape[2]), np.float32)
+        for at, share in self._columns:
+            both += rows[:, at] * share[:, None]
         return (both + np.float32(0.5)).astype(np.uint8).transpose(2, 0, 1).copy()
 
 
