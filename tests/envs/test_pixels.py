@@ -56,7 +56,7 @@ def test_restored_environments_go_on_bit_for_bit():
     [
         (dummy.make, {"obs": "pixels"}, "Unknown obs 'pixels' for env=dummy"),
         (dmc.make, {"obs": "rbg"}, "Unknown obs 'rbg' for env=dmc; did you mean 'rgb'"),
-        (dmc.make, {"camera": "bakc"}, "camera 'bakc' for task 'walker-walk'; did you mean 'back'"),
+        (dmc.make, {"camera": "bac"}, "camera 'bac' for task 'walker-walk'; did you mean 'back'"),
         (dmc.make, {"camera": 7}, "Unknown camera '7' for task 'walker-walk'; choose one of: 0, 1"),
         (dummy.make, {"obs": "rgb", "frame_stack": 0}, "env.frame_stack must be at least 1, got 0"),
     ],
