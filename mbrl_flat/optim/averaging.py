@@ -60,7 +60,10 @@ class Averaging(FlatOptimizer):
 
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, closure: Closure | Sequence[Closure], *, scaler: GradScaler | None = None
+        self,
+        closure: Closure | Sequence[Closure] | None = None,
+        *,
+        scaler: GradScaler | None = None,
     ) -> Tensor:
         """One step of the learner, then one of the average.
 

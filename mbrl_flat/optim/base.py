@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
-from mbrl_flat.optim.evaluations import Closure, Evaluations, GradientMean
+from mbrl_flat.optim.evaluations import CLOSURE, Closure, Evaluations, GradientMean
 from mbrl_flat.optim.loss_scaling import report_to, unscale
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
@@ -117,19 +117,21 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.last: dict[str, Tensor | float] = {}
 
     def _share(self) -> None:
-        """Make groups and state one with the base's."""
         self.param_groups = self.base.param_groups
         self.state = self.base.state
 
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, closure: Closure | Sequence[Closure], *, scaler: GradScaler | None = None
+        self,
+        closure: Closure | Sequence[Closure] | None = None,
+        *,
+        scaler: GradScaler | None = None,
     ) -> Tensor:
         """Evaluate the closure as often as the method wants and make one step.
 
         Args:
-            closure: Zeroes the gradients, computes the loss, calls backward, returns the loss.
-                Several, one for each micro-batch, stand for the mean of their losses.
+            closure: Zeroes the gradients, computes the loss, calls backward, returns it. Several,
+                one for each micro-batch, stand for the mean of their losses.
             scaler: The one by which the closure scales what it differentiates, for float16; the
                 loss it returns is not scaled.
 
@@ -138,9 +140,11 @@ class FlatOptimizer(torch.optim.Optimizer):
             ``clean_first=False`` never evaluate there and return the mean of what they saw.
 
         Raises:
-            NonFiniteError: If the loss or a gradient is not finite and ``on_nonfinite=raise``;
-                the weights are those before the step.
+            UserError: If the closure is missing, returns no loss or leaves no gradient.
+            NonFiniteError: If loss or gradient is not finite and ``on_nonfinite=raise``.
         """
+        if not closure:
+            raise UserError(f"{type(self).__name__}.step was given {closure!r}; {CLOSURE}")
         if scaler is not None and not scaler.is_enabled():
             scaler = None
         self.last = {"perturbation_norm": 0.0, "perturbed_gap": 0.0, "cosine": 0.0}

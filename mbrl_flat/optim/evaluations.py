@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from mbrl_flat.errors import UserError
+
 Closure = Callable[[], Tensor]
 """Zero the gradients, compute the loss, call backward, return the scalar loss."""
+
+CLOSURE = "give a closure that zeroes the gradients, computes the loss, calls backward, returns it."
+"""What to tell a user whose closure is none."""
 
 
 class Streams:
@@ -116,14 +121,24 @@ class Evaluations:
 
     def _evaluate(self) -> Tensor:
         if len(self._closures) == 1:
-            return self._closures[0]().detach()
+            return self._called(self._closures[0])
         mean = GradientMean(len(self._closures))
         losses: list[Tensor] = []
         for closure in self._closures:
-            losses.append(closure().detach())
+            losses.append(self._called(closure))
             mean.add(self._params)
         mean.store()
         return torch.stack(losses).mean()
+
+    def _called(self, closure: Closure) -> Tensor:
+        loss: Any = closure()
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise UserError(f"The closure returned {shape} and not a scalar loss; {CLOSURE}")
+        trained = [param for param in self._params if param.requires_grad]
+        if trained and all(param.grad is None for param in trained):
+            raise UserError(f"The closure left no gradient in any parameter; {CLOSURE}")
+        return loss.detach()
 
     def finish(self) -> None:
         """Leave the random streams where a single evaluation would have left them."""

@@ -1,0 +1,37 @@
+"""Closures that are none, each refused in one sentence."""
+
+import pytest
+import torch
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim import OPTIMIZERS
+
+NAMES = sorted(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("closure", [None, []])
+def test_a_step_without_a_closure_is_refused(problem, make, name, closure):
+    optimizer = make(name, problem.groups())
+
+    with pytest.raises(UserError, match=r"step was given .*; give a closure that"):
+        optimizer.step(closure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_closure_that_does_not_call_backward_is_refused_and_nothing_moves(problem, make, name):
+    optimizer = make(name, problem.groups())
+    before = problem.values()
+
+    with pytest.raises(UserError, match="left no gradient in any parameter; give a closure that"):
+        optimizer.step(lambda: problem.net(problem.x).mean())
+
+    assert all(torch.equal(a, b) for a, b in zip(problem.values(), before, strict=True))
+
+
+@pytest.mark.parametrize("result", [None, 1.0, torch.ones(3)])
+def test_a_closure_that_returns_no_loss_is_refused(problem, make, result):
+    optimizer = make("sam", problem.groups())
+
+    with pytest.raises(UserError, match=r"The closure returned .* and not a scalar loss"):
+        optimizer.step(lambda: result)
