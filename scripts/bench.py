@@ -1,11 +1,12 @@
 """How long one update, act, sample and environment step of TD-MPC2 take, and how much memory.
 
-Published 5M size, walker-walk, batch 256, horizon 3, 512 samples, 6 iterations, float32. Every
-figure comes from one process that takes the measured things in turn, so that what else the
-machine does falls on all of them alike; the warm-up is not counted. Wall time and the process's
-CPU time are both given: on a busy machine only the second means something.
+Published sizes, batch 256, horizon 3, 512 samples. Every figure comes from one process that takes
+the measured things in turn, so that what else the machine does falls on all of them alike; the
+warm-up is not counted. Wall time and the process's CPU time are both given: on a busy machine
+only the second means something, and only with one thread.
 
     python scripts/bench.py --threads 2 --json bench.json
+    python scripts/bench.py --threads 1 --sizes 1,5 --tasks walker-walk,dog-run --memory
 """
 
 import argparse
@@ -13,6 +14,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +29,9 @@ from agents.tdmpc2.config import TDMPC2Config
 from envs.dmc import make
 from mbrl_flat.allocator import keep_freed_memory
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.device import choose_device
+from mbrl_flat.device import choose_device, multiplies_bfloat16
 from mbrl_flat.optim import make_optimizer
+from mbrl_flat.protocols import AgentState
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.train import rss_bytes
@@ -37,8 +41,20 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sam": {"lr": 3e-4, "rho": 0.01},
     "sam only=[encoder,dynamics]": {"lr": 3e-4, "rho": 0.01, "only": ["encoder", "dynamics"]},
 }
-PUBLISHED_MS = {"update adam": 460.0, "act": 490.0}
-"""The published code on a 2-core machine without a GPU, two threads, same sizes."""
+SHAPES = {"walker-walk": (24, 6), "dog-run": (223, 38)}
+"""Sizes of observation and action."""
+PUBLISHED_MS: dict[tuple[str, str, int], dict[str, float]] = {
+    ("walker-walk", "1", 1): {"update adam": 214.0, "act": 315.0},
+    ("walker-walk", "5", 1): {"update adam": 811.0, "act": 833.0},
+    ("dog-run", "5", 1): {"update adam": 855.0, "act": 1154.0},
+    ("walker-walk", "1", 2): {"update adam": 135.0, "act": 178.0},
+    ("walker-walk", "5", 2): {"update adam": 460.0, "act": 484.0},
+    ("dog-run", "5", 2): {"update adam": 500.0, "act": 629.0},
+}
+"""The published code at (task, size, threads) on two AVX-512 cores; the lower of two figures."""
+WARM_UP, SLOW_MS = 2, 2000.0
+"""Rounds that are not counted; and what takes longer than this is measured twice and no more."""
+Task = Callable[[], object]
 
 
 def main() -> None:
@@ -47,33 +63,31 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     device = choose_device(arguments.device)
-    if arguments.memory:
-        print(f"peak memory with {arguments.memory}: {_memory(arguments, device):.0f} MB")
+    settings = [(t, s) for t in arguments.tasks.split(",") for s in arguments.sizes.split(",")]
+    if arguments.only_memory:
+        print(_peak_megabytes(*settings[0], device))
         return
-    tasks = _tasks(device, arguments.size)
+    tasks = {
+        (task, size, name): run
+        for task, size in settings
+        for name, run in _tasks(task, size, device, wide=arguments.states).items()
+    }
     rows = _measure(tasks, arguments.rounds, device)
     for row in rows:
-        row |= {"threads": arguments.threads, "device": str(device), "size": arguments.size}
+        row |= {"threads": arguments.threads, "device": str(device)}
         _relate(row, rows)
-    report = {
+    rows += _end_to_end(settings, rows)
+    report: dict[str, Any] = {
         "rows": rows,
-        "peak_rss_mb": rss_bytes() / 1e6,
+        "peak_memory_mb": _memory(settings, arguments) if arguments.memory else {},
         "machine": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": multiplies_bfloat16(device),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "torch": torch.__version__,
     }
-    print(f"{'':34} {'median ms':>10} {'min ms':>9} {'cpu ms':>9}  relative")
-    for row in rows:
-        print(
-            f"{row['name']:34} {row['median_ms']:10.2f} {row['min_ms']:9.2f} {row['cpu_ms']:9.2f}"
-            f"  {row.get('relation', '')}"
-        )
-    print(
-        f"peak memory of all {len(OPTIMIZERS)} agents {report['peak_rss_mb']:.0f} MB, "
-        f"{arguments.threads} threads on "
-        f"{report['cores']} cores, load {report['load_average']:.2f}, torch {torch.__version__}"
-    )
+    _print(report)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
 
@@ -82,74 +96,113 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--size", default="5")
+    parser.add_argument("--sizes", default="5", help="of the model, in millions, with commas")
+    parser.add_argument("--tasks", default="walker-walk", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--states", type=int, default=8, help="planned for at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", default=None)
-    parser.add_argument("--memory", choices=list(OPTIMIZERS), help="only this agent's peak memory")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory, alone")
+    parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _agent(optimizer: str, spec: EnvSpec, device: torch.device, size: str) -> TDMPC2:
+def _spec(task: str) -> EnvSpec:
+    obs, action = SHAPES[task]
+    return EnvSpec(
+        obs={"state": (obs,)}, action=Continuous(dim=action), episode_length=500, action_repeat=2
+    )
+
+
+def _agent(optimizer: str, spec: EnvSpec, device: torch.device, size: str, **more: Any) -> TDMPC2:
     seed_everything(0)
     name = optimizer.split(maxsplit=1)[0]
 
     def factory(groups: Any, *, max_grad_norm: float | None = None) -> Any:
         return make_optimizer(name, groups, max_grad_norm=max_grad_norm, **OPTIMIZERS[optimizer])
 
-    return TDMPC2(spec, config=TDMPC2Config(size=size), optimizer=factory, device=device)
+    config = TDMPC2Config(size=size, **more)
+    return TDMPC2(spec, config=config, optimizer=factory, device=device)
 
 
-def _tasks(device: torch.device, size: str) -> dict[str, Callable[[], object]]:
+def _act(agent: TDMPC2, num: int, *, at_once: bool = True) -> Task:
+    """Plan for ``num`` states, in one call or one by one."""
+    obs, state = {"state": torch.randn(num, *agent.spec.obs["state"])}, agent.initial_state(num)
+    generator = torch.Generator(agent.device).manual_seed(0)
+    rows = [slice(0, num)] if at_once else [slice(i, i + 1) for i in range(num)]
+
+    def cut(values: AgentState, row: slice) -> AgentState:
+        return {name: value[row] for name, value in values.items()}
+
+    def task() -> None:
+        for row in rows:
+            agent.act(cut(obs, row), cut(state, row), mode="explore", generator=generator)
+
+    return task
+
+
+def _tasks(task: str, size: str, device: torch.device, *, wide: int) -> dict[str, Task]:
     """What is measured, ready to be called."""
-    spec = EnvSpec(
-        obs={"state": (24,)}, action=Continuous(dim=6), episode_length=500, action_repeat=2
-    )
+    spec = _spec(task)
     replay = _filled_replay(spec)
     rng = np.random.default_rng(0)
     batch = replay.sample(256, 3, rng=rng)
-    agents = {name: _agent(name, spec, device, size) for name in OPTIMIZERS}
-    tasks: dict[str, Callable[[], object]] = {
+    full = (task, size) == ("walker-walk", "5")
+    agents = {
+        name: _agent(name, spec, device, size) for name in OPTIMIZERS if full or name == "adam"
+    }
+    tasks: dict[str, Task] = {
         f"update {name}": lambda agent=agent: agent.update(batch) for name, agent in agents.items()
     }
-    agent = agents["adam"]
-    obs = {"state": torch.randn(1, 24, device=device)}
-    state = agent.initial_state(1)
-    generator = torch.Generator(device).manual_seed(0)
-    tasks["act"] = lambda: agent.act(obs, state, mode="explore", generator=generator)
+    tasks["act"] = _act(agents["adam"], 1)
+    short = _agent("adam", spec, device, size, planner_dtype="bfloat16")
+    tasks["act bfloat16"] = _act(short, 1)
+    if full and wide > 1:
+        tasks[f"act, {wide} states at once"] = _act(agents["adam"], wide)
+        tasks[f"act, {wide} states one by one"] = _act(agents["adam"], wide, at_once=False)
     tasks["sample"] = lambda: replay.sample(256, 3, rng=rng)
-    env = make("walker-walk", seed=0)
+    env = make(task, seed=0)
     env.reset()
-    action = np.zeros(6, np.float32)
+    action = np.zeros(spec.action.size, np.float32)
     tasks["environment step"] = lambda: env.step(action)
     return tasks
 
 
-def _memory(arguments: argparse.Namespace, device: torch.device) -> float:
-    """Peak megabytes of a process with one agent, after ten updates and ten actions."""
-    spec = EnvSpec(
-        obs={"state": (24,)}, action=Continuous(dim=6), episode_length=500, action_repeat=2
-    )
+def _peak_megabytes(task: str, size: str, device: torch.device) -> float:
+    """Peak megabytes of a process with one agent under Adam, after five updates and actions."""
+    spec = _spec(task)
     batch = _filled_replay(spec).sample(256, 3, rng=np.random.default_rng(0))
-    agent = _agent(arguments.memory, spec, device, arguments.size)
-    generator = torch.Generator(device).manual_seed(0)
-    obs, state = {"state": torch.randn(1, 24, device=device)}, agent.initial_state(1)
-    for _ in range(10):
+    agent = _agent("adam", spec, device, size)
+    act = _act(agent, 1)
+    for _ in range(5):
         agent.update(batch)
-        agent.act(obs, state, mode="explore", generator=generator)
+        act()
     return rss_bytes() / 1e6
 
 
+def _memory(settings: list[tuple[str, str]], arguments: argparse.Namespace) -> dict[str, float]:
+    """Peak megabytes of a process of its own for each task and size."""
+    peaks: dict[str, float] = {}
+    for task, size in settings:
+        command = [
+            sys.executable, __file__, "--threads", str(arguments.threads), "--tasks", task,
+            "--sizes", size, "--device", arguments.device, "--only-memory",
+        ]  # fmt: skip
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[f"{task}, {size}M"] = float(done.stdout)
+    return peaks
+
+
 def _filled_replay(spec: EnvSpec) -> Replay:
-    replay = Replay(spec, 20_000)
+    replay = Replay(spec, 2_000)
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        replay.begin(0, {"state": rng.normal(size=24)})
+    for _ in range(4):
+        replay.begin(0, {"state": rng.normal(size=spec.obs["state"])})
         for step in range(spec.episode_length):
             replay.add(
                 0,
-                rng.uniform(-1, 1, 6),
+                rng.uniform(-1, 1, spec.action.size),
                 float(rng.uniform()),
-                {"state": rng.normal(size=24)},
+                {"state": rng.normal(size=spec.obs["state"])},
                 terminated=False,
                 done=step == spec.episode_length - 1,
             )
@@ -157,47 +210,89 @@ def _filled_replay(spec: EnvSpec) -> Replay:
 
 
 def _measure(
-    tasks: dict[str, Callable[[], object]], rounds: int, device: torch.device
+    tasks: dict[tuple[str, str, str], Task], rounds: int, device: torch.device
 ) -> list[dict[str, Any]]:
-    wall: dict[str, list[float]] = {name: [] for name in tasks}
-    cpu: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(rounds + 3):
-        for name, task in tasks.items():
-            repeats = 20 if name in ("sample", "environment step") else 1
+    wall: dict[tuple[str, str, str], list[float]] = {key: [] for key in tasks}
+    cpu: dict[tuple[str, str, str], list[float]] = {key: [] for key in tasks}
+    for number in range(rounds + WARM_UP):
+        for key, task in tasks.items():
+            if len(wall[key]) >= 2 and max(cpu[key]) > SLOW_MS:
+                continue
+            repeats = 20 if key[2] in ("sample", "environment step") else 1
             start_wall, start_cpu = time.perf_counter(), time.process_time()
             for _ in range(repeats):
                 task()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if number >= 3:
-                wall[name].append(1e3 * (time.perf_counter() - start_wall) / repeats)
-                cpu[name].append(1e3 * (time.process_time() - start_cpu) / repeats)
+            if number >= WARM_UP:
+                wall[key].append(1e3 * (time.perf_counter() - start_wall) / repeats)
+                cpu[key].append(1e3 * (time.process_time() - start_cpu) / repeats)
     return [
-        {
-            "name": name,
-            "median_ms": statistics.median(wall[name]),
-            "min_ms": min(wall[name]),
-            "max_ms": max(wall[name]),
-            "cpu_ms": statistics.median(cpu[name]),
-            "repeats": rounds,
+        dict(zip(("task", "size", "name"), key, strict=True))
+        | {
+            "median_ms": statistics.median(wall[key]),
+            "min_ms": min(wall[key]),
+            "max_ms": max(wall[key]),
+            "cpu_ms": statistics.median(cpu[key]),
+            "repeats": len(wall[key]),
         }
-        for name in tasks
+        for key in tasks
     ]
+
+
+def _fair_ms(row: dict[str, Any]) -> float:
+    """CPU time of one thread where that is all there is, else wall time."""
+    alone = row["threads"] == 1 and row["device"] == "cpu"
+    return row["cpu_ms" if alone else "median_ms"]
 
 
 def _relate(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Say what a figure is relative to."""
-    base = next(other for other in rows if other["name"] == "update adam")
-    if row["name"].startswith("update sam"):
+    mine = {r["name"]: r for r in rows if (r["task"], r["size"]) == (row["task"], row["size"])}
+    name = row["name"]
+    published = PUBLISHED_MS.get((row["task"], row["size"], row["threads"]), {})
+    reference = published.get(name.removesuffix(" bfloat16"))
+    if name.startswith("update sam"):
         row["relative_to"] = "update adam"
-        row["ratio"] = row["cpu_ms"] / base["cpu_ms"]
+        row["ratio"] = row["cpu_ms"] / mine["update adam"]["cpu_ms"]
         row["relation"] = f"{row['ratio']:.2f} of an Adam update (CPU time)"
-    elif row["name"] in PUBLISHED_MS and row["size"] == "5":
+    elif name.endswith("states at once"):
+        row["relative_to"] = name.replace("at once", "one by one")
+        row["ratio"] = mine[row["relative_to"]]["cpu_ms"] / row["cpu_ms"]
+        row["relation"] = f"{row['ratio']:.2f} times as fast as one by one (CPU time)"
+    elif reference is not None:
         row["relative_to"] = "published code"
-        row["ratio"] = PUBLISHED_MS[row["name"]] / row["median_ms"]
-        row["relation"] = (
-            f"{row['ratio']:.2f} times as fast as the published {PUBLISHED_MS[row['name']]:.0f} ms"
+        row["ratio"] = reference / _fair_ms(row)
+        row["relation"] = f"{row['ratio']:.2f} times as fast as the published {reference:.0f} ms"
+
+
+def _end_to_end(
+    settings: list[tuple[str, str]], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A step of a run with one update a step: the sum of its parts."""
+    parts = ("update adam", "act", "sample", "environment step")
+    out: list[dict[str, Any]] = []
+    for task, size in settings:
+        chosen = [r for r in rows if (r["task"], r["size"]) == (task, size) and r["name"] in parts]
+        total = sum(_fair_ms(row) for row in chosen)
+        row = {**chosen[0], "name": "end to end", "median_ms": total, "cpu_ms": total}
+        published = PUBLISHED_MS.get((task, size, row["threads"]), {})
+        row |= {"min_ms": total, "max_ms": total, "steps_per_second": 1e3 / total}
+        row["ratio"] = sum(published.values()) / total if published else None
+        row["relation"] = f"{1e3 / total:.2f} steps a second"
+        out.append(row)
+    return out
+
+
+def _print(report: dict[str, Any]) -> None:
+    print(f"{'':46} {'median ms':>10} {'min ms':>9} {'cpu ms':>9}  relative")
+    for row in report["rows"]:
+        label = f"{row['task']}, {row['size']}M, {row['name']}"
+        print(
+            f"{label:46} {row['median_ms']:10.2f} {row['min_ms']:9.2f} {row['cpu_ms']:9.2f}"
+            f"  {row.get('relation', '')}"
         )
+    print({name: value for name, value in report.items() if name != "rows"})
 
 
 if __name__ == "__main__":
