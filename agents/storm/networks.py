@@ -11,6 +11,11 @@ from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.models.strided_conv import StridedDecoder, StridedEncoder
 
 
+def _relu() -> nn.Module:
+    """In place: normalisations don't keep their output."""
+    return nn.ReLU(inplace=True)
+
+
 def convolutions(image: ImageSpec, config: STORMConfig) -> StridedEncoder:
     """Build the convolutions of the encoder."""
     return StridedEncoder(
@@ -19,7 +24,7 @@ def convolutions(image: ImageSpec, config: STORMConfig) -> StridedEncoder:
         stages=image.stages,
         width=config.conv_width,
         norm=config.norm,
-        activation=nn.ReLU,
+        activation=_relu,
     )
 
 
@@ -32,7 +37,7 @@ def deconvolutions(in_features: int, image: ImageSpec, config: STORMConfig) -> S
         stages=image.stages,
         width=config.conv_width,
         norm=config.norm,
-        activation=nn.ReLU,
+        activation=_relu,
     )
 
 
