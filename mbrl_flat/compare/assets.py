@@ -30,14 +30,14 @@ p, li { color: var(--muted); margin: 4px 0 12px; max-width: 80ch; }
 .notes li, .notes p { margin: 2px 0; max-width: none; }
 .notes ul { margin: 0; padding-left: 18px; }
 .charts { display: grid; gap: 16px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
 .scroll { overflow-x: auto; padding: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.88rem;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 10px 14px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 10px 12px; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
 th { color: var(--muted); font-size: 0.8rem; font-weight: 600; vertical-align: bottom;
-  white-space: normal; min-width: 84px; }
+  white-space: normal; min-width: 72px; }
 .sortable th { cursor: pointer; }
 .sortable th:hover { color: var(--ink); }
 tbody tr:hover td { background: color-mix(in srgb, var(--accent) 6%, var(--card)); }
@@ -48,7 +48,7 @@ th:nth-child(2), td:nth-child(2) { text-align: left; }
 td small { display: block; color: var(--muted); font-weight: 400; }
 tr:last-child td { border-bottom: 0; }
 .best { font-weight: 700; color: var(--accent); }
-.bar { width: 150px; height: 16px; fill: currentColor; overflow: visible; }
+.bar { width: 130px; height: 16px; fill: currentColor; overflow: visible; }
 .bar line { stroke: currentColor; stroke-width: 3; stroke-linecap: round; opacity: 0.45; }
 nav { position: sticky; top: 0; z-index: 2; display: flex; gap: 8px; overflow-x: auto;
   padding: 12px 0; background: var(--paper); }

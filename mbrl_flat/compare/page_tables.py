@@ -192,14 +192,14 @@ def _bar(interval: Interval, extent: tuple[float, float], comparison: Comparison
         return ""
     low, high = extent
     width = (high - low) or 1.0
-    point = 4.0 + 92.0 * (interval.point - low) / width
+    point = 5.0 + 120.0 * (interval.point - low) / width
     parts = [f'<circle cx="{point:.1f}" cy="8" r="4"/>']
     if math.isfinite(interval.low):
-        ends = [4.0 + 92.0 * (end - low) / width for end in (interval.low, interval.high)]
+        ends = [5.0 + 120.0 * (end - low) / width for end in (interval.low, interval.high)]
         parts.append(f'<line x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="8" y2="8"/>')
     color = comparison.colors[row.group.label] % 8
     return (
-        f'<svg class="bar c{color}" viewBox="0 0 100 16" role="img" aria-label="interval">'
+        f'<svg class="bar c{color}" viewBox="0 0 130 16" role="img" aria-label="interval">'
         f"{''.join(parts)}</svg>"
     )
 

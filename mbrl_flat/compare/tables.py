@@ -81,7 +81,7 @@ def versus_heads(columns: Sequence[Column]) -> list[str]:
     """Titles of the comparisons with the baseline that go with these columns."""
     heads = ["difference to baseline (pairs)", "P(improvement)"]
     if any(column.key == COMPUTE for column in columns):
-        heads += [f"{head} at equal gradient evaluations" for head in heads]
+        heads += [f"{head}, equal compute" for head in heads]
     return heads
 
 

@@ -1,6 +1,6 @@
 import math
 
-from mbrl_flat.reference import load_references, reference_curves
+from mbrl_flat.reference import load_references, reference_curves, score_scale
 
 
 def test_every_published_score_is_a_number_with_a_source():
@@ -39,3 +39,23 @@ def test_every_atari_game_has_both_ends_of_the_human_scale():
 
 def test_an_unknown_task_has_no_references():
     assert reference_curves("no-such-task") == {}
+
+
+def test_scales_are_human_on_games_and_the_largest_return_on_the_suite():
+    game, walker = score_scale("atari", "alien"), score_scale("dmc", "walker-walk")
+
+    assert game is not None
+    assert walker is not None
+    assert (game.random, game.reference) == (227.8, 7127.7)
+    assert (walker.random, walker.reference) == (0.0, 1000.0)
+    assert score_scale("gym", "Pendulum-v1") is None
+
+
+def test_an_experts_scale_runs_from_the_random_policy_to_its_last_published_score():
+    last = reference_curves("dog-run")["tdmpc2"][-1].mean
+
+    found = score_scale("dmc", "dog-run", expert="tdmpc2", random=5.0)
+
+    assert found is not None
+    assert (found.random, found.reference) == (5.0, last)
+    assert score_scale("dmc", "dog-run", expert="diamond") is None

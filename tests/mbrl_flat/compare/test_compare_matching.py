@@ -1,0 +1,129 @@
+"""Runs held against each other at equal steps, frames, gradient evaluations or time."""
+
+import numpy as np
+import pytest
+
+from mbrl_flat.compare.axes import common_point, scaled
+from mbrl_flat.compare.comparison import compare_runs
+from mbrl_flat.compare.groups import group_runs
+from mbrl_flat.compare.normalise import with_normalised_scores
+from mbrl_flat.compare.runs import load_run
+from mbrl_flat.compare.tables import to_csv, to_markdown
+from mbrl_flat.errors import UserError
+
+
+@pytest.fixture
+def load(make_run):
+    """A run whose log has its cost: ``evaluations`` a step, and ten seconds for 100 steps."""
+
+    def make(optimizer, evaluations, **settings):
+        returns = settings.get("returns", (0.0, 10.0))
+        costs = [
+            (100 * k, {"optim/evaluations_total": 100.0 * k * evaluations, "time/env": 10.0})
+            for k in range(1, len(returns))
+        ]
+        return load_run(make_run(optimizer, rows=costs, **settings))
+
+    return make
+
+
+def test_a_series_is_placed_by_what_its_run_had_spent(load):
+    run = load("sam", 2, returns=(0, 1, 2))
+    returns = run.series("eval/return_mean")
+
+    assert scaled(run, returns, "frames").steps.tolist() == [0.0, 200.0, 400.0]
+    assert scaled(run, returns, "evaluations").steps.tolist() == [0.0, 200.0, 400.0]
+    np.testing.assert_allclose(scaled(run, returns, "hours").steps * 3600.0, [0.0, 10.0, 20.0])
+
+
+def test_equal_compute_gives_the_cheaper_method_its_later_return(load):
+    """Adam has 200 evaluations after 200 steps, SAM after 100: that is where both are read."""
+    adam = [load("adam", 1, seed=s, returns=(0, 10 + s, 30 + s)) for s in range(2)]
+    sam = [load("sam", 2, seed=s, returns=(0, 20 + s, 50 + s)) for s in range(2)]
+
+    by_steps = compare_runs([*adam, *sam])
+    by_compute = compare_runs([*adam, *sam], axis="evaluations")
+
+    assert common_point([*adam, *sam], "evaluations") == 200.0
+    steps, compute = by_steps.rows[1], by_compute.rows[1]
+    assert steps.versus is not None
+    assert steps.versus.difference.point == 20.0
+    assert steps.versus_compute is not None
+    assert steps.versus_compute.difference.point == -10.0
+    assert compute.versus is not None
+    assert compute.versus.difference.point == -10.0
+    assert compute.cells["return_at_common_point"].by_seed == {0: 20.0, 1: 21.0}
+    assert "equal compute" in to_markdown(by_steps.rows)
+    assert "difference_compute" in to_csv(by_steps.rows)
+
+
+def test_methods_that_cost_the_same_have_no_columns_of_equal_compute(load):
+    found = compare_runs([load("adam", 1), load("adamw", 1)])
+
+    assert "equal compute" not in to_markdown(found.rows)
+
+
+def test_returns_are_drawn_against_both_costs(load):
+    charts = compare_runs([load("adam", 1), load("sam", 2)]).charts
+
+    assert [chart.axis for chart in charts["compute"]] == ["evaluations", "hours"]
+    assert [chart.axis for chart in charts["return"]] == ["steps"]
+
+
+def test_a_run_without_costs_is_left_out_of_them_alone(make_run, load):
+    charts = compare_runs([load("adam", 1), load_run(make_run("sam"))]).charts
+
+    evaluations = next(c for c in charts["compute"] if c.axis == "evaluations")
+    assert [curve.label for curve in evaluations.curves] == ["adam"]
+    assert [curve.label for curve in charts["return"][0].curves] == ["adam", "sam"]
+
+
+def test_settings_asked_for_alone_tell_groups_apart(load):
+    runs = [
+        load("sam", 2, seed=seed, settings={"rho": rho}, agent={"latent_dim": size})
+        for seed in range(2)
+        for rho in (0.01, 0.1)
+        for size in (128, 512)
+    ]
+
+    groups, _ = group_runs(runs, by=["optimizer.rho"])
+
+    assert [group.label for group in groups] == ["rho=0.01", "rho=0.1"]
+    assert [len(group.runs) for group in groups] == [4, 4]
+    assert len(group_runs(runs)[0]) == 4
+
+
+def test_runs_of_one_seed_are_averaged_before_they_are_compared(load):
+    sizes = [load("sam", 2, agent={"latent_dim": n}, returns=(0, n)) for n in (100, 300)]
+
+    found = compare_runs([*sizes, load("adam", 1)], by=["optimizer"])
+
+    cells = {row.group.label: row.cells["final_return"].by_seed for row in found.rows}
+    assert cells == {"adam": {0: 10.0}, "sam": {0: 200.0}}
+
+
+def test_a_setting_that_no_run_has_is_named(load):
+    with pytest.raises(UserError, match=r"did you mean 'optimizer\.rho'"):
+        group_runs([load("sam", 2, settings={"rho": 0.1})], by=["optimizer.rhoo"])
+
+
+def test_scores_are_normalised_by_what_is_known_of_the_task(load):
+    measured = {"eval/random_return_mean": 10.0}
+    runs = [
+        load("sam", 2, task="dog-run", returns=(0, 500)),
+        load("sam", 2, task="some-game", returns=(0, 5), metrics=measured),
+    ]
+
+    scored, scales = with_normalised_scores(runs)
+
+    assert scored[0].series("eval/normalised_score").values.tolist() == [0.0, 0.5]
+    assert scales == {"dog-run": "return / 1000", "some-game": "return / 1000"}
+
+
+def test_an_expert_that_has_no_score_on_a_task_gives_none(load):
+    run = load("sam", 2, task="some-game", metrics={"eval/normalised_score": 0.5})
+
+    scored, scales = with_normalised_scores([run], expert="tdmpc2")
+
+    assert len(scored[0].series("eval/normalised_score").steps) == 0
+    assert set(scales) == {"some-game"}
