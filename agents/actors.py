@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mbrl_flat.functional import full_precision, gaussian_log_prob
-from mbrl_flat.latents import gumbel_noise, straight_through, unimix
+from mbrl_flat.latents import draw_one_hot, straight_through, unimix
 from mbrl_flat.specs import Continuous, Discrete
 
 NetworkFactory = Callable[[int], nn.Module]
@@ -65,9 +65,7 @@ class CategoricalActor(nn.Module):
 
     def act(self, features: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Sample one-hot actions ``[..., A]``."""
-        log_probs = self.log_probs(features).detach()
-        shape, device = tuple(log_probs.shape), log_probs.device
-        return straight_through(log_probs, gumbel_noise(shape, device=device, generator=generator))
+        return draw_one_hot(self.log_probs(features), generator=generator)
 
     def mode(self, features: Tensor) -> Tensor:
         """The most likely choices, one-hot ``[..., A]``."""

@@ -59,6 +59,25 @@ def straight_through(log_probs: Tensor, noise: Tensor | None) -> Tensor:
     return hard + (probs - probs.detach())
 
 
+def draw_one_hot(log_probs: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """Draw one-hot samples without gradient, from one uniform number for each categorical.
+
+    Args:
+        log_probs: ``[..., C]``.
+        generator: Source of the draws; torch's global stream by default.
+
+    Returns:
+        One-hot ``[..., C]``.
+    """
+    cumulative = log_probs.detach().exp().cumsum(-1)
+    shape, device = cumulative.shape[:-1], cumulative.device
+    uniform = torch.rand(shape, generator=generator, device=device, dtype=cumulative.dtype)
+    # Scaled by the last sum, which rounding puts a trifle beside one.
+    beyond = cumulative[..., :-1] <= (uniform * cumulative[..., -1])[..., None]
+    index = beyond.sum(-1, keepdim=True)
+    return torch.zeros_like(cumulative).scatter_(-1, index, 1.0)
+
+
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """``sum_s KL(p_s || q_s)`` in nats over S categoricals ``[..., S, C]``, shape ``[...]``."""
     return (log_p.exp() * (log_p - log_q)).sum((-2, -1))

@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from agents.dreamerv3.config import DreamerV3Config
 from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat import cli
 from mbrl_flat.optim import OPTIMIZERS
@@ -67,6 +68,11 @@ def test_the_catalogue_and_the_registry_name_the_same_optimizers():
 def test_the_yaml_of_the_agent_repeats_the_defaults_of_its_dataclass():
     parts = cli._parts(composed("env=dummy"))
     assert parts.agent.keywords["config"] == TDMPC2Config()
+
+
+def test_the_yaml_of_dreamerv3_repeats_the_defaults_of_its_dataclass():
+    parts = cli._parts(composed("env=dummy", "agent=dreamerv3"))
+    assert parts.agent.keywords["config"] == DreamerV3Config()
 
 
 @pytest.mark.parametrize("experiment", STUDIES)

@@ -9,6 +9,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.latents import (
     balanced_kl,
     categorical_kl,
+    draw_one_hot,
     gumbel_noise,
     lambda_returns,
     straight_through,
@@ -81,6 +82,24 @@ def test_samples_follow_the_distribution():
 
     # Four standard deviations of a share over 20,000 draws.
     torch.testing.assert_close(share, torch.tensor([0.1, 0.2, 0.7]), rtol=0.0, atol=0.014)
+
+
+def test_draws_without_gradient_follow_the_distribution_too():
+    generator = torch.Generator().manual_seed(0)
+    log_probs = logs(0.1, 0.2, 0.7).expand(20_000, 3)
+
+    draws = draw_one_hot(log_probs, generator=generator)
+
+    assert torch.equal(draws.sum(-1), torch.ones(20_000, dtype=torch.float64))
+    expected = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    # Four standard deviations of a share over 20,000 draws.
+    torch.testing.assert_close(draws.mean(0), expected, rtol=0.0, atol=0.014)
+
+
+def test_a_class_without_probability_is_never_drawn():
+    log_probs = torch.tensor([0.0, 1.0, 0.0]).log().expand(1000, 3)
+
+    assert draw_one_hot(log_probs)[:, 1].all()
 
 
 def test_lambda_returns_are_worked_by_hand():

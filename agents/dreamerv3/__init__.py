@@ -1,0 +1,1 @@
+"""DreamerV3 (Hafner et al., arXiv:2301.04104)."""

@@ -1,0 +1,82 @@
+"""Hyperparameters of DreamerV3; defaults are the published ones.
+
+References:
+    Hafner et al., "Mastering Diverse Domains through World Models", arXiv:2301.04104, Nature 2025,
+    and the official code (``configs.yaml``).
+"""
+
+from dataclasses import dataclass, field
+
+from agents.actor_critic import ActorCriticConfig
+from agents.imagination_config import ImaginationConfig
+from mbrl_flat.errors import UserError, unknown_name
+
+SIZES: dict[str, dict[str, int]] = {
+    "1M": {"deter": 512, "hidden": 64, "classes": 4, "depth": 4, "units": 64},
+    "12M": {"deter": 2048, "hidden": 256, "classes": 16, "depth": 16, "units": 256},
+    "25M": {"deter": 3072, "hidden": 384, "classes": 24, "depth": 24, "units": 384},
+    "50M": {"deter": 4096, "hidden": 512, "classes": 32, "depth": 32, "units": 512},
+    "100M": {"deter": 6144, "hidden": 768, "classes": 48, "depth": 48, "units": 768},
+    "200M": {"deter": 8192, "hidden": 1024, "classes": 64, "depth": 64, "units": 1024},
+    "400M": {"deter": 12288, "hidden": 1536, "classes": 96, "depth": 96, "units": 1536},
+    # Not published: small enough to learn in minutes on two CPU cores, and to test with.
+    "cpu": {"deter": 128, "hidden": 64, "classes": 8, "depth": 4, "units": 64},
+    "debug": {"deter": 16, "hidden": 8, "classes": 4, "depth": 2, "units": 16},
+}
+"""Network sizes by their label in millions of parameters, and two small ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamerV3Config:
+    """Hyperparameters, all independent of the task and of the world model's optimizer.
+
+    Attributes:
+        size: Label in ``SIZES``. The published runs use 200M, and 1M for DMC from proprioception.
+        categoricals: Categorical variables of a stochastic state.
+        blocks: Blocks of the recurrent state.
+        unimix: Share of the uniform distribution in every categorical.
+        num_bins: Bins of the reward head and the critic.
+        bin_limit: They span ``symexp([-limit, limit])``.
+        free_nats: KL terms below it count as it, for each state.
+        dynamics_coef: Weight of the KL that moves the prior.
+        representation_coef: Weight of the KL that moves the posterior.
+        behaviour_lr: Learning rate of actor and critic.
+        imagination: Batches, rollouts and actions.
+        actor_critic: Returns and losses of the behaviour.
+    """
+
+    size: str = "200M"
+    categoricals: int = 32
+    blocks: int = 8
+    unimix: float = 0.01
+    num_bins: int = 255
+    bin_limit: float = 20.0
+    free_nats: float = 1.0
+    dynamics_coef: float = 1.0
+    representation_coef: float = 0.1
+    behaviour_lr: float = 4e-5
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    actor_critic: ActorCriticConfig = field(
+        default_factory=lambda: ActorCriticConfig(replay_coef=0.3)
+    )
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise unknown_name("model size", str(self.size), SIZES, where="agent=dreamerv3")
+        for name in ("categoricals", "blocks"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"agent.config.{name} must be at least 1, got {getattr(self, name)}."
+                )
+        if not 0.0 <= self.unimix < 1.0:
+            raise UserError(f"agent.config.unimix must lie in [0, 1), got {self.unimix}.")
+        if self.dims["deter"] % self.blocks:
+            raise UserError(
+                f"The recurrent size {self.dims['deter']} of size={self.size} is not divisible by "
+                f"blocks={self.blocks}."
+            )
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Layer sizes of the chosen model size."""
+        return SIZES[self.size]

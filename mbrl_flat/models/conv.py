@@ -1,0 +1,109 @@
+"""Convolutional encoder and decoder between square images and a 4x4 grid of features.
+
+Images are ``[N, C, height, width]`` in channels-last memory, which CPUs and tensor cores prefer.
+
+References:
+    Hafner et al., "Mastering Diverse Domains through World Models", arXiv:2301.04104, official
+    code: 5x5 convolutions, max-pooling on the way down and nearest-neighbour upsampling on the way
+    up, RMSNorm over channels, SiLU.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.models.norms import ChannelNorm
+from mbrl_flat.models.perceptron import fan_in_normal_
+
+GRID = 4
+"""Height and width of the grid."""
+
+
+def stages_for(shape: Sequence[int], most: int) -> int:
+    """Say how often an image must be halved to reach the grid.
+
+    Args:
+        shape: ``(C, height, width)``.
+        most: Halvings that the network has.
+
+    Returns:
+        At least one, at most ``most``.
+
+    Raises:
+        UserError: If the image cannot be brought to the grid.
+    """
+    sides = [GRID * 2**n for n in range(1, most + 1)]
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in sides:
+        allowed = ", ".join(f"{side}x{side}" for side in sides)
+        raise UserError(
+            f"The encoder cannot take an image of shape {tuple(shape)}; it takes (channels, "
+            f"height, width) of {allowed}. Set the environment's image size to one of these."
+        )
+    return sides.index(shape[1]) + 1
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    fan_in_normal_(conv.weight)
+    nn.init.zeros_(conv.bias) if conv.bias is not None else None
+    return conv.to(memory_format=torch.channels_last)
+
+
+class ConvEncoder(nn.Module):
+    """Images to flat features ``[N, GRID * GRID * depths[-1]]``.
+
+    Args:
+        channels: Channels C of the image.
+        depths: Channels after each halving.
+        kernel: Side of the convolutions.
+        eps: Of the normalisation.
+    """
+
+    def __init__(
+        self, channels: int, depths: Sequence[int], *, kernel: int = 5, eps: float = 1e-4
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise([channels, *depths]))
+        self.norms = nn.ModuleList(ChannelNorm(depth, eps=eps) for depth in depths)
+        self.out_features = GRID * GRID * depths[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode ``[N, C, height, width]`` in any range, such as [-0.5, 0.5]."""
+        x = image.contiguous(memory_format=torch.channels_last)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.silu(norm(F.max_pool2d(conv(x), 2)))
+        return x.movedim(1, -1).flatten(1)
+
+
+class ConvDecoder(nn.Module):
+    """Grids of features to images in [0, 1].
+
+    Args:
+        depths: Channels of the grid, then after each doubling but the last.
+        channels: Channels C of the image.
+        kernel: Side of the convolutions.
+        eps: Of the normalisation.
+    """
+
+    def __init__(
+        self, depths: Sequence[int], channels: int, *, kernel: int = 5, eps: float = 1e-4
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise(depths))
+        self.norms = nn.ModuleList(ChannelNorm(depth, eps=eps) for depth in depths[1:])
+        self.last = _conv(depths[-1], channels, kernel)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Decode ``[N, depths[0], GRID, GRID]`` to ``[N, C, height, width]``."""
+        x = grid.contiguous(memory_format=torch.channels_last)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.silu(norm(conv(_double(x))))
+        return torch.sigmoid(self.last(_double(x)))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
