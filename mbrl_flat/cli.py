@@ -197,6 +197,21 @@ def _apply_preset(cfg: DictConfig) -> None:
     cfg.study = sized
 
 
+def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
+    """Compose a run as ``mbrl-flat-train`` would, for scripts that need its parts alone.
+
+    Args:
+        overrides: What would be typed, such as ``agent=dreamerv3`` and ``preset=cpu``.
+
+    Returns:
+        Its configuration and parts; nothing is written.
+    """
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        cfg = hydra.compose("train", overrides=list(overrides))
+    return _run_config(cfg), _parts(cfg)
+
+
 def _run_config(cfg: DictConfig) -> RunConfig:
     typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
     return cast(RunConfig, OmegaConf.to_object(typed))
