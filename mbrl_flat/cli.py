@@ -198,18 +198,15 @@ def _apply_preset(cfg: DictConfig) -> None:
 
 
 def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
-    """Compose a run as ``mbrl-flat-train`` would, for scripts that need its parts alone.
+    """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
+    cfg = _composed("train", list(overrides))
+    return _run_config(cfg), _parts(cfg)
 
-    Args:
-        overrides: What would be typed, such as ``agent=dreamerv3`` and ``preset=cpu``.
 
-    Returns:
-        Its configuration and parts; nothing is written.
-    """
+def _composed(config: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cfg = hydra.compose("train", overrides=list(overrides))
-    return _run_config(cfg), _parts(cfg)
+        return hydra.compose(config, overrides=overrides)
 
 
 def _run_config(cfg: DictConfig) -> RunConfig:
@@ -291,10 +288,7 @@ def _cause(
 def _all_keys(config: str) -> list[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
     names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
-    groups = [a for a in sys.argv[1:] if re.match(rf"({names})=", a)]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        return _leaves(hydra.compose(config, overrides=groups))
+    return _leaves(_composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=", a)]))
 
 
 def _leaves(node: Any, prefix: str = "") -> list[str]:
@@ -302,6 +296,5 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
         return [prefix]
     keys = [prefix] if prefix else []
     for key in node:
-        child = node._get_node(key)
-        keys += _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+        keys += _leaves(node._get_node(key), f"{prefix}.{key}" if prefix else str(key))
     return keys

@@ -21,6 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from agents.dreamerv3.agent import dreamerv3
+from agents.dreamerv3.config import DreamerV3Config
 from agents.imagination_agent import ImaginationAgent
 from agents.imagination_config import ImaginationConfig
 from agents.storm.agent import make as make_storm
@@ -46,6 +48,9 @@ def build(name: str, spec: EnvSpec, optimizer: str, lr: float) -> ImaginationAge
     batches = ImaginationConfig(batch_size=8, sequence_length=16, horizon=10, max_grad_norm=1e3)
     small = {"conv_width": 16, "hidden": 128, "latent_groups": 16, "latent_classes": 16}
     common = {"optimizer": partial(make_optimizer, optimizer, lr=lr), "device": torch.device("cpu")}
+    if name == "dreamerv3":
+        dreamer = DreamerV3Config(size="cpu", categoricals=16, imagination=batches)
+        return dreamerv3(spec, config=dreamer, **common)
     if name == "twister":
         twister = TWISTERConfig(imagination=batches, **small)
         twister = replace(twister, transformer=replace(twister.transformer, **shape))
@@ -148,7 +153,7 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
 def main() -> None:
     """Record, train, measure, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--agent", choices=["storm", "twister"], default="twister")
+    parser.add_argument("--agent", choices=["dreamerv3", "storm", "twister"], default="twister")
     parser.add_argument("--game", default="pong")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")

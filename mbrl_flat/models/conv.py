@@ -49,8 +49,10 @@ def stages_for(shape: Sequence[int], most: int) -> int:
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     fan_in_normal_(conv.weight)
-    nn.init.zeros_(conv.bias) if conv.bias is not None else None
-    return conv.to(memory_format=torch.channels_last)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    return conv
 
 
 class ConvEncoder(nn.Module):
