@@ -27,9 +27,9 @@ def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
 def _rows(tensor: Tensor) -> Tensor:
     """A tensor of the same norm whose entries are few: norms of rows."""
     size = tensor.numel()
-    if size <= 8 * ROW or tensor.device.type != "cpu" or not tensor.is_contiguous():
+    if size <= 8 * ROW or tensor.device.type != "cpu":
         return tensor
-    flat = tensor.detach().view(-1)
+    flat = tensor.detach().reshape(-1)
     whole = size - size % ROW
     norms = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1)
     return norms if whole == size else torch.cat([norms, flat[whole:]])

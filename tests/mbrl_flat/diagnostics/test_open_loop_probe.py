@@ -13,7 +13,12 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Prediction
 from mbrl_flat.specs import Continuous, EnvSpec
 
-SPEC = EnvSpec(obs={"image": (3, 4, 6)}, action=Continuous(dim=1), episode_length=12)
+SPEC = EnvSpec(
+    obs={"image": (3, 4, 6)},
+    images=frozenset({"image"}),
+    action=Continuous(dim=1),
+    episode_length=12,
+)
 
 
 class Shifted:
@@ -45,7 +50,7 @@ class Shifted:
 def replay():
     """Pictures of one brightness, which the action changes by a whole number of levels."""
     rng = np.random.default_rng(0)
-    stored = Replay(SPEC, 400, obs_dtype={"image": torch.uint8}, heldout_fraction=0.3, seed=0)
+    stored = Replay(SPEC, 400, heldout_fraction=0.3, seed=0)
     for _ in range(12):
         level = int(rng.integers(60, 120))
         stored.begin(0, {"image": np.full((3, 4, 6), level, np.uint8)})

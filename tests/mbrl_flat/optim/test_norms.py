@@ -19,7 +19,13 @@ def test_the_norm_of_a_long_single_precision_tensor_is_right_to_rounding(size):
 
 
 def test_the_norm_is_that_of_all_entries_together_whatever_the_shapes_and_strides():
-    parts = [torch.randn(700, 500), torch.randn(500, 700).T, torch.randn(3), torch.randn(())]
+    generator = torch.Generator().manual_seed(0)
+    wide, tall = (
+        torch.rand(700, 500, generator=generator),
+        torch.rand(1700, 700, generator=generator).T,
+    )
+    parts = [wide, tall, torch.tensor([1.0, -2.0, 3.0]), torch.tensor(4.0)]
+    assert not tall.is_contiguous()
 
     expected = torch.cat([p.flatten() for p in parts]).double().norm()
 
