@@ -34,7 +34,7 @@ from mbrl_flat.optim import make_optimizer
 from mbrl_flat.protocols import AgentState
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
-from mbrl_flat.train import rss_bytes
+from mbrl_flat.meters import rss_bytes
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 3e-4},
