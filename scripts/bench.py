@@ -30,11 +30,11 @@ from envs.dmc import make
 from mbrl_flat.allocator import keep_freed_memory
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, multiplies_bfloat16
+from mbrl_flat.meters import rss_bytes
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.protocols import AgentState
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
-from mbrl_flat.meters import rss_bytes
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 3e-4},
