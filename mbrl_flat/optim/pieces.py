@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-PIECE = 2**15
+PIECE = 2**16
 """Entries of a piece: intermediate results of some operations stay in a CPU's second cache."""
 
 

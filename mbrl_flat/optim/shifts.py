@@ -1,7 +1,7 @@
 """Displacements of the weights: how long, in which direction, and back again."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.norms import inner, joint_norm
+from mbrl_flat.optim.norms import joint_norm
 
 SAMPLE = 2**12
 """Most entries of one tensor by which displacements of different steps are compared."""
@@ -74,17 +74,17 @@ class Shifts:
             One vector for each, so weighted that inner products stand for those over all entries.
         """
         pairs = zip(self.directions, self.scales, strict=True)
-        return [_some(direction) * scale for direction, scale in pairs]
+        return [_some(direction, scale) for direction, scale in pairs]
 
 
-def _some(tensor: Tensor) -> Tensor:
+def _some(tensor: Tensor, scale: float) -> Tensor:
     size = tensor.numel()
     flat = tensor.detach().reshape(-1)
     if size <= SAMPLE:
-        return flat
+        return flat * scale
     period = RUN * _stride(size)
-    runs = flat[: size - size % period].view(-1, period)[:, :RUN].flatten()
-    return runs * math.sqrt(size / runs.numel())
+    runs = flat[: size - size % period].view(-1, period)[:, :RUN].reshape(-1)
+    return runs.mul_(scale * math.sqrt(size / runs.numel()))
 
 
 @lru_cache(maxsize=4096)
@@ -109,9 +109,13 @@ def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
     both = [param for param in a if param in b]
     if not both:
         return torch.zeros(())
-    scale = joint_norm(list(a.values())) * joint_norm(list(b.values()))
-    product = inner([a[param] for param in both], [b[param] for param in both])
+    scale = (_squares(a.values()) * _squares(b.values())).sqrt()
+    product = torch.stack([a[param].dot(b[param]) for param in both]).sum()
     return torch.where(scale > 0, product / scale, scale)
+
+
+def _squares(vectors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([vector.dot(vector) for vector in vectors]).sum()
 
 
 class Room:
@@ -121,8 +125,8 @@ class Room:
         self._space: dict[Tensor, Tensor] = {}
 
     @contextmanager
-    def displaced(self, params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
-        """Displace ``params`` for the length of the body; the old values come back exactly.
+    def held(self, params: Sequence[Tensor]) -> Iterator[None]:
+        """Let the body change ``params``; the old values come back exactly.
 
         They are copied back into the same storage, also when the body raises: subtracting what was
         added would leave rounding errors behind.
@@ -135,13 +139,19 @@ class Room:
         with torch.no_grad():
             torch._foreach_copy_(saved, params)
         try:
-            shifts.add_to(params)
-            # Gradients that nobody else needs make room for those of the body.
-            del shifts
             yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(params, saved)
+
+    @contextmanager
+    def displaced(self, params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
+        """Displace ``params`` for the length of the body; they come back as in ``held``."""
+        with self.held(params):
+            shifts.add_to(params)
+            # Gradients that nobody else needs make room for those of the body.
+            del shifts
+            yield
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles begin empty."""

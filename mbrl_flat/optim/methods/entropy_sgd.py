@@ -51,7 +51,7 @@ class EntropySGD(Displacing):
         means = [p.clone() for p in start]
         gamma = self.gamma * (1.0 + self.scope) ** self.steps
         losses: list[Tensor] = []
-        with self.room.displaced(chosen, Shifts.of([])):
+        with self.room.held(chosen):
             for _ in range(self.inner_steps):
                 self.zero_grad(set_to_none=True)
                 losses.append(evaluate())

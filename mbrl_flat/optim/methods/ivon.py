@@ -31,6 +31,7 @@ Deviations from the paper:
     neither noisy nor moved, and the step count is saved.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -108,13 +109,19 @@ class IVONUpdate(torch.optim.Optimizer):
         tensors = (param, grad, state["momentum"], state["hessian"], self.products[param])
         for mean, gradient, momentum, hessian, product in pieces(*tensors):
             momentum.lerp_(gradient, 1.0 - beta1)
-            prior = hessian + delta
-            change = hessian - product.mul(prior).mul_(group["ess"])
-            # (1 - b) (f - h) + (1 - b)^2 (h - f)^2 / 2 (h + delta), factored.
-            slack = (change / prior).mul_(0.5 * (1.0 - beta2)).sub_(1.0)
-            hessian.addcmul_(change, slack, value=1.0 - beta2)
-            direction = (momentum * debias).add_(mean, alpha=delta).div_(hessian + delta)
-            mean.sub_(direction.clamp_(-radius, radius), alpha=rate)
+            # With the precision p = h + delta and c = (h - f) / p the new h is
+            # h - (1 - b) p (c - (1 - b) c^2 / 2).
+            precision = hessian + delta
+            change = (hessian / precision).sub_(product, alpha=group["ess"])
+            change.addcmul_(change, change, value=-0.5 * (1.0 - beta2))
+            hessian.addcmul_(precision, change, value=beta2 - 1.0)
+            torch.add(hessian, delta, out=precision)
+            direction = torch.add(momentum, mean, alpha=delta / debias, out=change)
+            if math.isinf(radius):
+                mean.addcdiv_(direction, precision, value=-rate * debias)
+            else:
+                direction.div_(precision).clamp_(-radius / debias, radius / debias)
+                mean.sub_(direction, alpha=rate * debias)
 
 
 class IVON(Displacing):
@@ -170,9 +177,10 @@ class IVON(Displacing):
                     continue
                 if param not in self._noise:
                     self._noise[param] = torch.empty_like(param).detach()
-                noise[param] = self._noise[param].normal_(generator=self.generator)
+                width = group["ess"] ** -0.5
+                noise[param] = self._noise[param].normal_(0.0, width, generator=self.generator)
                 for part, hessian in pieces(noise[param], self.base.hessian(param, group)):
-                    part.mul_((hessian + group["weight_decay"]).mul_(group["ess"]).rsqrt_())
+                    part.mul_((hessian + group["weight_decay"]).rsqrt_())
         return noise
 
     @contextmanager

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-from torch import Tensor
-
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.registry import register
@@ -44,15 +42,13 @@ class SmoothedAscent:
 
     def __call__(self, leaves: Leaves) -> Shifts:
         """``rho m / |m|``."""
-        means: list[Tensor] = []
         for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
             if "mean" in memory:
-                # Not lerp: at theta=1 that rounds, and theta=1 is SAM.
-                memory["mean"].mul_(1.0 - self.theta).add_(grad, alpha=self.theta)
+                # Gives exactly the gradient at theta=1, which is SAM.
+                memory["mean"].lerp_(grad, self.theta)
             else:
                 memory["mean"] = grad.clone()
-            means.append(memory["mean"])
-        return leaves.along(means)
+        return leaves.along([memory["mean"] for memory in leaves.memory])
 
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})
