@@ -2,12 +2,15 @@
 
 import io
 import math
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
 from mbrl_flat import meters
-from mbrl_flat.meters import MeanMeter, Stopwatch
+from mbrl_flat.meters import MeanMeter, Stopwatch, rss_bytes
 
 
 def test_means_are_over_the_rows_that_had_the_metric():
@@ -142,3 +145,11 @@ def test_time_counts_also_when_the_body_raises(clock):
 
 def test_a_row_taken_at_once_divides_by_no_zero(clock):
     assert math.isfinite(Stopwatch().pop()["time/steps_per_second"])
+
+
+def test_the_size_of_a_process_is_not_that_of_the_one_that_started_it():
+    held = np.ones(500_000_000, dtype=np.uint8)
+    command = [sys.executable, "-c", "from mbrl_flat.meters import rss_bytes; print(rss_bytes())"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert float(done.stdout) < held.nbytes < rss_bytes()
