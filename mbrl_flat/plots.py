@@ -54,6 +54,7 @@ def draw_run(folder: Path) -> list[Path]:
         "return": _draw_return,
         "value_error": _draw_value_error,
         "sharpness": _draw_sharpness,
+        "bounds": _draw_bounds,
         "losses": _draw_losses,
     }
     written: list[Path] = []
@@ -117,6 +118,23 @@ def _draw_sharpness(rows: Rows, title: str, path: Path) -> Path | None:
         ({"trace": prefix + "trace"}, "trace of the Hessian"),
         (norms, "Euclidean norm"),
         (gap_of_training, "perturbed gap, L(w + e) - L(w)"),
+    )
+    return _draw_panels(rows, panels, title, path)
+
+
+def _draw_bounds(rows: Rows, title: str, path: Path) -> Path | None:
+    """Each bound in one panel with what it bounds."""
+    value = {"bound": "probe/bound/value_total", "measured": "probe/bound/value_gap"}
+    loss = {"bound": "probe/bound/loss_total", "held-out loss": "probe/bound/loss_heldout"}
+    parts = {
+        "training loss": "probe/bound/loss_empirical",
+        "sharpness": "probe/bound/loss_sharpness",
+        "complexity": "probe/bound/loss_complexity",
+    }
+    panels = (
+        (value, "value gap, units of return"),
+        (loss, "world-model loss"),
+        (parts, "terms of the bound of the loss"),
     )
     return _draw_panels(rows, panels, title, path)
 

@@ -131,18 +131,19 @@ def test_probes_leave_the_run_as_it_is(tmp_path):
 def test_every_probe_at_once_leaves_500_updates_as_they_are_bit_for_bit(tmp_path):
     """All that can be measured on a schedule, on training and held-out data, against nothing."""
     settings = ["optimizer=sam", "steps=550", "checkpoint_every=0", "log_every=550"]
-    probes = [f"+probe@probes.{name}={name}" for name in ("sharpness_full", "rollout_error")]
+    names = ("sharpness_full", "rollout_error", "bounds", "open_loop")
+    probes = [f"+probe@probes.{name}={name}" for name in names]
     small = ["probes.sharpness_full.batch_size=16", "probes.sharpness_full.iterations=4"]
     often = ["probe_every=270", "eval_every=270", "eval_episodes=2"]
     measured = run(tmp_path / "all", *settings, *probes, *small, *often)
     run(tmp_path / "none", *settings, "probe_every=0", "eval_every=0", "~probes.sharpness")
 
-    names = {name for row in measured for name in row}
     assert {
         "probe/sharpness/trace", "probe/sharpness/preconditioned", "probe/sharpness/adaptive_gap",
         "probe/sharpness/average_gap", "probe/sharpness/heldout/lambda_max", "probe/value/bias_low",
         "probe/sharpness/worst_gap", "probe/rollout/loss_gap", "probe/rollout/value_error_10",
-    } <= names  # fmt: skip
+        "probe/bound/value_total", "probe/bound/loss_heldout",
+    } <= {name for row in measured for name in row}  # fmt: skip
     assert measured[-1]["train/updates"] >= 500
     pairs = zip(agent_tensors(tmp_path / "all"), agent_tensors(tmp_path / "none"), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -22,6 +22,10 @@ TITLES = {
     "probe/sharpness/param_norm": "norm of the weights",
     "probe/rollout/latent_error_1": "latent error after one step (share of variance)",
     "probe/rollout/loss_gap": "held-out minus training loss",
+    "probe/bound/value_total": "bound of the value gap",
+    "probe/bound/value_gap": "measured value gap",
+    "probe/bound/loss_total": "bound of the world-model loss",
+    "probe/bound/loss_heldout": "held-out world-model loss",
 }
 
 LOGARITHMIC = ("probe/sharpness/lambda_max", "probe/sharpness/sam_gap")
@@ -37,6 +41,12 @@ PICTURES: Mapping[str, tuple[str, ...]] = {
         "probe/sharpness/param_norm",
     ),
     "rollout": ("probe/rollout/latent_error_1", "probe/rollout/loss_gap"),
+    "bounds": (
+        "probe/bound/value_total",
+        "probe/bound/value_gap",
+        "probe/bound/loss_total",
+        "probe/bound/loss_heldout",
+    ),
 }
 """Curves by picture; the second draws returns once more, against what they cost."""
 

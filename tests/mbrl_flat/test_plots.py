@@ -66,6 +66,7 @@ def test_a_full_run_gets_all_four_pictures_and_none_is_blank(make_run):
         ({"probe/value/bias": 1.0}, ["value_error.png"]),
         ({"probe/sharpness/encoder/lambda_max": 1.0}, ["sharpness.png"]),
         ({"optim/perturbed_gap": 1.0}, ["sharpness.png"]),
+        ({"probe/bound/value_total": 9.0, "probe/bound/value_gap": 1.0}, ["bounds.png"]),
         ({"train/total_loss": 1.0}, ["losses.png"]),
         ({"train/updates": 1.0, "time/env": 2.0}, []),
         ({"eval/return_mean": None}, []),

@@ -11,6 +11,7 @@ import torch
 from agents.tdmpc2.agent import TDMPC2
 from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.quantities import AdaptiveGap, Preconditioned, Trace
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
@@ -65,6 +66,7 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
             gaps=[AdaptiveGap()],
         ),
         RolloutProbe(batch_size=16),
+        BoundsProbe(batch_size=16),
     ]
 
     rows = [probe(agent, filled_replay) for probe in probes]
@@ -77,6 +79,7 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
     assert rows[0]["probe/sharpness/preconditioned"] > 0.0
     assert rows[0]["probe/sharpness/preconditioned_threshold"] == pytest.approx(38.0)
     assert "probe/rollout/value_error_10" in rows[1]
+    assert rows[2]["probe/bound/value_total"] > 0.0
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
