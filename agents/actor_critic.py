@@ -29,6 +29,8 @@ from agents.imagination import Imagined
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.functional import full_precision, percentile
 from mbrl_flat.latents import lambda_returns
+from mbrl_flat.optim.synchronization import average_over_rows
+from mbrl_flat.parallel.rows import of_all_rows
 from mbrl_flat.protocols import Metrics
 
 
@@ -213,7 +215,7 @@ class ActorCritic(nn.Module):
     def _follow(self, returns: Tensor) -> None:
         """Move both ends of the range towards the percentiles of these returns."""
         config = self.config
-        ordered = returns.flatten().sort().values
+        ordered = of_all_rows(returns.flatten()).sort().values
         for end, percent in (
             (self.low, config.low_percentile),
             (self.high, config.high_percentile),
@@ -281,8 +283,9 @@ class Learner:
         self.optimizer = make(self.params)
         self.max_grad_norm = max_grad_norm
 
-    def step(self) -> Tensor:
-        """Step on the gradients that are there; return their norm before clipping."""
+    def step(self, loss: Tensor) -> Tensor:
+        """Step on the gradients that ``loss`` left; return their norm before clipping."""
+        average_over_rows(self.params, loss)
         grads = [p.grad for p in self.params if p.grad is not None]
         norm = nn.utils.get_total_norm(grads)
         if self.max_grad_norm is not None:

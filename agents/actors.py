@@ -7,6 +7,7 @@ References:
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl_flat.functional import full_precision, gaussian_log_prob
 from mbrl_flat.latents import draw_one_hot, straight_through, unimix
+from mbrl_flat.parallel.rows import rows_of_whole
 from mbrl_flat.specs import Continuous, Discrete
 
 NetworkFactory = Callable[[int], nn.Module]
@@ -113,7 +115,8 @@ class GaussianActor(nn.Module):
     def act(self, features: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Sample actions ``[..., A]``."""
         mean, std = self._moments(features)
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        draw = partial(torch.randn, generator=generator, device=mean.device, dtype=mean.dtype)
+        noise = rows_of_whole(draw, mean.shape)
         return (mean + std * noise).detach()
 
     def mode(self, features: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class ImaginationAgent:
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss with ``torch.compile``.
+        couples_rows: See ``mbrl_flat.protocols.Agent``.
     """
 
     across_episodes = True
@@ -77,7 +78,9 @@ class ImaginationAgent:
         optimizer: OptimizerFactory,
         device: torch.device,
         compile: bool = False,
+        couples_rows: str = "",
     ) -> None:
+        self.couples_rows = couples_rows
         self.name, self.spec, self.config, self.device = name, spec, config, device
         self.model, self.actor_critic, self.learners = model, actor_critic, dict(learners)
         self.discount = actor_critic.config.discount
@@ -177,10 +180,8 @@ class ImaginationAgent:
         skipped = self.optimizer.skipped
         self.optimizer.step(closure)
         self._module.eval()
-        metrics: Metrics = {
-            **outputs[0].metrics,
-            **{f"optim/{name}": value for name, value in self.optimizer.last.items()},
-        }
+        report = {f"optim/{name}": value for name, value in self.optimizer.last.items()}
+        metrics: Metrics = {**outputs[0].metrics, **report}
         if self.optimizer.skipped == skipped:
             # States of a batch that was not finite would ruin the policy for good.
             metrics |= self._learn_behaviour(batch, states or outputs[0].states)
@@ -199,8 +200,9 @@ class ImaginationAgent:
             )
             imagined = self._with_start_continue(imagined, batch)
             losses = self.actor_critic.losses(imagined, self._replayed(batch, states))
-        (losses.actor + losses.critic).backward()
-        norms = {f"train/{k}_grad_norm": learner.step() for k, learner in self.learners.items()}
+        loss = losses.actor + losses.critic
+        loss.backward()
+        norms = {f"train/{k}_grad_norm": v.step(loss) for k, v in self.learners.items()}
         self.actor_critic.update_slow_critic()
         return {**losses.metrics, **norms}
 
@@ -233,9 +235,7 @@ class ImaginationAgent:
         batch = batch.to(self.device)
         with restored_rng():
             targets = self.model.targets(batch)
-        modules = {
-            name: list(module.parameters()) for name, module in self.model.trained_modules().items()
-        }
+        modules = {k: list(m.parameters()) for k, m in self.model.trained_modules().items()}
         return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules)
 
     @torch.no_grad()

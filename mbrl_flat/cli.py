@@ -24,11 +24,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.closing_lines import closing_lines
-from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
+from mbrl_flat.parallel.processes import joined, repeats_the_first
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
 from mbrl_flat.published import evaluate_published
-from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, train_run
+from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
@@ -63,12 +64,15 @@ def supervised() -> None:
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
 def _train(cfg: DictConfig) -> None:
-    with _sentences(debug=cfg.debug):
+    with _sentences(debug=cfg.debug), joined() as processes:
+        if not processes.leads:
+            follow_run(processes, _built)
+            return
         cfg, folder = _resumed(cfg) if cfg.resume else _new(cfg)
-        parts = _parts(cfg)
-        config = _run_config(cfg)
+        processes.send(cfg)
+        config, parts = _built(cfg)
         _say(f"run folder: {folder}")
-        status = train_run(config, parts, folder)
+        status = train_run(config, parts, folder, processes)
         draw_run(folder)
         _say(closing_lines(folder))
     if status:
@@ -85,14 +89,13 @@ def _evaluate(cfg: DictConfig) -> None:
             run_cfg = hydra.compose("train", overrides=shapes)
             run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
             file = Path(cfg.checkpoint)
-            row = evaluate_published(_run_config(run_cfg), _parts(run_cfg), file, **how)
+            row = evaluate_published(*_built(run_cfg), file, **how)
         elif shapes:
             raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
         else:
             run_cfg, folder = _load_run(cfg.run)
             run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-            config, parts = _run_config(run_cfg), _parts(run_cfg)
-            row = evaluate_run(config, parts, folder, checkpoint=cfg.checkpoint, **how)
+            row = evaluate_run(*_built(run_cfg), folder, checkpoint=cfg.checkpoint, **how)
         _say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
 
 
@@ -102,8 +105,7 @@ def _probe(cfg: DictConfig) -> None:
         run_cfg, folder = _load_run(cfg.run)
         run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
         row = probe_run(
-            _run_config(run_cfg),
-            _parts(run_cfg),
+            *_built(run_cfg),
             folder,
             name=HydraConfig.get().runtime.choices["probe"],
             probe=instantiate(cfg.probe, _convert_="all"),
@@ -199,7 +201,10 @@ def _apply_preset(cfg: DictConfig) -> None:
 
 def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
-    cfg = _composed("train", list(overrides))
+    return _built(_composed("train", list(overrides)))
+
+
+def _built(cfg: DictConfig) -> tuple[RunConfig, Parts]:
     return _run_config(cfg), _parts(cfg)
 
 
@@ -247,12 +252,13 @@ def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
     except known as error:
         if debug:
             raise
-        sys.stderr.write(_sentence(error, config) + "\n")
+        if not repeats_the_first(error):
+            sys.stderr.write(_sentence(error, config) + "\n")
         sys.exit(2)
 
 
 def _sentence(error: BaseException, config: str) -> str:
-    ours = _cause(error, (UserError, NonFiniteError))
+    ours = cause_of(error, (UserError, NonFiniteError))
     if ours is not None:
         return str(ours)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -273,16 +279,6 @@ def _sentence(error: BaseException, config: str) -> str:
         return f"{error.strerror or error}: {file}; what was saved before is whole."
     lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
     return " ".join(line.strip() for line in lines if line.strip())
-
-
-def _cause(
-    error: BaseException | None, kinds: tuple[type[BaseException], ...]
-) -> BaseException | None:
-    while error is not None:
-        if isinstance(error, kinds):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _all_keys(config: str) -> list[str]:

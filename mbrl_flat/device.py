@@ -60,10 +60,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     )
 
 
-def use_threads(threads: int) -> None:
-    """Set torch's threads; 0 means one for each core that this process may use, at most 8."""
+def use_threads(threads: int, *, processes: int = 1) -> None:
+    """Set torch's threads.
+
+    Args:
+        threads: How many; 0 means one for each core that this process may use, at most 8.
+        processes: How many share these cores.
+
+    Raises:
+        UserError: If ``threads`` is negative.
+    """
     if threads < 0:
         raise UserError(f"threads must be at least 0, got {threads}; 0 chooses by the machine.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(threads or min(cores or 1, 8))
+    torch.set_num_threads(threads or max(1, min((cores or 1) // processes, 8)))
     keep_freed_memory()

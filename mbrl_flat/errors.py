@@ -55,3 +55,14 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "
         return UserError(f"Unknown {kind} {name!r}{context}; did you mean {choices}?")
     listed = ", ".join(names) if names else "none is registered"
     return UserError(f"Unknown {kind} {name!r}{context}; choose one of: {listed}.")
+
+
+def cause_of(
+    error: BaseException | None, kinds: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """Find the first of these kinds in an error and what led to it, the newest first."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

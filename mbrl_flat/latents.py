@@ -5,12 +5,14 @@ References:
     Barto, "Reinforcement Learning: An Introduction", 2018, Section 12.1.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.parallel.rows import rows_of_whole
 
 
 def unimix(logits: Tensor, share: float) -> Tensor:
@@ -33,7 +35,11 @@ def gumbel_noise(
     shape: tuple[int, ...], *, device: torch.device, generator: Generator | None = None
 ) -> Tensor:
     """Standard Gumbel draws, float32, from ``generator`` or torch's global stream."""
-    exponential = torch.empty(shape, device=device).exponential_(generator=generator)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, device=device).exponential_(generator=generator)
+
+    exponential = rows_of_whole(draw, shape)
     # The smallest positive number instead of zero: the logarithm stays finite.
     return -exponential.clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
@@ -71,7 +77,8 @@ def draw_one_hot(log_probs: Tensor, *, generator: Generator | None = None) -> Te
     """
     cumulative = log_probs.detach().exp().cumsum(-1)
     shape, device = cumulative.shape[:-1], cumulative.device
-    uniform = torch.rand(shape, generator=generator, device=device, dtype=cumulative.dtype)
+    draw = partial(torch.rand, generator=generator, device=device, dtype=cumulative.dtype)
+    uniform = rows_of_whole(draw, shape)
     # Scaled by the last sum, which rounding puts a trifle beside one.
     beyond = cumulative[..., :-1] <= (uniform * cumulative[..., -1])[..., None]
     index = beyond.sum(-1, keepdim=True)

@@ -77,6 +77,14 @@ class Agent(Protocol):
         """Whether slices run over the ends of episodes, those still being played included."""
         ...
 
+    @property
+    def couples_rows(self) -> str:
+        """What makes the loss of one row depend on the others, so that a batch cannot be split.
+
+        Empty where only means over rows do, and what ``mbrl_flat.parallel.rows`` takes care of.
+        """
+        ...
+
     def initial_state(self, num_envs: int) -> AgentState:
         """Return the state of ``num_envs`` environments before their first step."""
         ...

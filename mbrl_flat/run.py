@@ -25,6 +25,8 @@ from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
+from mbrl_flat.parallel.learning import SplitUpdate, follow
+from mbrl_flat.parallel.processes import Processes
 from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
 from mbrl_flat.reference import ScoreScale, score_scale
 from mbrl_flat.run_config import RunConfig
@@ -68,33 +70,39 @@ class Parts:
     vectors: VectorFunctions
 
 
-def build_agent(config: RunConfig, parts: Parts, spec: EnvSpec, device: torch.device) -> Agent:
-    """Build the agent with freshly seeded weights."""
+def build_agent(
+    config: RunConfig, parts: Parts, spec: EnvSpec, device: torch.device, *, sync: str = "none"
+) -> Agent:
+    """Build the agent with freshly seeded weights; ``sync`` as in ``DriverSettings``."""
     seed_everything(config.seed)
     if config.compile:
         use_compile_cache()
-    optimizer = partial(parts.optimizer, on_nonfinite=config.on_nonfinite)
+    optimizer = partial(parts.optimizer, on_nonfinite=config.on_nonfinite, sync=sync)
     return parts.agent(spec, optimizer=optimizer, device=device, compile=config.compile)
 
 
-def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
+def train_run(
+    config: RunConfig, parts: Parts, folder: Path, processes: Processes | None = None
+) -> int:
     """Train in ``folder``, from its newest checkpoint if it has one.
 
     Args:
         config: The run's configuration.
         parts: Its pluggable parts.
         folder: The run's folder.
+        processes: Who helps with the updates; this process leads them.
 
     Returns:
         Exit status: 0 when complete, 130 after Ctrl-C.
     """
-    device = choose_device(config.device)
-    use_threads(config.threads)
+    processes = processes or Processes()
+    device = processes.device(config.device)
+    use_threads(config.threads, processes=processes.local_count)
     make = partial(parts.vectors.make_vector, parts.env)
     envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
     spec = parts.vectors.spec_of(envs)
     schedule = _train_config(config, spec)
-    agent = build_agent(config, parts, spec, device)
+    agent = build_agent(config, parts, spec, device, sync=_sync(config, processes))
     replay = Replay(
         spec,
         config.replay_capacity,
@@ -148,6 +156,7 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
         probes=probes,
         device=device,
         on_step=console.advance,
+        update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
     )
     with stop_requests() as request:
         try:
@@ -163,6 +172,29 @@ def train_run(config: RunConfig, parts: Parts, folder: Path) -> int:
             for evaluation in evaluations:
                 evaluation.envs.close()
     return 0 if complete else request.exit_status
+
+
+def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Parts]]) -> None:
+    """Help with the updates of the run that another process leads, until it ends.
+
+    Args:
+        processes: The leading one sends the configuration, and all that follows from it.
+        build: Makes settings and parts of the configuration that is sent.
+    """
+    sent = processes.receive()
+    if sent is None:
+        return
+    config, parts = build(sent)
+    device = processes.device(config.device)
+    use_threads(config.threads, processes=processes.local_count)
+    sync = _sync(config, processes)
+    follow(lambda spec: build_agent(config, parts, spec, device, sync=sync), processes, device)
+
+
+def _sync(config: RunConfig, processes: Processes) -> str:
+    if config.sync not in ("global", "local"):
+        raise unknown_name("sync", config.sync, ("global", "local"))
+    return config.sync if processes.count > 1 else "none"
 
 
 def _replay_folder(config: RunConfig, folder: Path) -> Path | None:

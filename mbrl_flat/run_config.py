@@ -48,6 +48,8 @@ class RunConfig:
         on_nonfinite: ``raise`` or ``skip``.
         num_envs: Environments at once.
         parallel_envs: Each environment in a process of its own.
+        sync: In a run over several processes (torchrun): ``global`` displaces by the gradient of
+            the whole batch, ``local`` each process by that of its own rows.
         updates_per_step: Update-to-data ratio.
         seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
         log_every: Interval of training metrics in steps.
@@ -83,6 +85,7 @@ class RunConfig:
     on_nonfinite: str = "raise"
     num_envs: int = 1
     parallel_envs: bool = False
+    sync: str = "global"
     updates_per_step: float = 1.0
     seed_steps: int | None = None
     log_every: int = 1000

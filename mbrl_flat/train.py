@@ -15,10 +15,11 @@ import torch
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.clocks import Every, Ratio
 from mbrl_flat.collect import Collector, TrainEnvs
+from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.meters import MeanMeter, Stopwatch, rss_bytes
-from mbrl_flat.protocols import Agent, Logger
+from mbrl_flat.protocols import Agent, Logger, Metrics
 from mbrl_flat.seeding import rng_state, set_rng_state
 
 
@@ -100,6 +101,7 @@ class Training:
         probes: Measured every ``probe_every`` steps.
         device: Where the agent draws its exploration noise.
         on_step: Told the step after every iteration, for a progress bar.
+        update: What learns from a batch; by default the agent in this process alone.
     """
 
     def __init__(
@@ -115,11 +117,12 @@ class Training:
         probes: Sequence[Measurement] = (),
         device: torch.device,
         on_step: Callable[[int], object] = int,
+        update: Callable[[Batch], Metrics] | None = None,
     ) -> None:
         self.agent, self.envs, self.replay, self.logger = agent, envs, replay, logger
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
-        self.on_step = on_step
+        self.on_step, self.update = on_step, update or agent.update
         self.step = 0
         self.updates = 0
         self.evaluations_total = 0.0
@@ -188,7 +191,7 @@ class Training:
                 )
             with self.watch.measure("update"):
                 try:
-                    metrics = self.agent.update(batch)
+                    metrics = self.update(batch)
                 except NonFiniteError as error:
                     raise NonFiniteError(self._describe(error)) from error
             self.updates += 1

@@ -27,6 +27,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.device import multiplies_bfloat16, transfer
 from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
 from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.optim.synchronization import average_over_rows
 from mbrl_flat.protocols import (
     AgentState,
     Metrics,
@@ -52,6 +53,7 @@ class TDMPC2:
     """
 
     across_episodes = False
+    couples_rows = ""
 
     def __init__(
         self,
@@ -203,6 +205,7 @@ class TDMPC2:
         loss = policy_loss(sample, q, self.scale.value, self.config)
         self.policy_optimizer.zero_grad()
         loss.backward()
+        average_over_rows(list(self.policy.parameters()), loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
         self.policy_optimizer.step()
         self.model.q.requires_grad_(True)

@@ -4,6 +4,7 @@ References:
     Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Eq. 6, and the official code.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.functional import gaussian_log_prob, percentile_range, tanh_log_det
 from mbrl_flat.models.mlp import MLP
+from mbrl_flat.parallel.rows import of_all_rows, rows_of_whole
 from mbrl_flat.specs import EnvSpec
 
 
@@ -58,7 +60,8 @@ class Policy(nn.Module):
         mean, raw = self.net(latent).chunk(2, -1)
         log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1.0)
         if noise is None:
-            noise = torch.randn_like(mean)
+            draw = partial(torch.randn, device=mean.device, dtype=mean.dtype)
+            noise = rows_of_whole(draw, mean.shape)
         squashed = torch.tanh(mean + noise * log_std.exp())
         log_prob = gaussian_log_prob(noise, log_std)
         return PolicySample(
@@ -79,8 +82,10 @@ class RunningScale:
         self.value = torch.ones((), device=device)
 
     def update(self, q: Tensor) -> None:
-        """Move towards the spread of values ``[B]``."""
-        self.value.lerp_(percentile_range(q).clamp(min=1.0).to(self.value.dtype), self.rate)
+        """Move towards the spread of values ``[B]``, those of other processes' rows included."""
+        self.value.lerp_(
+            percentile_range(of_all_rows(q)).clamp(min=1.0).to(self.value.dtype), self.rate
+        )
 
 
 def policy_loss(sample: PolicySample, q: Tensor, scale: Tensor, config: TDMPC2Config) -> Tensor:

@@ -1,12 +1,15 @@
 """Dropout whose cost is proportional to what is dropped."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mbrl_flat.parallel.rows import rows_of_whole
 
-def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
+
+def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
     """Set each element to zero with probability ``p`` and scale the rest by ``1 / (1 - p)``.
 
     The gaps between dropped elements are geometric. Drawing the gaps takes about ``p`` random
@@ -16,18 +19,24 @@ def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
         x: Any shape.
         p: Probability, in [0, 1).
         training: Without training the input is returned as it is.
+        dim: Where the rows of the batch run.
 
     Returns:
         Same shape as ``x``; draws from torch's global generator.
     """
     if not training or p == 0.0:
         return x
-    size = x.numel()
+    return x * rows_of_whole(partial(_mask, p, like=x), x.shape, dim=dim)
+
+
+def _mask(p: float, shape: tuple[int, ...], *, like: Tensor) -> Tensor:
+    """Zeros and ``1 / (1 - p)``."""
+    size = math.prod(shape)
     # Ten standard deviations more gaps than expected: the last one lies beyond the end.
     draws = int(size * p + 10.0 * math.sqrt(size * p) + 10.0)
-    uniform = torch.rand(draws, device=x.device, dtype=torch.float32).clamp_min_(1e-38)
+    uniform = torch.rand(draws, device=like.device, dtype=torch.float32).clamp_min_(1e-38)
     gaps = torch.floor(torch.log(uniform) / math.log1p(-p)).long() + 1
     dropped = (torch.cumsum(gaps, 0) - 1).clamp_(max=size)
-    keep = torch.full((size + 1,), 1.0 / (1.0 - p), device=x.device, dtype=x.dtype)
+    keep = torch.full((size + 1,), 1.0 / (1.0 - p), device=like.device, dtype=like.dtype)
     keep[dropped] = 0.0
-    return x * keep[:size].view_as(x)
+    return keep[:size].view(shape)

@@ -110,7 +110,7 @@ class EnsembleMLP(nn.Module):
         for depth, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
             x = linear(x, members)
             if depth == 0:
-                x = dropout(x, self.dropout, training=self.training)
+                x = dropout(x, self.dropout, training=self.training, dim=1)
             x = mish(norm(x, members))
         x = self.last(x, members)
         return x.view(num, *lead, x.shape[-1])

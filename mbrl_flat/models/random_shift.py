@@ -9,8 +9,12 @@ Deviations from the papers:
     here pixels are copied, so images stay uint8.
 """
 
+from functools import partial
+
 import torch
 from torch import Generator, Tensor
+
+from mbrl_flat.parallel.rows import rows_of_whole
 
 
 def random_shift(images: Tensor, pad: int, *, generator: Generator | None = None) -> Tensor:
@@ -28,7 +32,8 @@ def random_shift(images: Tensor, pad: int, *, generator: Generator | None = None
         return images
     flat = images.reshape(-1, *images.shape[-3:])
     num, _, height, width = flat.shape
-    shift = torch.randint(2 * pad + 1, (2, num), generator=generator, device=images.device)
+    draw = partial(torch.randint, 2 * pad + 1, generator=generator, device=images.device)
+    shift = rows_of_whole(draw, (2, num), dim=1)
     windows = pad_border(flat, pad).unfold(2, height, 1).unfold(3, width, 1)
     each = torch.arange(num, device=images.device)
     return windows[each, :, shift[0], shift[1]].view(images.shape)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
 
+from mbrl_flat.parallel.rows import current_share
+
 
 def is_distributed() -> bool:
     """Whether this process is one of several."""
@@ -36,3 +38,9 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
     for param, part, count in zip(trained, parts, anywhere.tolist(), strict=True):
         param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
     return mean_loss.squeeze(0)
+
+
+def average_over_rows(params: Sequence[Tensor], loss: Tensor) -> None:
+    """Make gradients of means over own rows those of the mean over all rows."""
+    if current_share().count > 1:
+        average_gradients(params, loss.detach())

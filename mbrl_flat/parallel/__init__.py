@@ -1,0 +1,1 @@
+"""One run over several processes: who has which rows of a batch, and how they stay together."""
