@@ -38,6 +38,9 @@ class DreamerV3Config:
         num_bins: Bins of the reward head and the critic.
         bin_limit: They span ``symexp([-limit, limit])``.
         free_nats: KL terms below it count as it, for each state.
+        image_coef: Weight of the image error, a sum over pixels. The published 1 goes with 64x64
+            pixels; where an object is a single pixel, its error must outweigh the nats that its
+            place costs.
         dynamics_coef: Weight of the KL that moves the prior.
         representation_coef: Weight of the KL that moves the posterior.
         behaviour_lr: Learning rate of actor and critic.
@@ -52,6 +55,7 @@ class DreamerV3Config:
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
+    image_coef: float = 1.0
     dynamics_coef: float = 1.0
     representation_coef: float = 0.1
     behaviour_lr: float = 4e-5
@@ -68,6 +72,8 @@ class DreamerV3Config:
                 raise UserError(
                     f"agent.config.{name} must be at least 1, got {getattr(self, name)}."
                 )
+        if not self.image_coef > 0.0:
+            raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
         if not 0.0 <= self.unimix < 1.0:
             raise UserError(f"agent.config.unimix must lie in [0, 1), got {self.unimix}.")
         if self.dims["deter"] % self.blocks:

@@ -14,7 +14,7 @@ from agents.dreamerv3.rssm import NORM
 from mbrl_flat.errors import UserError
 from mbrl_flat.functional import full_precision, symexp, symlog
 from mbrl_flat.models.block_gru import BlockLinear
-from mbrl_flat.models.conv import GRID, ConvDecoder, ConvEncoder, stages_for
+from mbrl_flat.models.conv import ConvDecoder, ConvEncoder, stages_for
 from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.protocols import Observation
 from mbrl_flat.specs import EnvSpec
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         for name, shape in images.items():
             stages = stages_for(shape, len(MULTIPLIERS))
             depths = [dims["depth"] * m for m in MULTIPLIERS[-stages:]]
-            conv = ConvEncoder(shape[0], depths)
+            conv = ConvEncoder(shape[0], shape[1], depths)
             self.convs[name] = conv
             self.out_features += conv.out_features
 
@@ -111,7 +111,8 @@ class ImageHead(nn.Module):
         stages = stages_for(shape, len(MULTIPLIERS))
         depths = [dims["depth"] * m for m in reversed(MULTIPLIERS[-stages:])]
         self.deter_size, self.depth, self.blocks = deter_size, depths[0], config.blocks
-        size = GRID * GRID * self.depth
+        self.grid = shape[1] // 2**stages
+        size = self.grid**2 * self.depth
         self.from_deter = BlockLinear(deter_size, size, config.blocks)
         self.from_stoch = Perceptron(stoch_size, [2 * dims["units"]], size, norm=NORM)
         self.norm = NORM(self.depth)
@@ -120,9 +121,10 @@ class ImageHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Decode ``[N, D + S C]`` to ``[N, C, height, width]`` in [0, 1]."""
         deter, stoch = features[:, : self.deter_size], features[:, self.deter_size :]
-        blocks = self.from_deter(deter).view(-1, self.blocks, GRID, GRID, self.depth // self.blocks)
+        side = self.grid
+        blocks = self.from_deter(deter).view(-1, self.blocks, side, side, self.depth // self.blocks)
         grid = blocks.permute(0, 2, 3, 1, 4).flatten(3)
-        grid = grid + self.from_stoch(stoch).view(-1, GRID, GRID, self.depth)
+        grid = grid + self.from_stoch(stoch).view(-1, side, side, self.depth)
         return self.convs(F.silu(self.norm(grid)).movedim(-1, 1))
 
 

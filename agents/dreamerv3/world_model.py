@@ -108,15 +108,17 @@ class WorldModel(nn.Module):
         prior = self.dynamics.prior_log_probs(states["deter"][:, 1:])
         kl = balanced_kl(posterior[:, 1:], prior)
         seen = {name: value[:, 1:] for name, value in batch.obs.items()}
-        parts = {k: v.mean() for k, v in self.decoder.losses(features, seen).items()}
-        parts = {f"{name}_reconstruction": value for name, value in parts.items()}
+        images = self.encoder.images
+        errors = {k: v.mean() for k, v in self.decoder.losses(features, seen).items()}
+        parts = {f"{name}_reconstruction": value for name, value in errors.items()}
         reward = full_precision(self.reward(features))
         position = (targets["r_lower"], targets["r_share"])
         parts["reward"] = self.bins.cross_entropy(reward, position).mean()
         goes_on = self.discount * (1.0 - batch.terminated)
         logits = full_precision(self.continuation(features))[..., 0]
         parts["continue"] = F.binary_cross_entropy_with_logits(logits, goes_on)
-        loss = torch.stack(list(parts.values())).sum()
+        weighed = [config.image_coef * v if k in images else v for k, v in errors.items()]
+        loss = torch.stack([*weighed, parts["reward"], parts["continue"]]).sum()
         parts["dynamics"] = kl.dynamics.clamp(min=config.free_nats).mean()
         parts["representation"] = kl.representation.clamp(min=config.free_nats).mean()
         loss = loss + config.dynamics_coef * parts["dynamics"]

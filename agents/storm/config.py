@@ -31,6 +31,9 @@ class STORMConfig:
         num_bins: Bins of the two-hot reward and value.
         bin_limit: Bins span [-limit, limit] in symlog space.
         free_nats: Each KL term, averaged over the batch, counts at least this much.
+        image_coef: Weight of the image error, a sum over pixels. The published 1 goes with 64x64
+            pixels; where an object is a single pixel, its error must outweigh the nats that its
+            place costs.
         dynamics_coef: Weight of the KL that moves the prior.
         representation_coef: Weight of the KL that moves the posterior.
         context: Tokens that an imagined rollout begins with.
@@ -53,6 +56,7 @@ class STORMConfig:
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
+    image_coef: float = 1.0
     dynamics_coef: float = 0.5
     representation_coef: float = 0.1
     context: int = 8
@@ -76,6 +80,8 @@ class STORMConfig:
         for name in ("conv_width", "hidden", "latent_groups", "context", "act_context"):
             if getattr(self, name) < 1:
                 raise UserError(f"agent.config.{name} must be at least 1: {getattr(self, name)}.")
+        if not self.image_coef > 0.0:
+            raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
         if self.latent_classes < 2:
             raise UserError(f"latent_classes must be at least 2, got {self.latent_classes}.")
         for name, allowed in (("norm", ["batch", "layer"]), ("act_on", ["frame", "prediction"])):

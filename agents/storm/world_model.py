@@ -36,7 +36,7 @@ from agents.storm.tokens import Tokens
 from agents.token_dynamics import TokenDynamics
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import TwoHot
-from mbrl_flat.latents import balanced_kl, gumbel_noise, straight_through
+from mbrl_flat.latents import balanced_kl, draw_one_hot, gumbel_noise, straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.models.transformer import LearnedPositions
 from mbrl_flat.optim.evaluations import frozen_statistics
@@ -175,7 +175,7 @@ class WorldModel(nn.Module):
             "representation": kl.representation.mean().clamp(min=config.free_nats),
         }
         loss = (
-            parts["image"]
+            config.image_coef * parts["image"]
             + parts["reward"]
             + parts["continue"]
             + config.dynamics_coef * parts["dynamics"]
@@ -269,10 +269,12 @@ class WorldModel(nn.Module):
             hidden, cache = self.dynamics.step(state["latent"], action, cache)
             memory = cache.to_state()
         prior = self.dynamics.prior(hidden)
-        noise = None
-        if not most_likely:
-            noise = gumbel_noise(tuple(prior.shape), device=hidden.device, generator=generator)
-        latent = straight_through(prior, noise).flatten(-2)
+        drawn = (
+            straight_through(prior, None)
+            if most_likely
+            else draw_one_hot(prior, generator=generator)
+        )
+        latent = drawn.flatten(-2)
         return {"latent": latent, "shown": latent, "hidden": hidden, **memory}
 
     def features(self, state: ModelState) -> Tensor:

@@ -27,6 +27,9 @@ class TWISTERConfig:
         num_bins: Bins of the two-hot reward and value.
         bin_limit: Bins span [-limit, limit] in symlog space.
         free_nats: Each KL term of each step counts at least this much.
+        image_coef: Weight of the image error, a sum over pixels. The published 1 goes with 64x64
+            pixels; where an object is a single pixel, its error must outweigh the nats that its
+            place costs.
         dynamics_coef: Weight of the KL that moves the prior.
         representation_coef: Weight of the KL that moves the posterior.
         contrastive_coef: Weight of the contrastive loss; 0 leaves it out, and its cost.
@@ -50,6 +53,7 @@ class TWISTERConfig:
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
+    image_coef: float = 1.0
     dynamics_coef: float = 0.5
     representation_coef: float = 0.1
     contrastive_coef: float = 1.0
@@ -73,6 +77,8 @@ class TWISTERConfig:
         for name in ("conv_width", "hidden", "num_layers", "latent_groups", "contrastive_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"agent.config.{name} must be at least 1: {getattr(self, name)}.")
+        if not self.image_coef > 0.0:
+            raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
         if self.latent_classes < 2:
             raise UserError(f"latent_classes must be at least 2, got {self.latent_classes}.")
         if not 0.0 < self.min_crop_area <= 1.0:

@@ -36,7 +36,7 @@ from agents.twister.networks import convolutions, deconvolutions, head, initiali
 from agents.twister.views import random_boxes, resized_crops
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import TwoHot
-from mbrl_flat.latents import balanced_kl, gumbel_noise, straight_through
+from mbrl_flat.latents import balanced_kl, draw_one_hot, gumbel_noise, straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.optim.evaluations import frozen_statistics
 from mbrl_flat.protocols import Metrics, Observation, Targets
@@ -197,7 +197,7 @@ class WorldModel(nn.Module):
             "representation": kl.representation.clamp(min=config.free_nats).mean(),
         }
         loss = (
-            parts["image"]
+            config.image_coef * parts["image"]
             + parts["reward"]
             + parts["continue"]
             + config.dynamics_coef * parts["dynamics"]
@@ -273,10 +273,12 @@ class WorldModel(nn.Module):
         """Prior states ``[N, ...]`` after actions ``[N, A]``."""
         hidden, cache = self.dynamics.step(state["latent"], action, KVCache.from_state(state))
         prior = self.dynamics.prior(hidden)
-        noise = None
-        if not most_likely:
-            noise = gumbel_noise(tuple(prior.shape), device=hidden.device, generator=generator)
-        latent = straight_through(prior, noise).flatten(-2)
+        drawn = (
+            straight_through(prior, None)
+            if most_likely
+            else draw_one_hot(prior, generator=generator)
+        )
+        latent = drawn.flatten(-2)
         return {"latent": latent, "hidden": hidden, **cache.to_state()}
 
     def features(self, state: ModelState) -> Tensor:

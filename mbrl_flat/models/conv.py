@@ -1,4 +1,7 @@
-"""Convolutional encoder and decoder between square images and a 4x4 grid of features.
+"""Convolutional encoder and decoder between square images and a small grid of features.
+
+The grid has 4x4 cells for images of 64, 32, 16 or 8 pixels a side, and 5x5, 6x6 or 7x7 where the
+side is 5, 6 or 7 times a power of two, such as the 10x10 cells of MinAtar.
 
 Images are ``[N, C, height, width]`` in channels-last memory, which CPUs and tensor cores prefer.
 
@@ -19,12 +22,12 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.models.norms import ChannelNorm
 from mbrl_flat.models.perceptron import fan_in_normal_
 
-GRID = 4
-"""Height and width of the grid."""
+GRIDS = (4, 5, 6, 7)
+"""Possible heights and widths of the grid."""
 
 
 def stages_for(shape: Sequence[int], most: int) -> int:
-    """Say how often an image must be halved to reach the grid.
+    """Say how often an image must be halved to reach a grid; the grid is what then is left of it.
 
     Args:
         shape: ``(C, height, width)``.
@@ -36,14 +39,14 @@ def stages_for(shape: Sequence[int], most: int) -> int:
     Raises:
         UserError: If the image cannot be brought to the grid.
     """
-    sides = [GRID * 2**n for n in range(1, most + 1)]
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in sides:
-        allowed = ", ".join(f"{side}x{side}" for side in sides)
+    stages = {grid * 2**n: n for grid in GRIDS for n in range(1, most + 1)}
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in stages:
+        allowed = ", ".join(f"{side}x{side}" for side in sorted(stages))
         raise UserError(
             f"The encoder cannot take an image of shape {tuple(shape)}; it takes (channels, "
             f"height, width) of {allowed}. Set the environment's image size to one of these."
         )
-    return sides.index(shape[1]) + 1
+    return stages[shape[1]]
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
@@ -56,22 +59,29 @@ def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
 
 
 class ConvEncoder(nn.Module):
-    """Images to flat features ``[N, GRID * GRID * depths[-1]]``.
+    """Images to flat features ``[N, grid * grid * depths[-1]]``.
 
     Args:
         channels: Channels C of the image.
+        size: Its height and width.
         depths: Channels after each halving.
         kernel: Side of the convolutions.
         eps: Of the normalisation.
     """
 
     def __init__(
-        self, channels: int, depths: Sequence[int], *, kernel: int = 5, eps: float = 1e-4
+        self,
+        channels: int,
+        size: int,
+        depths: Sequence[int],
+        *,
+        kernel: int = 5,
+        eps: float = 1e-4,
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise([channels, *depths]))
         self.norms = nn.ModuleList(ChannelNorm(depth, eps=eps) for depth in depths)
-        self.out_features = GRID * GRID * depths[-1]
+        self.out_features = (size // 2 ** len(depths)) ** 2 * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode ``[N, C, height, width]`` in any range, such as [-0.5, 0.5]."""
@@ -100,7 +110,7 @@ class ConvDecoder(nn.Module):
         self.last = _conv(depths[-1], channels, kernel)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Decode ``[N, depths[0], GRID, GRID]`` to ``[N, C, height, width]``."""
+        """Decode ``[N, depths[0], grid, grid]`` to ``[N, C, height, width]``."""
         x = grid.contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.silu(norm(conv(_double(x))))

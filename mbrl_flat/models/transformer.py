@@ -125,7 +125,9 @@ class RelativePositions(nn.Module):
             the mask excludes them.
         """
         embedded = self.project(self.sinusoids).unflatten(-1, (self.num_heads, -1))
-        by_distance = (query + self.position_bias) @ embedded.permute(1, 2, 0)
+        moved = (query + self.position_bias).transpose(0, 1)
+        scores = moved.flatten(1, 2) @ embedded.permute(1, 2, 0)
+        by_distance = scores.unflatten(1, moved.shape[1:3]).transpose(0, 1)
         length = query.shape[2]
         position = torch.arange(num_keys, device=query.device)
         distance = (position[num_keys - length :, None] - position).clamp(0, self.furthest)
@@ -173,8 +175,10 @@ class Attention(nn.Module):
             score = content @ key.mT + self.positions(query, key.shape[2]) * scale
         weight = score.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
         weight = dropout(weight, self.dropout, training=self.training)
-        mixed = (weight.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-        return self.project_out(mixed)
+        weight = weight.to(value.dtype)
+        one = query.shape[2] == 1  # then a product of matrices for each row and head is slow
+        mixed = (weight.mT * value).sum(2, keepdim=True) if one else weight @ value
+        return self.project_out(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):

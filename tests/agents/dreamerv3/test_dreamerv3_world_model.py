@@ -8,7 +8,7 @@ from torch import nn
 
 from agents.actor_critic import ActorCriticConfig
 from agents.dreamerv3.config import SIZES, DreamerV3Config
-from agents.dreamerv3.observations import Decoder
+from agents.dreamerv3.observations import Decoder, Encoder
 from agents.dreamerv3.rssm import RSSM
 from agents.dreamerv3.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
@@ -216,14 +216,29 @@ def test_uint8_images_are_those_in_the_unit_range():
 
 
 def test_images_of_every_published_depth_come_back_in_their_shape():
-    encoder, decoder = ConvEncoder(3, [4, 6, 8, 8]), ConvDecoder([8, 8, 6, 4], 3)
+    encoder, decoder = ConvEncoder(3, 64, [4, 6, 8, 8]), ConvDecoder([8, 8, 6, 4], 3)
 
     grid = encoder(torch.rand(2, 3, 64, 64)).view(2, 4, 4, 8).movedim(-1, 1)
 
     assert decoder(grid).shape == (2, 3, 64, 64)
 
 
-@pytest.mark.parametrize("shape", [(3, 60, 60), (3, 64, 32), (3, 128, 128), (64, 64)])
+@pytest.mark.parametrize("side", [8, 10, 12, 14, 48, 80])
+def test_small_images_and_those_of_odd_grids_are_decoded_at_their_own_size(side):
+    spec = EnvSpec(
+        obs={"image": (4, side, side)},
+        action=Continuous(dim=1),
+        episode_length=5,
+        images=frozenset({"image"}),
+    )
+    image = torch.rand(2, 3, 4, side, side)
+    encoder, decoder = Encoder(spec, CONFIG), Decoder(8, 4, spec, CONFIG)
+
+    assert encoder({"image": image}).shape == (2, 3, encoder.out_features)
+    assert decoder(torch.rand(2, 3, 12))["image"].shape == image.shape
+
+
+@pytest.mark.parametrize("shape", [(3, 60, 60), (3, 9, 9), (3, 64, 32), (3, 128, 128), (64, 64)])
 def test_images_that_cannot_be_halved_to_the_grid_are_refused(shape):
     with pytest.raises(UserError, match="64x64"):
         stages_for(shape, 4)

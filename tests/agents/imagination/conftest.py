@@ -1,5 +1,6 @@
 """Every agent of the catalogue that imagines, at its smallest size."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hydra.utils import instantiate
 from mbrl_flat import cli
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.specs import Continuous, Discrete, EnvSpec
+from mbrl_flat.specs import Discrete, EnvSpec
 
 CATALOGUE = Path(cli.__file__).parent.parent / "configs" / "agent"
 AGENTS = sorted(
@@ -20,17 +21,19 @@ AGENTS = sorted(
 """A new agent joins by its name."""
 
 IMAGES = EnvSpec(
-    obs={"image": (3, 64, 64)},
+    obs={"image": (3, 16, 16)},
     action=Discrete(num=4),
     episode_length=50,
     images=frozenset({"image"}),
 )
-CONTROL = EnvSpec(
-    obs={"image": (3, 64, 64)},
-    action=Continuous(dim=2),
-    episode_length=50,
-    images=frozenset({"image"}),
-)
+
+
+@cache
+def composed(name, overrides):
+    """The configuration of a run; composing it takes longer than building the agent."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        return compose("train", overrides=[f"agent={name}", "preset=debug", *overrides])
 
 
 def pytest_generate_tests(metafunc):
@@ -43,9 +46,7 @@ def build():
     """Build an agent by name with freshly seeded weights; the rest are optimizer settings."""
 
     def make(name, spec=IMAGES, optimizer="adam", seed=0, overrides=(), **settings):
-        GlobalHydra.instance().clear()
-        with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-            cfg = compose("train", overrides=[f"agent={name}", "preset=debug", *overrides])
+        cfg = composed(name, tuple(overrides))
         torch.manual_seed(seed)
 
         def factory(groups, *, max_grad_norm=None):

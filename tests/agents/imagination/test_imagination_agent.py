@@ -17,7 +17,7 @@ from mbrl_flat.protocols import Inspectable
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
 CONTROL = EnvSpec(
-    obs={"image": (3, 64, 64)},
+    obs={"image": (3, 16, 16)},
     action=Continuous(dim=2),
     episode_length=50,
     images=frozenset({"image"}),
@@ -122,6 +122,17 @@ def test_every_evaluation_of_a_step_sees_the_same_targets(name, build, make_batc
     for key, value in losses[0].states.items():
         assert torch.equal(value, states[key]), key
         assert not value.requires_grad
+
+
+def test_the_image_coefficient_weighs_the_image_error_alone(name, build, make_batch):
+    once, thrice = build(name), build(name, overrides=["agent.config.image_coef=3.0"])
+
+    (plain,), (heavy,) = learn(once, make_batch, 1), learn(thrice, make_batch, 1)
+
+    (key,) = {"train/image_loss", "train/image_reconstruction_loss"} & plain.keys()
+    assert float(heavy[key]) == pytest.approx(float(plain[key]), rel=1e-5)
+    total = float(plain["train/total_loss"]) + 2.0 * float(plain[key])
+    assert float(heavy["train/total_loss"]) == pytest.approx(total, rel=1e-5)
 
 
 def test_saving_and_loading_is_exact(name, build, make_batch):
@@ -358,7 +369,13 @@ def test_probes_measure_it_and_leave_no_trace(name, build, make_batch):
 
 
 def test_the_state_is_decoded_to_images_in_the_unit_range(name, build, make_batch):
-    agent = build(name)
+    published = EnvSpec(
+        obs={"image": (3, 64, 64)},
+        action=Discrete(num=4),
+        episode_length=50,
+        images=frozenset({"image"}),
+    )
+    agent = build(name, published)
     latent = agent.posterior(make_batch(agent))[:, 0]
 
     decoded = agent.decode(latent)["image"]
