@@ -1,12 +1,12 @@
 # make run    set everything up and train TD-MPC2 with SAM until learning is plain to see
 # make test   the same environment plus the test tools, then the fast tests
-# make check  lint and types; make sim: the simulator tests; make bench: the speed tables
+# make check  lint and types; make sim, slow, gpu: further tests; make bench: the speed tables
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test check sim slow bench lock clean
+.PHONY: run test check sim slow gpu bench lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/mbrl-flat-train experiment=first_run
@@ -19,6 +19,9 @@ sim: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m slow --timeout 1800
+
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m gpu --timeout 1800
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
