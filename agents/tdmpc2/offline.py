@@ -1,0 +1,89 @@
+"""The world model of TD-MPC2 learned from recorded transitions, without policy or planner.
+
+Encoder, dynamics, reward and Q-functions and their loss are the agent's own. The Q-functions
+regress on the returns that were recorded, that is they value the policy that played the episodes:
+a fixed target, so that a loss on held-out episodes can be measured as well.
+
+References:
+    Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828, Eq. 3.
+
+Deviations from the paper:
+    Recorded returns in place of bootstrapped ones.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.diagnostics.rollout_error import Readout, fit_readout
+from mbrl_flat.protocols import Targets
+from mbrl_flat.specs import EnvSpec
+from mbrl_flat.supervised.offline.learner import Foretold
+from mbrl_flat.supervised.offline.transitions import Slices
+
+
+class OfflineTDMPC2(nn.Module):
+    """A ``Learner`` of ``mbrl_flat.supervised.offline``.
+
+    Args:
+        spec: The environment's shapes: vectors.
+        size: Label of the network size, see ``agents.tdmpc2.config.SIZES``.
+        horizon: Length of the rollouts that the loss judges.
+        batch_size: Slices of a batch.
+    """
+
+    context = 1
+    readout: Readout
+
+    def __init__(
+        self, spec: EnvSpec, *, size: str = "cpu", horizon: int = 3, batch_size: int = 128
+    ) -> None:
+        super().__init__()
+        config = TDMPC2Config(size=str(size), horizon=horizon, batch_size=batch_size)
+        self.model = WorldModel(spec, config)
+        self.sequence_length, self.batch_size = config.horizon, config.batch_size
+        self.lr_scales: Mapping[str, float] = {"encoder": config.enc_lr_scale}
+        self.max_grad_norm = config.grad_clip
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the loss trains, by name."""
+        return self.model.trained_modules()
+
+    @torch.no_grad()
+    def targets(self, slices: Slices) -> Targets:
+        """Next latents at the current weights; rewards and returns between the bins."""
+        r_lower, r_share = self.model.two_hot.position(slices.batch.reward)
+        q_lower, q_share = self.model.two_hot.position(slices.returns)
+        return Targets(
+            next_latent=self.model.encode({"state": slices.obs[:, 1:]}),
+            r_lower=r_lower,
+            r_share=r_share,
+            q_lower=q_lower,
+            q_share=q_share,
+        )
+
+    def loss(self, slices: Slices, targets: Targets) -> Tensor:
+        """The world-model loss."""
+        return self.model.loss(slices.batch, targets).loss
+
+    @torch.no_grad()
+    def calibrate(self, slices: Slices) -> None:
+        """Regress observations on their latents, linearly."""
+        latent = self.model.encode(slices.batch.obs)
+        self.readout = fit_readout(latent.flatten(0, 1), slices.obs.flatten(0, 1))
+
+    @torch.no_grad()
+    def foretell(self, slices: Slices, horizon: int) -> Foretold:
+        """Unroll the dynamics from the first observation's latent; see ``Learner``."""
+        action = slices.batch.action[:, : horizon + 1]
+        first = self.model.encode({"state": slices.obs[:, 0]})
+        latent = self.model.rollout(first, action[:, :horizon])
+        reward_pair = torch.cat([latent[:, :-1], action[:, :horizon]], -1)
+        return Foretold(
+            obs=self.readout(latent),
+            reward=self.model.two_hot.decode(self.model.reward(reward_pair)),
+            value=self.model.q_values(latent, action, None).mean(0),
+        )

@@ -1,0 +1,150 @@
+"""Claims and pictures of the study of world models learned without control."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.stats import Interval, mean, paired_differences, spearman, stratified_bootstrap
+from mbrl_flat.supervised.study import Claim, Rows, point_claim, sign_claim
+
+_METRICS = {
+    "train_lambda_max": ("is flatter on training slices", "largest Hessian eigenvalue"),
+    "test_lambda_max": ("is flatter on held-out slices", "largest Hessian eigenvalue there"),
+    "train_scaled_lambda": ("is flatter for its weights", "lambda_max times squared weight norm"),
+    "test_loss": ("has the lower held-out loss", "held-out loss"),
+    "state_error": ("foretells observations better", "open-loop error of observations"),
+    "compounding": ("compounds less", "observations' error after K steps over that after one"),
+    "reward_error": ("foretells rewards better", "open-loop error of rewards"),
+    "value_error_0": ("values recorded states better", "RMSE of the value"),
+    "value_error": ("values predicted states better", "RMSE of the value, k = 1 to K"),
+}
+"""What is claimed of a sharpness-aware world model, and how it is measured; lower is better."""
+
+_MAIN = ("train_lambda_max", "state_error", "reward_error", "value_error")
+"""What is said of every method."""
+
+_BASELINES = {
+    "adam_matched": "Adam at equal evaluations",
+    "adam": "Adam at equal updates",
+}
+_OTHERS = {**_BASELINES, "random_direction": "a random direction of equal length"}
+
+
+def offline_claims(rows: Rows, model: str) -> list[Claim]:
+    """Hold the rows of one model against the claims.
+
+    Args:
+        rows: Rows of test episodes.
+        model: Whose.
+
+    Returns:
+        SAM against both baselines in every metric; the other methods and the control in the
+        errors; and how sharpness and errors go together.
+    """
+    ours = rows.where(model=model)
+    claims = [
+        _lower(ours, f"W{number}{letter}", metric, "sam", baseline)
+        for number, metric in enumerate(_METRICS, start=1)
+        for letter, baseline in zip("ab", _BASELINES, strict=True)
+    ]
+    claims += [
+        _lower(ours, f"M {method}", metric, method, "adam_matched")
+        for method in ("msam", "vasso", "sam_on")
+        for metric in _MAIN
+    ]
+    claims += [_lower(ours, "control", metric, "sam", "random_direction") for metric in _MAIN]
+    return [*claims, *_correlations(ours, model)]
+
+
+def _lower(rows: Rows, name: str, metric: str, method: str, other: str) -> Claim:
+    """Claim that a method has less of something than another one, seed by seed."""
+    statement, label = _METRICS[metric]
+    pair = (rows.where(method=each).by_seed(metric) for each in (method, other))
+    changes = relative_changes(*pair)
+    low, _, high = bootstrap(changes)
+    return sign_claim(
+        name,
+        f"{', '.join(rows.distinct('model'))}: {method} {statement} than {_OTHERS[other]}",
+        f"{label}, change in % (100 times the difference of logarithms)",
+        changes,
+        below=0.0,
+        note="" if math.isnan(low) else f"bootstrap [{low:.3g}, {high:.3g}]",
+    )
+
+
+def relative_changes(treatment: Mapping[int, float], control: Mapping[int, float]) -> list[float]:
+    """``100 log(treatment / control)`` for every seed that has both, if all are positive."""
+    if any(value <= 0.0 for value in (*treatment.values(), *control.values())):
+        return []
+    logs = (
+        {seed: math.log(value) for seed, value in each.items()} for each in (treatment, control)
+    )
+    return [100.0 * change for change in paired_differences(*logs).values()]
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+    """Percentile interval of the mean over seeds; NaN where there is none."""
+    if not values:
+        return Interval(math.nan, math.nan, math.nan)
+    return stratified_bootstrap([np.array(values)], mean, rng=np.random.default_rng(0))
+
+
+def _correlations(rows: Rows, model: str) -> list[Claim]:
+    """Whether flatter runs are the better ones, over all methods and seeds."""
+    claims = []
+    for metric in _MAIN[1:]:
+        pairs = [
+            (row["train_lambda_max"], row[metric])
+            for row in rows
+            if row.get("train_lambda_max") is not None and row.get(metric) is not None
+        ]
+        sharp, error = (np.array(each) for each in zip(*pairs, strict=True)) if pairs else ([], [])
+        claims.append(
+            point_claim(
+                "corr",
+                f"{model}: over all runs, flatter goes with a lower {metric.replace('_', ' ')}",
+                "Spearman correlation of lambda_max and the error",
+                spearman(np.asarray(sharp), np.asarray(error)),
+                num_seeds=len(rows.distinct("seed")),
+                above=0.0,
+                note=f"{len(pairs)} runs of {len(rows.distinct('method'))} methods",
+            )
+        )
+    return claims
+
+
+def draw(rows: Rows, models: Sequence[str], *, title: str) -> Figure:
+    """Draw, for each model, observation and value errors by step, and error against sharpness."""
+    figure, panels = make_panels(3 * len(models), title=title)
+    for number, model in enumerate(models):
+        state, value, scatter = panels[3 * number : 3 * number + 3]
+        ours = rows.where(model=model)
+        for index, method in enumerate(ours.distinct("method")):
+            color = PALETTE[index % len(PALETTE)]
+            mine = [row for row in ours.where(method=method) if not row.diverged]
+            for axes, curve in ((state, "state_curve"), (value, "value_curve")):
+                if mine:
+                    means = np.mean([row[curve] for row in mine], 0)
+                    axes.plot(means, color=color, lw=1.2, label=method)
+            scatter.scatter(
+                [row["train_lambda_max"] for row in mine],
+                [row["value_error"] for row in mine],
+                color=color,
+                s=12,
+            )
+        whole = [row for row in ours if not row.diverged]
+        if whole:
+            copy = np.mean([row["copy_curve"] for row in whole], 0)
+            state.plot(copy, color="grey", ls="--", lw=1, label="copy the last")
+        state.set_ylabel(f"{model}: error of observations")
+        value.set_ylabel(f"{model}: RMSE of the value")
+        scatter.set_ylabel(f"{model}: RMSE of the value, k = 1 to K")
+        scatter.set_xlabel("lambda_max on training slices")
+        scatter.set_xscale("log")
+        for axes in (state, value):
+            axes.set_xlabel("steps ahead")
+    add_legend(panels[0])
+    return figure

@@ -1,0 +1,1 @@
+"""World models learned from a fixed set of recorded transitions, without any control."""
