@@ -116,8 +116,10 @@ class Recording:
             The arrays of ``load`` without their first axis.
 
         Raises:
-            UserError: If the episode ends too early.
+            UserError: If the episode ends too early, or actions are not continuous.
         """
+        if not env.action_space.shape:
+            raise UserError(f"{self.task} has discrete actions; take a task with continuous ones.")
         rng = np.random.default_rng([self.seed, number])
         steps = self.length + self.tail
         actions = action_sequence(steps, env.action_space.shape[0], rng=rng)
