@@ -132,7 +132,7 @@ def test_a_method_that_is_better_on_every_seed_holds_and_no_rows_are_not_tested(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": ["smal"]}, "did you mean 'small'"),
+        ({"models": ["smol"]}, "did you mean 'small'"),
         ({"train": 4}, "train must lie between 1 and pool=3, got 4"),
         ({"validation": 3}, "leave no episode of 6 for the report"),
         ({"evaluations": 3}, "evaluations must be at least 4"),
