@@ -148,7 +148,9 @@ def _joined(obs: dict[str, np.ndarray]) -> np.ndarray:
 def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write under a name of this process, then rename: nobody reads half a file."""
     partial = file.with_name(f"{file.stem}.{os.getpid()}.partial.npz")
-    np.savez_compressed(partial, **{name: arrays[name] for name in _ARRAYS})
+    np.savez_compressed(
+        partial, obs=arrays["obs"], action=arrays["action"], reward=arrays["reward"]
+    )
     partial.replace(file)
 
 
