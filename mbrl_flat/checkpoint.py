@@ -121,6 +121,11 @@ class CheckpointFolder:
         """File of the agent with the best evaluation."""
         return self.path / "best.pt"
 
+    @property
+    def finished(self) -> bool:
+        """Whether the newest checkpoint is that of a complete run."""
+        return self.latest.exists() and bool(load_safely(self.latest).get("finished"))
+
     def save_latest(self, state: Mapping[str, Any], replay: Replay) -> None:
         """Save everything; the replay only as far as it is new.
 

@@ -8,9 +8,9 @@ import importlib
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,19 +20,23 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.closing_lines import closing_lines
+from mbrl_flat.device import usable_cores
 from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
+from mbrl_flat.logging.console import say
+from mbrl_flat.logging.labels import flatten, task_label
 from mbrl_flat.parallel.processes import joined, repeats_the_first
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
 from mbrl_flat.published import evaluate_published
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, train_run
 from mbrl_flat.run_config import RunConfig
-from mbrl_flat.run_folder import create_run_folder, write_text_atomically
+from mbrl_flat.run_folder import new_run_folder, removed_unless_begun, write_text_atomically
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
+from mbrl_flat.sweeps import SweepJob, make_sweep, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
 _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
@@ -44,7 +48,7 @@ ConfigStore.instance().store(name="supervised_schema", node=SupervisedConfig)
 
 def train() -> None:
     """Entry point of ``mbrl-flat-train``."""
-    _command(_train)
+    _command(_train, sweeps=True)
 
 
 def evaluate() -> None:
@@ -59,64 +63,64 @@ def probe() -> None:
 
 def supervised() -> None:
     """Entry point of ``mbrl-flat-supervised``."""
-    _command(_supervised, "supervised")
+    _command(_supervised, "supervised", sweeps=True)
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
-def _train(cfg: DictConfig) -> None:
+def _train(cfg: DictConfig) -> float | None:
+    if job := _job("train"):
+        return _train_in_sweep(cfg, job)
     with _sentences(debug=cfg.debug), joined() as processes:
         if not processes.leads:
             follow_run(processes, _built)
-            return
-        cfg, folder = _resumed(cfg) if cfg.resume else _new(cfg)
-        processes.send(cfg)
-        config, parts = _built(cfg)
-        _say(f"run folder: {folder}")
-        status = train_run(config, parts, folder, processes)
+            return None
+        new = not cfg.resume
+        cfg, folder = _new(cfg) if new else _resumed(cfg)
+        with removed_unless_begun(folder) if new else nullcontext():
+            processes.send(cfg)
+            say(f"run folder: {folder}")
+            status = train_run(*_built(cfg), folder, processes)
         draw_run(folder)
-        _say(closing_lines(folder))
+        say(closing_lines(folder))
     if status:
         sys.exit(status)
+    return None
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
-        overrides = HydraConfig.get().overrides.task
-        shapes = [word for word in overrides if re.match(r"[+~]*(agent|env)\b", word)]
+        shapes = [o for o in HydraConfig.get().overrides.task if re.match(r"[+~]*(agent|env)\b", o)]
         how = {"episodes": cfg.episodes, "seed": cfg.seed, "video": cfg.video}
         if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
             run_cfg = hydra.compose("train", overrides=shapes)
             run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-            file = Path(cfg.checkpoint)
-            row = evaluate_published(*_built(run_cfg), file, **how)
+            row = evaluate_published(*_built(run_cfg), Path(cfg.checkpoint), **how)
         elif shapes:
             raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
         else:
-            run_cfg, folder = _load_run(cfg.run)
-            run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-            row = evaluate_run(*_built(run_cfg), folder, checkpoint=cfg.checkpoint, **how)
-        _say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
+            row = evaluate_run(*_saved_run(cfg), checkpoint=cfg.checkpoint, **how)
+        say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
 def _probe(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
-        run_cfg, folder = _load_run(cfg.run)
-        run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
         row = probe_run(
-            *_built(run_cfg),
-            folder,
+            *_saved_run(cfg),
             name=HydraConfig.get().runtime.choices["probe"],
             probe=instantiate(cfg.probe, _convert_="all"),
             episodes=cfg.episodes,
             seed=cfg.seed,
         )
-        _say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
+        say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="supervised")
 def _supervised(cfg: DictConfig) -> None:
+    if job := _job("supervised"):
+        job.run("supervised", lambda: [*job.overrides, f"run_dir='{job.folder}'"])
+        return
     with _sentences(debug=cfg.debug):
         if cfg.resume:
             cfg, folder = _resumed(cfg)
@@ -134,35 +138,43 @@ def _supervised(cfg: DictConfig) -> None:
         sys.exit(status)
 
 
+def _job(config: str) -> SweepJob | None:
+    """The run of a sweep that this process was started for, if it was."""
+    explain = partial(_sentence, config=config)
+    return SweepJob.of_this_process(HydraConfig.get().overrides.task, explain=explain)
+
+
+def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
+    if cfg.resume:
+        return job.run("train", lambda: job.overrides)
+    cfg.run_dir = str(job.folder)
+    cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
+    _name_parts(cfg)
+    text = partial(OmegaConf.to_yaml, cfg, resolve=True)
+    return job.train(text, check=lambda: _built(cfg), objective=cfg.objective)
+
+
+def _name_parts(cfg: DictConfig) -> None:
+    """Write down what the user called the parts."""
+    choices = HydraConfig.get().runtime.choices
+    names = {name: choices[name] for name in ("agent", "env", "optimizer")}
+    cfg.names = {**names, "task": task_label(cfg.env)}
+
+
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """Name the run, make its folder and write down what it is."""
-    choices = HydraConfig.get().runtime.choices
-    names = {
-        "agent": choices["agent"],
-        "env": choices["env"],
-        "task": _task_label(cfg.env),
-        "optimizer": choices["optimizer"],
-    }
-    cfg.names = names
+    _name_parts(cfg)
     # What cannot be built must not leave a folder behind.
-    _parts(cfg)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = f"runs/{names['task']}_{names['agent']}_{names['optimizer']}_s{cfg.seed}_{stamp}"
-    folder = create_run_folder(Path(cfg.run_dir or default), exact=cfg.run_dir is not None)
+    _built(cfg)
+    folder = new_run_folder(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(folder)
     write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     return cfg, folder
 
 
-def _task_label(env: DictConfig) -> str:
-    """The task, and what makes its observations incomparable with the usual ones."""
-    pixels = env.get("obs") == "rgb"
-    fast = pixels and env.get("fast_rendering")
-    return f"{env.task}{'-rgb' if pixels else ''}{'-fast_rendering' if fast else ''}"
-
-
 def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """The configuration of a run that exists, with the few keys that may differ."""
+    saved, folder = _load_run(cfg.resume)
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").partition("=")[0]
         if key not in _RESUMABLE and not key.startswith("wandb."):
@@ -170,11 +182,15 @@ def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
                 f"A resumed run keeps its settings, but {override} was given; with resume= only "
                 f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
             )
-    saved, folder = _load_run(cfg.resume)
-    for override in HydraConfig.get().overrides.task:
-        key = override.partition("=")[0]
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     return saved, folder
+
+
+def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
+    """The run that a command looks at, on the device that was asked for."""
+    run_cfg, folder = _load_run(cfg.run)
+    run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
+    return *_built(run_cfg), folder
 
 
 def _load_run(path: str | None) -> tuple[DictConfig, Path]:
@@ -230,16 +246,13 @@ def _parts(cfg: DictConfig) -> Parts:
     )
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _command(main: Callable[[], Any], config: str = "train") -> None:
+def _command(main: Callable[[], Any], config: str = "train", *, sweeps: bool = False) -> None:
     """Run a Hydra command; errors in the command line become sentences."""
     # Hydra then raises its errors instead of printing them and leaving with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with _sentences(debug="debug=true" in sys.argv, config=config):
+        if sweeps and wants_sweep(sys.argv):
+            main = partial(make_sweep, sys.argv, main, (HydraException, OmegaConfBaseException))
         main()
 
 
@@ -258,8 +271,7 @@ def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
 
 
 def _sentence(error: BaseException, config: str) -> str:
-    ours = cause_of(error, (UserError, NonFiniteError))
-    if ours is not None:
+    if ours := cause_of(error, (UserError, NonFiniteError)):
         return str(ours)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -269,8 +281,7 @@ def _sentence(error: BaseException, config: str) -> str:
         where = re.search(r"full_key: (\S+)", str(error))
         place = f" (at {where.group(1)})" if where else ""
         return f"{str(cause or error).splitlines()[0]}{place}"
-    key = re.search(r"[Kk]ey '([^']+)'", f"{error} {error.__cause__}")
-    if key is not None:
+    if key := re.search(r"[Kk]ey '([^']+)'", f"{error} {error.__cause__}"):
         full = re.search(r"full_key: (\S+)", f"{error} {error.__cause__}")
         name = full.group(1) if full else key.group(1)
         return str(unknown_name("key", name, _all_keys(config)))
@@ -281,16 +292,9 @@ def _sentence(error: BaseException, config: str) -> str:
     return " ".join(line.strip() for line in lines if line.strip())
 
 
-def _all_keys(config: str) -> list[str]:
+def _all_keys(config: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
     names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
-    return _leaves(_composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=", a)]))
-
-
-def _leaves(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, DictConfig) or isinstance(node, ListConfig):
-        return [prefix]
-    keys = [prefix] if prefix else []
-    for key in node:
-        keys += _leaves(node._get_node(key), f"{prefix}.{key}" if prefix else str(key))
-    return keys
+    composed = _composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=[^,]*$", a)])
+    paths = [key.split(".") for key, _ in flatten(OmegaConf.to_container(composed))]
+    return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}

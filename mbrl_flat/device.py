@@ -72,6 +72,12 @@ def use_threads(threads: int, *, processes: int = 1) -> None:
     """
     if threads < 0:
         raise UserError(f"threads must be at least 0, got {threads}; 0 chooses by the machine.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(threads or max(1, min((cores or 1) // processes, 8)))
+    torch.set_num_threads(threads or max(1, min(usable_cores() // processes, 8)))
     keep_freed_memory()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

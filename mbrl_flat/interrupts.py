@@ -1,10 +1,17 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next safe moment."""
+"""Ctrl-C, SIGTERM and a cluster's warning as a request to stop at the next safe moment."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOP_WITH_STDIN = "MBRL_FLAT_STOP_WITH_STDIN"
+"""Environment variable: the end of standard input is a request to stop."""
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""SIGUSR1 and SIGUSR2 are what schedulers send some time before a job's end."""
 
 
 class StopRequest:
@@ -21,11 +28,14 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one acts at once.
+    """Note signals that ask to stop instead of dying of them; a second one acts at once.
 
-    Outside the main thread signals cannot be caught, and nothing is changed.
+    A run of a sweep is also stopped by the end of its standard input, as if by SIGTERM. Outside
+    the main thread signals cannot be caught, and nothing is changed.
     """
     request = StopRequest()
+    if os.environ.get(STOP_WITH_STDIN):
+        threading.Thread(target=_note_end_of_stdin, args=(request,), daemon=True).start()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
@@ -35,12 +45,19 @@ def stop_requests() -> Iterator[StopRequest]:
         request.signal = signal.Signals(number)
         signal.signal(number, previous[request.signal])
 
-    caught = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in caught}
-    for number in caught:
+    previous = {number: signal.getsignal(number) for number in _CAUGHT}
+    for number in _CAUGHT:
         signal.signal(number, note)
     try:
         yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _note_end_of_stdin(request: StopRequest) -> None:
+    # Not by sys.stdin: a thread that holds its lock stops the interpreter from ending.
+    while os.read(0, 1):
+        pass
+    if request.signal is None:
+        request.signal = signal.SIGTERM

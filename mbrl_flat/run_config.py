@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mbrl_flat.errors import UserError
+
 
 @dataclass(kw_only=True)
 class WandbConfig:
@@ -63,6 +65,7 @@ class RunConfig:
             accelerator that has room for it.
         replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
         heldout_fraction: Share of episodes that the probes alone see.
+        objective: Metric whose last value a hyperparameter search is told.
         wandb: Weights & Biases.
     """
 
@@ -98,4 +101,11 @@ class RunConfig:
     replay_mirror: str = "auto"
     replay_storage: str = "memory"
     heldout_fraction: float = 0.05
+    objective: str = "eval/return_mean"
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset == "ci":
+            raise UserError(
+                "preset=ci is for mbrl-flat-supervised only; choose preset=default, cpu or debug."
+            )

@@ -3,8 +3,12 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,22 @@ from mbrl_flat.errors import UserError
 _PACKAGES = (
     "mbrl-flat", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "hydra-core", "wandb",
 )  # fmt: skip
+
+
+def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Path:
+    """Make the folder of a new run.
+
+    Args:
+        named: Where, if the user said so.
+        names: What its task, agent and optimizer are called.
+        seed: Its seed.
+
+    Returns:
+        That folder, or one below ``runs`` that is named by all this and the time.
+    """
+    parts = (names["task"], names["agent"], names["optimizer"], f"s{seed}")
+    default = "_".join((*parts, time.strftime("%Y%m%d-%H%M%S")))
+    return create_run_folder(Path(named or f"runs/{default}"), exact=named is not None)
 
 
 def create_run_folder(path: Path, *, exact: bool) -> Path:
@@ -55,6 +75,24 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+@contextmanager
+def removed_unless_begun(folder: Path) -> Iterator[None]:
+    """After an error, remove the folder of a run that has not recorded or saved anything."""
+    try:
+        yield
+    except BaseException:
+        if not _is_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether there is more than what a start leaves before its first step."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0]
+    parts = {path.relative_to(folder).parts[0] for path in files}
+    return not parts <= {"config.yaml", "environment.json", "replay"}
 
 
 def write_text_atomically(path: Path, text: str) -> None:

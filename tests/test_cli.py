@@ -48,6 +48,7 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("optimizer=smm", ["'smm'", "'sam'"]),
         ("env=dcm", ["'dcm'", "'dmc'"]),
         ("preset=cpuu", ["'cpuu'", "'cpu'"]),
+        ("preset=ci", ["mbrl-flat-supervised only", "cpu or debug"]),
         ("sed=3", ["'sed'", "'seed'"]),
         ("agent.config.horizn=4", ["'agent.config.horizn'", "'agent.config.horizon'"]),
         ("steps=abc", ["steps", "abc", "Integer"]),
@@ -62,9 +63,17 @@ def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argu
     assert all(part in message for part in parts), message
 
 
-def test_a_misspelt_task_names_the_nearest_one(command, capsys):
+def test_a_misspelt_task_names_the_nearest_one_and_leaves_no_folder(command, capsys, tmp_path):
     message = fails(command, capsys, *[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
     assert message.startswith("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_missing_package_leaves_no_folder(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    message = fails(command, capsys, *TINY, "env=atari", "env.task=pong", "run_dir=here")
+    assert "ale_py" in message or "ale-py" in message
+    assert not (tmp_path / "here").exists()
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(command, capsys):

@@ -110,3 +110,9 @@ def _training_line(metrics: Mapping[str, float], step: int, frame: int) -> str:
 def _cell(value: float | None) -> str:
     """Write a value, or a dash for one that was never measured."""
     return "-".rjust(_WIDTH) if value is None else f"{value:>{_WIDTH}.4g}"
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

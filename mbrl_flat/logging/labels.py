@@ -8,8 +8,16 @@ BOOKKEEPING = (
     "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
     "on_nonfinite", "log_every", "eval_every", "probe_every", "checkpoint_every", "video", "wandb",
     "parallel_envs", "preset", "steps", "eval_episodes", "probes",
+    "objective",
 )  # fmt: skip
 """Settings that do not make another method: where, how long and how often it was measured."""
+
+
+def task_label(env: Mapping[str, Any]) -> str:
+    """The task, and what makes its observations incomparable with the usual ones."""
+    pixels = env.get("obs") == "rgb"
+    fast = pixels and env.get("fast_rendering")
+    return f"{env['task']}{'-rgb' if pixels else ''}{'-fast_rendering' if fast else ''}"
 
 
 def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:

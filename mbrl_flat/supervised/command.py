@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mbrl_flat.device import use_threads
+from mbrl_flat.logging.console import say
 from mbrl_flat.run_folder import create_run_folder, write_environment, write_text_atomically
 from mbrl_flat.supervised.study import Claim, Study, run_study
 from mbrl_flat.supervised.study.report import format_interval
@@ -57,19 +58,19 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     """
     use_threads(config.threads)
     folder = _folder(config)
-    _say(f"run folder: {folder}")
+    say(f"run folder: {folder}")
     outcome = run_study(
         study,
         folder,
         command=_command(config),
         progress=config.progress and sys.stderr.isatty(),
         on_start=lambda: _describe(folder, yaml),
-        on_row=None if sys.stderr.isatty() else lambda cell: _say(cell.label),
+        on_row=None if sys.stderr.isatty() else lambda cell: say(cell.label),
     )
     if outcome.exit_status:
-        _say(f"stopped; go on with mbrl-flat-supervised resume={folder}")
+        say(f"stopped; go on with mbrl-flat-supervised resume={folder}")
         return outcome.exit_status
-    _say(_closing_lines(study.claims(outcome.rows), outcome.written))
+    say(_closing_lines(study.claims(outcome.rows), outcome.written))
     return 0
 
 
@@ -99,8 +100,3 @@ def _closing_lines(claims: Sequence[Claim], written: Sequence[Path]) -> str:
         numbers = format_interval(claim.interval)
         lines.append(f"  {claim.name:4} {claim.verdict:19} {numbers:32} {claim.statement}")
     return "\n".join([*lines, "files", *(f"  {path}" for path in written)])
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

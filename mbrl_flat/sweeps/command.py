@@ -1,0 +1,60 @@
+"""A sweep from its start to the list of what became of its runs."""
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from mbrl_flat.errors import MissingExtraError, UserError
+from mbrl_flat.logging.console import say
+from mbrl_flat.sweeps.folder import Sweep
+
+_PLUGIN = re.compile(r"hydra_(joblib_launcher|submitit_launcher|ray_launcher|optuna_sweeper)")
+
+
+def wants_sweep(arguments: Sequence[str]) -> bool:
+    """Whether these arguments of a command ask for many runs."""
+    return any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
+
+
+def make_sweep(
+    arguments: list[str], main: Callable[[], object], refusals: tuple[type[Exception], ...]
+) -> None:
+    """Make all runs that are not finished, and exit with status 1 if some could not be.
+
+    Args:
+        arguments: Those of the process; what the launcher must know is appended.
+        main: Hands them to sweeper and launcher.
+        refusals: Errors in the command line, raised before a run is started.
+
+    Raises:
+        UserError: If the launcher or the sweeper fails.
+        MissingExtraError: If it is not installed.
+    """
+    sweep = Sweep.begin(arguments[1:])
+    say(f"sweep folder: {sweep.folder}")
+    arguments += sweep.arguments()
+    try:
+        main()
+    except refusals as error:
+        plugin = _PLUGIN.search(str(error))
+        if plugin is None:
+            raise
+        extra = "ray" if "ray" in plugin.group() else "sweeps"
+        raise MissingExtraError(
+            f"{plugin.group()} is not installed; pip install -e '.[{extra}]' has it."
+        ) from error
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        # Jobs never raise: this is the launcher, or the sweeper.
+        if isinstance(error, UserError):
+            raise
+        text = " ".join(str(error).split()) or repr(error)
+        raise UserError(f"The sweep could not go on: {text}") from error
+    finally:
+        lines, done = sweep.end()
+        if lines:
+            say(lines)
+    if not done:
+        sys.exit(1)

@@ -1,0 +1,161 @@
+"""The folder of a sweep: a folder for each run, named by its settings, and a record beside them.
+
+    runs/sweep_20260101-120000/
+      optimizer-sam_seed-1/     a run, as any other
+      .sweep/logs/              what the runs printed
+      .sweep/locks/             so that no run is made twice at the same time
+      .sweep/starts/            for each start of the sweep what became of its runs
+
+Names depend on the settings alone. A sweep that is started again in the same folder finds every
+run it has made, and does what is missing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.run_folder import create_run_folder, write_text_atomically
+from mbrl_flat.sweeps.outcome import Outcome, read_outcomes, summary
+
+VARIABLE = "MBRL_FLAT_SWEEP"
+"""Environment variable that tells a job which start of which sweep it belongs to."""
+
+_FOLDER_KEYS = ("run_dir", "hydra.sweep.dir")
+_UNNAMED_KEYS = ("run_dir", "progress", "debug", "objective")
+"""Keys that do not change what a run computes."""
+_LONGEST_NAME = 180
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Name a run by its settings, the same whatever their order.
+
+    Args:
+        overrides: ``key=value`` of everything that the user set.
+
+    Returns:
+        Such as ``optimizer-sam_seed-1``. If anything had to be left out for a file's name, or for
+        what can be typed after ``run=`` without quotes, a digest of the settings ends it.
+    """
+    kept = sorted(o for o in overrides if _key(o) not in _UNNAMED_KEYS)
+    plain = "_".join(_key(o).replace("/", ".") + "-" + o.partition("=")[2] for o in kept)
+    name = re.sub(r"[^\w.+-]+", "-", plain, flags=re.ASCII)
+    if name == plain and len(name) <= _LONGEST_NAME:
+        return name or "defaults"
+    digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
+    return f"{name[:_LONGEST_NAME]}.{digest}"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One start of a sweep.
+
+    Attributes:
+        folder: The sweep's folder, absolute: jobs may have other working directories.
+        start: Folder of the record of this start.
+        new: Whether this start made the sweep's folder.
+    """
+
+    folder: Path
+    start: Path
+    new: bool = False
+
+    @classmethod
+    def begin(cls, arguments: Sequence[str]) -> Self:
+        """Make or enter the folder that the arguments name, or a new one.
+
+        Args:
+            arguments: Those of the command, without its name.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            UserError: If the folder cannot be made, is that of a run, or is not one folder.
+        """
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        named = [a.partition("=")[2] for a in arguments if _key(a) in _FOLDER_KEYS]
+        if not named:
+            folder, new = create_run_folder(Path(f"runs/sweep_{stamp}"), exact=False), True
+        else:
+            folder = Path(named[-1].strip("'\""))
+            new = not folder.exists()
+            _enter(folder)
+        try:
+            start = create_run_folder(folder / ".sweep" / "starts" / stamp, exact=False)
+            for part in ("logs", "locks"):
+                (folder / ".sweep" / part).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write to {folder}: {error.strerror}.") from error
+        record = {"arguments": shlex.join(arguments), "cwd": str(Path.cwd())}
+        write_text_atomically(start / "start.txt", json.dumps(record, indent=2) + "\n")
+        return cls(folder=folder.absolute(), start=start.absolute(), new=new)
+
+    @classmethod
+    def of_this_job(cls) -> Self | None:
+        """The sweep that this process makes a run of, if it does."""
+        start = os.environ.get(VARIABLE)
+        return None if start is None else cls(folder=Path(start).parents[2], start=Path(start))
+
+    @property
+    def cwd(self) -> Path:
+        """Where the command was given: what relative paths in the settings mean."""
+        record = json.loads((self.start / "start.txt").read_text(encoding="utf-8"))
+        return Path(record["cwd"])
+
+    def arguments(self) -> list[str]:
+        """What Hydra needs to be told."""
+        return [f"hydra.sweep.dir='{self.folder}'", f"+hydra.job.env_set.{VARIABLE}='{self.start}'"]
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of the runs so far."""
+        return read_outcomes(self.start)
+
+    def end(self) -> tuple[str, bool]:
+        """Sum up; leave nothing behind if nothing was started.
+
+        Returns:
+            Lines for a person, and whether every run is done.
+        """
+        outcomes = self.outcomes()
+        if not outcomes:
+            shutil.rmtree(self.folder if self.new else self.start, ignore_errors=True)
+            return "", True
+        done = all(outcome.done for outcome in outcomes)
+        lines = [summary(outcomes)]
+        if not done:
+            lines.append(
+                f"the same command with run_dir={_shown(self.folder)} does what is missing; "
+                f"logs are in {_shown(self.folder / '.sweep' / 'logs')}"
+            )
+        return "\n".join(lines), done
+
+
+def _enter(folder: Path) -> None:
+    if "," in folder.name:
+        raise UserError(
+            f"With -m, run_dir is the folder of the whole sweep: one path, not {folder}."
+        )
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} is the folder of one run; a sweep needs a folder of its own.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the sweep's folder {folder}: {error.strerror}.") from error
+
+
+def _shown(path: Path) -> str:
+    """Relative to here if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
