@@ -231,8 +231,7 @@ def _composed(config: str, overrides: list[str]) -> DictConfig:
 
 
 def _run_config(cfg: DictConfig) -> RunConfig:
-    typed = OmegaConf.merge(OmegaConf.structured(RunConfig), cfg)
-    return cast(RunConfig, OmegaConf.to_object(typed))
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(RunConfig, cfg)))
 
 
 def _parts(cfg: DictConfig) -> Parts:
@@ -296,5 +295,6 @@ def _all_keys(config: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
     names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
     composed = _composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=[^,]*$", a)])
-    paths = [key.split(".") for key, _ in flatten(OmegaConf.to_container(composed))]
+    plain = cast(dict[str, Any], OmegaConf.to_container(composed))
+    paths = [key.split(".") for key, _ in flatten(plain)]
     return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}
