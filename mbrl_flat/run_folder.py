@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.installed import installed_sha256, lock_sha256
 
 _PACKAGES = (
     "mbrl-flat", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "hydra-core", "wandb",
@@ -116,8 +117,11 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     status = _git("status", "--porcelain")
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "git_revision": _git("rev-parse", "HEAD"),
+        # An image has no repository inside; whoever builds it says what it was built from.
+        "git_revision": _git("rev-parse", "HEAD") or os.environ.get("MBRL_FLAT_REVISION"),
         "git_dirty": None if status is None else bool(status),
+        "lock_sha256": lock_sha256(),
+        "installed_sha256": installed_sha256(),
         "packages": versions,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
