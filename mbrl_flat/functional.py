@@ -182,18 +182,19 @@ class SymexpTwoHot:
         return two_hot_cross_entropy(logits, position)
 
 
-def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
+def gaussian_log_prob(noise: Tensor, log_std: Tensor, size: Tensor | None = None) -> Tensor:
     r"""Log density of ``mean + std * noise`` under its Gaussian, summed over the last dimension.
 
     Args:
         noise: Standard normal draws ``[..., A]``.
         log_std: Log standard deviations ``[..., A]``.
+        size: How many dimensions count ``[...]``, where the others have zeros; by default all.
 
     Returns:
         ``sum_i (-noise_i^2 / 2 - log_std_i) - A log(2 pi) / 2``, shape ``[...]``.
     """
-    size = noise.shape[-1]
-    return (-0.5 * noise.square() - log_std).sum(-1) - 0.5 * size * math.log(2.0 * math.pi)
+    count = noise.shape[-1] if size is None else size
+    return (-0.5 * noise.square() - log_std).sum(-1) - 0.5 * count * math.log(2.0 * math.pi)
 
 
 def tanh_log_det(action: Tensor) -> Tensor:

@@ -58,6 +58,29 @@ class Discrete:
         return action.argmax(-1).cpu().numpy()
 
 
+TASK = "task"
+"""Entry of the observation that says which of several tasks this is: its index, ``[1]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One of several tasks whose observations and actions are padded to common sizes.
+
+    Attributes:
+        name: The task.
+        obs_size: Features of its observations; those after them are zero.
+        action_size: Its actions; those after them do nothing.
+        episode_length: Longest episode in agent steps.
+        score_range: Returns that count as 0 and as 1 of the normalised score.
+    """
+
+    name: str
+    obs_size: int
+    action_size: int
+    episode_length: int
+    score_range: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
     """Shapes and units of one environment.
@@ -70,6 +93,8 @@ class EnvSpec:
         score_range: Returns that count as 0 and as 1 of the normalised score, where there are any.
         images: Entries that are images ``[C, height, width]`` in uint8; the others are float32.
         frame_stack: Consecutive images that each of these joins along its channels, oldest first.
+        tasks: What is known of each of several tasks, in the order of their indices in the entry
+            ``task`` of the observation. Empty where there is one task, and no such entry.
     """
 
     obs: Mapping[str, tuple[int, ...]]
@@ -79,3 +104,9 @@ class EnvSpec:
     score_range: tuple[float, float] | None = None
     images: frozenset[str] = frozenset()
     frame_stack: int = 1
+    tasks: tuple[TaskSpec, ...] = ()
+
+    @property
+    def observed(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is seen of the state: all entries but the index of the task."""
+        return {name: shape for name, shape in self.obs.items() if not self.tasks or name != TASK}

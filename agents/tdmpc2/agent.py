@@ -68,6 +68,8 @@ class TDMPC2:
         self.config = config
         self.device = device
         self.discount = config.discount(spec)
+        self.task_discounts = tuple(config.discount(task) for task in spec.tasks)
+        self.latent_size = config.dims["latent_dim"]
         self.model = WorldModel(spec, config).to(device).eval()
         self.policy = Policy(spec, config).to(device)
         self.planner = LatentPlanner(
@@ -169,6 +171,8 @@ class TDMPC2:
 
         skipped = self.optimizer.skipped
         self.optimizer.step(closure)
+        if self.model.tasks is not None:
+            self.model.tasks.project()
         metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
         if self.optimizer.skipped == skipped:
             # Latents of a batch that was not finite would ruin the policy for good.
@@ -239,12 +243,12 @@ class TDMPC2:
     @torch.no_grad()
     def predict(self, latent: Tensor, action: Tensor) -> Prediction:
         """One open-loop step for latents ``[N, D]`` and actions ``[N, A]``."""
-        pair = torch.cat([latent, action], -1)
-        after = self.model.dynamics(pair)
-        reward = self.model.two_hot.decode(self.model.reward(pair))
+        after = self.model.step(latent, action)
+        reward = self.model.two_hot.decode(self.model.reward(self.model.pair(latent, action)))
         cont = torch.ones_like(reward)
         if self.model.termination is not None:
-            cont = 1.0 - torch.sigmoid(self.model.termination(after)[..., 0])
+            ended = self.model.termination(self.model.layout.read(after))[..., 0]
+            cont = 1.0 - torch.sigmoid(ended)
         return Prediction(after, reward, cont)
 
     @torch.no_grad()

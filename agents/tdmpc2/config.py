@@ -10,7 +10,7 @@ from typing import Literal
 
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.planning.mppi import MPPIConfig
-from mbrl_flat.specs import EnvSpec
+from mbrl_flat.specs import EnvSpec, TaskSpec
 
 SIZES: dict[str, dict[str, int]] = {
     "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
@@ -34,6 +34,8 @@ class TDMPC2Config:
 
     Attributes:
         size: Label in ``SIZES``.
+        task_dim: Size of the learned embedding of each of several tasks; 0 where there is one. The
+            published sizes are 96 for mt80, and for mt30 with sizes 1 and 317; else 64.
         simnorm_size: Members V of a SimNorm group.
         num_bins: Bins of the two-hot reward and value heads.
         bin_limit: Bins span [-limit, limit] in symlog space.
@@ -70,6 +72,7 @@ class TDMPC2Config:
     """
 
     size: str = "5"
+    task_dim: int = 0
     simnorm_size: int = 8
     num_bins: int = 101
     bin_limit: float = 10.0
@@ -105,10 +108,11 @@ class TDMPC2Config:
             raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
         if self.q_init not in ("truncated_normal", "kaiming_uniform"):
             raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
-        if self.random_shift < 0:
-            raise UserError(
-                f"agent.config.random_shift must be at least 0, got {self.random_shift}."
-            )
+        for name in ("random_shift", "task_dim"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"agent.config.{name} must be at least 0, got {getattr(self, name)}."
+                )
         if self.planner_dtype not in ("float32", "bfloat16"):
             raise unknown_name("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
         for name in ("horizon", "batch_size", "num_bins", "simnorm_size"):
@@ -132,7 +136,7 @@ class TDMPC2Config:
         """Channels of the encoder of images."""
         return CONV_CHANNELS.get(str(self.size), 32)
 
-    def discount(self, spec: EnvSpec) -> float:
+    def discount(self, spec: EnvSpec | TaskSpec) -> float:
         """Heuristic ``clip((T/5 - 1) / (T/5))`` of the episode length T in agent steps."""
         scaled = spec.episode_length / self.discount_denom
         return min(max((scaled - 1.0) / scaled, self.discount_min), self.discount_max)

@@ -18,6 +18,8 @@ from mbrl_flat.specs import EnvSpec
 def make_encoder(spec: EnvSpec, config: TDMPC2Config) -> nn.Module:
     """Build the encoder of vectors, joined in the order of the spec, or of one image.
 
+    Where there are several tasks, the embedding of the task comes after the vectors.
+
     Args:
         spec: The environment's shapes.
         config: Hyperparameters.
@@ -31,7 +33,7 @@ def make_encoder(spec: EnvSpec, config: TDMPC2Config) -> nn.Module:
     dims = config.dims
     if not spec.images:
         hidden = [dims["enc_dim"]] * max(dims["num_enc_layers"] - 1, 1)
-        size = sum(shape[0] for shape in spec.obs.values())
+        size = sum(shape[0] for shape in spec.observed.values()) + config.task_dim
         return MLP(size, hidden, dims["latent_dim"], simnorm_size=config.simnorm_size)
     if len(spec.obs) > 1:
         raise UserError(

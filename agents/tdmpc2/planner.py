@@ -110,7 +110,16 @@ class LatentPlanner:
         def objective(actions: Tensor, iteration: int) -> Tensor:
             return self._value(latent, actions, noise.last[iteration], noise.heads[iteration])
 
-        return mppi(objective, prior, previous_mean, noise.search, self.config, explore=explore)
+        search = self._own_actions(latent, noise.search)
+        return mppi(objective, prior, previous_mean, search, self.config, explore=explore)
+
+    def _own_actions(self, latent: Tensor, noise: Noise) -> Noise:
+        """Leave out noise on actions that a task does not have: their samples and means stay 0."""
+        mask = self.model.layout.mask(latent)
+        if mask is None:
+            return noise
+        samples, exploration = noise.samples * mask[:, None, None, None], noise.exploration * mask
+        return noise._replace(samples=samples, exploration=exploration)
 
     @torch.no_grad()
     def _refresh(self) -> None:
@@ -127,7 +136,7 @@ class LatentPlanner:
         for t in range(noise.shape[2]):
             actions.append(self.policy(latent, noise[:, :, t]).action)
             if t + 1 < noise.shape[2]:
-                latent = self.model.dynamics(torch.cat([latent, actions[-1]], -1))
+                latent = self.model.step(latent, actions[-1])
         return torch.stack(actions, 2)
 
     def estimate_return(
@@ -150,28 +159,32 @@ class LatentPlanner:
         Returns:
             Values ``[N, S]``.
         """
-        networks, gamma, kind = self.networks, self.model.discount, latent.dtype
+        networks, layout, kind = self.networks, self.model.layout, latent.dtype
         precision = next(networks.parameters()).dtype
         decode = self.model.two_hot.decode
         actions = self.policy.space.project(actions)
         alive: Tensor | float = 1.0
         value: Tensor | float = 0.0
+        # All samples of a state share its latent: its part of the first layer is one row.
+        latent = latent[:, None]
+        gamma = layout.discount(latent, self.model.discount)
         latent = latent.to(precision)
         for t in range(actions.shape[2]):
             action = actions[:, :, t].to(precision)
             if t == 0:
-                # All samples of a state share its latent: its part of the first layer is one row.
-                start = latent[:, None]
+                start = layout.read(latent)
                 reward_logits = networks.reward.forward_pair(start, action)
-                latent = networks.dynamics.forward_pair(start, action)
+                learned = networks.dynamics.forward_pair(start, action)
             else:
-                pair = torch.cat([latent, action], -1)
+                pair = self.model.pair(latent, action)
                 reward_logits = networks.reward(pair)
-                latent = networks.dynamics(pair)
+                learned = networks.dynamics(pair)
+            latent = layout.carry(learned, latent)
             value = value + gamma**t * alive * decode(reward_logits.to(kind))
             if networks.termination is not None:
-                ended = (torch.sigmoid(networks.termination(latent)[..., 0]) > 0.5).to(kind)
+                logits = networks.termination(layout.read(latent))[..., 0]
+                ended = (torch.sigmoid(logits) > 0.5).to(kind)
                 alive = alive * (1.0 - ended)
         action = networks.policy(latent, noise.to(precision)).action
-        last = networks.q(torch.cat([latent, action], -1), heads)
+        last = networks.q(self.model.pair(latent, action), heads)
         return value + gamma ** actions.shape[2] * alive * decode(last.to(kind)).mean(0)

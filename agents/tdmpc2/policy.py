@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.tdmpc2.config import TDMPC2Config
+from agents.tdmpc2.tasks import LatentLayout
 from mbrl_flat.functional import gaussian_log_prob, percentile_range, tanh_log_det
 from mbrl_flat.models.mlp import MLP
 from mbrl_flat.parallel.rows import of_all_rows, rows_of_whole
@@ -41,14 +42,16 @@ class Policy(nn.Module):
         dims = config.dims
         self.space = spec.action
         self.low, self.high = config.log_std_min, config.log_std_max
-        self.net = MLP(dims["latent_dim"], [dims["mlp_dim"]] * 2, 2 * spec.action.size)
+        self.layout = LatentLayout.of(spec, config)
+        self.net = MLP(self.layout.readable, [dims["mlp_dim"]] * 2, 2 * spec.action.size)
 
     def forward(self, latent: Tensor, noise: Tensor | None = None) -> PolicySample:
         r"""Sample ``tanh(mean + std * noise)``.
 
         ``log_std = low + (high - low) (tanh(raw) + 1) / 2``. The scaled entropy is, as in the
         official code, minus the Gaussian log density times the number of actions: the change of
-        volume by tanh drops out of it.
+        volume by tanh drops out of it. Actions that the task does not have are zero, and count in
+        neither.
 
         Args:
             latent: ``[..., D]``.
@@ -57,17 +60,20 @@ class Policy(nn.Module):
         Returns:
             Actions and entropies.
         """
-        mean, raw = self.net(latent).chunk(2, -1)
+        mean, raw = self.net(self.layout.read(latent)).chunk(2, -1)
         log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1.0)
         if noise is None:
             draw = partial(torch.randn, device=mean.device, dtype=mean.dtype)
             noise = rows_of_whole(draw, mean.shape)
+        size, mask = None, self.layout.mask(latent)
+        if mask is not None:
+            mean, log_std, noise, size = mean * mask, log_std * mask, noise * mask, mask.sum(-1)
         squashed = torch.tanh(mean + noise * log_std.exp())
-        log_prob = gaussian_log_prob(noise, log_std)
+        log_prob = gaussian_log_prob(noise, log_std, size)
         return PolicySample(
             action=self.space.project(squashed),
             entropy=tanh_log_det(squashed) - log_prob,
-            scaled_entropy=-self.space.size * log_prob,
+            scaled_entropy=-(self.space.size if size is None else size) * log_prob,
         )
 
 

@@ -24,12 +24,13 @@ from torch.nn import functional as F
 from agents.tdmpc2.config import TDMPC2Config
 from agents.tdmpc2.encoder import make_encoder
 from agents.tdmpc2.policy import Policy
+from agents.tdmpc2.tasks import LatentLayout, make_task_table
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import TwoHot
 from mbrl_flat.models.ensemble import EnsembleMLP
 from mbrl_flat.models.mlp import MLP
 from mbrl_flat.protocols import Metrics, Observation, Targets
-from mbrl_flat.specs import EnvSpec
+from mbrl_flat.specs import TASK, EnvSpec
 
 
 class LossOutput(NamedTuple):
@@ -59,18 +60,20 @@ class WorldModel(nn.Module):
         self.two_hot = TwoHot(
             num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit
         )
-        self.obs_names = tuple(spec.obs)
+        self.obs_names = tuple(spec.observed)
+        self.layout = LatentLayout.of(spec, config)
         latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
-        pair = latent + spec.action.size
+        pair = self.layout.readable + spec.action.size
         simnorm = config.simnorm_size
         self.encoder = make_encoder(spec, config)
         self.dynamics = MLP(pair, hidden, latent, simnorm_size=simnorm)
         self.reward = MLP(pair, hidden, config.num_bins, zero_last=True)
-        self.termination = MLP(latent, hidden, 1) if config.episodic else None
+        self.termination = MLP(self.layout.readable, hidden, 1) if config.episodic else None
         self.q = self._make_q(pair)
         self.target_q = self._make_q(pair).requires_grad_(False)
         self.target_q.load_state_dict(self.q.state_dict())
         self.target_q.eval()
+        self.tasks = make_task_table(spec, config)
 
     def _make_q(self, in_features: int) -> EnsembleMLP:
         dims, config = self.config.dims, self.config
@@ -93,6 +96,8 @@ class WorldModel(nn.Module):
         }
         if self.termination is not None:
             modules["termination"] = self.termination
+        if self.tasks is not None:
+            modules["tasks"] = self.tasks
         return modules
 
     def train(self, mode: bool = True) -> "WorldModel":
@@ -104,7 +109,19 @@ class WorldModel(nn.Module):
     def encode(self, obs: Observation) -> Tensor:
         """Latents ``[..., D]`` of observations: vectors, joined as in the spec, or one image."""
         entries = [obs[name] for name in self.obs_names]
+        if self.tasks is not None:
+            task = self.tasks(obs[TASK])
+            seen = torch.cat([*entries, task[..., : self.layout.embedding]], -1)
+            return torch.cat([self.encoder(seen), task], -1)
         return self.encoder(entries[0] if len(entries) == 1 else torch.cat(entries, -1))
+
+    def pair(self, latent: Tensor, action: Tensor) -> Tensor:
+        """What networks of latents ``[..., D]`` and actions ``[..., A]`` read."""
+        return torch.cat([self.layout.read(latent), action], -1)
+
+    def step(self, latent: Tensor, action: Tensor) -> Tensor:
+        """Latents after actions; what they say of their task stays."""
+        return self.layout.carry(self.dynamics(self.pair(latent, action)), latent)
 
     def draw_heads(self, device: torch.device) -> Tensor:
         """Indices ``[2]`` of two distinct Q-functions, from torch's global stream."""
@@ -115,7 +132,7 @@ class WorldModel(nn.Module):
     ) -> Tensor:
         """Decoded values ``[M, ...]`` of latents ``[..., D]`` and actions ``[..., A]``."""
         network = self.target_q if target else self.q
-        return self.two_hot.decode(network(torch.cat([latent, action], -1), heads))
+        return self.two_hot.decode(network(self.pair(latent, action), heads))
 
     @torch.no_grad()
     def targets(self, batch: Batch, policy: Policy) -> Targets:
@@ -138,10 +155,11 @@ class WorldModel(nn.Module):
         next_action = policy(next_latent).action
         value = self.q_values(next_latent, next_action, heads, target=True).amin(0)
         cont = 1.0 - batch.terminated if self.config.mask_terminated else 1.0
-        q_lower, q_share = self.two_hot.position(batch.reward + self.discount * cont * value)
+        discount = self.layout.discount(next_latent, self.discount)
+        q_lower, q_share = self.two_hot.position(batch.reward + discount * cont * value)
         r_lower, r_share = self.two_hot.position(batch.reward)
         return Targets(
-            next_latent=next_latent,
+            next_latent=self.layout.learned(next_latent),
             q_lower=q_lower,
             q_share=q_share,
             r_lower=r_lower,
@@ -152,7 +170,7 @@ class WorldModel(nn.Module):
         """Unroll the dynamics: ``[B, D]`` and ``[B, H, A]`` to ``z_0..z_H`` ``[B, H + 1, D]``."""
         latents = [latent]
         for step in action.unbind(1):
-            latents.append(self.dynamics(torch.cat([latents[-1], step], -1)))
+            latents.append(self.step(latents[-1], step))
         return torch.stack(latents, 1)
 
     def loss(self, batch: Batch, targets: Targets) -> LossOutput:
@@ -179,8 +197,8 @@ class WorldModel(nn.Module):
         steps = torch.arange(horizon, device=latents.device, dtype=latents.dtype)
         weight = config.temporal_decay**steps / horizon
 
-        pair = torch.cat([latents[:, :-1], batch.action], -1)
-        error = (latents[:, 1:] - targets["next_latent"]).square().mean(-1)
+        pair = self.pair(latents[:, :-1], batch.action)
+        error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
         reward_ce = self.two_hot.cross_entropy(
             self.reward(pair), (targets["r_lower"], targets["r_share"])
         )
@@ -197,7 +215,7 @@ class WorldModel(nn.Module):
             + config.value_coef * parts["value"]
         )
         if self.termination is not None:
-            logits = self.termination(latents[:, 1:])[..., 0]
+            logits = self.termination(self.layout.read(latents[:, 1:]))[..., 0]
             parts["termination"] = F.binary_cross_entropy_with_logits(logits, batch.terminated)
             loss = loss + config.termination_coef * parts["termination"]
         metrics: Metrics = {f"train/{k}_loss": v.detach() for k, v in parts.items()}
