@@ -64,7 +64,7 @@ class LatentLayout:
         return latent[..., : self.readable] if self.embedding else latent
 
     def carry(self, learned: Tensor, latent: Tensor) -> Tensor:
-        """Make a latent of z ``[..., D]`` and what another one, to be broadcast, has of its task."""
+        """Put z ``[..., D]`` before what another latent, to be broadcast, says of its task."""
         if not self.embedding:
             return learned
         rest = latent[..., self.latent :].expand(*learned.shape[:-1], -1)
