@@ -6,6 +6,7 @@ takes the measured things in turn; wall time and CPU time are both given: on a b
 the second means something.
 
     python scripts/bench_imagination.py --presets cpu --json bench_imagination.json
+    python scripts/bench_imagination.py --presets cpu --image 4 10 10    # MinAtar's cells
     python scripts/bench_imagination.py --agents storm --presets default --rounds 1
 
 The default presets are the published sizes: minutes a row on a CPU.
@@ -32,14 +33,6 @@ from mbrl_flat.device import choose_device
 from mbrl_flat.run import build_agent
 from mbrl_flat.specs import Discrete, EnvSpec
 
-SPEC = EnvSpec(
-    obs={"image": (3, 64, 64)},
-    action=Discrete(num=6),
-    episode_length=27_000,
-    images=frozenset({"image"}),
-)
-"""An Atari game with six actions."""
-
 PUBLISHED_MS = {
     ("storm", "default", "float32", "world model"): 8540.0,
     ("storm", "default", "bfloat16", "world model"): 4180.0,
@@ -53,17 +46,28 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     device = choose_device(arguments.device)
+    spec = EnvSpec(
+        obs={"image": tuple(arguments.image)},
+        action=Discrete(num=6),
+        episode_length=27_000,
+        images=frozenset({"image"}),
+    )
     rows: list[dict[str, Any]] = []
     for agent in arguments.agents:
         for preset in arguments.presets:
-            rows += _rows(agent, preset, arguments, device)
-    report = {"rows": rows, "load_average": os.getloadavg()[0], "torch": torch.__version__}
+            rows += _rows(agent, preset, arguments, spec, device)
+    report = {
+        "rows": rows,
+        "image": arguments.image,
+        "load_average": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _rows(
-    agent: str, preset: str, arguments: argparse.Namespace, device: torch.device
+    agent: str, preset: str, arguments: argparse.Namespace, spec: EnvSpec, device: torch.device
 ) -> list[dict[str, Any]]:
     """Measure one agent at one size in all precisions, in turn."""
     tasks: dict[tuple[str, str], Callable[[], object]] = {}
@@ -74,7 +78,7 @@ def _rows(
             "env=atari",
             f"agent.config.imagination.precision={precision}",
         )
-        built = build_agent(config, parts, SPEC, device)
+        built = build_agent(config, parts, spec, device)
         assert isinstance(built, ImaginationAgent)
         tasks |= {(precision, name): task for name, task in _tasks(built).items()}
     times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in tasks}
@@ -93,7 +97,8 @@ def _rows(
             "device": str(device),
         }
         published = PUBLISHED_MS.get((agent, preset, precision, part))
-        if published is not None and device.type == "cpu" and arguments.threads == 1:
+        same = spec.obs["image"] == (3, 64, 64) and device.type == "cpu"
+        if published is not None and same and arguments.threads == 1:
             row["relative_to"] = "the published code, another run on another day"
             row["speedup"] = published / row["cpu_ms"]
         rows.append(row)
@@ -149,11 +154,12 @@ def _tasks(agent: ImaginationAgent) -> dict[str, Callable[[], object]]:
 def _batch(agent: ImaginationAgent) -> Batch:
     generator = torch.Generator().manual_seed(0)
     num, length = agent.batch_size, agent.sequence_length
-    shape = (num, length + 1, *SPEC.obs["image"])
-    choice = torch.randint(SPEC.action.size, (num, length), generator=generator)
+    spec = agent.spec
+    shape = (num, length + 1, *spec.obs["image"])
+    choice = torch.randint(spec.action.size, (num, length), generator=generator)
     return Batch(
         obs={"image": torch.randint(256, shape, generator=generator, dtype=torch.uint8)},
-        action=torch.nn.functional.one_hot(choice, SPEC.action.size).float(),
+        action=torch.nn.functional.one_hot(choice, spec.action.size).float(),
         reward=torch.randn(num, length, generator=generator),
         terminated=torch.zeros(num, length),
         is_first=torch.zeros(num, length + 1, dtype=torch.bool),
@@ -174,6 +180,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--agents", nargs="+", default=["dreamerv3", "storm", "twister"])
     parser.add_argument("--presets", nargs="+", default=["cpu", "default"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--image", nargs=3, type=int, default=[3, 64, 64], help="C, H and W")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")

@@ -1,12 +1,17 @@
 """Does a world model tell what comes next in a real game better than "nothing changes"?
 
-Plays a game at random, trains the world model alone on the first frames, and predicts the last
-ones, which it has not seen, open-loop: after a context of eight frames it sees actions, and no
-frame any more. The error is the squared one of pixels in [0, 1], summed over an image; the
-baseline repeats the last frame of the context. Writes ``errors.jsonl``, ``errors.png`` and
-``strip.png`` (rows: recorded, predicted; columns: steps ahead).
+Plays a game at random, trains the world model alone (``preset=cpu``) on the first frames, and
+predicts the last ones, which it has not seen, open-loop: after a context of eight frames it sees
+actions, and no frame any more. The error is the squared one of pixels in [0, 1], summed over an
+image; the baseline, ``copy``, repeats the last frame of the context; ``mean`` is the mean picture.
+
+The model sees what differs from the mean picture of the training frames, at half the contrast:
+what never moves need not be learned. Errors are those of whole pictures. Writes ``errors.jsonl``,
+``errors.png`` and ``strip.png`` (rows: recorded, predicted; columns: steps ahead).
 
     python scripts/open_loop_atari.py --agent twister --game pong --minutes 10 --out open_loop
+
+Further arguments are settings of ``mbrl-flat-train``, such as ``optimizer=sam model_lr=5e-4``.
 """
 
 import argparse
@@ -21,43 +26,50 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agents.dreamerv3.agent import dreamerv3
-from agents.dreamerv3.config import DreamerV3Config
 from agents.imagination_agent import ImaginationAgent
-from agents.imagination_config import ImaginationConfig
-from agents.storm.agent import make as make_storm
-from agents.storm.config import STORMConfig
-from agents.twister.agent import make as make_twister
-from agents.twister.config import TWISTERConfig
 from envs import make_vector, spec_of
 from envs.atari import make as make_atari
+from mbrl_flat.cli import compose_run
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.rollout_error import open_loop
-from mbrl_flat.optim import make_optimizer
 from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.seeding import seed_everything
+from mbrl_flat.run import build_agent
 from mbrl_flat.specs import EnvSpec
 
 CONTEXT, STEPS = 8, (1, 10)
 
 
-def build(name: str, spec: EnvSpec, optimizer: str, lr: float) -> ImaginationAgent:
-    """Build an agent of the size of ``preset=cpu``."""
-    shape = {"size": 128, "num_layers": 2, "num_heads": 4, "feedforward": 256}
-    batches = ImaginationConfig(batch_size=8, sequence_length=16, horizon=10, max_grad_norm=1e3)
-    small = {"conv_width": 16, "hidden": 128, "latent_groups": 16, "latent_classes": 16}
-    common = {"optimizer": partial(make_optimizer, optimizer, lr=lr), "device": torch.device("cpu")}
-    if name == "dreamerv3":
-        dreamer = DreamerV3Config(size="cpu", categoricals=16, imagination=batches)
-        return dreamerv3(spec, config=dreamer, **common)
-    if name == "twister":
-        twister = TWISTERConfig(imagination=batches, **small)
-        twister = replace(twister, transformer=replace(twister.transformer, **shape))
-        return make_twister(spec, config=twister, **common)
-    storm = STORMConfig(imagination=batches, **small)
-    storm = replace(storm, transformer=replace(storm.transformer, **shape))
-    return make_storm(spec, config=storm, **common)
+def build(name: str, spec: EnvSpec, settings: list[str]) -> ImaginationAgent:
+    """Build an agent of ``preset=cpu``; objects of a few pixels count for more than there."""
+    overrides = [f"agent={name}", "preset=cpu", "env=atari", "agent.config.image_coef=10.0"]
+    config, parts = compose_run(*overrides, *settings)
+    agent = build_agent(config, parts, spec, torch.device("cpu"))
+    assert isinstance(agent, ImaginationAgent)
+    return agent
+
+
+class Contrast:
+    """Pictures against the mean of some of them.
+
+    Args:
+        frames: Those, uint8 ``[N, C, H, W]``.
+    """
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.mean = torch.from_numpy(frames.astype(np.float32).mean(0))
+
+    def apply(self, batch: Batch) -> Batch:
+        """Show half of the difference, around grey."""
+        obs = {
+            name: (127.5 + 0.5 * (frames.float() - self.mean)).round().to(torch.uint8)
+            for name, frames in batch.obs.items()
+        }
+        return replace(batch, obs=obs)
+
+    def invert(self, shown: Tensor) -> Tensor:
+        """Whole pictures in [0, 1] ``[..., C, H, W]`` of what was shown, likewise in [0, 1]."""
+        return (self.mean / 255.0 + 2.0 * (shown - 0.5)).clamp(0.0, 1.0)
 
 
 def record(game: str, frames: int, seed: int) -> tuple[EnvSpec, Replay]:
@@ -116,24 +128,24 @@ def train_once(agent: ImaginationAgent, batch: Batch) -> float:
 
 
 @torch.no_grad()
-def predict(agent: ImaginationAgent, batch: Batch) -> tuple[Tensor, Tensor]:
+def predict(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> tuple[Tensor, Tensor]:
     """Recorded and predicted images ``[B, K + 1, C, H, W]`` from the end of the context on."""
-    posterior = agent.posterior(batch)
+    posterior = agent.posterior(contrast.apply(batch))
     latent, _, _ = open_loop(agent, posterior[:, CONTEXT], batch.action[:, CONTEXT:])
     told = torch.cat([posterior[:, CONTEXT : CONTEXT + 1], latent], 1)
     (shown,) = agent.decode(told.flatten(0, 1)).values()
     (real,) = batch.obs.values()
-    return real[:, CONTEXT:].float() / 255.0, shown.unflatten(0, told.shape[:2])
+    shown = contrast.invert(shown.unflatten(0, told.shape[:2]))
+    return real[:, CONTEXT:].float() / 255.0, shown
 
 
-def errors(real: Tensor, shown: Tensor) -> dict[str, float]:
-    """Errors of the model and of the baseline at each number of steps ahead."""
-
-    def summed(guess: Tensor, step: int) -> float:
-        return float((guess - real[:, step]).square().sum((1, 2, 3)).mean())
-
-    row = {f"model_{k}": summed(shown[:, k], k) for k in STEPS}
-    return row | {f"copy_{k}": summed(real[:, 0], k) for k in STEPS}
+def errors(real: Tensor, shown: Tensor, mean: Tensor) -> dict[str, float]:
+    """Errors of the model and of both baselines at each number of steps ahead."""
+    row = {}
+    for k in STEPS:
+        for name, guess in (("model", shown[:, k]), ("copy", real[:, 0]), ("mean", mean)):
+            row[f"{name}_{k}"] = float((guess - real[:, k]).square().sum((1, 2, 3)).mean())
+    return row
 
 
 def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -> None:
@@ -141,7 +153,7 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     figure, panels = make_panels(len(STEPS))
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
-        for colour, name in zip(PALETTE, ("model", "copy"), strict=False):
+        for colour, name in zip(PALETTE, ("model", "copy", "mean"), strict=False):
             panel.plot(minutes, [row[f"{name}_{k}"] for row in rows], color=colour, label=name)
         panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead", yscale="log")
         add_legend(panel)
@@ -157,17 +169,14 @@ def main() -> None:
     parser.add_argument("--game", default="pong")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
-    parser.add_argument("--optimizer", default="adam")
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--every", type=int, default=50, help="updates between measurements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args, settings = parser.parse_known_args()
     torch.set_num_threads(1)
-    seed_everything(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     spec, replay = record(args.game, args.frames, args.seed)
-    agent = build(args.agent, spec, args.optimizer, args.lr)
+    agent = build(args.agent, spec, [f"seed={args.seed}", *settings])
     length, rng = agent.sequence_length, np.random.default_rng(args.seed)
     # The last fifth is for testing; every slice of the rest may be trained on.
     border, horizon = int(0.8 * args.frames), CONTEXT + max(STEPS)
@@ -175,17 +184,20 @@ def main() -> None:
     test = slices(replay, begins, horizon)
     across = np.array([bool(test.is_first[i, 1:].any()) for i in range(len(begins))])  # pyright: ignore[reportOptionalSubscript]
     test = slices(replay, begins[~across], horizon)
+    (frames,) = (replay.arrays[name][0, :border] for name in replay.arrays if name[:4] == "obs/")
+    contrast = Contrast(frames)
     rows: list[dict[str, float]] = []
     began, updates = time.process_time(), 0
     with (args.out / "errors.jsonl").open("w", encoding="utf-8") as file:
         while not rows or rows[-1]["cpu_seconds"] < 60.0 * args.minutes:
             batch = slices(replay, rng.integers(border - length, size=agent.batch_size), length)
-            loss = train_once(agent, batch)
+            loss = train_once(agent, contrast.apply(batch))
             updates += 1
             if updates % args.every == 0:
                 spent = time.process_time() - began
-                real, shown = predict(agent, test)
-                row = errors(real, shown) | {"updates": updates, "loss": loss, "cpu_seconds": spent}
+                real, shown = predict(agent, test, contrast)
+                row = errors(real, shown, contrast.mean / 255.0)
+                row |= {"updates": updates, "loss": loss, "cpu_seconds": spent}
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
