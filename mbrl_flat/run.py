@@ -18,6 +18,7 @@ from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
 from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.hopfield.energy_replay import UNIFORM, EnergySampler
 from mbrl_flat.interrupts import stop_requests
 from mbrl_flat.logging.console import ConsoleLogger
 from mbrl_flat.logging.jsonl import JsonlLogger
@@ -114,6 +115,9 @@ def train_run(
     )
     if wants_mirror(config.replay_mirror, replay.nbytes, device):
         replay.mirror = DeviceMirror(replay.arrays, device)
+    sampler = None
+    if config.replay.policy != UNIFORM:
+        sampler = EnergySampler(replay, agent, config.replay, seed=config.seed)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
     write_environment(folder, device)
@@ -157,6 +161,7 @@ def train_run(
         device=device,
         on_step=console.advance,
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
+        sampler=sampler,
     )
     with stop_requests() as request:
         try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.hopfield.energy_replay import ReplayConfig
 
 
 @dataclass(kw_only=True)
@@ -63,6 +64,7 @@ class RunConfig:
         replay_capacity: Transitions that the replay holds.
         replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
             accelerator that has room for it.
+        replay: How the slices of a batch are chosen; ``uniform`` unless ``replay.policy`` says.
         replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
         heldout_fraction: Share of episodes that the probes alone see.
         objective: Metric whose last value a hyperparameter search is told.
@@ -97,6 +99,7 @@ class RunConfig:
     probe_every: int = 10_000
     checkpoint_every: int = 10_000
     video: bool = False
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     replay_capacity: int = 1_000_000
     replay_mirror: str = "auto"
     replay_storage: str = "memory"

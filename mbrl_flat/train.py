@@ -17,6 +17,7 @@ from mbrl_flat.clocks import Every, Ratio
 from mbrl_flat.collect import Collector, TrainEnvs
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.data.sampling import Sampler, UniformSampler
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.meters import MeanMeter, Stopwatch, rss_bytes
 from mbrl_flat.protocols import Agent, Logger, Metrics
@@ -102,6 +103,7 @@ class Training:
         device: Where the agent draws its exploration noise.
         on_step: Told the step after every iteration, for a progress bar.
         update: What learns from a batch; by default the agent in this process alone.
+        sampler: What draws the batches; by default uniformly from the replay.
     """
 
     def __init__(
@@ -118,11 +120,13 @@ class Training:
         device: torch.device,
         on_step: Callable[[int], object] = int,
         update: Callable[[Batch], Metrics] | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.agent, self.envs, self.replay, self.logger = agent, envs, replay, logger
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
         self.on_step, self.update = on_step, update or agent.update
+        self.sampler = sampler or UniformSampler(replay, agent)
         self.step = 0
         self.updates = 0
         self.evaluations_total = 0.0
@@ -183,12 +187,7 @@ class Training:
             return
         while not stop() and self.debt.pop():
             with self.watch.measure("sample"):
-                batch = self.replay.sample(
-                    self.agent.batch_size,
-                    self.agent.sequence_length,
-                    rng=self.replay_rng,
-                    across_episodes=self.agent.across_episodes,
-                )
+                batch = self.sampler(self.replay_rng)
             with self.watch.measure("update"):
                 try:
                     metrics = self.update(batch)
@@ -272,6 +271,7 @@ class Training:
             "meter": self.meter.state_dict(),
             "rng": rng_state(),
             "replay_rng": self.replay_rng.bit_generator.state,
+            "sampler": self.sampler.state_dict(),
             "agent": self.agent.state_dict(),
             "collector": self.collector.state_dict(),
             "measurements": [m.state_dict() for m in (*self.evaluations, *self.probes)],
@@ -289,6 +289,7 @@ class Training:
             clock.next = state["clocks"][name]
         self.meter.load_state_dict(state["meter"])
         self.replay_rng.bit_generator.state = state["replay_rng"]
+        self.sampler.load_state_dict(state.get("sampler", {}))
         self.agent.load_state_dict(state["agent"])
         self.checkpoints.restore_replay(state, self.replay)
         self.collector.load_state_dict(state["collector"])

@@ -56,6 +56,7 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("device=cudda", ["'cudda'", "'cuda'"]),
         ("on_nonfinite=rise", ["'rise'", "'raise'"]),
         ("agent.config.size=7", ["'7'", "cpu"]),
+        ("replay.policy=top_enrgy", ["'top_enrgy'", "'top_energy'"]),
     ],
 )
 def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argument, parts):

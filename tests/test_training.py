@@ -79,9 +79,16 @@ def test_a_positive_radius_changes_the_run(tmp_path):
     assert base != run(tmp_path / "sam", "optimizer=sam", "optimizer.rho=0.05", "steps=150")
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sam"])
-def test_a_run_cut_at_a_checkpoint_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, optimizer):
-    settings = [f"optimizer={optimizer}", "steps=260", "checkpoint_every=60"]
+RARE = ["replay.policy=top_energy", "replay.every=40", "replay.candidates=64"]
+
+
+def test_replay_by_energy_changes_the_run(tmp_path):
+    assert run(tmp_path / "a", "steps=150") != run(tmp_path / "b", "steps=150", *RARE)
+
+
+@pytest.mark.parametrize("words", [["optimizer=adam"], ["optimizer=sam"], RARE])
+def test_a_run_cut_at_a_checkpoint_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, words):
+    settings = [*words, "steps=260", "checkpoint_every=60"]
     whole = run(tmp_path / "whole", *settings)
 
     class Killed(BaseException):

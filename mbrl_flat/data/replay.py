@@ -11,7 +11,7 @@ never sees and the probes measure on.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.mirror import DeviceMirror
-from mbrl_flat.data.slices import any_slice, valid_slices
+from mbrl_flat.data.slices import SliceKind, any_slice, are_slices, draw_starts, no_slice
 from mbrl_flat.data.storage import allocate, joined_slots, slot_layout
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import EnvSpec
@@ -143,19 +143,15 @@ class Replay:
         self, num: int, length: int, rng: np.random.Generator, heldout: bool, across: bool
     ) -> np.ndarray:
         """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]`` of lane and index."""
-        first = self._oldest()
         last = np.where(self._open & self.complete_only, self.episode_start, self.written)
-        count = np.maximum(last - first - length, 0)
-        ends = np.cumsum(count)
-        if ends[-1] == 0:
-            return np.zeros((0, 2), np.int64)
-        ticket = rng.integers(ends[-1], size=num)
-        lane = np.searchsorted(ends, ticket, side="right")
-        start = first[lane] + ticket - (ends[lane] - count[lane])
-        ends = np.array([0, length]) if not across else np.arange(length + 1)
-        wide = self.arrays["episode"][lane[:, None], (start[:, None] + ends) % self.lane_size]
-        valid = valid_slices(wide, heldout=heldout, across_episodes=across)
-        return np.stack([lane, start], 1)[valid]
+        starts = draw_starts(self._oldest(), last, length, num, rng)
+        kind = SliceKind(heldout=heldout, across_episodes=across)
+        return starts[are_slices(self.arrays["episode"], starts, length, **kind)]
+
+    def kept(self, starts: np.ndarray, length: int, **kind: Unpack[SliceKind]) -> np.ndarray:
+        """Those of ``starts`` ``[M, 2]``, drawn earlier, that nothing has overwritten since."""
+        there = starts[starts[:, 1] >= self._oldest()[starts[:, 0]]]
+        return there[are_slices(self.arrays["episode"], there, length, **kind)]
 
     def can_sample(
         self, length: int, *, heldout: bool = False, across_episodes: bool = False
@@ -170,13 +166,7 @@ class Replay:
         return False
 
     def sample(
-        self,
-        batch_size: int,
-        length: int,
-        *,
-        rng: np.random.Generator,
-        heldout: bool = False,
-        across_episodes: bool = False,
+        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[SliceKind]
     ) -> Batch:
         """Draw slices uniformly over all that lie within one episode, or over all.
 
@@ -184,34 +174,39 @@ class Replay:
             batch_size: Number of slices B.
             length: Transitions T of a slice; it holds T + 1 observations.
             rng: Source of the draw; nothing else moves.
-            heldout: Draw from the held-out episodes instead of the training ones.
-            across_episodes: Let slices run over the ends of episodes; ``is_first`` marks where.
+            kind: See ``SliceKind``.
 
         Returns:
             The batch, on the device of the mirror if there is one, else on the CPU.
+        """
+        return self.gather(self.starts(batch_size, length, rng=rng, **kind), length)
+
+    def starts(
+        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[SliceKind]
+    ) -> np.ndarray:
+        """Draw where the slices of ``sample`` begin.
+
+        Returns:
+            Lane and position of each ``[B, 2]``.
 
         Raises:
-            UserError: If no stored episode of that kind is long enough.
+            no_slice: If no stored episode of that kind is long enough.
         """
+        heldout, across = kind.get("heldout", False), kind.get("across_episodes", False)
         found: list[np.ndarray] = []
         missing, tries = batch_size, 0
         while missing > 0:
-            starts = self._draw(max(2 * missing, 64), length, rng, heldout, across_episodes)
+            starts = self._draw(max(2 * missing, 64), length, rng, heldout, across)
             starts = starts[:missing]
             found.append(starts)
             missing -= len(starts)
             tries += 1
-            if tries == 1000 and not self.can_sample(
-                length, heldout=heldout, across_episodes=across_episodes
-            ):
-                kind = "held-out" if heldout else "training"
-                raise UserError(
-                    f"No {kind} episode in the replay has {length} transitions yet; "
-                    f"collect more steps first or shorten the horizon."
-                )
-        return self._gather(np.concatenate(found), length)
+            if tries == 1000 and not self.can_sample(length, **kind):
+                raise no_slice(length, heldout=heldout)
+        return np.concatenate(found)
 
-    def _gather(self, starts: np.ndarray, length: int) -> Batch:
+    def gather(self, starts: np.ndarray, length: int) -> Batch:
+        """Cut out the slices that begin at ``starts`` ``[B, 2]``."""
         lane, wide = starts[:, :1], starts[:, 1:] + np.arange(length + 1)
 
         def take(name: str, index: np.ndarray = wide) -> Tensor:

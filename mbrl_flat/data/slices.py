@@ -1,6 +1,37 @@
-"""Which runs of neighbouring slots are slices: all of one part, and of one episode unless asked."""
+"""Where slices may begin, and which runs of neighbouring slots are slices.
+
+They are all of one part, and of one episode unless asked.
+"""
+
+from typing import TypedDict
 
 import numpy as np
+
+from mbrl_flat.errors import UserError
+
+
+def draw_starts(
+    first: np.ndarray, last: np.ndarray, length: int, num: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw candidates uniformly over all positions of all lanes.
+
+    Args:
+        first: First position of each lane at which a slice may begin ``[num_envs]``.
+        last: Position of each lane behind the last slot that may be read ``[num_envs]``.
+        length: Transitions T of a slice.
+        num: How many.
+        rng: Source of the draw.
+
+    Returns:
+        Lane and position of each ``[num, 2]``; none if no lane is long enough.
+    """
+    count = np.maximum(last - first - length, 0)
+    ends = np.cumsum(count)
+    if ends[-1] == 0:
+        return np.zeros((0, 2), np.int64)
+    ticket = rng.integers(ends[-1], size=num)
+    lane = np.searchsorted(ends, ticket, side="right")
+    return np.stack([lane, first[lane] + ticket - (ends[lane] - count[lane])], 1)
 
 
 def valid_slices(wide: np.ndarray, *, heldout: bool, across_episodes: bool) -> np.ndarray:
@@ -18,6 +49,50 @@ def valid_slices(wide: np.ndarray, *, heldout: bool, across_episodes: bool) -> n
         return (wide % 2 == int(heldout)).all(1)
     # Episodes are contiguous: the same number at both ends is the same number in between.
     return (wide[:, 0] == wide[:, -1]) & (wide[:, 0] % 2 == int(heldout))
+
+
+def are_slices(
+    episode: np.ndarray,
+    starts: np.ndarray,
+    length: int,
+    *,
+    heldout: bool = False,
+    across_episodes: bool = False,
+) -> np.ndarray:
+    """Say at which of some starts a slice begins.
+
+    Args:
+        episode: Episode numbers of all slots ``[num_envs, slots]``, a ring.
+        starts: Lane and position of each candidate ``[M, 2]``.
+        length: Transitions T.
+        heldout: Which part is wanted.
+        across_episodes: Whether a slice may run over the end of an episode.
+
+    Returns:
+        Bool ``[M]``.
+    """
+    ends = np.arange(length + 1) if across_episodes else np.array([0, length])
+    wide = episode[starts[:, :1], (starts[:, 1:] + ends) % episode.shape[1]]
+    return valid_slices(wide, heldout=heldout, across_episodes=across_episodes)
+
+
+def no_slice(length: int, *, heldout: bool) -> UserError:
+    """Build the error for a replay in which no episode is long enough."""
+    return UserError(
+        f"No {'held-out' if heldout else 'training'} episode in the replay has {length} "
+        f"transitions yet; collect more steps first or shorten the horizon."
+    )
+
+
+class SliceKind(TypedDict, total=False):
+    """Which slices are wanted.
+
+    ``heldout``: from the held-out episodes instead of the training ones. ``across_episodes``:
+    slices run over the ends of episodes; ``is_first`` marks where.
+    """
+
+    heldout: bool
+    across_episodes: bool
 
 
 def any_slice(

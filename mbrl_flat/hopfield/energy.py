@@ -139,6 +139,21 @@ def smoothed_energy(
     return -(scale**2) * (scores.logsumexp(-1) - math.log(count))
 
 
+def neighbour_width(data: Tensor, *, neighbour: int = 5) -> float:
+    """Width for the smoothed energy: the median distance to the so many-th nearest other sample.
+
+    Args:
+        data: Samples ``[M, D]``, at least two.
+        neighbour: Which; the farthest if there are fewer.
+
+    Returns:
+        The distance; 0 where most samples have that many equal ones.
+    """
+    distance = torch.cdist(data, data, compute_mode="donot_use_mm_for_euclid_dist")
+    rank = min(neighbour, len(data) - 1) + 1
+    return float(distance.kthvalue(rank, 1).values.median())
+
+
 def _scores(x: Tensor, memories: Tensor, beta: float, log_weights: Tensor | None) -> Tensor:
     if not beta > 0.0:
         raise UserError(f"beta must be positive, got {beta}.")
