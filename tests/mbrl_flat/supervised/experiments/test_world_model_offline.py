@@ -155,17 +155,17 @@ def test_the_small_study_of_the_dog_runs_from_the_command(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tables = []
-    for folder in ("one", "two"):
+    for folder, arguments in (("all", []), ("one", ["study.models=[transformer]"])):
         GlobalHydra.instance().clear()
         argv = ["mbrl-flat-supervised", "experiment=world_model_offline", "preset=ci"]
-        monkeypatch.setattr("sys.argv", [*argv, f"run_dir={folder}"])
+        monkeypatch.setattr("sys.argv", [*argv, f"run_dir={folder}", *arguments])
         cli.supervised()
-        tables.append((tmp_path / folder / "results.csv").read_text())
+        text = (tmp_path / folder / "results.csv").read_text()
+        tables.append(list(csv.DictReader(text.splitlines())))
 
-    assert tables[0] == tables[1]
-    rows = list(csv.DictReader(tables[0].splitlines()))
-    tests = [r for r in rows if r["part"] == "test"]
-    assert {r["method"] for r in tests} == set(METHODS)
-    for r in tests:
-        half = r["method"] == "adam"
-        assert int(r["evaluations"]) == (8 if half else 16)
+    whole, again = tables
+    assert [row for row in whole if row["model"] == "transformer"] == again
+    tests = [row for row in whole if row["part"] == "test"]
+    assert {row["method"] for row in tests} == set(METHODS)
+    for row in tests:
+        assert int(row["evaluations"]) == (8 if row["method"] == "adam" else 16)
