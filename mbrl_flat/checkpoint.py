@@ -25,14 +25,27 @@ FORMAT = 1
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write with ``torch.save`` so that ``path`` is at every moment whole, or as it was."""
+    """Write with ``torch.save`` so that ``path`` is at every moment whole, or as it was.
+
+    Args:
+        value: What to save.
+        path: Where.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; names the file, of which no part is
+            left to fill the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

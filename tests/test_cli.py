@@ -128,6 +128,18 @@ def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
     assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_sentence_and_the_last_good_checkpoint_stays(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    capsys.readouterr()
+    latest = tmp_path / "here" / "checkpoints" / "latest.pt"
+    before = latest.read_bytes()
+    latest.with_name("latest.pt.tmp").symlink_to("/dev/full")
+    message = fails(command, capsys, "resume=here", "steps=200", "threads=1")
+    assert message.startswith("No space left on device: here/checkpoints/latest.pt; what was saved")
+    assert latest.read_bytes() == before
+
+
 def test_a_resumed_run_refuses_other_settings(command, capsys):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     message = fails(command, capsys, "resume=here", "seed=3")

@@ -9,7 +9,10 @@ from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
 from mbrl_flat.sweeps.folder import Sweep
 
-_PLUGIN = re.compile(r"hydra_(joblib_launcher|submitit_launcher|ray_launcher|optuna_sweeper)")
+_PLUGIN = re.compile(
+    r"hydra_plugins\.hydra_(\w+)|hydra/(?:launcher|sweeper)/(joblib|submitit|ray|optuna)"
+)
+"""How Hydra names what it does not find: as a class, or as a configuration."""
 
 
 def wants_sweep(arguments: Sequence[str]) -> bool:
@@ -40,9 +43,10 @@ def make_sweep(
         plugin = _PLUGIN.search(str(error))
         if plugin is None:
             raise
-        extra = "ray" if "ray" in plugin.group() else "sweeps"
+        name = f"hydra_{plugin.group(1) or plugin.group(2)}"
+        extra = "ray" if "ray" in name else "sweeps"
         raise MissingExtraError(
-            f"{plugin.group()} is not installed; pip install -e '.[{extra}]' has it."
+            f"The package of {name} is not installed; install it with pip install -e '.[{extra}]'."
         ) from error
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -72,7 +72,12 @@ class SweepJob:
         self.overrides = list(overrides)
         name = run_name(overrides)
         self.folder = sweep.folder / name
-        self.outcome = Outcome(name=name, overrides=self.overrides, host=socket.gethostname())
+        self.outcome = Outcome(
+            name=name,
+            overrides=self.overrides,
+            host=socket.gethostname(),
+            job=os.environ.get("SLURM_JOB_ID", ""),
+        )
 
     @classmethod
     def of_this_process(

@@ -24,6 +24,7 @@ class Outcome:
         value: The last value of that metric.
         overrides: The settings that the sweep gave it.
         host: Machine that made it.
+        job: Its job on a cluster.
         pid: Process of the run, to look at it or to end it.
     """
 
@@ -34,6 +35,7 @@ class Outcome:
     value: float | None = None
     overrides: list[str] = field(default_factory=list)
     host: str = ""
+    job: str = ""
     pid: int | None = None
 
     @property

@@ -194,6 +194,21 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_whole(tmp_path, monkeyp
     assert [file.name for file in tmp_path.iterdir()] == ["file.pt"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_named_keeps_the_old_file_and_gets_its_room_back(tmp_path):
+    path = tmp_path / "latest.pt"
+    save_atomically({"format": FORMAT, "weights": torch.zeros(3)}, path)
+    before = path.read_bytes()
+    temporary = tmp_path / "latest.pt.tmp"
+    temporary.symlink_to("/dev/full")
+
+    with pytest.raises(OSError, match=r"No space left on device: .*latest\.pt"):
+        save_atomically({"format": FORMAT, "weights": torch.zeros(300_000)}, path)
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_replay_comes_back_from_its_pieces(tmp_path, rng):
     folder, replay = CheckpointFolder(tmp_path), make_replay()
     for step in range(3):

@@ -7,6 +7,8 @@ caller says ``download=True``.
 import gzip
 import importlib
 import importlib.resources
+import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,8 +118,14 @@ def _torchvision(name: str, root: Path | None, download: bool) -> Arrays:
         found = getattr(datasets, TORCHVISION[name])(
             root=str(root or Path("data")), download=download, **train
         )
-    except RuntimeError as error:
-        raise UserError(f"{name} is not in {root or 'data'}; allow download=True.") from error
+    except (RuntimeError, OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        folder, reason = root or "data", " ".join(str(error).split()) or repr(error)
+        if download:
+            raise UserError(
+                f"{name} could not be downloaded to {folder}: {reason}. Try again; if that is no "
+                f"help, delete what is there of it: a file may be half there."
+            ) from error
+        raise UserError(f"{name} is not whole in {folder}; allow download=True.") from error
     x = np.asarray(found.data, np.float32) / 255.0
     y = np.asarray(found.labels if name == "svhn" else found.targets, np.int64)
     if x.ndim == 3:

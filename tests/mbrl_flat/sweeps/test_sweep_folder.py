@@ -107,11 +107,23 @@ def test_a_sweep_that_was_refused_leaves_nothing_behind(here):
     assert list((here / "runs").iterdir()) == []
 
 
-def test_a_launcher_that_is_not_installed_names_the_extra():
+@pytest.mark.parametrize(
+    ("error", "extra"),
+    [
+        ("Error locating target 'hydra_plugins.hydra_ray_launcher.x.RayLauncher'", "ray"),
+        ("In 'hydra/launcher/ray_cluster': Could not load 'hydra/launcher/ray'.", "ray"),
+        ("Could not find 'hydra/launcher/submitit_slurm'", "sweeps"),
+        (
+            "Could not override 'hydra/sweeper'. No match in the defaults: hydra/sweeper/optuna",
+            "sweeps",
+        ),
+    ],
+)
+def test_a_launcher_that_is_not_installed_names_the_extra(error, extra):
     def missing():
-        raise LookupError("Error locating target 'hydra_plugins.hydra_ray_launcher.x.RayLauncher'")
+        raise LookupError(error)
 
-    with pytest.raises(MissingExtraError, match=r"hydra_ray_launcher .* '\.\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=rf"pip install -e '\.\[{extra}\]'"):
         make_sweep(["mbrl-flat-train", "-m"], missing, (LookupError,))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import tarfile
 from types import ModuleType
 
 import numpy as np
@@ -152,6 +153,33 @@ def test_nothing_is_downloaded_unless_asked_for(monkeypatch):
     with pytest.raises(UserError, match="download=True"):
         load_data("cifar10")
     assert len(load_data("cifar10", download=True)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("File not found or corrupted."),
+        OSError("<urlopen error timed out>"),
+        EOFError("Compressed file ended before the end-of-stream marker was reached"),
+        tarfile.ReadError("unexpected end of data"),
+    ],
+)
+def test_an_interrupted_download_says_what_to_do(monkeypatch, tmp_path, error):
+    fake = ModuleType("torchvision.datasets")
+
+    def interrupted(**settings):
+        raise error
+
+    fake.CIFAR10 = interrupted
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", fake)
+
+    with pytest.raises(UserError, match="cifar10 could not be downloaded to") as told:
+        load_data("cifar10", download=True, root=tmp_path)
+    assert str(error) in str(told.value)
+    assert str(tmp_path) in str(told.value)
+    with pytest.raises(UserError, match="cifar10 is not whole in"):
+        load_data("cifar10", root=tmp_path)
 
 
 def test_without_torchvision_the_sentence_names_it(monkeypatch):

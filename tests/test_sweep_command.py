@@ -1,0 +1,106 @@
+"""``mbrl-flat-train -m`` with Hydra's own sweepers; the runs themselves are stand-ins."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+
+from mbrl_flat import cli
+from mbrl_flat.checkpoint import save_atomically
+from mbrl_flat.sweeps import job as jobs
+
+COMMON = ["-m", "env=dummy", "preset=debug", "threads=1", "run_dir=s"]
+
+
+@pytest.fixture
+def sweep(monkeypatch, tmp_path):
+    """Run the command where every run ends at once with a return that depends on its rho."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def run_in_process(command, *, log, on_start, **kwargs):
+        folder = Path(
+            next(a for a in command if a.startswith("resume=")).partition("=")[2].strip("'")
+        )
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        made.append(folder.name)
+        on_start(1)
+        if settings["seed"] == 13:
+            log.write_text("Bad luck.\n")
+            return 2
+        rho = settings["optimizer"].get("rho", 0.01)
+        row = {"step": 1, "eval/return_mean": -((math.log10(rho) + 2.0) ** 2)}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        save_atomically({"format": 1, "finished": True}, folder / "checkpoints" / "latest.pt")
+        return 0
+
+    monkeypatch.setattr(jobs, "run_in_process", run_in_process)
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        """Exit status, and the runs made."""
+        made.clear()
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["mbrl-flat-train", *COMMON, *arguments])
+        status = 0
+        try:
+            cli.train()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, list(made)
+
+    return run
+
+
+def test_a_failed_run_stops_no_other_and_is_listed_with_its_reason(sweep, capsys):
+    status, made = sweep("seed=1,13,2")
+    assert (status, len(made)) == (1, 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert "3 runs: 1 failed, 2 finished" in lines
+    listed = next(line for line in lines if line.startswith("  "))
+    assert listed.endswith("seed-13_threads-1: failed: Bad luck.")
+
+
+def test_a_second_start_makes_what_is_missing_or_new(sweep):
+    sweep("seed=1,2")
+    status, made = sweep("seed=1,2,3")
+    assert status == 0
+    assert made == ["env-dummy_preset-debug_seed-3_threads-1"]
+
+
+def test_a_setting_that_is_refused_fails_alone_and_leaves_no_folder(sweep, capsys, tmp_path):
+    status, made = sweep("agent.config.size=debug,7")
+    assert (status, len(made)) == (1, 1)
+    assert "size-7_env-dummy_preset-debug_threads-1: failed: " in capsys.readouterr().out
+    assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 1
+
+
+def test_a_misspelt_word_is_refused_before_anything_is_made(sweep, capsys, tmp_path):
+    status, made = sweep("optimizer=adam,smm")
+    assert (status, made) == (2, [])
+    message = capsys.readouterr().err
+    assert "'smm'; did you mean" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, made = sweep("seed=1,2", "hydra/launcher=submitit_slurm")
+    assert (status, made) == (2, [])
+    message = capsys.readouterr().err
+    assert message.startswith('The sweep could not go on: Could not detect "srun"')
+    assert message.count("\n") == 1
+
+
+def test_a_search_finds_the_radius_and_starts_again_where_it_was(sweep, tmp_path):
+    words = ["experiment=search_rho", "env=dummy", "hydra.sweeper.n_trials=12"]
+    status, made = sweep(*words)
+    assert (status, len(made)) == (0, 12)
+    best = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
+    assert best["best_params"]["optimizer.rho"] == pytest.approx(0.01, rel=1.0)
+    assert sweep(*words) == (0, [])
+    assert len(sweep(*words, "hydra.sweeper.n_trials=14")[1]) == 2
