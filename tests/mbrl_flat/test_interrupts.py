@@ -8,7 +8,15 @@ import pytest
 from mbrl_flat.interrupts import stop_requests
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
+    ],
+)
 def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
     before = signal.getsignal(number)
     with stop_requests() as request:
