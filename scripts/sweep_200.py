@@ -75,7 +75,7 @@ def _family(parent: int) -> list[int]:
 
 def _open_files(pid: int) -> int:
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return 0
 
