@@ -74,6 +74,7 @@ def spec_of(env: Vector) -> EnvSpec:
         score_range=env.get_attr("score_range")[0],
         images=images,
         frame_stack=int(env.get_attr("frame_stack")[0]),
+        tasks=env.get_attr("tasks")[0],
     )
 
 

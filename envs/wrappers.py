@@ -8,6 +8,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.specs import TaskSpec
 
 Obs = dict[str, np.ndarray]
 
@@ -39,6 +40,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         action_repeat: Frames per step.
         score_range: Returns that count as 0 and as 1 of the normalised score.
         frame_stack: Newest images that an image in the observation joins.
+        tasks: All tasks, where this is one of several that are padded to common sizes.
 
     Attributes:
         slot: Which of several environments side by side this one is.
@@ -52,6 +54,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         action_repeat: int,
         score_range: tuple[float, float] | None = None,
         frame_stack: int = 1,
+        tasks: tuple[TaskSpec, ...] = (),
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
@@ -59,12 +62,14 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             action_repeat=action_repeat,
             score_range=score_range,
             frame_stack=frame_stack,
+            tasks=tasks,
         )
         gym.Wrapper.__init__(self, env)
         self.episode_length = episode_length
         self.action_repeat = action_repeat
         self.score_range = score_range
         self.frame_stack = frame_stack
+        self.tasks = tasks
         self.slot = 0
         self._copied = env.unwrapped if isinstance(env.unwrapped, SavesState) else None
         self._start: Any = None

@@ -1,4 +1,4 @@
-"""Act in the training environments and record what happens."""
+"""Act in the training environments and record what happens, or learn from what there is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Collector:
         device: torch.device,
     ) -> None:
         self.agent, self.envs, self.replay, self.watch = agent, envs, replay, watch
-        self.num_envs = envs.vector.num_envs
+        self.num_envs, self.action_repeat = envs.vector.num_envs, envs.spec.action_repeat
         self.noise = torch.Generator(device).manual_seed(seed)
         self.action_rng = np.random.default_rng([seed, 2])
         self.meter = MeanMeter()
@@ -177,3 +177,48 @@ class Collector:
         self.running_length = running[1].astype(np.int64)
         self.state = state["agent_state"]
         self.obs = as_tensors(self.envs.restore(state["envs"]))
+
+
+class FixedData:
+    """Stands where the collector does when a run learns offline: a step is a step of learning.
+
+    Args:
+        watch: Told of the steps.
+    """
+
+    num_envs = 1
+    action_repeat = 1
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch, self.meter = watch, MeanMeter()
+
+    def start(self) -> None:
+        """Begin; there is nothing to begin with."""
+
+    def step(self, *, random: bool) -> None:
+        """Count a step."""
+        del random
+        self.watch.add_steps(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the replay stays as it is."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take nothing."""
+        del state
+
+
+def make_collector(
+    agent: Agent,
+    envs: TrainEnvs | None,
+    replay: Replay,
+    watch: Stopwatch,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Collector | FixedData:
+    """Build what a run gets its data by; see ``Collector`` for the arguments."""
+    if envs is None:
+        return FixedData(watch)
+    return Collector(agent, envs, replay, watch, seed=seed, device=device)

@@ -32,7 +32,8 @@ class EpisodeEvaluation:
         baseline: Judged once, on the first occasion; its mean return is in every row as
             ``eval/random_return_mean``.
         videos: Folder for a video of the first episode of each evaluation.
-        scale: Where 0 and 1 of ``eval/normalised_score`` lie; without it there is none.
+        scale: Where 0 and 1 of ``eval/normalised_score`` lie, unless the spec says it.
+        discount: Of the task; by default the agent's.
     """
 
     def __init__(
@@ -47,11 +48,15 @@ class EpisodeEvaluation:
         baseline: Agent | None = None,
         videos: Path | None = None,
         scale: ScoreScale | None = None,
+        discount: float | None = None,
     ) -> None:
         self.agent, self.envs, self.spec = agent, envs, spec
         self.episodes, self.seed, self.device = episodes, seed, device
         self.baseline, self.videos = baseline, videos
-        self.scale = scale
+        self.score_range = spec.score_range
+        if scale is not None and spec.score_range is None:
+            self.score_range = (scale.random, scale.reference)
+        self.discount = discount
         self.random_return: float | None = None
 
     def __call__(self, step: int) -> Mapping[str, float]:
@@ -59,13 +64,14 @@ class EpisodeEvaluation:
         seed = int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1)[0])
         with self._video(step) as sink:
             planned = self._play(self.agent, seed, "eval", sink)
-        row = summarize(planned, self.spec.score_range)
+        row = summarize(planned, self.score_range)
         if isinstance(self.agent, Inspectable):
             followed = self._play(self.agent, seed, "policy")
             returns = [episode.undiscounted_return for episode in followed]
             row["eval/policy_return_mean"] = float(np.mean(returns))
-            row |= value_metrics(followed, self.agent.discount)
-            row |= planner_metrics(planned, self.agent.discount)
+            discount = self.agent.discount if self.discount is None else self.discount
+            row |= value_metrics(followed, discount)
+            row |= planner_metrics(planned, discount)
         if self.baseline is not None:
             if self.random_return is None:
                 episodes = self._play(self.baseline, seed, "eval")
@@ -91,6 +97,10 @@ class EpisodeEvaluation:
         if self.videos is None:
             return nullcontext()
         return VideoWriter(self.videos / f"step_{step:09d}.mp4")
+
+    def close(self) -> None:
+        """Free the environments."""
+        self.envs.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The baseline's return, once it is known."""

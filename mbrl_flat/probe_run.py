@@ -79,6 +79,11 @@ def probe_run(
     saved = CheckpointFolder(folder / "checkpoints").load_latest(device=device)
     envs = parts.vectors.make_vector(parts.env, num_envs=episodes, seed=seed)
     spec = parts.vectors.spec_of(envs)
+    if spec.tasks and name == "value_error":
+        raise UserError(
+            "probe=value_error plays one task, and this run has several; mbrl-flat-evaluate gives "
+            "the value errors of each."
+        )
     agent: Agent = build_agent(config, parts, spec, device)
     if not isinstance(agent, Inspectable):
         raise UserError("The agent of this run has no world model to look into.")

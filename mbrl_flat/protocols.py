@@ -167,6 +167,16 @@ class Inspectable(Protocol):
 
 
 @runtime_checkable
+class SeveralTasks(Protocol):
+    """An agent that learns several tasks, each with a discount of its own."""
+
+    task_discounts: tuple[float, ...]
+    """In the order of the spec's tasks; empty where there is one."""
+    latent_size: int
+    """Features of a latent that are learned; those after them say which task it is."""
+
+
+@runtime_checkable
 class Decodes(Protocol):
     """What the probe of open-loop films asks of an agent beside ``Inspectable``."""
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from mbrl_flat.checkpoint import read_plain_data
 from mbrl_flat.device import choose_device, use_threads
 from mbrl_flat.errors import UserError
-from mbrl_flat.measurements import EpisodeEvaluation
 from mbrl_flat.protocols import ReadsPublished
 from mbrl_flat.run import Parts, build_agent
 from mbrl_flat.run_config import RunConfig
+from mbrl_flat.task_evaluation import make_evaluation
 
 
 def evaluate_published(
@@ -33,25 +33,26 @@ def evaluate_published(
     device = choose_device(config.device)
     use_threads(config.threads)
     state = read_plain_data(file, device=device)
-    envs = parts.vectors.make_vector(parts.env, num_envs=episodes, seed=seed, render=video)
-    try:
-        spec = parts.vectors.spec_of(envs)
-        agent = build_agent(config, parts, spec, device)
-        if not isinstance(agent, ReadsPublished):
-            raise UserError(
-                f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
-                f"say run=runs/NAME."
-            )
-        agent.load_published(state)
-        evaluation = EpisodeEvaluation(
-            agent,
-            envs,
-            spec,
-            episodes=episodes,
-            seed=seed,
-            device=device,
-            videos=file.parent / "videos" if video else None,
+    spec = parts.vectors.spec_of(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed))
+    agent = build_agent(config, parts, spec, device)
+    if not isinstance(agent, ReadsPublished):
+        raise UserError(
+            f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
+            f"say run=runs/NAME."
         )
+    agent.load_published(state)
+    evaluation = make_evaluation(
+        agent,
+        parts.vectors.make_vector,
+        parts.env,
+        spec,
+        episodes=episodes,
+        seed=seed,
+        env_seed=seed,
+        device=device,
+        videos=file.parent / "videos" if video else None,
+    )
+    try:
         return {**evaluation(0), "seed": seed}
     finally:
-        envs.close()
+        evaluation.close()

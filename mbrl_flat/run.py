@@ -25,7 +25,8 @@ from mbrl_flat.logging.jsonl import JsonlLogger
 from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
-from mbrl_flat.measurements import EpisodeEvaluation, Probe, ReplayProbe
+from mbrl_flat.measurements import Probe, ReplayProbe
+from mbrl_flat.offline import check_offline, fill_replay
 from mbrl_flat.parallel.learning import SplitUpdate, follow
 from mbrl_flat.parallel.processes import Processes
 from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
@@ -34,6 +35,7 @@ from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import EnvSpec
+from mbrl_flat.task_evaluation import make_evaluation
 from mbrl_flat.train import TrainConfig, Training
 
 
@@ -102,6 +104,7 @@ def train_run(
     make = partial(parts.vectors.make_vector, parts.env)
     envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
     spec = parts.vectors.spec_of(envs)
+    check_offline(config, spec)
     schedule = _train_config(config, spec)
     agent = build_agent(config, parts, spec, device, sync=_sync(config, processes))
     replay = Replay(
@@ -120,19 +123,22 @@ def train_run(
         sampler = EnergySampler(replay, agent, config.replay, seed=config.seed)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
+    if config.offline_data and saved is None:
+        fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
     jsonl = JsonlLogger(folder / "metrics.jsonl")
     console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
     logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec))
     evaluations = []
     if config.eval_every > 0:
-        eval_envs = make(num_envs=config.eval_episodes, seed=config.seed + 1, render=config.video)
-        evaluation = EpisodeEvaluation(
+        evaluation = make_evaluation(
             agent,
-            eval_envs,
+            parts.vectors.make_vector,
+            parts.env,
             spec,
             episodes=config.eval_episodes,
             seed=config.seed,
+            env_seed=config.seed + 1,
             device=device,
             baseline=parts.baseline(spec),
             videos=folder / "videos" if config.video else None,
@@ -144,14 +150,15 @@ def train_run(
         for probe in parts.probes.values()
         if isinstance(agent, Inspectable)
     ]
+    train_envs = TrainEnvs(
+        vector=envs,
+        spec=spec,
+        save=partial(parts.vectors.vector_state, envs),
+        restore=partial(parts.vectors.restore_vector, envs),
+    )
     training = Training(
         agent,
-        TrainEnvs(
-            vector=envs,
-            spec=spec,
-            save=partial(parts.vectors.vector_state, envs),
-            restore=partial(parts.vectors.restore_vector, envs),
-        ),
+        None if config.offline_data else train_envs,
         replay,
         logger,
         config=schedule,
@@ -175,7 +182,7 @@ def train_run(
             logger.close()
             envs.close()
             for evaluation in evaluations:
-                evaluation.envs.close()
+                evaluation.close()
     return 0 if complete else request.exit_status
 
 
@@ -211,6 +218,8 @@ def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
 def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
     default_seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
     seed_steps = default_seed_steps if config.seed_steps is None else config.seed_steps
+    if config.offline_data:
+        seed_steps = 0
     return TrainConfig(
         steps=config.steps,
         seed=config.seed,
@@ -271,23 +280,25 @@ def evaluate_run(
     device = choose_device(config.device)
     use_threads(config.threads)
     saved = load_safely(folder / "checkpoints" / f"{checkpoint}.pt", device=device)
-    envs = parts.vectors.make_vector(parts.env, num_envs=episodes, seed=seed, render=video)
-    spec = parts.vectors.spec_of(envs)
+    spec = parts.vectors.spec_of(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed))
     agent = build_agent(config, parts, spec, device)
     agent.load_state_dict(saved["agent"])
-    evaluation = EpisodeEvaluation(
+    evaluation = make_evaluation(
         agent,
-        envs,
+        parts.vectors.make_vector,
+        parts.env,
         spec,
         episodes=episodes,
         seed=seed,
+        env_seed=seed,
         device=device,
         videos=folder / "videos" if video else None,
         scale=_score_scale(config),
     )
     step = int(saved["step"])
-    row = {**evaluation(step), "step": step, "frame": step * spec.action_repeat, "seed": seed}
-    envs.close()
+    frame = step if config.offline_data else step * spec.action_repeat
+    row = {**evaluation(step), "step": step, "frame": frame, "seed": seed}
+    evaluation.close()
     with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"checkpoint": checkpoint, "episodes": episodes, **row}) + "\n")
     return row

@@ -53,6 +53,8 @@ class RunConfig:
         parallel_envs: Each environment in a process of its own.
         sync: In a run over several processes (torchrun): ``global`` displaces by the gradient of
             the whole batch, ``local`` each process by that of its own rows.
+        offline_data: Folders of earlier runs, or patterns of them, to learn from alone: nothing is
+            collected, and a step is an update.
         updates_per_step: Update-to-data ratio.
         seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
         log_every: Interval of training metrics in steps.
@@ -91,6 +93,7 @@ class RunConfig:
     num_envs: int = 1
     parallel_envs: bool = False
     sync: str = "global"
+    offline_data: list[str] = field(default_factory=list)
     updates_per_step: float = 1.0
     seed_steps: int | None = None
     log_every: int = 1000

@@ -14,7 +14,7 @@ import torch
 
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.clocks import Every, Ratio
-from mbrl_flat.collect import Collector, TrainEnvs
+from mbrl_flat.collect import TrainEnvs, make_collector
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.sampling import Sampler, UniformSampler
@@ -93,7 +93,7 @@ class Training:
 
     Args:
         agent: Who acts and learns.
-        envs: Where.
+        envs: Where; None to learn offline, from what is in the replay.
         replay: What it learns from.
         logger: Where metrics go.
         config: When things happen.
@@ -109,7 +109,7 @@ class Training:
     def __init__(
         self,
         agent: Agent,
-        envs: TrainEnvs,
+        envs: TrainEnvs | None,
         replay: Replay,
         logger: RunLogger,
         *,
@@ -122,7 +122,7 @@ class Training:
         update: Callable[[Batch], Metrics] | None = None,
         sampler: Sampler | None = None,
     ) -> None:
-        self.agent, self.envs, self.replay, self.logger = agent, envs, replay, logger
+        self.agent, self.replay, self.logger = agent, replay, logger
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
         self.on_step, self.update = on_step, update or agent.update
@@ -142,7 +142,8 @@ class Training:
         }
         self.meter, self.watch = MeanMeter(), Stopwatch()
         self.replay_rng = np.random.default_rng([config.seed, 1])
-        self.collector = Collector(agent, envs, replay, self.watch, seed=config.seed, device=device)
+        chosen = {"seed": config.seed, "device": device}
+        self.collector = make_collector(agent, envs, replay, self.watch, **chosen)
 
     def start(self) -> None:
         """Begin every environment's first episode and save the run once."""
@@ -251,7 +252,7 @@ class Training:
         self._write(row)
 
     def _write(self, row: Mapping[str, float]) -> None:
-        self.logger.write(row, step=self.step, frame=self.step * self.envs.spec.action_repeat)
+        self.logger.write(row, step=self.step, frame=self.step * self.collector.action_repeat)
 
     def save(self) -> None:
         """Write a checkpoint."""

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.protocols import Inspectable
+from mbrl_flat.protocols import Inspectable, SeveralTasks
+from mbrl_flat.specs import TASK
 
 
 class Readout(NamedTuple):
@@ -62,8 +63,8 @@ def fit_readout(latent: Tensor, state: Tensor, *, ridge: float = 1e-6) -> Readou
 
 
 def vector_observations(batch: Batch) -> Tensor | None:
-    """All entries joined, ``[B, T + 1, S]``; None if one of them is not a vector."""
-    entries = list(batch.obs.values())
+    """All entries but the index of the task joined, ``[B, T + 1, S]``; None without vectors."""
+    entries = [entry for name, entry in batch.obs.items() if name != TASK]
     if any(entry.ndim != 3 for entry in entries):
         return None
     return torch.cat([entry.double() for entry in entries], -1)
@@ -119,7 +120,8 @@ def rollout_errors(
         "value_error": torch.stack(values),
         "termination_error": (1.0 - cont - batch.terminated).abs().double().mean(0),
     }
-    variance = _spread(actual)
+    learned = agent.latent_size if isinstance(agent, SeveralTasks) else actual.shape[-1]
+    variance = _spread(actual[..., :learned])
     if variance > 0.0:
         curves["latent_error"] = _squared(latent - later) / variance
         curves["copy_baseline"] = _squared(start[:, None] - later) / variance
