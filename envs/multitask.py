@@ -124,8 +124,8 @@ class PaddedTask(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
         """Take the task's own actions."""
-        obs, *outcome = self.env.step(action[: self._actions])
-        return self._padded(obs), *outcome
+        obs, reward, terminated, truncated, info = self.env.step(action[: self._actions])
+        return self._padded(obs), reward, terminated, truncated, info
 
     def _padded(self, obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         state = np.zeros(self._size, np.float32)
@@ -156,10 +156,9 @@ def _task_spec(
         )
     length = env.get_wrapper_attr("episode_length")
     env.close()
-    (obs_size,) = shapes["state"] or ()
     return TaskSpec(
         name=name,
-        obs_size=obs_size,
+        obs_size=int(np.prod(shapes["state"] or ())),
         action_size=int(np.prod(action.shape)),
         episode_length=length,
         score_range=score_range,

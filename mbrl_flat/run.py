@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from gymnasium import Env
 from gymnasium.vector import VectorEnv
 
 from mbrl_flat.checkpoint import CheckpointFolder, load_safely
@@ -29,7 +30,7 @@ from mbrl_flat.measurements import Probe, ReplayProbe
 from mbrl_flat.offline import check_offline, fill_replay
 from mbrl_flat.parallel.learning import SplitUpdate, follow
 from mbrl_flat.parallel.processes import Processes
-from mbrl_flat.protocols import Agent, EnvFactory, Inspectable, Logger
+from mbrl_flat.protocols import Agent, Inspectable, Logger
 from mbrl_flat.reference import ScoreScale, score_scale
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
@@ -59,7 +60,7 @@ class Parts:
     Attributes:
         agent: ``agent(spec, optimizer=..., device=..., compile=...)``.
         baseline: Likewise, the agent that returns are compared with.
-        env: Makes one environment.
+        env: Makes one environment; where there are several tasks it takes the ``index`` of one.
         optimizer: Makes the world model's optimizer.
         probes: Diagnostics by name.
         vectors: How environments are put side by side.
@@ -67,7 +68,7 @@ class Parts:
 
     agent: Callable[..., Agent]
     baseline: Callable[..., Agent]
-    env: EnvFactory
+    env: Callable[..., Env[Any, Any]]
     optimizer: Callable[..., Any]
     probes: Mapping[str, Probe]
     vectors: VectorFunctions

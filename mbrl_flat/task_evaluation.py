@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Env
 from gymnasium.vector import VectorEnv
 
 from mbrl_flat.measurements import EpisodeEvaluation
-from mbrl_flat.protocols import Agent, EnvFactory, SeveralTasks
+from mbrl_flat.protocols import Agent, SeveralTasks
 from mbrl_flat.reference import ScoreScale
 from mbrl_flat.specs import EnvSpec
 
@@ -59,7 +60,7 @@ class TaskEvaluation:
 def make_evaluation(
     agent: Agent,
     make_vector: Callable[..., VectorEnv[Any, Any, Any]],
-    env: EnvFactory,
+    env: Callable[..., Env[Any, Any]],
     spec: EnvSpec,
     *,
     episodes: int,
@@ -90,7 +91,10 @@ def make_evaluation(
     """
 
     def one(
-        env: EnvFactory, spec: EnvSpec, videos: Path | None, discount: float | None = None
+        env: Callable[..., Env[Any, Any]],
+        spec: EnvSpec,
+        videos: Path | None,
+        discount: float | None = None,
     ) -> EpisodeEvaluation:
         return EpisodeEvaluation(
             agent,

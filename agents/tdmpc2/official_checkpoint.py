@@ -1,10 +1,11 @@
-"""Single-task checkpoints of the official TD-MPC2 code, converted to the networks here.
+"""Checkpoints of the official TD-MPC2 code, converted to the networks here.
 
 Two things differ. Names: ``_encoder.state.0.ln.weight`` there is ``encoder.0.norm.weight`` here;
 the Q-functions are ``_Qs.params.0.weight`` in current checkpoints and ``_Qs.params.0``,
 ``_Qs.params.1``, ... in those before torch.compile. And the order of latent features: member m of
 SimNorm group g is feature ``g V + m`` there and ``m G + g`` here, with G groups of V members. So
-the rows that make a latent and the columns that read one are permuted.
+the rows that make a latent and the columns that read one are permuted. Of several tasks there is
+the table of embeddings besides; the columns that read one come after those of the latent, as here.
 
 References:
     Hansen et al., "TD-MPC2", ICLR 2024, arXiv:2310.16828; official code at e9f5932
@@ -53,14 +54,15 @@ def convert(state: Any, spec: EnvSpec, config: TDMPC2Config) -> ConvertedWeights
         Weights for the agent's modules.
 
     Raises:
-        UserError: If it is no such checkpoint, of several tasks, from pixels, of another size, or
-            of an environment of other shapes.
+        UserError: If it is no such checkpoint, of other tasks, from pixels, of another size, or of
+            an environment of other shapes.
     """
     inner = state.get("model") if isinstance(state, Mapping) and "model" in state else state
     if not isinstance(inner, Mapping):
         raise UserError("The file is no checkpoint of the official TD-MPC2 code: no weights in it.")
     weights = _current_names({k: v for k, v in inner.items() if isinstance(v, Tensor)})
     _check_kind(weights, config)
+    _check_tasks(weights, spec, config)
     _check_size(weights, spec, config)
     latent, groups = config.dims["latent_dim"], config.dims["latent_dim"] // config.simnorm_size
     order = torch.arange(latent).view(groups, config.simnorm_size).T.reshape(-1)
@@ -73,6 +75,9 @@ def convert(state: Any, spec: EnvSpec, config: TDMPC2Config) -> ConvertedWeights
     }
     if config.episodic:
         model |= _mlp(weights, "_termination", "termination", order)
+    if config.task_dim:
+        # They are looked up there with a norm of at most 1, whatever is stored.
+        model["tasks.embedding.weight"] = weights["_task_emb.weight"].renorm(2, 0, 1.0)
     return ConvertedWeights(model, _mlp(weights, "_pi", "net", order))
 
 
@@ -91,12 +96,7 @@ def _current_name(name: str) -> str:
 
 
 def _check_kind(weights: Weights, config: TDMPC2Config) -> None:
-    """Refuse what is not a single-task checkpoint on state observations."""
-    if "_task_emb.weight" in weights:
-        raise UserError(
-            f"This is a multi-task checkpoint ({len(weights['_task_emb.weight'])} tasks), and only "
-            f"those of a single task can be evaluated; choose one of the latter."
-        )
+    """Refuse what is no checkpoint on state observations."""
     if any(name.startswith("_encoder.rgb") for name in weights):
         raise UserError(
             "This checkpoint was trained from pixels, and only those trained on states can be "
@@ -113,6 +113,23 @@ def _check_kind(weights: Weights, config: TDMPC2Config) -> None:
         raise UserError(
             f"The checkpoint has {has} termination head; set "
             f"agent.config.episodic={str(not config.episodic).lower()}."
+        )
+
+
+def _check_tasks(weights: Weights, spec: EnvSpec, config: TDMPC2Config) -> None:
+    """Refuse a checkpoint of another number of tasks, or with embeddings of another size."""
+    table = weights.get("_task_emb.weight", torch.zeros(0, 0))
+    if table.shape[1] != config.task_dim:
+        tasks = f"{len(table)} tasks, told apart by {table.shape[1]} numbers" if len(table) else ""
+        fix = f"set agent.config.task_dim={table.shape[1]}"
+        raise UserError(
+            f"The checkpoint is of {tasks or 'a single task'}, and the agent has "
+            f"task_dim={config.task_dim}; {fix}{' and env=multitask' if tasks else ''}."
+        )
+    if len(table) != (len(spec.tasks) if config.task_dim else 0):
+        raise UserError(
+            f"The checkpoint is of {len(table)} tasks, and this environment has "
+            f"{len(spec.tasks)}; the published ones of DeepMind Control are env.task=mt30."
         )
 
 
@@ -140,8 +157,8 @@ def _check_size(weights: Weights, spec: EnvSpec, config: TDMPC2Config) -> None:
             f"The checkpoint has {bins} bins, and the agent has {config.num_bins}; "
             f"set agent.config.num_bins={bins}."
         )
-    theirs = (encoder.shape[1], policy.shape[0] // 2)
-    ours = (sum(shape[0] for shape in spec.obs.values()), spec.action.size)
+    theirs = (encoder.shape[1] - config.task_dim, policy.shape[0] // 2)
+    ours = (sum(shape[0] for shape in spec.observed.values()), spec.action.size)
     if theirs != ours:
         raise UserError(
             f"The checkpoint was trained on {theirs[0]} observations and {theirs[1]} actions, and "

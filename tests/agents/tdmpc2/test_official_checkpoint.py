@@ -22,7 +22,7 @@ from mbrl_flat import cli
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.protocols import ReadsPublished
-from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.specs import Continuous, EnvSpec, TaskSpec
 
 OBS, ACTIONS = 7, 3
 SPEC = EnvSpec(obs={"state": (OBS,)}, action=Continuous(dim=ACTIONS), episode_length=50)
@@ -45,19 +45,20 @@ def named(prefix, weights):
     return {f"{prefix}.{name}": value for name, value in weights.items()}
 
 
-def official(config, *, seed=0, obs=OBS, actions=ACTIONS):
+def official(config, *, seed=0, obs=OBS, actions=ACTIONS, tasks=2):
     """A state as ``WorldModel.state_dict`` gives it, with random weights and targets apart."""
     torch.manual_seed(seed)
     dims = config.dims
     latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
-    encoder = [obs, *[dims["enc_dim"]] * max(dims["num_enc_layers"] - 1, 1), latent]
-    pair, members = latent + actions, (dims["num_q"],)
+    extra, members = config.task_dim, (dims["num_q"],)
+    encoder = [obs + extra, *[dims["enc_dim"]] * max(dims["num_enc_layers"] - 1, 1), latent]
+    pair = latent + extra + actions
     q = [pair, *hidden, config.num_bins]
     state = {
         **named("_encoder.state", network(encoder, last_normed=True)),
         **named("_dynamics", network([pair, *hidden, latent], last_normed=True)),
         **named("_reward", network(q, last_normed=False)),
-        **named("_pi", network([latent, *hidden, 2 * actions], last_normed=False)),
+        **named("_pi", network([latent + extra, *hidden, 2 * actions], last_normed=False)),
         **named("_Qs.params", network(q, last_normed=False, members=members)),
         **named("_target_Qs_params", network(q, last_normed=False, members=members)),
         "log_std_min": torch.tensor(-10.0),
@@ -68,6 +69,9 @@ def official(config, *, seed=0, obs=OBS, actions=ACTIONS):
     }
     if config.episodic:
         state |= named("_termination", network([latent, *hidden, 1], last_normed=False))
+    if config.task_dim:
+        state["_task_emb.weight"] = torch.randn(tasks, extra, dtype=torch.float64)
+        state["_action_masks"] = torch.ones(tasks, actions)
     return state
 
 
@@ -153,6 +157,63 @@ def test_every_network_gives_what_the_official_one_gives(monkeypatch, config, re
         torch.testing.assert_close(model.termination(latent), ends, **EXACT)
 
 
+SEVERAL = EnvSpec(
+    obs={"state": (OBS,), "task": (1,)},
+    action=Continuous(dim=ACTIONS),
+    episode_length=50,
+    tasks=(
+        TaskSpec(name="all", obs_size=OBS, action_size=ACTIONS, episode_length=50),
+        TaskSpec(name="one", obs_size=4, action_size=1, episode_length=50),
+    ),
+)
+
+
+def test_networks_of_several_tasks_give_what_the_official_ones_give():
+    config = replace(CONFIG, task_dim=5)
+    state = official(config)
+    weights = convert(state, SEVERAL, config)
+    model, policy = WorldModel(SEVERAL, config).double().eval(), Policy(SEVERAL, config).double()
+    model.load_state_dict(weights.model)
+    policy.load_state_dict(weights.policy)
+    obs, action = torch.randn(4, OBS).double(), torch.rand(4, ACTIONS).double()
+    task = torch.tensor([[0.0], [1.0], [1.0], [0.0]])
+    noise = torch.randn(4, ACTIONS, dtype=torch.float64)
+    table = state["_task_emb.weight"]
+    table = table / table.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    embedding = table[task[:, 0].long()]
+
+    theirs = forward(state, "_encoder.state", torch.cat([obs, embedding], -1), simnorm=True)
+    latent = model.encode({"state": obs, "task": task})
+    torch.testing.assert_close(model.layout.learned(latent), ours_of(theirs), rtol=1e-6, atol=1e-6)
+    their_pair = torch.cat([theirs, embedding, action], -1)
+    after = ours_of(forward(state, "_dynamics", their_pair, simnorm=True))
+    stepped = model.layout.learned(model.step(latent, action))
+    torch.testing.assert_close(stepped, after, rtol=1e-6, atol=1e-6)
+    heads = [forward(state, "_Qs.params", their_pair, member=i) for i in range(model.q.num)]
+    q = model.q(model.pair(latent, action))
+    torch.testing.assert_close(q, torch.stack(heads), rtol=1e-6, atol=1e-6)
+    mask = torch.ones(4, ACTIONS)
+    mask[1:3, 1:] = 0.0
+    mean, raw = forward(state, "_pi", torch.cat([theirs, embedding], -1)).chunk(2, -1)
+    log_std = (-10.0 + 0.5 * 12.0 * (torch.tanh(raw) + 1.0)) * mask
+    expected = torch.tanh(mean * mask + noise * mask * log_std.exp())
+    torch.testing.assert_close(policy(latent, noise).action, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "spec", "tasks", "sentence"),
+    [
+        (5, 0, SPEC, 30, r"of 30 tasks, told apart by 5 .* set agent.config.task_dim=5 and env=m"),
+        (0, 5, SEVERAL, 2, r"of a single task, and the agent has task_dim=5; set .*task_dim=0\."),
+        (5, 5, SEVERAL, 30, "of 30 tasks, and this environment has 2; .* env.task=mt30"),
+    ],
+)
+def test_a_checkpoint_of_other_tasks_is_refused(theirs, ours, spec, tasks, sentence):
+    state = official(replace(CONFIG, task_dim=theirs), tasks=tasks)
+    with pytest.raises(UserError, match=sentence):
+        convert(state, spec, replace(CONFIG, task_dim=ours))
+
+
 def test_a_policy_samples_what_the_official_one_samples():
     state = official(CONFIG)
     model, policy = built(CONFIG, state)
@@ -189,16 +250,12 @@ def test_a_file_without_weights_is_refused(state):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            {"_task_emb.weight": torch.zeros(30, 96)},
-            r"multi-task checkpoint \(30 tasks\)",
-        ),
         ({"_encoder.rgb.2.weight": torch.zeros(1)}, "trained from pixels"),
         ({"_pi.2.weight": None}, r"no checkpoint of the official .* lacks _pi\.2\.weight"),
         ({"_termination.0.weight": torch.zeros(1)}, "set agent.config.episodic=true"),
     ],
 )
-def test_what_is_no_single_task_checkpoint_of_states_is_refused(change, sentence):
+def test_what_is_no_checkpoint_of_states_is_refused(change, sentence):
     state = {k: v for k, v in {**official(CONFIG), **change}.items() if v is not None}
 
     with pytest.raises(UserError, match=sentence):
