@@ -209,7 +209,7 @@ class FixedData:
         del state
 
 
-def make_collector(
+def data_from(
     agent: Agent,
     envs: TrainEnvs | None,
     replay: Replay,
@@ -218,7 +218,7 @@ def make_collector(
     seed: int,
     device: torch.device,
 ) -> Collector | FixedData:
-    """Build what a run gets its data by; see ``Collector`` for the arguments."""
+    """Say where a run gets its data from; see ``Collector`` for the arguments."""
     if envs is None:
         return FixedData(watch)
     return Collector(agent, envs, replay, watch, seed=seed, device=device)

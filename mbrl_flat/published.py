@@ -8,7 +8,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import ReadsPublished
 from mbrl_flat.run import Parts, build_agent
 from mbrl_flat.run_config import RunConfig
-from mbrl_flat.task_evaluation import make_evaluation
+from mbrl_flat.task_evaluation import make_evaluation, shapes_of
 
 
 def evaluate_published(
@@ -33,7 +33,7 @@ def evaluate_published(
     device = choose_device(config.device)
     use_threads(config.threads)
     state = read_plain_data(file, device=device)
-    spec = parts.vectors.spec_of(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed))
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
     if not isinstance(agent, ReadsPublished):
         raise UserError(

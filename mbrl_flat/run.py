@@ -31,12 +31,11 @@ from mbrl_flat.offline import check_offline, fill_replay
 from mbrl_flat.parallel.learning import SplitUpdate, follow
 from mbrl_flat.parallel.processes import Processes
 from mbrl_flat.protocols import Agent, Inspectable, Logger
-from mbrl_flat.reference import ScoreScale, score_scale
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import write_environment
 from mbrl_flat.seeding import seed_everything
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.task_evaluation import make_evaluation
+from mbrl_flat.task_evaluation import make_evaluation, shapes_of
 from mbrl_flat.train import TrainConfig, Training
 
 
@@ -143,7 +142,7 @@ def train_run(
             device=device,
             baseline=parts.baseline(spec),
             videos=folder / "videos" if config.video else None,
-            scale=_score_scale(config),
+            names=config.names,
         )
         evaluations = [evaluation]
     probes = [
@@ -233,10 +232,6 @@ def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
     )
 
 
-def _score_scale(config: RunConfig) -> ScoreScale | None:
-    return score_scale(config.names.get("env", ""), config.names.get("task", ""))
-
-
 def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
     """Dashboards that repeat what is written to ``metrics.jsonl``."""
     if config.wandb.mode == "disabled":
@@ -281,7 +276,7 @@ def evaluate_run(
     device = choose_device(config.device)
     use_threads(config.threads)
     saved = load_safely(folder / "checkpoints" / f"{checkpoint}.pt", device=device)
-    spec = parts.vectors.spec_of(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed))
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
     agent.load_state_dict(saved["agent"])
     evaluation = make_evaluation(
@@ -294,7 +289,7 @@ def evaluate_run(
         env_seed=seed,
         device=device,
         videos=folder / "videos" if video else None,
-        scale=_score_scale(config),
+        names=config.names,
     )
     step = int(saved["step"])
     frame = step if config.offline_data else step * spec.action_repeat

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from mbrl_flat.measurements import EpisodeEvaluation
 from mbrl_flat.protocols import Agent, SeveralTasks
-from mbrl_flat.reference import ScoreScale
+from mbrl_flat.reference import score_scale
 from mbrl_flat.specs import EnvSpec
 
 
@@ -57,6 +57,23 @@ class TaskEvaluation:
             evaluation.load_state_dict(state[task])
 
 
+def shapes_of(vectors: Any, env: Callable[..., Env[Any, Any]], *, seed: int) -> EnvSpec:
+    """Build one environment, say its shapes and close it.
+
+    Args:
+        vectors: ``make_vector`` and ``spec_of``.
+        env: Makes the environment.
+        seed: Its seed.
+
+    Returns:
+        The shapes.
+    """
+    envs = vectors.make_vector(env, num_envs=1, seed=seed)
+    spec = vectors.spec_of(envs)
+    envs.close()
+    return spec
+
+
 def make_evaluation(
     agent: Agent,
     make_vector: Callable[..., VectorEnv[Any, Any, Any]],
@@ -69,7 +86,7 @@ def make_evaluation(
     device: torch.device,
     baseline: Agent | None = None,
     videos: Path | None = None,
-    scale: ScoreScale | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> EpisodeEvaluation | TaskEvaluation:
     """Build the evaluation of a run.
 
@@ -84,7 +101,8 @@ def make_evaluation(
         device: Where the agent draws its noise.
         baseline: Judged once.
         videos: Folder for videos; where there are several tasks each has a folder in it.
-        scale: Of the normalised score of a single task.
+        names: Of the environment and its task, by which the scale of normalised scores is found;
+            where there are several tasks it is in the spec.
 
     Returns:
         The evaluation, with environments of its own.
@@ -105,7 +123,7 @@ def make_evaluation(
             device=device,
             baseline=baseline,
             videos=videos,
-            scale=scale,
+            scale=score_scale(names.get("env", ""), names.get("task", "")) if names else None,
             discount=discount,
         )
 

@@ -14,7 +14,7 @@ import torch
 
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.clocks import Every, Ratio
-from mbrl_flat.collect import TrainEnvs, make_collector
+from mbrl_flat.collect import TrainEnvs, data_from
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.sampling import Sampler, UniformSampler
@@ -142,8 +142,7 @@ class Training:
         }
         self.meter, self.watch = MeanMeter(), Stopwatch()
         self.replay_rng = np.random.default_rng([config.seed, 1])
-        chosen = {"seed": config.seed, "device": device}
-        self.collector = make_collector(agent, envs, replay, self.watch, **chosen)
+        self.collector = data_from(agent, envs, replay, self.watch, seed=config.seed, device=device)
 
     def start(self) -> None:
         """Begin every environment's first episode and save the run once."""
