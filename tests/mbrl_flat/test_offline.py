@@ -123,6 +123,6 @@ def test_what_is_missing_or_of_another_shape_is_told_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="recorded 2 observations and 1 actions, and large has 4"):
         fill(record(tmp_path / "c", other, [5, 5]))
     with pytest.raises(UserError, match=r"do not fit into a replay of .* raise replay_capacity"):
-        fill(capacity=4)
+        fill(capacity=3)
     with pytest.raises(UserError, match=r"There is no run at .*: .*config.yaml is missing"):
         filled(tmp_path, tmp_path)
