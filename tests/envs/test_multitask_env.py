@@ -50,6 +50,8 @@ def test_a_task_is_itself_with_zeros_after_it_and_an_index(index):
         assert reward == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version.*")
+@pytest.mark.filterwarnings("ignore:.*infinity.*")
 def test_it_keeps_the_contract_of_gymnasium_and_can_be_resumed():
     env = multitask.make("point+point-terminating", base=dummy.make, seed=0, index=1)
     check_env(env, skip_render_check=True)
