@@ -76,7 +76,7 @@ def blocks(page: Path) -> Iterator[str]:
     for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
         first = text.split(maxsplit=1)[0] if text.strip() else ""
         if language in ("bash", "sh", "console") or (
-            not language and first in (*PROGRAMS, "for", "export")
+            not language and (first in (*PROGRAMS, "for", "export") or re.match(r"[A-Z_]+=", first))
         ):
             yield text
 
