@@ -168,16 +168,22 @@ class ParsedError(Exception):
 
 def parse_only(function, words: list[str], monkeypatch) -> None:
     """Call a program whose parser takes the arguments, and go no further."""
-    original = argparse.ArgumentParser.parse_known_intermixed_args
+    ways = ("parse_args", "parse_known_args", "parse_intermixed_args")
+    originals = {way: getattr(argparse.ArgumentParser, way) for way in ways}
 
-    def parse(self, *arguments, **named):
-        _, unknown = original(self, *arguments, **named)
-        assert not unknown, unknown
+    def parse(way: str, self, *arguments, **named):
+        for name, original in originals.items():
+            setattr(argparse.ArgumentParser, name, original)
+        originals[way](self, *arguments, **named)
         raise ParsedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse)
-        patch.setattr(argparse.ArgumentParser, "parse_intermixed_args", parse)
+        for way in ways:
+            patch.setattr(
+                argparse.ArgumentParser,
+                way,
+                lambda self, *a, way=way, **k: parse(way, self, *a, **k),
+            )
         patch.setattr(sys, "argv", ["program", *words])
         patch.syspath_prepend(str(ROOT / "scripts"))
         with pytest.raises(ParsedError):
@@ -313,7 +319,7 @@ def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
 
