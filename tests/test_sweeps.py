@@ -152,12 +152,13 @@ def test_a_job_that_slurm_requeues_finishes_exactly(slurm, start, tmp_path, monk
 def ray_of_two_nodes(tmp_path):
     """Head and second node, each with one core; their address."""
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    address = "127.0.0.1:16399"
+    address = "127.0.0.1:6399"
     common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
+    common.append("--node-ip-address=127.0.0.1")
     head = [
         "start",
         "--head",
-        "--port=16399",
+        "--port=6399",
         "--include-dashboard=false",
         f"--temp-dir={tmp_path}/r",
     ]
