@@ -193,7 +193,7 @@ class Replay:
             no_slice: If no stored episode of that kind is long enough.
         """
         heldout, across = kind.get("heldout", False), kind.get("across_episodes", False)
-        found: list[np.ndarray] = []
+        found = [np.zeros((0, 2), np.int64)]
         missing, tries = batch_size, 0
         while missing > 0:
             starts = self._draw(max(2 * missing, 64), length, rng, heldout, across)

@@ -99,6 +99,13 @@ def test_a_share_of_the_batch_is_replayed_and_the_rest_is_drawn_as_ever():
     assert set(episodes_of(batch)[4:]) == {7}
 
 
+def test_a_share_of_one_leaves_nothing_to_chance():
+    batch = sampler(filled(), share=1.0)(np.random.default_rng(3))
+
+    assert set(episodes_of(batch)) == {7}
+    assert batch.reward.shape == (8, 2)
+
+
 def test_slices_that_were_overwritten_are_not_replayed():
     replay = filled(capacity=100, episodes=8)
     draw = sampler(replay)
