@@ -20,6 +20,8 @@ COMMON = ["-m", "env=dummy", "preset=debug", "threads=1", "run_dir=s"]
 def sweep(monkeypatch, tmp_path):
     """Run the command where every run ends at once with a return that depends on its rho."""
     monkeypatch.chdir(tmp_path)
+    # Its configuration shuts all handlers down, and absl's then closes the stream pytest reads.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     made = []
 
     def run_in_process(command, *, log, on_start, **kwargs):

@@ -90,15 +90,15 @@ def test_dropout_is_drawn_anew_for_each_member():
 def test_dropout_acts_on_the_first_hidden_layer_alone(monkeypatch):
     seen = []
 
-    def record(x, p, *, training):
-        seen.append((tuple(x.shape), p, training))
+    def record(x, p, *, training, dim):
+        seen.append((tuple(x.shape), p, training, dim))
         return x
 
     monkeypatch.setattr(ensemble_module, "dropout", record)
 
     EnsembleMLP(2, 4, [16, 8], 3, dropout=0.5)(torch.randn(7, 4))
 
-    assert seen == [((2, 7, 16), 0.5, True)]
+    assert seen == [((2, 7, 16), 0.5, True, 1)]
 
 
 def test_members_start_apart_and_the_last_layer_at_zero():
