@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -149,8 +150,10 @@ def test_a_job_that_slurm_requeues_finishes_exactly(slurm, start, tmp_path, monk
 
 
 @pytest.fixture
-def ray_of_two_nodes(tmp_path):
+def ray_of_two_nodes():
     """Head and second node, each with one core; their address."""
+    # The paths of its sockets may have 107 letters, and those of tests are long.
+    folder = tempfile.mkdtemp(prefix="ray")
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     address = "127.0.0.1:6399"
     common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
@@ -160,12 +163,13 @@ def ray_of_two_nodes(tmp_path):
         "--head",
         "--port=6399",
         "--include-dashboard=false",
-        f"--temp-dir={tmp_path}/r",
+        f"--temp-dir={folder}",
     ]
     subprocess.run([*ray, *head, *common], check=True)
     subprocess.run([*ray, "start", f"--address={address}", *common], check=True)
     yield address
     subprocess.run([*ray, "stop"], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.cluster
