@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="pictures and table, no ending")
     args = parser.parse_args()
     figure, (panel,) = make_panels(1)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["agent", "step", "mean", "lowest", "highest", "seeds"])
