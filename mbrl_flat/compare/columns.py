@@ -101,6 +101,13 @@ def _mean_of(name: str) -> Callable[[Run, Match], float]:
     return measure
 
 
+def _mean_speed(run: Run, _: Match) -> float:
+    """Steps over seconds of the whole run: the fast random start weighs what it lasted."""
+    speed = run.series("time/steps_per_second")
+    steps = np.diff(speed.steps, prepend=0)
+    return float(steps.sum() / (steps / speed.values).sum()) if steps.any() else np.nan
+
+
 COLUMNS = (
     Column(key="final_return", title="final return", measure=_final_of("eval/return_mean")),
     Column(
@@ -158,8 +165,6 @@ COLUMNS = (
         title="gradient evaluations per update",
         measure=_mean_of("optim/evaluations"),
     ),
-    Column(
-        key="steps_per_second", title="steps per second", measure=_mean_of("time/steps_per_second")
-    ),
+    Column(key="steps_per_second", title="steps per second", measure=_mean_speed),
     Column(key="wall_hours", title="wall time (h)", measure=lambda run, _: run.wall_seconds / 3600),
 )

@@ -102,6 +102,15 @@ def test_runs_of_one_seed_are_averaged_before_they_are_compared(load):
     assert cells == {"adam": {0: 10.0}, "sam": {0: 200.0}}
 
 
+def test_the_speed_of_a_run_is_its_steps_over_its_seconds(make_run):
+    """100 random steps in a second, then 200 that learn in 99: three a second, not 51."""
+    rows = [(100, {"time/steps_per_second": 100.0}), (300, {"time/steps_per_second": 200 / 99})]
+
+    found = compare_runs([load_run(make_run(rows=rows))])
+
+    assert found.rows[0].cells["steps_per_second"].by_seed == {0: pytest.approx(3.0)}
+
+
 def test_a_setting_that_no_run_has_is_named(load):
     with pytest.raises(UserError, match=r"did you mean 'optimizer\.rho'"):
         group_runs([load("sam", 2, settings={"rho": 0.1})], by=["optimizer.rhoo"])
