@@ -46,7 +46,8 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
 
     The grid has every place where a seed was measured. Seeds are interpolated linearly between
     their own first and last measurement and never beyond, so that runs of unequal length and with
-    other intervals can be averaged; where seeds end, fewer are left.
+    other intervals can be averaged. The curve is there where at least half of the seeds are: a
+    mean over the few that went furthest would be of other runs than the rest of it.
 
     Args:
         group: Whose runs.
@@ -55,7 +56,7 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
         rng: Source of the bootstrap.
 
     Returns:
-        The curve, ``None`` if no run was measured.
+        The curve, ``None`` if no run was measured or nowhere half of them.
     """
     seeds = [scaled(run, run.series(name), axis) for run in group.runs]
     seeds = [
@@ -69,6 +70,10 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
     values = np.stack(
         [np.interp(grid, s.steps, s.values, left=np.nan, right=np.nan) for s in seeds]
     )
+    known = 2 * np.isfinite(values).sum(0) >= len(seeds)
+    if not known.any():
+        return None
+    grid, values = grid[known], values[:, known]
     low, middle, high = bootstrap_band(values, rng=rng)
     return Curve(label=group.label, x=grid, low=low, mean=middle, high=high, seeds=tuple(seeds))
 

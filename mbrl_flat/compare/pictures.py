@@ -27,7 +27,8 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
     """
     written: list[Path] = []
     for picture, charts in comparison.charts.items():
-        figure, panels = make_panels(len(charts), columns=3)
+        of_a_task = sum(chart.task == charts[0].task for chart in charts)
+        figure, panels = make_panels(len(charts), columns=of_a_task if of_a_task > 1 else 3)
         for axes, chart in zip(panels, charts, strict=True):
             _draw_chart(axes, chart)
         add_legend(panels[0])

@@ -139,6 +139,16 @@ def test_normalised_scores_are_pooled_over_shared_tasks_only(load, rng):
     assert aggregate["sam"].point == pytest.approx(0.6, abs=1e-12)
 
 
+def test_a_curve_ends_where_less_than_half_of_its_seeds_go_on(load, rng):
+    runs = [load(seed=s, returns=(0, 1, 2, 3, 4)[: 3 + 2 * (s == 0)]) for s in range(3)]
+
+    curve = average(grouped(runs)[0], "eval/return_mean", axis="steps", rng=rng)
+
+    assert curve is not None
+    assert curve.x.tolist() == [0.0, 100.0, 200.0]
+    assert [len(series.steps) for series in curve.seeds] == [5, 3, 3]
+
+
 def test_seeds_of_unequal_length_are_averaged_where_they_are(load, rng):
     runs = [load(seed=0, returns=(0, 10)), load(seed=1, returns=(20, 30, 40))]
 
