@@ -98,6 +98,14 @@ def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, 
     assert message.count("\n") == 1
 
 
+def test_torchrun_starts_no_sweep(sweep, capsys, monkeypatch, tmp_path):
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert sweep("seed=1,2") == (2, [])
+    assert "leave out -m" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.filterwarnings("ignore")  # optuna 2 and the SQLAlchemy of today
 def test_a_search_finds_the_radius_and_starts_again_where_it_was(sweep, tmp_path):
     words = ["experiment=search_rho", "env=dummy", "hydra.sweeper.n_trials=4"]

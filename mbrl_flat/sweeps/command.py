@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
+from mbrl_flat.parallel.processes import is_launched
 from mbrl_flat.sweeps.folder import Sweep
 
 _PLUGIN = re.compile(
@@ -31,9 +32,13 @@ def make_sweep(
         refusals: Errors in the command line, raised before a run is started.
 
     Raises:
-        UserError: If the launcher or the sweeper fails.
+        UserError: If the launcher or the sweeper fails, or torchrun started several of these.
         MissingExtraError: If it is not installed.
     """
+    if is_launched():
+        raise UserError(
+            "torchrun splits one run and -m starts many; leave out -m, or start the sweep by itself."
+        )
     sweep = Sweep.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
     arguments += sweep.arguments()
