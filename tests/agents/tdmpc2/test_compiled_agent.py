@@ -17,16 +17,18 @@ pytestmark = [
 ]
 
 PLANNER = MPPIConfig(num_samples=16, num_prior=4, num_elites=4, iterations=2)
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-        ],
-    ),
+CUDA = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
+WHERE = pytest.mark.parametrize(
+    ("device", "graphs_too"),
+    [
+        ("cpu", False),
+        pytest.param("cuda", False, marks=CUDA),
+        pytest.param("cuda", True, marks=CUDA),
+    ],
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,8 +82,7 @@ def graphs():
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("graphs_too", [False, True])
+@WHERE
 def test_nothing_is_compiled_after_the_first_hundred_updates(
     make_agent, device, graphs_too, capsys
 ):
@@ -106,8 +107,7 @@ def test_nothing_is_compiled_after_the_first_hundred_updates(
     assert said.count("compiling the loss") == said.count("compiling the planner") == 1
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("graphs_too", [False, True])
+@WHERE
 @pytest.mark.parametrize("method", ["adam", "sam"])
 def test_compiled_updates_and_plans_are_the_eager_ones(make_agent, device, graphs_too, method):
     """No dropout, whose random numbers a compiler draws its own way."""
@@ -128,8 +128,7 @@ def test_compiled_updates_and_plans_are_the_eager_ones(make_agent, device, graph
     torch.testing.assert_close(act(eager, 2), act(compiled, 2), rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("graphs_too", [False, True])
+@WHERE
 def test_radius_zero_is_adam_bit_for_bit_in_compiled_code_with_dropout(
     make_agent, device, graphs_too
 ):
