@@ -23,6 +23,12 @@ NORM_TYPES: tuple[type[nn.Module], ...] = (
     EnsembleLayerNorm,
 )
 """Types whose parameters are of the kind ``norm``."""
+_ABSENT = {
+    "norm": "the model has no normalisation layer",
+    "bias": "the model has no bias",
+    "weight": "the model has no weight outside of normalisation layers",
+}
+"""Why a kind of parameters selects nothing."""
 
 
 def module_groups(
@@ -122,6 +128,8 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
 
 def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
     found = {p for group in groups for p in _matches(group, wanted)}
+    if not found and wanted in _ABSENT:
+        raise UserError(f"optimizer.only={wanted} selects nothing: {_ABSENT[wanted]}.")
     if not found:
         raise unknown_name("module or kind", wanted, _names(groups), where="optimizer.only")
     return found
@@ -141,6 +149,6 @@ def _matches(group: ParamGroup, wanted: str) -> list[nn.Parameter]:
 
 
 def _names(groups: Sequence[ParamGroup]) -> list[str]:
-    names = {str(group["name"]) for group in groups if "name" in group}
+    names = {str(group["name"]) for group in groups if group.get("name")}
     kinds = {kind for group in groups for kind in group.get("param_kinds", [])}
     return sorted(names | kinds)

@@ -75,6 +75,15 @@ def test_a_selection_of_nothing_is_refused(modules, only):
         selected(module_groups(modules), only)
 
 
+def test_a_refusal_says_what_is_not_there_or_what_could_be_named():
+    groups = module_groups({"": nn.Linear(2, 3)})
+
+    with pytest.raises(UserError, match=r"norm selects nothing: the model has no normalisation"):
+        selected(groups, ["norm"])
+    with pytest.raises(UserError, match=r"choose one of: bias, weight\.$"):
+        selected(groups, ["elsewhere"])
+
+
 def test_a_shared_parameter_belongs_to_the_first_module(modules):
     modules["copy"] = modules["head"]
 
