@@ -37,7 +37,7 @@ def make_sweep(
     """
     if is_launched():
         raise UserError(
-            "torchrun splits one run and -m starts many; leave out -m, or start the sweep by itself."
+            "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
         )
     sweep = Sweep.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
