@@ -9,6 +9,7 @@ References:
     Hafner et al., "Mastering Diverse Domains through World Models", arXiv:2301.04104, Section 3.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,10 @@ from mbrl_flat.protocols import Metrics, Observation, Targets
 
 ModelState = dict[str, Tensor]
 """State of a world model, every tensor ``[N, ...]``."""
+
+
+Heads = Mapping[str, Tensor]
+"""A tensor for each head that is judged by cross entropy: ``reward`` and ``continue``."""
 
 
 class ModelOutput(NamedTuple):
@@ -57,6 +62,14 @@ class ImaginationModel(Protocol):
 
     def loss(self, batch: Batch, targets: Targets) -> ModelOutput:
         """The loss at the current weights."""
+        ...
+
+    def head_logits(self, batch: Batch, targets: Targets) -> Heads:
+        """What the heads say within ``loss``: ``[B, T, bins]`` and ``[B, T]``."""
+        ...
+
+    def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
+        """What ``loss`` makes of such logits, scalars; they count once in the whole."""
         ...
 
     def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:
@@ -154,6 +167,11 @@ class Imagined(NamedTuple):
     """``[N, H]``; ``reward[:, t]`` is expected on arriving at ``features[:, t + 1]``."""
     cont: Tensor
     """``[N, H + 1]``: probability that the episode goes on from ``features[:, t]``."""
+
+    def starting_with(self, cont: Tensor) -> "Imagined":
+        """Take the first ``cont`` of each rollout from elsewhere, of any shape of N entries."""
+        first = cont.reshape(-1, 1)
+        return self._replace(cont=torch.cat([first, self.cont[:, 1:]], 1))
 
 
 def flatten_states(states: ModelState) -> ModelState:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, Learner, Replayed
+from agents.head_losses import probe_loss
 from agents.imagination import (
     ImaginationModel,
-    Imagined,
     ModelOutput,
     ModelState,
     flatten_states,
@@ -198,19 +198,14 @@ class ImaginationAgent:
             imagined = imagine(
                 self.model, self.actor_critic, flatten_states(states), self.config.horizon
             )
-            imagined = self._with_start_continue(imagined, batch)
+            if self.config.start_continue == "recorded":
+                imagined = imagined.starting_with(1.0 - batch.terminated)
             losses = self.actor_critic.losses(imagined, self._replayed(batch, states))
         loss = losses.actor + losses.critic
         loss.backward()
         norms = {f"train/{k}_grad_norm": v.step(loss) for k, v in self.learners.items()}
         self.actor_critic.update_slow_critic()
         return {**losses.metrics, **norms}
-
-    def _with_start_continue(self, imagined: Imagined, batch: Batch) -> Imagined:
-        if self.config.start_continue == "predicted":
-            return imagined
-        recorded = (1.0 - batch.terminated).flatten()[:, None]
-        return imagined._replace(cont=torch.cat([recorded, imagined.cont[:, 1:]], 1))
 
     def _replayed(self, batch: Batch, states: ModelState) -> Replayed | None:
         if self.actor_critic.config.replay_coef == 0.0:
@@ -232,11 +227,7 @@ class ImaginationAgent:
 
     def probe_loss(self, batch: Batch) -> ProbeLoss:
         """The loss on ``batch`` as a deterministic function of the weights (no dropout)."""
-        batch = batch.to(self.device)
-        with restored_rng():
-            targets = self.model.targets(batch)
-        modules = {k: list(m.parameters()) for k, m in self.model.trained_modules().items()}
-        return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules)
+        return probe_loss(self.model, batch.to(self.device))
 
     @torch.no_grad()
     def posterior(self, batch: Batch) -> Tensor:

@@ -42,6 +42,15 @@ class Prediction(NamedTuple):
     """Probability that the task goes on ``[N]``; ones where the model has no termination head."""
 
 
+class CategoricalLoss(NamedTuple):
+    """The cross entropies in a training loss, taken apart: first logits, then what they cost."""
+
+    outputs: Callable[[], Mapping[str, Tensor]]
+    """Logits of any shapes by name, at the current weights; deterministic, with their graph."""
+    loss: Callable[[Mapping[str, Tensor]], Tensor]
+    """From such logits to the cross entropies' weighted sum, a scalar; convex in the logits."""
+
+
 class ProbeLoss(NamedTuple):
     """A training loss made a deterministic function of the weights."""
 
@@ -49,6 +58,8 @@ class ProbeLoss(NamedTuple):
     """Scalar at the current weights: fixed batch and targets, no dropout, float32, eager."""
     modules: dict[str, list[nn.Parameter]]
     """Trained parameters by module name (``encoder``, ``dynamics``, ...); no parameter twice."""
+    categorical: CategoricalLoss | None = None
+    """That part of ``loss`` which is cross entropies, for agents that take it apart."""
 
 
 class EnvFactory(Protocol):

@@ -18,12 +18,12 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from agents.dreamerv3.config import DreamerV3Config
 from agents.dreamerv3.observations import Decoder, Encoder
 from agents.dreamerv3.rssm import NORM, RSSM
-from agents.imagination import ModelOutput, ModelState
+from agents.head_losses import head_logits, head_losses
+from agents.imagination import Heads, ModelOutput, ModelState
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import SymexpTwoHot, full_precision
 from mbrl_flat.latents import balanced_kl, draw_one_hot, gumbel_noise, straight_through
@@ -111,12 +111,9 @@ class WorldModel(nn.Module):
         images = self.encoder.images
         errors = {k: v.mean() for k, v in self.decoder.losses(features, seen).items()}
         parts = {f"{name}_reconstruction": value for name, value in errors.items()}
-        reward = full_precision(self.reward(features))
-        position = (targets["r_lower"], targets["r_share"])
-        parts["reward"] = self.bins.cross_entropy(reward, position).mean()
-        goes_on = self.discount * (1.0 - batch.terminated)
-        logits = full_precision(self.continuation(features))[..., 0]
-        parts["continue"] = F.binary_cross_entropy_with_logits(logits, goes_on)
+        parts |= self.head_losses(
+            head_logits(features, self.reward, self.continuation), batch, targets
+        )
         weighed = [config.image_coef * v if k in images else v for k, v in errors.items()]
         loss = torch.stack([*weighed, parts["reward"], parts["continue"]]).sum()
         parts["dynamics"] = kl.dynamics.clamp(min=config.free_nats).mean()
@@ -129,6 +126,16 @@ class WorldModel(nn.Module):
         metrics["train/posterior_entropy"] = _entropy(posterior)
         metrics["train/prior_entropy"] = _entropy(prior)
         return ModelOutput(loss, metrics, {name: value.detach() for name, value in states.items()})
+
+    def head_logits(self, batch: Batch, targets: Targets) -> Heads:
+        """Logits of reward ``[B, T, bins]`` and continuation ``[B, T]`` as ``loss`` sees them."""
+        features = self.features(self._unroll(batch, targets)[0])[:, 1:]
+        return head_logits(features, self.reward, self.continuation)
+
+    def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
+        """What ``loss`` makes of such logits."""
+        goes_on = self.discount * (1.0 - batch.terminated)
+        return head_losses(logits, self.bins, goes_on, targets)
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:

@@ -18,17 +18,11 @@ Deviations from the paper:
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
+from agents.head_losses import head_logits, head_losses
 from agents.image_latent import ImageSpec, LatentEncoder, LatentShape
-from agents.imagination import ModelOutput, ModelState
-from agents.observed import (
-    Observed,
-    decoded,
-    image_error,
-    judged_images,
-    observe_sequences,
-)
+from agents.imagination import Heads, ModelOutput, ModelState
+from agents.observed import Observed, decoded, image_error, judged_images, observe_sequences
 from agents.packing import Packing
 from agents.storm.config import STORMConfig
 from agents.storm.networks import convolutions, deconvolutions, head
@@ -162,15 +156,11 @@ class WorldModel(nn.Module):
         seen = self._observe_all(batch, targets)
         hidden = seen.hidden[:, 1:]
         kl = balanced_kl(seen.posterior[:, 1:], self.dynamics.prior(hidden))
-        reward = self.two_hot.cross_entropy(
-            self.reward(hidden).float(), (targets["r_lower"], targets["r_share"])
-        )
-        continues = self.continues(hidden)[..., 0].float()
+        heads = self.head_losses(head_logits(hidden, self.reward, self.continues), batch, targets)
         images = judged_images(batch, self.image, centre=0.0)
         parts = {
             "image": image_error(self.decoder, seen.latent[:, 1:], images),
-            "reward": reward.mean(),
-            "continue": F.binary_cross_entropy_with_logits(continues, 1.0 - batch.terminated),
+            **heads,
             "dynamics": kl.dynamics.mean().clamp(min=config.free_nats),
             "representation": kl.representation.mean().clamp(min=config.free_nats),
         }
@@ -185,6 +175,15 @@ class WorldModel(nn.Module):
         metrics["train/kl"] = kl.dynamics.detach().mean()
         metrics["train/total_loss"] = loss.detach()
         return ModelOutput(loss, metrics, self._states(seen, targets))
+
+    def head_logits(self, batch: Batch, targets: Targets) -> Heads:
+        """Logits of reward ``[B, T, bins]`` and continuation ``[B, T]`` as ``loss`` sees them."""
+        hidden = self._observe_all(batch, targets).hidden[:, 1:]
+        return head_logits(hidden, self.reward, self.continues)
+
+    def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
+        """What ``loss`` makes of such logits."""
+        return head_losses(logits, self.two_hot, 1.0 - batch.terminated, targets)
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:

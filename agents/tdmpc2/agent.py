@@ -193,8 +193,7 @@ class TDMPC2:
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> Tensor:
         """Latents ``[B, H + 1, D]`` of the model as it is."""
-        first = self.model.encode({name: value[:, 0] for name, value in batch.obs.items()})
-        return self.model.rollout(first, batch.action)
+        return self.model.unroll(batch)
 
     def _optimizer_metrics(self) -> Metrics:
         return {f"optim/{name}": value for name, value in self.optimizer.last.items()}
@@ -233,7 +232,8 @@ class TDMPC2:
         modules = {
             name: list(module.parameters()) for name, module in self.model.trained_modules().items()
         }
-        return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules)
+        categorical = self.model.categorical_loss(batch, targets)
+        return ProbeLoss(lambda: self.model.loss(batch, targets).loss, modules, categorical)
 
     @torch.no_grad()
     def posterior(self, batch: Batch) -> Tensor:

@@ -15,6 +15,7 @@ Deviations from the paper:
     distribution at two fifths of the cost.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.functional import TwoHot
 from mbrl_flat.models.ensemble import EnsembleMLP
 from mbrl_flat.models.mlp import MLP
-from mbrl_flat.protocols import Metrics, Observation, Targets
+from mbrl_flat.protocols import CategoricalLoss, Metrics, Observation, Targets
 from mbrl_flat.specs import TASK, EnvSpec
 
 
@@ -173,6 +174,75 @@ class WorldModel(nn.Module):
             latents.append(self.step(latents[-1], step))
         return torch.stack(latents, 1)
 
+    def unroll(self, batch: Batch) -> Tensor:
+        """Unroll the dynamics from a batch's first observations: ``z_0..z_H`` ``[B, H + 1, D]``."""
+        first = self.encode({name: value[:, 0] for name, value in batch.obs.items()})
+        return self.rollout(first, batch.action)
+
+    def _logits(self, pair: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        logits = {"reward": self.reward(pair), "value": self.q(pair)}
+        if self.termination is not None:
+            logits["termination"] = self.termination(self.layout.read(latents[:, 1:]))[..., 0]
+        return logits
+
+    def _weight(self, like: Tensor) -> Tensor:
+        """What each of H steps counts for, ``decay^t / H``, for ``like`` ``[B, H]``."""
+        horizon = like.shape[1]
+        steps = torch.arange(horizon, device=like.device, dtype=like.dtype)
+        return self.config.temporal_decay**steps / horizon
+
+    def cross_entropies(
+        self, logits: Mapping[str, Tensor], batch: Batch, targets: Targets
+    ) -> dict[str, Tensor]:
+        """The categorical parts of the loss, each a scalar, by the names of their logits.
+
+        Args:
+            logits: ``reward`` ``[B, H, bins]``, ``value`` ``[K, B, H, bins]`` and, where the model
+                has that head, ``termination`` ``[B, H]``.
+            batch: Slices of H transitions.
+            targets: What ``targets`` returned for this batch.
+
+        Returns:
+            Means over the batch, those of reward and value with ``w_t`` over time.
+        """
+        weight = self._weight(logits["reward"])
+        reward = self.two_hot.cross_entropy(
+            logits["reward"], (targets["r_lower"], targets["r_share"])
+        )
+        value = self.two_hot.cross_entropy(
+            logits["value"], (targets["q_lower"], targets["q_share"])
+        )
+        parts = {
+            "reward": (reward.mean(0) * weight).sum(),
+            "value": (value.mean((0, 1)) * weight).sum(),
+        }
+        if "termination" in logits:
+            parts["termination"] = F.binary_cross_entropy_with_logits(
+                logits["termination"], batch.terminated
+            )
+        return parts
+
+    def _cross_entropy_coefs(self) -> dict[str, float]:
+        config = self.config
+        coefs = {"reward": config.reward_coef, "value": config.value_coef}
+        return coefs | (
+            {} if self.termination is None else {"termination": config.termination_coef}
+        )
+
+    def categorical_loss(self, batch: Batch, targets: Targets) -> CategoricalLoss:
+        """The cross entropies in ``loss``, with its coefficients, apart from their logits."""
+        coefs = self._cross_entropy_coefs()
+
+        def loss(logits: Mapping[str, Tensor]) -> Tensor:
+            parts = self.cross_entropies(logits, batch, targets)
+            return torch.stack([coefs[name] * part for name, part in parts.items()]).sum()
+
+        def outputs() -> dict[str, Tensor]:
+            latents = self.unroll(batch)
+            return self._logits(self.pair(latents[:, :-1], batch.action), latents)
+
+        return CategoricalLoss(outputs, loss)
+
     def loss(self, batch: Batch, targets: Targets) -> LossOutput:
         r"""World-model loss (Eq. 3 with the official weights).
 
@@ -189,35 +259,14 @@ class WorldModel(nn.Module):
         Returns:
             Loss, its parts and the rollout.
         """
-        config = self.config
-        latents = self.rollout(
-            self.encode({k: v[:, 0] for k, v in batch.obs.items()}), batch.action
-        )
-        horizon = batch.action.shape[1]
-        steps = torch.arange(horizon, device=latents.device, dtype=latents.dtype)
-        weight = config.temporal_decay**steps / horizon
-
+        config, latents = self.config, self.unroll(batch)
         pair = self.pair(latents[:, :-1], batch.action)
         error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
-        reward_ce = self.two_hot.cross_entropy(
-            self.reward(pair), (targets["r_lower"], targets["r_share"])
-        )
-        q_logits = self.q(pair)
-        value_ce = self.two_hot.cross_entropy(q_logits, (targets["q_lower"], targets["q_share"]))
-        parts = {
-            "consistency": (error.mean(0) * weight).sum(),
-            "reward": (reward_ce.mean(0) * weight).sum(),
-            "value": (value_ce.mean((0, 1)) * weight).sum(),
-        }
-        loss = (
-            config.consistency_coef * parts["consistency"]
-            + config.reward_coef * parts["reward"]
-            + config.value_coef * parts["value"]
-        )
-        if self.termination is not None:
-            logits = self.termination(self.layout.read(latents[:, 1:]))[..., 0]
-            parts["termination"] = F.binary_cross_entropy_with_logits(logits, batch.terminated)
-            loss = loss + config.termination_coef * parts["termination"]
+        parts = {"consistency": (error.mean(0) * self._weight(error)).sum()}
+        parts |= self.cross_entropies(self._logits(pair, latents), batch, targets)
+        loss = config.consistency_coef * parts["consistency"]
+        for name, coef in self._cross_entropy_coefs().items():
+            loss = loss + coef * parts[name]
         metrics: Metrics = {f"train/{k}_loss": v.detach() for k, v in parts.items()}
         metrics["train/total_loss"] = loss.detach()
         return LossOutput(loss, metrics, latents.detach())

@@ -17,17 +17,11 @@ Deviations from the paper:
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
+from agents.head_losses import head_logits, head_losses
 from agents.image_latent import ImageSpec, LatentEncoder, LatentShape
-from agents.imagination import ModelOutput, ModelState
-from agents.observed import (
-    Observed,
-    decoded,
-    image_error,
-    judged_images,
-    observe_sequences,
-)
+from agents.imagination import Heads, ModelOutput, ModelState
+from agents.observed import Observed, decoded, image_error, judged_images, observe_sequences
 from agents.packing import Packing
 from agents.token_dynamics import TokenDynamics
 from agents.twister.config import TWISTERConfig
@@ -181,18 +175,14 @@ class WorldModel(nn.Module):
         features = seen.features
         prior = self.dynamics.prior(seen.hidden[:, 1:])
         kl = balanced_kl(seen.posterior[:, 1:], prior)
-        reward_position = (targets["r_lower"], targets["r_share"])
-        continues = self.continues(features)[..., 0].float()
+        heads = self.head_losses(head_logits(features, self.reward, self.continues), batch, targets)
         parts = {
             "image": image_error(
                 self.decoder,
                 seen.latent[:, 1:],
                 judged_images(batch, self.image, centre=_CENTRE),
             ),
-            "reward": self.two_hot.cross_entropy(
-                self.reward(features).float(), reward_position
-            ).mean(),
-            "continue": F.binary_cross_entropy_with_logits(continues, 1.0 - batch.terminated),
+            **heads,
             "dynamics": kl.dynamics.clamp(min=config.free_nats).mean(),
             "representation": kl.representation.clamp(min=config.free_nats).mean(),
         }
@@ -221,6 +211,15 @@ class WorldModel(nn.Module):
         episode = seen.begins[:, 1:].long().cumsum(1)
         features = torch.cat([expected, hidden], -1)
         return self.contrastive(features, view_latent, batch.action[:, 1:], episode)[0]
+
+    def head_logits(self, batch: Batch, targets: Targets) -> Heads:
+        """Logits of reward ``[B, T, bins]`` and continuation ``[B, T]`` as ``loss`` sees them."""
+        features = self._observe_all(batch, targets["noise"]).features
+        return head_logits(features, self.reward, self.continues)
+
+    def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
+        """What ``loss`` makes of such logits."""
+        return head_losses(logits, self.two_hot, 1.0 - batch.terminated, targets)
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:

@@ -8,6 +8,7 @@ For a loss ``l(f(w))`` with outputs ``f``,
 
 ``G`` has no negative eigenvalues for a convex ``l``, such as cross entropy in the logits, where
 ``\nabla^2 l = diag(p) - p p^T``; so it is the steadier measure while the Hessian is indefinite.
+Labels do not enter there: ``G`` says how far the weights can move what the model predicts.
 
 References:
     Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent", Neural
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.vectors import flatten, split
+from mbrl_flat.protocols import CategoricalLoss
 
 
 class GaussNewton:
@@ -60,9 +62,36 @@ class GaussNewton:
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Multiply: ``[n]`` to ``[n]``."""
-        (pushed,) = torch.autograd.grad(self._pulled, self._cotangent, vector, retain_graph=True)
+        (pushed,) = torch.autograd.grad(
+            self._pulled, self._cotangent, vector, retain_graph=True, materialize_grads=True
+        )
         curved = split(self._curvature(flatten([pushed])), [self._outputs])[0]
         columns = torch.autograd.grad(
             self._outputs, self._params, curved, retain_graph=True, materialize_grads=True
         )
         return flatten([column.detach() for column in columns])
+
+
+def of_categorical(subject: CategoricalLoss, params: Sequence[Tensor]) -> GaussNewton:
+    """Take all logits of a loss together as the outputs.
+
+    Args:
+        subject: The cross entropies, apart from their logits.
+        params: What to differentiate by; each requires a gradient.
+
+    Returns:
+        ``G`` of their weighted sum.
+    """
+    shapes: dict[str, torch.Size] = {}
+
+    def outputs() -> Tensor:
+        logits = subject.outputs()
+        shapes.update({name: value.shape for name, value in logits.items()})
+        return flatten(list(logits.values()))
+
+    def loss(joined: Tensor) -> Tensor:
+        parts = joined.split([shape.numel() for shape in shapes.values()])
+        named = zip(shapes.items(), parts, strict=True)
+        return subject.loss({name: part.view(shape) for (name, shape), part in named})
+
+    return GaussNewton(outputs, loss, params)

@@ -11,11 +11,13 @@ from typing import Protocol
 import torch
 
 from mbrl_flat.diagnostics import gaps
+from mbrl_flat.diagnostics.gauss_newton import of_categorical
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
 from mbrl_flat.diagnostics.sharpness import Region, sam_gap
 from mbrl_flat.diagnostics.trace import Estimate, hutchinson
 from mbrl_flat.diagnostics.vectors import norm
+from mbrl_flat.protocols import CategoricalLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +27,12 @@ class Context:
     Attributes:
         generator: Source of every draw, on the CPU.
         optimizer: Who trains the weights, if that is known.
+        categorical: The cross entropies in the loss, if the agent takes them apart.
     """
 
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None = None
+    categorical: CategoricalLoss | None = None
 
 
 class Quantity(Protocol):
@@ -87,6 +91,35 @@ class Preconditioned:
             "preconditioned": found.lambda_max,
             "preconditioned_threshold": threshold(context.optimizer),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalGaussNewton:
+    """Largest eigenvalue of the Gauss-Newton matrix of the cross entropies; uses the graph.
+
+    It is that of their coefficients in the loss, summed; what else there is in the loss has no part
+    in it. Modules that move none of the logits have zero.
+
+    Attributes:
+        iterations: Most Lanczos iterations.
+        tolerance: Relative residual at which they stop.
+    """
+
+    iterations: int = 12
+    tolerance: float = 0.05
+
+    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+        """``gauss_newton``; nothing for agents that do not take their cross entropies apart."""
+        if context.categorical is None:
+            return {}
+        start = start_vector(region.gradient.numel(), generator=context.generator)
+        found = lanczos(
+            of_categorical(context.categorical, region.params),
+            start.to(region.gradient),
+            max_iterations=self.iterations,
+            tolerance=self.tolerance,
+        )
+        return {"gauss_newton": found.lambda_max}
 
 
 @dataclass(frozen=True, kw_only=True)

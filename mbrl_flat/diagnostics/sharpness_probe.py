@@ -121,7 +121,9 @@ class SharpnessProbe:
             Quantities of all weights by their names, and of each module below its name.
         """
         params = [p for module in subject.modules.values() for p in module]
-        context = Context(generator=self._generator, optimizer=optimizer)
+        context = Context(
+            generator=self._generator, optimizer=optimizer, categorical=subject.categorical
+        )
         row: dict[str, float] = {}
 
         def note(region: Region, values: Mapping[str, float]) -> None:

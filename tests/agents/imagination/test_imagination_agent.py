@@ -10,6 +10,7 @@ import torch
 import agents.imagination_agent as module
 from agents.imagination import flatten_states
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import UserError
@@ -355,7 +356,9 @@ def test_probes_measure_it_and_leave_no_trace(name, build, make_batch):
     torch.manual_seed(3)
     stream = torch.get_rng_state()
 
-    sharpness = SharpnessProbe(batch_size=2, iterations=2, per_module=True)(agent, replay)
+    sharpness = SharpnessProbe(
+        batch_size=2, iterations=2, curvature=[CategoricalGaussNewton(iterations=2)]
+    )(agent, replay)
     rollout = RolloutProbe(horizon=3, batch_size=4)(agent, replay)
 
     assert equal(tensors(twin), tensors(agent.state_dict()))
@@ -364,8 +367,26 @@ def test_probes_measure_it_and_leave_no_trace(name, build, make_batch):
     assert math.isfinite(sharpness["probe/sharpness/lambda_max"])
     for part in ("encoder", "dynamics", "reward", "continue", "decoder"):
         assert f"probe/sharpness/{part}/lambda_max" in sharpness
+    for part in ("encoder/", "dynamics/", "reward/", "continue/", ""):
+        assert sharpness[f"probe/sharpness/{part}gauss_newton"] > 0.0
+    assert sharpness["probe/sharpness/decoder/gauss_newton"] == 0.0
     assert "probe/rollout/latent_error_3" in rollout
     assert all(math.isfinite(value) for value in rollout.values())
+
+
+def test_the_heads_apart_cost_what_they_cost_within_the_loss(name, build, make_batch):
+    agent = build(name)
+    learn(agent, make_batch, 1)
+    batch = make_batch(agent, seed=3)
+    torch.manual_seed(4)
+    categorical = agent.probe_loss(batch).categorical
+    torch.manual_seed(4)
+    metrics = agent.model.loss(batch, agent.model.targets(batch)).metrics
+
+    found = categorical.loss(categorical.outputs())
+
+    expected = metrics["train/reward_loss"] + metrics["train/continue_loss"]
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_state_is_decoded_to_images_in_the_unit_range(name, build, make_batch):

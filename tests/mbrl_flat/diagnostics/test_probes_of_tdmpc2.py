@@ -13,7 +13,12 @@ from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.hvp import Hessian
-from mbrl_flat.diagnostics.quantities import AdaptiveGap, Preconditioned, Trace
+from mbrl_flat.diagnostics.quantities import (
+    AdaptiveGap,
+    CategoricalGaussNewton,
+    Preconditioned,
+    Trace,
+)
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.vectors import flatten
@@ -62,7 +67,11 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
             batch_size=16,
             iterations=4,
             heldout=True,
-            curvature=[Trace(samples=2), Preconditioned(iterations=3)],
+            curvature=[
+                Trace(samples=2),
+                Preconditioned(iterations=3),
+                CategoricalGaussNewton(iterations=3),
+            ],
             gaps=[AdaptiveGap()],
         ),
         RolloutProbe(batch_size=16),
@@ -76,6 +85,9 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
     assert_equal(state_of(agent), state_of(twin))
     for module in ("encoder", "dynamics", "reward", "q"):
         assert f"probe/sharpness/{module}/lambda_max" in rows[0]
+        assert f"probe/sharpness/{module}/gauss_newton" in rows[0]
+        # What reward and values say starts at the encoder, and the dynamics lead there.
+        assert rows[0]["probe/sharpness/heldout/gauss_newton"] > 0.0
     assert rows[0]["probe/sharpness/preconditioned"] > 0.0
     assert rows[0]["probe/sharpness/preconditioned_threshold"] == pytest.approx(38.0)
     assert "probe/rollout/value_error_10" in rows[1]
