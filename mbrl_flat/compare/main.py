@@ -10,7 +10,7 @@ from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
 from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.pictures import draw_pictures
 from mbrl_flat.compare.runs import find_runs, load_run
-from mbrl_flat.compare.tables import to_csv, to_markdown
+from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
 from mbrl_flat.run_folder import write_text_atomically
 
@@ -63,6 +63,7 @@ def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Pa
     texts = {
         "index.html": render_page(comparison, title=title),
         "table.csv": to_csv(comparison.rows),
+        "seeds.csv": to_csv_by_seed(comparison.rows),
         "table.md": to_markdown(comparison.rows),
     }
     try:

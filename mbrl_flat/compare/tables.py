@@ -10,7 +10,8 @@ from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.summary import Row, Versus, present_columns
 from mbrl_flat.stats import Interval
 
-_IDENTITY = ("task", "agent", "optimizer", "label", "seeds", "axis", "common_point")
+_GROUP = ("task", "agent", "optimizer", "label")
+_IDENTITY = (*_GROUP, "seeds", "axis", "common_point")
 _VERSUS = ("difference", "difference_low", "difference_high", "pairs", "improvement")
 COMPUTE = "return_at_equal_evaluations"
 """Column that is there when methods compute unequally; then differences are given for both."""
@@ -51,6 +52,21 @@ def to_csv(rows: Sequence[Row]) -> str:
             cells += [_raw(point), _raw(low), _raw(high), len(cell.by_seed)]
         cells += _versus_cells(row.versus)
         writer.writerow([*cells, *(_versus_cells(row.versus_compute) if matched else ())])
+    return text.getvalue()
+
+
+def to_csv_by_seed(rows: Sequence[Row]) -> str:
+    """What the intervals were made of: one line a group and seed; empty where unknown."""
+    columns = present_columns(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_GROUP, "seed", *(column.key for column in columns)])
+    for row in rows:
+        group = row.group
+        for seed in sorted({run.seed for run in group.runs}):
+            cells = [row.cells[c.key].by_seed.get(seed, math.nan) for c in columns]
+            identity = (group.task, group.agent, group.optimizer, group.label, seed)
+            writer.writerow([*identity, *map(_raw, cells)])
     return text.getvalue()
 
 

@@ -62,11 +62,31 @@ def test_a_report_has_the_page_the_tables_and_the_pictures(make_run, compare, ou
 
     assert status == 0
     assert {path.name for path in out.iterdir()} == {
-        "index.html", "table.csv", "table.md",
+        "index.html", "table.csv", "seeds.csv", "table.md",
         *(f"{name}.{ending}" for ending in ("png", "svg") for name in (
             "return", "compute", "value_error", "sharpness", "sharpness_scatter")),
     }  # fmt: skip
     assert "| walker-walk | sam | 2 |" in capsys.readouterr().out
+
+
+def test_the_means_of_the_table_are_those_of_the_seeds(make_run, compare, out):
+    for seed, last in enumerate((10.0, 40.0)):
+        make_run("adam", seed=seed, returns=(0.0, last))
+    make_run("sam", metrics=SHARP)
+
+    assert compare() == 0
+
+    with (out / "seeds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["seed"]) for row in rows] == [
+        ("adam", "0"),
+        ("adam", "1"),
+        ("sam", "0"),
+    ]
+    assert [row["final_return"] for row in rows[:2]] == ["10.0", "40.0"]
+    assert float(read_table(out)[0]["final_return"]) == 25.0
+    assert rows[0]["lambda_max"] == ""
+    assert rows[2]["lambda_max"] != ""
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing_from_elsewhere(make_run, compare, out):
