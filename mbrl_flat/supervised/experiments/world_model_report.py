@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.plot_style import PALETTE, add_legend, make_panels, spans_orders
 from mbrl_flat.stats import Interval, mean, paired_differences, spearman, stratified_bootstrap
-from mbrl_flat.supervised.study import Claim, Rows, point_claim, sign_claim
+from mbrl_flat.supervised.study import Claim, Rows, sign_claim
 
 _METRICS = {
     "train_lambda_max": ("is flatter on training slices", "largest Hessian eigenvalue"),
@@ -22,6 +23,9 @@ _METRICS = {
     "value_error": ("values predicted states better", "RMSE of the value, k = 1 to K"),
 }
 """What is claimed of a sharpness-aware world model, and how it is measured; lower is better."""
+
+_SCATTER = ("train_lambda_max", "value_error")
+"""What the scatter shows."""
 
 _MAIN = ("train_lambda_max", "state_error", "reward_error", "value_error")
 """What is said of every method."""
@@ -63,26 +67,32 @@ def _lower(rows: Rows, name: str, metric: str, method: str, other: str) -> Claim
     """Claim that a method has less of something than another one, seed by seed."""
     statement, label = _METRICS[metric]
     pair = (rows.where(method=each).by_seed(metric) for each in (method, other))
-    changes = relative_changes(*pair)
-    low, _, high = bootstrap(changes)
-    return sign_claim(
+    changes = log_changes(*pair)
+    low, _, high = map(percent, bootstrap(changes))
+    claim = sign_claim(
         name,
         f"{', '.join(rows.distinct('model'))}: {method} {statement} than {_OTHERS[other]}",
-        f"{label}, change in % (100 times the difference of logarithms)",
+        f"{label}, change in %",
         changes,
         below=0.0,
         note="" if math.isnan(low) else f"bootstrap [{low:.3g}, {high:.3g}]",
     )
+    return replace(claim, interval=Interval(*map(percent, claim.interval)))
 
 
-def relative_changes(treatment: Mapping[int, float], control: Mapping[int, float]) -> list[float]:
-    """``100 log(treatment / control)`` for every seed that has both, if all are positive."""
+def percent(log_change: float) -> float:
+    """A difference of logarithms as a change in percent; it keeps signs and order."""
+    return 100.0 * math.expm1(log_change)
+
+
+def log_changes(treatment: Mapping[int, float], control: Mapping[int, float]) -> list[float]:
+    """``log(treatment / control)`` for every seed that has both, if all are positive."""
     if any(value <= 0.0 for value in (*treatment.values(), *control.values())):
         return []
     logs = (
         {seed: math.log(value) for seed, value in each.items()} for each in (treatment, control)
     )
-    return [100.0 * change for change in paired_differences(*logs).values()]
+    return list(paired_differences(*logs).values())
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
@@ -93,58 +103,67 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
 
 def _correlations(rows: Rows, model: str) -> list[Claim]:
-    """Whether flatter runs are the better ones, over all methods and seeds."""
-    claims = []
-    for metric in _MAIN[1:]:
-        pairs = [
-            (row["train_lambda_max"], row[metric])
-            for row in rows
-            if row.get("train_lambda_max") is not None and row.get(metric) is not None
-        ]
-        sharp, error = (np.array(each) for each in zip(*pairs, strict=True)) if pairs else ([], [])
-        claims.append(
-            point_claim(
-                "corr",
-                f"{model}: over all runs, flatter goes with a lower {metric.replace('_', ' ')}",
-                "Spearman correlation of lambda_max and the error",
-                spearman(np.asarray(sharp), np.asarray(error)),
-                num_seeds=len(rows.distinct("seed")),
-                above=0.0,
-                note=f"{len(pairs)} runs of {len(rows.distinct('method'))} methods",
-            )
+    """Whether flatter methods are the better ones, on the same seed."""
+    return [
+        sign_claim(
+            "corr",
+            f"{model}: flatter methods have a lower {metric.replace('_', ' ')}",
+            "Spearman correlation of lambda_max and the error over methods, seed by seed",
+            [
+                correlation
+                for seed in rows.distinct("seed")
+                if math.isfinite(correlation := _correlation(rows.where(seed=seed), metric))
+            ],
+            above=0.0,
+            note=f"{len(rows.distinct('method'))} methods",
         )
-    return claims
+        for metric in _MAIN[1:]
+    ]
+
+
+def _correlation(rows: Rows, metric: str) -> float:
+    pairs = [
+        (row["train_lambda_max"], row[metric])
+        for row in rows
+        if row.get("train_lambda_max") is not None and row.get(metric) is not None
+    ]
+    sharp, error = zip(*pairs, strict=True) if pairs else ((), ())
+    return spearman(np.array(sharp), np.array(error))
 
 
 def draw(rows: Rows, models: Sequence[str], *, title: str) -> Figure:
-    """Draw, for each model, observation and value errors by step, and error against sharpness."""
-    figure, panels = make_panels(3 * len(models), title=title)
+    """Draw a row for each model: errors by step against Adam's, and error against sharpness."""
+    figure, panels = make_panels(3 * len(models), columns=3, title=title)
     for number, model in enumerate(models):
         state, value, scatter = panels[3 * number : 3 * number + 3]
         ours = rows.where(model=model)
         for index, method in enumerate(ours.distinct("method")):
             color = PALETTE[index % len(PALETTE)]
-            mine = [row for row in ours.where(method=method) if not row.diverged]
             for axes, curve in ((state, "state_curve"), (value, "value_curve")):
-                if mine:
-                    means = np.mean([row[curve] for row in mine], 0)
-                    axes.plot(means, color=color, lw=1.2, label=method)
-            scatter.scatter(
-                [row["train_lambda_max"] for row in mine],
-                [row["value_error"] for row in mine],
-                color=color,
-                s=12,
-            )
-        whole = [row for row in ours if not row.diverged]
-        if whole:
-            copy = np.mean([row["copy_curve"] for row in whole], 0)
-            state.plot(copy, color="grey", ls="--", lw=1, label="copy the last")
-        state.set_ylabel(f"{model}: error of observations")
-        value.set_ylabel(f"{model}: RMSE of the value")
+                change = _change(ours, method, curve)
+                axes.plot(change, color=color, lw=1.4, label=method)
+            mine = [row for row in ours.where(method=method) if not row.diverged]
+            sharp, error = ([row[name] for row in mine] for name in _SCATTER)
+            scatter.scatter(sharp, error, color=color, s=14)
+        state.set_ylabel(f"{model}: error of observations, %")
+        value.set_ylabel(f"{model}: RMSE of the value, %")
         scatter.set_ylabel(f"{model}: RMSE of the value, k = 1 to K")
-        scatter.set_xlabel("lambda_max on training slices")
-        scatter.set_xscale("log")
+        scatter.set_xlabel("largest Hessian eigenvalue on training slices")
+        if spans_orders(np.array(scatter.get_xlim())):
+            scatter.set_xscale("log")
         for axes in (state, value):
             axes.set_xlabel("steps ahead")
+            axes.set_title("change against Adam at equal evaluations", fontsize=10)
     add_legend(panels[0])
     return figure
+
+
+def _change(rows: Rows, method: str, curve: str) -> np.ndarray:
+    """Change of a curve in percent, mean over the seeds that both have; ``[K + 1]`` or empty."""
+    mine, base = (
+        {row["seed"]: np.array(row[curve]) for row in rows.where(method=name) if not row.diverged}
+        for name in (method, "adam_matched")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is known exactly at step 0
+        changes = [100.0 * (mine[seed] / base[seed] - 1.0) for seed in mine.keys() & base.keys()]
+    return np.mean(changes, 0) if changes else np.array([])

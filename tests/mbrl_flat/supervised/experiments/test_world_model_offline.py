@@ -16,8 +16,9 @@ from mbrl_flat.supervised.experiments.world_model_offline import (
 )
 from mbrl_flat.supervised.experiments.world_model_report import (
     bootstrap,
+    log_changes,
     offline_claims,
-    relative_changes,
+    percent,
 )
 from mbrl_flat.supervised.offline.recording import Recording
 from mbrl_flat.supervised.study import Row, Rows
@@ -98,15 +99,20 @@ def test_seeds_learn_from_different_episodes_and_are_judged_on_the_same(tmp_path
     }
 
 
-def test_changes_are_differences_of_logarithms_in_percent():
-    changes = relative_changes({0: 2.0, 1: 1.0, 2: 5.0}, {0: 1.0, 1: 1.0})
+def test_changes_are_differences_of_logarithms():
+    changes = log_changes({0: 2.0, 1: 1.0, 2: 5.0}, {0: 1.0, 1: 1.0})
 
-    assert changes == [100.0 * math.log(2.0), 0.0]
-    assert relative_changes({0: -1.0}, {0: 1.0}) == []
+    assert changes == [math.log(2.0), 0.0]
+    assert log_changes({0: -1.0}, {0: 1.0}) == []
     low, point, high = bootstrap(changes)
     assert (low, high) == (0.0, changes[0])
     assert point == changes[0] / 2.0
     assert math.isnan(bootstrap([]).point)
+
+
+def test_a_change_in_percent_is_that_of_the_ratio():
+    assert percent(math.log(2.0)) == pytest.approx(100.0)
+    assert percent(math.log(0.1)) == pytest.approx(-90.0)
 
 
 def test_a_method_that_is_better_on_every_seed_holds_and_no_rows_are_not_tested():
