@@ -65,6 +65,7 @@ class ImaginationAgent:
     """
 
     across_episodes = True
+    foretells_termination = True
 
     def __init__(
         self,
@@ -251,14 +252,19 @@ class ImaginationAgent:
         )
 
     @torch.no_grad()
+    def features(self, latent: Tensor) -> Tensor:
+        """What actor, critic and heads see ``[..., F]`` of packed states ``[..., D]``."""
+        return self.model.features(self.model.unpack(latent))
+
+    @torch.no_grad()
     def value(self, latent: Tensor) -> Tensor:
         """The critic's value of the policy at packed states ``[N, D]``."""
-        return self.actor_critic.value(self.model.features(self.model.unpack(latent)))
+        return self.actor_critic.value(self.features(latent))
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Observation:
         """Expected observations of packed states ``[N, D]``; images in [0, 1]."""
-        return self.model.decode(self.model.features(self.model.unpack(latent)))
+        return self.model.decode(self.features(latent))
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, slow critic, range of returns and all optimizers."""

@@ -188,6 +188,23 @@ class SeveralTasks(Protocol):
 
 
 @runtime_checkable
+class ForetellsTermination(Protocol):
+    """An agent that may have learned when a task ends."""
+
+    foretells_termination: bool
+    """Whether the ``cont`` of ``predict`` is learned; false without that head."""
+
+
+@runtime_checkable
+class ShowsFeatures(Protocol):
+    """An agent whose latents hold more than its heads read, such as earlier keys and values."""
+
+    def features(self, latent: Tensor) -> Tensor:
+        """What the heads read ``[..., F]`` of latents ``[..., D]``."""
+        ...
+
+
+@runtime_checkable
 class Decodes(Protocol):
     """What the probe of open-loop films asks of an agent beside ``Inspectable``."""
 

@@ -70,6 +70,7 @@ class TDMPC2:
         self.discount = config.discount(spec)
         self.task_discounts = tuple(config.discount(task) for task in spec.tasks)
         self.latent_size = config.dims["latent_dim"]
+        self.foretells_termination = config.episodic
         self.model = WorldModel(spec, config).to(device).eval()
         self.policy = Policy(spec, config).to(device)
         self.planner = LatentPlanner(

@@ -205,6 +205,11 @@ class Replay:
                 raise no_slice(length, heldout=heldout)
         return np.concatenate(found)
 
+    def ends_terminated(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Say which slices that begin at ``starts`` ``[M, 2]`` end the task, bool ``[M]``."""
+        last = (starts[:, 1] + length - 1) % self.lane_size
+        return self.arrays["terminated"][starts[:, 0], last].astype(np.bool_)
+
     def gather(self, starts: np.ndarray, length: int) -> Batch:
         """Cut out the slices that begin at ``starts`` ``[B, 2]``."""
         lane, wide = starts[:, :1], starts[:, 1:] + np.arange(length + 1)

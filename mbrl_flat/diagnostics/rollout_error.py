@@ -15,15 +15,21 @@ that nothing moves. An encoder that maps everything to one point would make late
 predict, so latents are also read out: a linear map from ``enc(o)`` to the observation, fitted on
 other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of the
 observation's variance. ``state_0`` is what the read-out itself misses.
+
+The features of a frozen random encoder ``phi(o)`` take the observation's place for pictures, and
+weigh the entries of vectors alike: ``reference_k`` is the same error there, ``reference_copy_k``
+the share ``E|phi(o_t) - phi(o_{t+k})|^2`` of claiming that nothing moves.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.protocols import Inspectable, SeveralTasks
+from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
+from mbrl_flat.protocols import Inspectable, SeveralTasks, ShowsFeatures
 from mbrl_flat.specs import TASK
 
 
@@ -62,6 +68,42 @@ def fit_readout(latent: Tensor, state: Tensor, *, ridge: float = 1e-6) -> Readou
     return Readout(torch.linalg.solve(gram, x.mT @ y), x_mean, y_mean)
 
 
+def fit_tuned_readout(
+    latent: Tensor, target: Tensor, *, ridges: Sequence[float] = (1e-6, 1e-4, 1e-2, 1.0)
+) -> Readout:
+    """Regress targets ``[B, T, F]`` on latents ``[B, T, D]`` where D may be above B T.
+
+    Args:
+        latent: Inputs.
+        target: Outputs.
+        ridges: Penalties; the one that does best on the last quarter of slices is taken.
+
+    Returns:
+        The map fitted on all slices with that penalty.
+    """
+    known = latent.shape[0] - max(1, latent.shape[0] // 4)
+
+    def missed(ridge: float) -> float:
+        x, y = latent[:known].flatten(0, 1), target[:known].flatten(0, 1)
+        guess = fit_readout(x, y, ridge=ridge)(latent[known:])
+        return float((guess - target[known:]).square().mean())
+
+    best = min(ridges, key=missed)
+    return fit_readout(latent.flatten(0, 1), target.flatten(0, 1), ridge=best)
+
+
+class Reference(NamedTuple):
+    """A space that no agent's training can move, and the way there from an agent's latents."""
+
+    encoder: ReferenceEncoder
+    readout: Readout
+
+
+def read_by_heads(agent: Inspectable, latent: Tensor) -> Tensor:
+    """That part of latents ``[..., D]`` which predictions are made from ``[..., F]``."""
+    return agent.features(latent) if isinstance(agent, ShowsFeatures) else latent
+
+
 def vector_observations(batch: Batch) -> Tensor | None:
     """All entries but the index of the task joined, ``[B, T + 1, S]``; None without vectors."""
     entries = [entry for name, entry in batch.obs.items() if name != TASK]
@@ -93,19 +135,25 @@ def open_loop(agent: Inspectable, start: Tensor, action: Tensor) -> tuple[Tensor
 
 @torch.no_grad()
 def rollout_errors(
-    agent: Inspectable, batch: Batch, *, readout: Readout | None = None
+    agent: Inspectable,
+    batch: Batch,
+    *,
+    readout: Readout | None = None,
+    reference: Reference | None = None,
 ) -> dict[str, float]:
     """Measure open-loop errors on slices ``[B, K]`` for k = 1 to K.
 
     Args:
         agent: Whose model.
         batch: Recorded slices.
-        readout: Map from latents to observations, for ``state_error_<k>``.
+        readout: Map from what heads read to observations, for ``state_error_<k>``.
+        reference: A frozen encoder and the map to it, for ``reference_error_<k>``.
 
     Returns:
         ``latent_error_<k>``, ``copy_baseline_<k>``, ``reward_error_<k>``, ``value_error_<k>``,
         ``termination_error_<k>`` (mean absolute error of the probability) and, with a read-out,
-        ``state_error_<k>``. Shares of a variance that is zero are absent.
+        ``state_error_<k>``, with a reference ``reference_error_<k>`` and ``reference_copy_<k>``.
+        Shares of a variance that is zero are absent.
     """
     actual = agent.posterior(batch)
     batch = batch.to(actual.device)
@@ -126,11 +174,15 @@ def rollout_errors(
         curves["latent_error"] = _squared(latent - later) / variance
         curves["copy_baseline"] = _squared(start[:, None] - later) / variance
     row = {f"{name}_{k + 1}": float(v) for name, curve in curves.items() for k, v in _each(curve)}
+    read = torch.cat([read_by_heads(agent, z) for z in (start[:, None], latent)], 1)
     state = vector_observations(batch)
     if readout is not None and state is not None and _spread(state) > 0.0:
-        read = readout(torch.cat([start[:, None], latent], 1))
-        errors = _squared(read - state) / _spread(state)
-        row |= {f"state_error_{k}": float(v) for k, v in _each(errors)}
+        row |= _shares("state_error", readout(read) - state, state)
+    if reference is not None:
+        truth = reference.encoder(batch.obs)
+        if _spread(truth) > 0.0:
+            row |= _shares("reference_error", reference.readout(read) - truth, truth)
+            row |= _shares("reference_copy", truth[:, 1:] - truth[:, :1], truth, first=1)
     return row
 
 
@@ -163,6 +215,12 @@ def compounding(row: dict[str, float]) -> dict[str, float]:
 def _squared(difference: Tensor) -> Tensor:
     """Mean squared length ``[K]`` of differences ``[B, K, D]``."""
     return difference.double().square().sum(-1).mean(0)
+
+
+def _shares(name: str, difference: Tensor, truth: Tensor, *, first: int = 0) -> dict[str, float]:
+    """Errors ``[B, T, S]`` as shares of the variance of ``truth``, for k = ``first`` and on."""
+    errors = (_squared(difference) / _spread(truth)).tolist()
+    return {f"{name}_{k}": error for k, error in enumerate(errors, first)}
 
 
 def _spread(points: Tensor) -> float:

@@ -8,16 +8,20 @@ import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
 from mbrl_flat.diagnostics.rollout_error import (
-    Readout,
+    Reference,
     compounding,
     fit_readout,
+    fit_tuned_readout,
+    read_by_heads,
     rollout_errors,
     vector_observations,
 )
 from mbrl_flat.diagnostics.subject import measured_weights
+from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Inspectable
+from mbrl_flat.protocols import ForetellsTermination, Inspectable
 from mbrl_flat.seeding import restored_rng
 
 
@@ -25,12 +29,14 @@ class RolloutProbe:
     """Measures on held-out slices; nothing of the agent or the run moves.
 
     The names begin with ``probe/rollout/``. Next to the errors of ``rollout_errors`` there are
-    ``loss_train``, ``loss_heldout`` and ``loss_gap``, the world-model loss on slices of both kinds.
+    ``loss_train``, ``loss_heldout`` and ``loss_gap``, the world-model loss on slices of both kinds,
+    and the scores of ``termination.py``, if the agent foretells terminations and there are some.
 
     Args:
         horizon: Longest rollout K.
         batch_size: Slices in a batch.
         heldout: Measure on held-out episodes; otherwise on those that the agent trains on.
+        reference_seed: Determines the frozen encoder; runs are compared at the same one.
         seed: Determines the slices.
 
     Raises:
@@ -38,13 +44,20 @@ class RolloutProbe:
     """
 
     def __init__(
-        self, *, horizon: int = 10, batch_size: int = 128, heldout: bool = True, seed: int = 0
+        self,
+        *,
+        horizon: int = 10,
+        batch_size: int = 128,
+        heldout: bool = True,
+        reference_seed: int = 0,
+        seed: int = 0,
     ) -> None:
         if horizon < 1:
             raise UserError(f"The probe's horizon must be at least 1, got {horizon}.")
         if batch_size < 2:
             raise UserError(f"The probe's batch_size must be at least 2, got {batch_size}.")
         self.horizon, self.batch_size, self.heldout = horizon, batch_size, heldout
+        self.encoder = ReferenceEncoder(seed=reference_seed)
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
@@ -66,8 +79,7 @@ class RolloutProbe:
         )
         seed = int(self._rng.integers(2**31))
         with measured_weights(agent), restored_rng(), torch.no_grad():
-            readout = self._readout(agent, training)
-            row = rollout_errors(agent, tested, readout=readout)
+            row = self._errors(agent, training, tested)
             row |= compounding(row)
             if self.heldout:
                 losses: list[float] = []
@@ -77,15 +89,29 @@ class RolloutProbe:
                     losses.append(float(agent.probe_loss(batch).loss()))
                 row |= {"loss_train": losses[0], "loss_heldout": losses[1]}
                 row["loss_gap"] = losses[1] - losses[0]
+            row |= self._terminations(agent, replay)
         return {f"probe/rollout/{name}": value for name, value in row.items()}
 
-    @staticmethod
-    def _readout(agent: Inspectable, batch: Batch) -> Readout | None:
-        state = vector_observations(batch)
-        if state is None:
-            return None
-        latent = agent.posterior(batch)
-        return fit_readout(latent.flatten(0, 1), state.to(latent.device).flatten(0, 1))
+    def _errors(self, agent: Inspectable, training: Batch, tested: Batch) -> dict[str, float]:
+        """Errors on ``tested``, read out by what ``training`` says of the latents."""
+        read = read_by_heads(agent, agent.posterior(training))
+        training = training.to(read.device)
+        readout, state = None, vector_observations(training)
+        if state is not None:
+            readout = fit_readout(read.flatten(0, 1), state.flatten(0, 1))
+        reference = Reference(self.encoder, fit_tuned_readout(read, self.encoder(training.obs)))
+        return rollout_errors(agent, tested, readout=readout, reference=reference)
+
+    def _terminations(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
+        if not (isinstance(agent, ForetellsTermination) and agent.foretells_termination):
+            return {}
+        drawn = draw_endings(
+            replay, self.batch_size, self.horizon, rng=self._rng, heldout=self.heldout
+        )
+        if drawn is None:
+            return {}
+        ended = drawn.batch.terminated[:, -1]
+        return termination_scores(foretold(agent, drawn.batch), ended, rate=drawn.rate)
 
     def state_dict(self) -> dict[str, Any]:
         """The stream that the slices are drawn from."""

@@ -329,6 +329,7 @@ def test_packed_states_come_back(name, build, make_batch):
 
     features = agent.model.features
     assert torch.equal(features(states), features(again))
+    assert torch.equal(features(states), agent.features(agent.model.pack(states)))
 
 
 def filled(spec, episodes=6, length=14):
@@ -343,7 +344,7 @@ def filled(spec, episodes=6, length=14):
         for t in range(length):
             action = np.eye(spec.action.size, dtype=np.float32)[rng.integers(spec.action.size)]
             done = t == length - 1
-            replay.add(0, action, float(rng.normal()), frame(), terminated=False, done=done)
+            replay.add(0, action, float(rng.normal()), frame(), terminated=done, done=done)
     return replay
 
 
@@ -370,7 +371,8 @@ def test_probes_measure_it_and_leave_no_trace(name, build, make_batch):
     for part in ("encoder/", "dynamics/", "reward/", "continue/", ""):
         assert sharpness[f"probe/sharpness/{part}gauss_newton"] > 0.0
     assert sharpness["probe/sharpness/decoder/gauss_newton"] == 0.0
-    assert "probe/rollout/latent_error_3" in rollout
+    for kind in ("latent_error", "reference_error", "termination_brier", "termination_auc"):
+        assert f"probe/rollout/{kind}_3" in rollout
     assert all(math.isfinite(value) for value in rollout.values())
 
 

@@ -95,6 +95,42 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
+def test_foretelling_terminations_does_not_change_the_next_update(empty_replay):
+    """Episodes that end the task beside others that run out of time, of which some are held out."""
+    rng = np.random.default_rng(0)
+    for episode in range(16):
+        empty_replay.begin(0, {"state": rng.normal(size=3).astype(np.float32)})
+        for t in range(12):
+            action, obs = (rng.uniform(-1.0, 1.0, n).astype(np.float32) for n in (2, 3))
+            end = t == 11
+            empty_replay.add(
+                0, action, 0.5, {"state": obs}, terminated=end and episode % 2 == 0, done=end
+            )
+    torch.manual_seed(0)
+    config = TDMPC2Config(size="debug", simnorm_size=4, episodic=True)
+    factory = partial(adam, lr=3e-4)
+    agent = TDMPC2(SPEC, config=config, optimizer=factory, device=torch.device("cpu"))
+    update(agent, empty_replay, 1)
+    twin, stream = copy.deepcopy(agent), torch.get_rng_state()
+
+    row = RolloutProbe(batch_size=16, horizon=5)(agent, empty_replay)
+
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert_equal(state_of(agent), state_of(twin))
+    assert_equal(update(agent, empty_replay, 2), update(twin, empty_replay, 2))
+    for k in range(1, 6):
+        assert 0.0 < row[f"probe/rollout/termination_brier_{k}"] < 1.0
+        assert 0.0 <= row[f"probe/rollout/termination_auc_{k}"] <= 1.0
+    assert 0.0 < row["probe/rollout/termination_rate"] < 0.5
+
+
+def test_without_a_termination_head_nothing_is_foretold(agent, filled_replay):
+    row = RolloutProbe(batch_size=16)(agent, filled_replay)
+
+    assert "probe/rollout/reference_error_10" in row
+    assert not any("brier" in name or "auc" in name for name in row)
+
+
 @pytest.mark.parametrize("make", [SharpnessProbe, RolloutProbe])
 def test_probes_measure_the_weights_that_the_agent_acts_with(filled_replay, make):
     """An average of the weights kept for acting is what counts, not those under training."""

@@ -192,7 +192,15 @@ def test_the_probe_has_the_names_of_the_interface_and_moves_nothing(linear_agent
     row = RolloutProbe(batch_size=16)(linear_agent, filled_replay)
 
     for k in range(1, 11):
-        for name in ("latent_error", "reward_error", "value_error", "copy_baseline", "state_error"):
+        for name in (
+            "latent_error",
+            "reward_error",
+            "value_error",
+            "copy_baseline",
+            "state_error",
+            "reference_error",
+            "reference_copy",
+        ):
             assert math.isfinite(row[f"probe/rollout/{name}_{k}"])
     gap = row["probe/rollout/loss_heldout"] - row["probe/rollout/loss_train"]
     assert row["probe/rollout/loss_gap"] == gap

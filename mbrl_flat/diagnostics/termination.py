@@ -1,0 +1,116 @@
+r"""How well a world model foretells the end of a task, k steps ahead and without looking.
+
+Slices lie within one episode, so a task can end with their last transition alone. That transition
+is therefore what is foretold, from k steps before it with the recorded actions: for every k the
+same events. Ends are rare, so slices are drawn from both kinds and counted as often as each is,
+with the share ``p`` of slices that end:
+
+.. math::
+    \mathrm{Brier}_k = p\, E[(1 - \hat e_k)^2 \mid \text{ends}]
+        + (1 - p)\, E[\hat e_k^2 \mid \text{goes on}], \qquad
+    \mathrm{AUC}_k = P(\hat e_k^{ends} > \hat e_k^{on}) + P(\hat e_k^{ends} = \hat e_k^{on}) / 2
+
+Always saying ``p`` has a Brier score of ``p (1 - p)`` and an AUC of one half.
+
+References:
+    Brier, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review
+    78(1), 1950; Hanley & McNeil, "The Meaning and Use of the Area under a Receiver Operating
+    Characteristic (ROC) Curve", Radiology 143(1), 1982.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.protocols import Inspectable
+from mbrl_flat.stats import probability_of_improvement
+
+_CANDIDATES = 32
+"""Slices that are looked at for each that is kept; looking takes one number of the replay."""
+
+
+class Endings(NamedTuple):
+    """Slices of both kinds."""
+
+    batch: Batch
+    """``[B, K]``; ``terminated[:, -1]`` says which kind."""
+    rate: float
+    """Share of the stored slices of K transitions that end the task."""
+
+
+def draw_endings(
+    replay: Replay, num: int, length: int, *, rng: np.random.Generator, heldout: bool
+) -> Endings | None:
+    """Draw up to ``num / 2`` slices that end with a termination, and as many that do not.
+
+    Args:
+        replay: Where they come from; some slice of this length must be there.
+        num: Most slices.
+        length: Transitions K.
+        rng: Source of the draw.
+        heldout: Whether from held-out episodes.
+
+    Returns:
+        The slices, or None if only one kind was found.
+    """
+    drawn = replay.starts(_CANDIDATES * num, length, rng=rng, heldout=heldout)
+    starts = rng.permutation(np.unique(drawn, axis=0))
+    ends = replay.ends_terminated(starts, length)
+    if ends.all() or not ends.any():
+        return None
+    half = num // 2
+    chosen = np.concatenate([starts[ends][:half], starts[~ends][:half]])
+    return Endings(replay.gather(chosen, length), float(ends.mean()))
+
+
+@torch.no_grad()
+def foretold(agent: Inspectable, batch: Batch) -> Tensor:
+    """Predict whether slices ``[B, K]`` end the task with their last transition.
+
+    Args:
+        agent: Whose model.
+        batch: The slices.
+
+    Returns:
+        Probabilities ``[K, B]``, in row k - 1 those from k steps before the end.
+    """
+    latents = agent.posterior(batch)
+    actions = batch.action.to(latents.device)
+    length, found = actions.shape[1], []
+    for start in reversed(range(length)):
+        latent, cont = latents[:, start], latents.new_ones(len(latents))
+        for action in actions[:, start:].unbind(1):
+            latent, _, cont = agent.predict(latent, action)
+        found.append((1.0 - cont).clamp(0.0, 1.0))
+    return torch.stack(found)
+
+
+def termination_scores(probability: Tensor, ended: Tensor, *, rate: float) -> dict[str, float]:
+    """Score predictions against what happened.
+
+    Args:
+        probability: ``[K, B]``, as ``foretold`` gives them.
+        ended: 1 where the task ended, ``[B]``; both kinds have to be there.
+        rate: Share of ends among all that might have been drawn.
+
+    Returns:
+        ``termination_brier_<k>`` and ``termination_auc_<k>`` for k = 1..K; of the base rate
+        ``termination_rate`` and ``termination_brier_base``; and how many ends were foretold,
+        ``termination_count``.
+    """
+    said = probability.double().cpu().numpy()
+    happened = ended.cpu().numpy() > 0.5
+    row = {
+        "termination_rate": rate,
+        "termination_brier_base": rate * (1.0 - rate),
+        "termination_count": float(happened.sum()),
+    }
+    for k, (yes, no) in enumerate(zip(said[:, happened], said[:, ~happened], strict=True), 1):
+        missed, alarmed = np.square(1.0 - yes).mean(), np.square(no).mean()
+        row[f"termination_brier_{k}"] = float(rate * missed + (1.0 - rate) * alarmed)
+        row[f"termination_auc_{k}"] = probability_of_improvement(yes, no)
+    return row
