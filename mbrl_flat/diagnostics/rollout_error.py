@@ -11,10 +11,11 @@ actions and no further observation, ``zhat_{t+k}``. Over B slices, for every k,
     \mathrm{value}_k = E|V(\hat z_{t+k}) - V(enc(o_{t+k}))|
 
 A latent error of 1 is that of always predicting the mean; one above ``copy`` is worse than claiming
-that nothing moves. An encoder that maps everything to one point would make latents easy to
-predict, so latents are also read out: a linear map from ``enc(o)`` to the observation, fitted on
-other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of the
-observation's variance. ``state_0`` is what the read-out itself misses.
+that nothing moves. Of latents that hold memory as well, only what heads read counts
+(``mbrl_flat.protocols.ShowsFeatures``). An encoder that maps everything to one point would make
+latents easy to predict, so they are also read out: a linear map from ``enc(o)`` to the observation,
+fitted on other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of
+the observation's variance. ``state_0`` is what the read-out itself misses.
 
 The features of a frozen random encoder ``phi(o)`` take the observation's place for pictures, and
 weigh the entries of vectors alike: ``reference_k`` is the same error there, ``reference_copy_k``
@@ -168,13 +169,15 @@ def rollout_errors(
         "value_error": torch.stack(values),
         "termination_error": (1.0 - cont - batch.terminated).abs().double().mean(0),
     }
-    learned = agent.latent_size if isinstance(agent, SeveralTasks) else actual.shape[-1]
-    variance = _spread(actual[..., :learned])
+    # Without memory: keys of recorded steps vary a lot, and are the same in truth and prediction.
+    seen, guessed = read_by_heads(agent, actual), read_by_heads(agent, latent)
+    learned = agent.latent_size if isinstance(agent, SeveralTasks) else seen.shape[-1]
+    variance = _spread(seen[..., :learned])
     if variance > 0.0:
-        curves["latent_error"] = _squared(latent - later) / variance
-        curves["copy_baseline"] = _squared(start[:, None] - later) / variance
+        curves["latent_error"] = _squared(guessed - seen[:, 1:]) / variance
+        curves["copy_baseline"] = _squared(seen[:, :1] - seen[:, 1:]) / variance
     row = {f"{name}_{k + 1}": float(v) for name, curve in curves.items() for k, v in _each(curve)}
-    read = torch.cat([read_by_heads(agent, z) for z in (start[:, None], latent)], 1)
+    read = torch.cat([seen[:, :1], guessed], 1)
     state = vector_observations(batch)
     if readout is not None and state is not None and _spread(state) > 0.0:
         row |= _shares("state_error", readout(read) - state, state)

@@ -162,6 +162,30 @@ def test_an_encoder_that_forgets_the_state_is_found_out_by_the_readout():
     assert sum(errors[1]) / 4.0 == pytest.approx(1.0, abs=0.3)
 
 
+class Remembering(Scaling):
+    """Like ``Scaling``, with a memory in its latents that is far larger than the state."""
+
+    def posterior(self, batch):
+        memory = 1e3 * batch.obs["state"][:, :1].expand_as(batch.obs["state"])
+        return torch.cat([batch.obs["state"], memory], -1)
+
+    def predict(self, latent, action):
+        after, reward, cont = super().predict(latent[:, :2], action)
+        return Prediction(torch.cat([after, latent[:, 2:]], -1), reward, cont)
+
+    def value(self, latent):
+        return self.features(latent).sum(-1)
+
+    def features(self, latent):
+        return latent[..., :2]
+
+
+def test_memory_within_latents_is_neither_an_error_nor_a_variance():
+    batch = powers(0.8, 3)
+
+    assert rollout_errors(Remembering(1.1), batch) == rollout_errors(Scaling(1.1), batch)
+
+
 def test_growth_is_the_slope_of_the_logarithm_and_trust_ends_at_the_baseline():
     errors = {f"latent_error_{k}": 0.01 * 3.0**k for k in range(1, 6)}
     baseline = {f"copy_baseline_{k}": 1.0 for k in range(1, 6)}
