@@ -34,6 +34,9 @@ from agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton, Context
+from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
+from mbrl_flat.diagnostics.sharpness import regions
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.models import ensemble, mlp
 from mbrl_flat.optim.methods.plain import adam
@@ -225,13 +228,18 @@ def _textbook() -> Iterator[None]:
 def _share(agent: TDMPC2, replay: Replay, rounds: int) -> list[dict[str, Any]]:
     """The scheduled probe against what happens between two of its occasions."""
     run = RunConfig()
-    probe = SharpnessProbe()
+    probe, rollout = SharpnessProbe(), RolloutProbe()
     generator = torch.Generator().manual_seed(0)
     obs = {"state": torch.randn(1, 24)}
     state = agent.initial_state(1)
     batch = replay.sample(256, 3, rng=np.random.default_rng(2))
+    subject = agent.probe_loss(batch)
+    (whole,) = regions(subject, per_module=False)
+    context = Context(generator=generator, categorical=subject.categorical)
     tasks: dict[str, Callable[[], object]] = {
         "probe, sharpness": lambda: probe(agent, replay),
+        "gauss_newton of all weights": lambda: CategoricalGaussNewton()(whole, context),
+        "probe, rollout_error": lambda: rollout(agent, replay),
         "update": lambda: agent.update(batch),
         "act": lambda: agent.act(obs, state, mode="explore", generator=generator),
     }

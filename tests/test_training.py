@@ -138,6 +138,7 @@ def test_probes_leave_the_run_as_it_is(tmp_path):
 def test_every_probe_at_once_leaves_500_updates_as_they_are_bit_for_bit(tmp_path):
     """All that can be measured on a schedule, on training and held-out data, against nothing."""
     settings = ["optimizer=sam", "steps=550", "checkpoint_every=0", "log_every=550"]
+    settings += ["env.task=point-terminating", "agent.config.episodic=true", "heldout_fraction=0.3"]
     names = ("sharpness_full", "rollout_error", "bounds", "open_loop")
     probes = [f"+probe@probes.{name}={name}" for name in names]
     small = ["probes.sharpness_full.batch_size=16", "probes.sharpness_full.iterations=4"]
@@ -149,7 +150,8 @@ def test_every_probe_at_once_leaves_500_updates_as_they_are_bit_for_bit(tmp_path
         "probe/sharpness/trace", "probe/sharpness/preconditioned", "probe/sharpness/adaptive_gap",
         "probe/sharpness/average_gap", "probe/sharpness/heldout/lambda_max", "probe/value/bias_low",
         "probe/sharpness/worst_gap", "probe/rollout/loss_gap", "probe/rollout/value_error_10",
-        "probe/bound/value_total", "probe/bound/loss_heldout",
+        "probe/bound/value_total", "probe/bound/loss_heldout", "probe/sharpness/gauss_newton",
+        "probe/rollout/reference_error_10", "probe/rollout/termination_auc_10",
     } <= {name for row in measured for name in row}  # fmt: skip
     assert measured[-1]["train/updates"] >= 500
     pairs = zip(agent_tensors(tmp_path / "all"), agent_tensors(tmp_path / "none"), strict=True)

@@ -97,8 +97,8 @@ class Preconditioned:
 class CategoricalGaussNewton:
     """Largest eigenvalue of the Gauss-Newton matrix of the cross entropies; uses the graph.
 
-    It is that of their coefficients in the loss, summed; what else there is in the loss has no part
-    in it. Modules that move none of the logits have zero.
+    Of their sum with the coefficients of the loss, on its batch and draws; what else the loss holds
+    has no part in it. Modules that move none of the logits have zero.
 
     Attributes:
         iterations: Most Lanczos iterations.
