@@ -1,15 +1,19 @@
 """Does a world model tell what comes next in a real game better than "nothing changes"?
 
-Plays a game at random, trains the world model alone (``preset=cpu``) on the first frames, and
-predicts the last ones, which it has not seen, open-loop: after a context of eight frames it sees
-actions, and no frame any more. The error is the squared one of pixels in [0, 1], summed over an
-image; the baseline, ``copy``, repeats the last frame of the context; ``mean`` is the mean picture.
+Plays a game at random, trains the world model alone (``experiment=recorded_game``) on four fifths
+of the frames, and predicts the others, which it has not seen, open-loop: after a context of eight
+frames it sees actions, and no frame any more. Of every 200 frames the last 40 are for testing; a
+score that only the last frames show could not be learned from the first ones. The error is the
+squared one of pixels in [0, 1], summed over an image; the baseline, ``copy``, repeats the last
+frame of the context; ``mean`` is the mean picture; ``model_0`` is what the model makes of the last
+frame that it sees.
 
 The model sees what differs from the mean picture of the training frames, at half the contrast:
 what never moves need not be learned. Errors are those of whole pictures. Writes ``errors.jsonl``,
-``errors.png`` and ``strip.png`` (rows: recorded, predicted; columns: steps ahead).
+``errors.png``, ``strip.png`` (rows: recorded, predicted; columns: steps ahead) and ``video.gif``
+(left: recorded, right: predicted; first frame: seen).
 
-    python scripts/open_loop_atari.py --agent twister --game pong --minutes 10 --out open_loop
+    python scripts/open_loop_atari.py --agent twister --game breakout --minutes 10 --out open_loop
 
 Further arguments are settings of ``mbrl-flat-train``, such as ``optimizer=sam model_lr=5e-4``.
 """
@@ -38,11 +42,13 @@ from mbrl_flat.run import build_agent
 from mbrl_flat.specs import EnvSpec
 
 CONTEXT, STEPS = 8, (1, 10)
+PERIOD, HELD_OUT = 200, 40
+"""Of every so many frames so many at the end are for testing."""
 
 
 def build(name: str, spec: EnvSpec, settings: list[str]) -> ImaginationAgent:
-    """Build an agent of ``preset=cpu``; objects of a few pixels count for more than there."""
-    overrides = [f"agent={name}", "preset=cpu", "env=atari", "agent.config.image_coef=10.0"]
+    """Build an agent of ``experiment=recorded_game``."""
+    overrides = ["experiment=recorded_game", f"agent={name}"]
     config, parts = compose_run(*overrides, *settings)
     agent = build_agent(config, parts, spec, torch.device("cpu"))
     assert isinstance(agent, ImaginationAgent)
@@ -76,7 +82,7 @@ def record(game: str, frames: int, seed: int) -> tuple[EnvSpec, Replay]:
     """Play at random."""
     envs = make_vector(partial(make_atari, game), num_envs=1, seed=seed)
     spec, rng = spec_of(envs), np.random.default_rng(seed)
-    replay = Replay(spec, frames + 1, complete_only=False, seed=seed)
+    replay = Replay(spec, 2 * frames, complete_only=False, seed=seed)
     obs, _ = envs.reset(seed=seed)
     replay.begin(0, {name: value[0] for name, value in obs.items()})
     for _ in range(frames):
@@ -94,20 +100,11 @@ def record(game: str, frames: int, seed: int) -> tuple[EnvSpec, Replay]:
     return spec, replay
 
 
-def slices(replay: Replay, starts: np.ndarray, length: int) -> Batch:
-    """The slices of ``length`` transitions that begin at these slots."""
-    wide = starts[:, None] + np.arange(length + 1)
-
-    def take(name: str, index: np.ndarray) -> Tensor:
-        return torch.from_numpy(replay.arrays[name][0, index])
-
-    return Batch(
-        obs={n.removeprefix("obs/"): take(n, wide) for n in replay.arrays if n[:4] == "obs/"},
-        action=take("action", wide[:, :-1]),
-        reward=take("reward", wide[:, :-1]),
-        terminated=take("terminated", wide[:, :-1]).float(),
-        is_first=take("is_first", wide),
-    )
+def beginnings(usable: np.ndarray, length: int) -> np.ndarray:
+    """Lane and position ``[M, 2]`` of all slices of ``length`` transitions on usable frames."""
+    wide = np.arange(len(usable) - length)[:, None] + np.arange(length + 1)
+    position = np.flatnonzero(usable[wide].all(1))
+    return np.stack([np.zeros_like(position), position], 1)
 
 
 def train_once(agent: ImaginationAgent, batch: Batch) -> float:
@@ -141,15 +138,15 @@ def predict(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> tuple[
 
 def errors(real: Tensor, shown: Tensor, mean: Tensor) -> dict[str, float]:
     """Errors of the model and of both baselines at each number of steps ahead."""
-    row = {}
-    for k in STEPS:
+    row: dict[str, float] = {}
+    for k in (0, *STEPS):
         for name, guess in (("model", shown[:, k]), ("copy", real[:, 0]), ("mean", mean)):
             row[f"{name}_{k}"] = float((guess - real[:, k]).square().sum((1, 2, 3)).mean())
     return row
 
 
 def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -> None:
-    """Draw the curve, and the first test slice as a strip."""
+    """Draw the curve, the first test slice as a strip, and a few of them as a video."""
     figure, panels = make_panels(len(STEPS))
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
@@ -160,13 +157,19 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     figure.savefig(out / "errors.png")
     strip = torch.stack([real[0], shown[0]]).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     Image.fromarray((strip * 255.0).byte().numpy()).save(out / "strip.png")
+    pairs = torch.cat([real, shown], -1)[:: max(1, len(real) // 4)].flatten(0, 1)
+    film = [
+        Image.fromarray(pair).resize((256, 128), Image.Resampling.NEAREST)
+        for pair in (pairs.permute(0, 2, 3, 1) * 255.0).byte().numpy()
+    ]
+    film[0].save(out / "video.gif", save_all=True, append_images=film[1:], duration=250, loop=0)
 
 
 def main() -> None:
     """Record, train, measure, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--agent", choices=["dreamerv3", "storm", "twister"], default="twister")
-    parser.add_argument("--game", default="pong")
+    parser.add_argument("--game", default="breakout")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
     parser.add_argument("--every", type=int, default=50, help="updates between measurements")
@@ -178,30 +181,28 @@ def main() -> None:
     spec, replay = record(args.game, args.frames, args.seed)
     agent = build(args.agent, spec, [f"seed={args.seed}", *settings])
     length, rng = agent.sequence_length, np.random.default_rng(args.seed)
-    # The last fifth is for testing; every slice of the rest may be trained on.
-    border, horizon = int(0.8 * args.frames), CONTEXT + max(STEPS)
-    begins = np.arange(border, args.frames - horizon, 5)
-    test = slices(replay, begins, horizon)
-    across = np.array([bool(test.is_first[i, 1:].any()) for i in range(len(begins))])  # pyright: ignore[reportOptionalSubscript]
-    test = slices(replay, begins[~across], horizon)
-    (frames,) = (replay.arrays[name][0, :border] for name in replay.arrays if name[:4] == "obs/")
-    contrast = Contrast(frames)
+    recorded = int(replay.written[0])
+    held_out = np.arange(recorded) % PERIOD >= PERIOD - HELD_OUT
+    train_at, test_at = beginnings(~held_out, length), beginnings(held_out, CONTEXT + max(STEPS))
+    test_at = replay.kept(test_at, CONTEXT + max(STEPS))[::3]  # within one episode each
+    test = replay.gather(test_at, CONTEXT + max(STEPS))
+    (frames,) = (v[0, :recorded] for name, v in replay.arrays.items() if name[:4] == "obs/")
+    contrast = Contrast(frames[~held_out])
     rows: list[dict[str, float]] = []
     began, updates = time.process_time(), 0
     with (args.out / "errors.jsonl").open("w", encoding="utf-8") as file:
         while not rows or rows[-1]["cpu_seconds"] < 60.0 * args.minutes:
-            batch = slices(replay, rng.integers(border - length, size=agent.batch_size), length)
+            batch = replay.gather(rng.choice(train_at, agent.batch_size), length)
             loss = train_once(agent, contrast.apply(batch))
             updates += 1
             if updates % args.every == 0:
                 spent = time.process_time() - began
-                real, shown = predict(agent, test, contrast)
-                row = errors(real, shown, contrast.mean / 255.0)
+                row = errors(*predict(agent, test, contrast), contrast.mean / 255.0)
                 row |= {"updates": updates, "loss": loss, "cpu_seconds": spent}
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-                draw(rows, real, shown, args.out)
+    draw(rows, *predict(agent, test, contrast), args.out)
     print(json.dumps({"slices": len(test.reward), **rows[-1]}))
 
 
