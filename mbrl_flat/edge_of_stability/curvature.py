@@ -119,6 +119,7 @@ class Drift:
     Attributes:
         sharpening: ``a = -grad L . grad S``, the part of the loss alone.
         kappa: ``theta . grad S``, which weight decay multiplies.
+        kappa_by_tensor: Its parts ``[number of tensors]``, one for each of the weights given.
         cosine: Cosine of the angle between weights and sharpness gradient.
         curvature: ``b``, squared norm of the sharpness gradient across the top eigenvector.
         weight_norm: Euclidean norm of the weights.
@@ -126,6 +127,7 @@ class Drift:
 
     sharpening: float
     kappa: float
+    kappa_by_tensor: Tensor
     cosine: float
     curvature: float
     weight_norm: float
@@ -144,12 +146,14 @@ def drift(loss: Loss, params: Sequence[Tensor], here: Curvature) -> Drift:
     """
     slope = sharpness_gradient(loss, params, here.top)
     weights = flatten([param.detach() for param in params])
+    products = split(weights * slope, params)
     across = slope - (slope @ here.top) * here.top
     weight_norm = weights.norm()
     kappa = weights @ slope
     return Drift(
         sharpening=-float(here.gradient @ slope),
         kappa=float(kappa),
+        kappa_by_tensor=torch.stack([product.sum() for product in products]),
         cosine=float(kappa / (weight_norm * slope.norm())),
         curvature=float(across @ across),
         weight_norm=float(weight_norm),

@@ -83,6 +83,7 @@ class VariationalEos:
         vit_steps: Its length.
         adam_lr: Learning rate of Adam; its beta1 is 0.
         ivon_lr: Learning rate of IVON; its beta1 is 0.
+        ivon_beta2: Decay of its curvature.
         temperatures: Effective sample sizes of IVON; a smaller one is a wider posterior.
         hess_init: Curvature that IVON starts from.
         seeds: Starts of each run of a network.
@@ -108,7 +109,8 @@ class VariationalEos:
     vit_lr: float = 0.1
     vit_steps: int = 1000
     adam_lr: float = 0.002
-    ivon_lr: float = 0.4
+    ivon_lr: float = 0.2
+    ivon_beta2: float = 0.9999
     temperatures: Sequence[float] = (1e3, 1e4)
     hess_init: float = 1.0
     seeds: int = 5
@@ -234,7 +236,7 @@ class VariationalEos:
                 "ivon",
                 self.ivon_lr,
                 self.steps,
-                betas=(0.0, 0.999),
+                betas=(0.0, self.ivon_beta2),
                 ess=ess,
                 hess_init=self.hess_init,
                 weight_decay=1e-4,

@@ -4,6 +4,9 @@ Every run follows the sharpness S, the two terms that drive it (``a = -grad L . 
 ``lam kappa`` with ``kappa = theta . grad S``) and the tangent kernel. Under the flow
 ``dS/dt = a - lam kappa``; a run whose two terms meet before S reaches ``2 / eta`` stays below.
 
+Weights ahead of a normalisation, whose scale the loss does not feel, have ``-2 S |u_n|^2`` of
+kappa, with ``u_n`` the part of the top eigenvector that lies in them; the rest may have any sign.
+
 References:
     Saether, Kolic, Poggio, Beneventano, "Does Weight Decay Enhance Training Stability?",
     arXiv:2605.16622: the claims. Its data, networks and numbers are not known to us: the settings
@@ -25,6 +28,7 @@ from mbrl_flat.edge_of_stability.minimal_example import upward_crossings
 from mbrl_flat.errors import unknown_name
 from mbrl_flat.supervised.experiments.full_batch import FullBatchDigits, Recorder, follow, rounded
 from mbrl_flat.supervised.experiments.weight_decay_report import draw, make_claims
+from mbrl_flat.supervised.models import normalised_weights
 from mbrl_flat.supervised.study import Cell, Claim, Rows
 from mbrl_flat.supervised.study.study import Value
 from mbrl_flat.supervised.training import Recipe, StepInfo, half_squared_error
@@ -54,7 +58,7 @@ def _sweeps() -> dict[str, Sweep]:
         "cnn": Sweep(task=FullBatchDigits(network="cnn", size=200), weight_decays=few, steps=2000),
         "mlp_depth_1": Sweep(task=FullBatchDigits(hidden=(32,)), weight_decays=few),
         "mlp_depth_3": Sweep(task=FullBatchDigits(hidden=(32, 32, 32)), weight_decays=few),
-        "mlp_layer_norm": Sweep(task=FullBatchDigits(norm="layer"), weight_decays=few),
+        "mlp_layer_norm": Sweep(task=FullBatchDigits(norm="layer"), lr=0.05, weight_decays=few),
     }
 
 
@@ -140,6 +144,8 @@ class _Measures:
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, *, probes: int) -> None:
         self.loss = lambda: half_squared_error(model(x), y)
         self.params = list(model.parameters())
+        ahead = normalised_weights(model) if isinstance(model, nn.Sequential) else []
+        self.normalised = [i for i, p in enumerate(self.params) if any(p is q for q in ahead)]
         self.inputs, self.count = x[:probes], probes
         self.first: Tensor | None = None
         self.last: Tensor | None = None
@@ -158,6 +164,8 @@ class _Measures:
             "kernel_velocity": kernel_velocity(self.last, kernel),
             "kernel_distance": kernel_distance(self.first, kernel),
         }
+        if self.normalised:
+            row["kappa_normalised"] = float(terms.kappa_by_tensor[self.normalised].sum())
         self.last = kernel
         return row
 
@@ -189,9 +197,8 @@ def summarise(recorder: Recorder, *, lr: float, weight_decay: float) -> dict[str
         "plateau_sd": float(tail.std(unbiased=False)),
         "log_loss_sd": float(torch.diff(log_loss).std(unbiased=False)),
         "final_loss": curves["loss"][-1],
-        "kappa_over_sharpness": float(
-            (recorder.tail("kappa", 0.2) / recorder.tail("sharpness", 0.2)).mean()
-        ),
+        "kappa_over_sharpness": _over_sharpness(recorder, "kappa"),
+        "kappa_normalised_over_sharpness": _over_sharpness(recorder, "kappa_normalised"),
         "cosine_tail": float(recorder.tail("cosine", 0.2).mean()),
         "critical_weight_decay": curves["sharpening"][at_edge] / curves["kappa"][at_edge],
         "drift_slope": _drift_slope(curves, predicted, until=at_edge, lr=lr),
@@ -204,6 +211,12 @@ def summarise(recorder: Recorder, *, lr: float, weight_decay: float) -> dict[str
         "curve_sharpening": rounded(curves["sharpening"]),
         "curve_pull": rounded((weight_decay * np.array(curves["kappa"])).tolist()),
     }
+
+
+def _over_sharpness(recorder: Recorder, name: str) -> float | None:
+    if name not in recorder.curves:
+        return None
+    return float((recorder.tail(name, 0.2) / recorder.tail("sharpness", 0.2)).mean())
 
 
 def _drift_slope(

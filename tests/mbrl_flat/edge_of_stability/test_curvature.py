@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl_flat.diagnostics.vectors import flatten
+from mbrl_flat.diagnostics.vectors import flatten, split
 from mbrl_flat.edge_of_stability.curvature import (
     CurvatureTracker,
     drift,
     move_along,
     sharpness_gradient,
 )
+from mbrl_flat.supervised.models import Perceptron, normalised_weights
 
 
 def small_network(seed):
@@ -96,6 +97,31 @@ def test_kappa_of_a_scale_invariant_loss_is_minus_two_sharpnesses():
 
     np.testing.assert_allclose(terms.kappa, -2.0 * here.sharpness, rtol=1e-8)
     assert terms.cosine < 0.0
+
+
+def test_weights_ahead_of_a_normalisation_have_minus_two_sharpnesses_times_their_share():
+    torch.manual_seed(0)
+    model = Perceptron(3, (6, 5), 2, norm="layer", activation="tanh").double()
+    for layer in model:
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = 0.0
+    inputs, targets = torch.randn(20, 3).double(), torch.randn(20, 2).double()
+    params, ahead = list(model.parameters()), normalised_weights(model)
+    normalised = torch.tensor([any(p is q for q in ahead) for p in params])
+
+    def loss():
+        return 0.5 * (model(inputs) - targets).square().sum(-1).mean()
+
+    here = CurvatureTracker(loss, params, tolerance=1e-12, max_iterations=100)()
+    terms = drift(loss, params, here)
+    parts = split(here.top.square(), params)
+    share = torch.stack([part.sum() for part in parts])[normalised].sum()
+
+    assert 0.0 < share < 1.0
+    np.testing.assert_allclose(
+        terms.kappa_by_tensor[normalised].sum(), -2.0 * here.sharpness * share, rtol=1e-6
+    )
+    np.testing.assert_allclose(terms.kappa_by_tensor.sum(), terms.kappa, rtol=1e-10)
 
 
 def test_the_drift_predicts_how_a_small_step_changes_the_sharpness():

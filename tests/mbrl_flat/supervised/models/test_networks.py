@@ -12,6 +12,7 @@ from mbrl_flat.supervised.models import (
     SmallCNN,
     VisionTransformer,
     WideResNet,
+    normalised_weights,
 )
 
 NETWORKS = {
@@ -112,3 +113,18 @@ def test_a_perceptron_without_hidden_layers_is_linear(activation):
 def test_what_cannot_be_built_gets_a_sentence(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_normalised_weights_are_those_whose_scale_the_outputs_do_not_feel(norm):
+    torch.manual_seed(0)
+    network = Perceptron(64, (16, 16), 10, norm=norm).double()
+    x = 100.0 * torch.rand(6, 64).double()
+    before = network(x)
+
+    ahead = normalised_weights(network)
+    with torch.no_grad():
+        torch._foreach_mul_(ahead or list(network.parameters())[:2], 3.0)
+
+    assert len(ahead) == (0 if norm == "none" else 4)
+    assert torch.allclose(network(x), before, rtol=1e-4) == (norm != "none")
