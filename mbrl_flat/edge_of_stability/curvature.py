@@ -24,6 +24,7 @@ from torch import Tensor
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.vectors import flatten, split
+from mbrl_flat.edge_of_stability.third_order import ThriceDifferentiable
 
 Loss = Callable[[], Tensor]
 """A deterministic scalar of the current weights."""
@@ -103,7 +104,7 @@ def sharpness_gradient(loss: Loss, params: Sequence[Tensor], top: Tensor) -> Ten
         The gradient of the sharpness ``[n]``.
     """
     weights = list(params)
-    with torch.enable_grad(), twice_differentiable():
+    with torch.enable_grad(), twice_differentiable(), ThriceDifferentiable():
         grads = torch.autograd.grad(loss(), weights, create_graph=True, materialize_grads=True)
         along = (flatten(grads) * top).sum()
         columns = torch.autograd.grad(along, weights, create_graph=True, materialize_grads=True)
