@@ -104,10 +104,12 @@ class VariationalEos:
     noises: Sequence[Noise] = field(default_factory=_noises)
     lr: float = 0.2
     steps: int = 2000
-    vit: FullBatchDigits = field(default_factory=lambda: FullBatchDigits(network="vit", size=100))
+    vit: FullBatchDigits = field(
+        default_factory=lambda: FullBatchDigits(network="vit", size=50, width=16)
+    )
     vit_noises: Sequence[Noise] = (Noise(), Noise(sigma=0.005), Noise(sigma=0.01))
-    vit_lr: float = 0.1
-    vit_steps: int = 1000
+    vit_lr: float = 0.05
+    vit_steps: int = 500
     adam_lr: float = 0.002
     ivon_lr: float = 0.2
     ivon_beta2: float = 0.9999
