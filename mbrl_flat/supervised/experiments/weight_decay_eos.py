@@ -58,7 +58,9 @@ def _sweeps() -> dict[str, Sweep]:
         "cnn": Sweep(task=FullBatchDigits(network="cnn", size=200), weight_decays=few, steps=2000),
         "mlp_depth_1": Sweep(task=FullBatchDigits(hidden=(32,)), weight_decays=few),
         "mlp_depth_3": Sweep(task=FullBatchDigits(hidden=(32, 32, 32)), weight_decays=few),
-        "mlp_layer_norm": Sweep(task=FullBatchDigits(norm="layer"), lr=0.05, weight_decays=few),
+        "mlp_layer_norm": Sweep(
+            task=FullBatchDigits(norm="layer"), lr=0.05, weight_decays=few, steps=1500
+        ),
     }
 
 
