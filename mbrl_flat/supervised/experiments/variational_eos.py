@@ -84,6 +84,7 @@ class VariationalEos:
         adam_lr: Learning rate of Adam; its beta1 is 0.
         ivon_lr: Learning rate of IVON; its beta1 is 0.
         ivon_beta2: Decay of its curvature.
+        ivon_steps: Length of its runs.
         temperatures: Effective sample sizes of IVON; a smaller one is a wider posterior.
         hess_init: Curvature that IVON starts from.
         seeds: Starts of each run of a network.
@@ -107,12 +108,13 @@ class VariationalEos:
     vit: FullBatchDigits = field(
         default_factory=lambda: FullBatchDigits(network="vit", size=50, width=16)
     )
-    vit_noises: Sequence[Noise] = (Noise(), Noise(sigma=0.005), Noise(sigma=0.01))
+    vit_noises: Sequence[Noise] = (Noise(), Noise(sigma=0.01))
     vit_lr: float = 0.05
     vit_steps: int = 500
     adam_lr: float = 0.002
     ivon_lr: float = 0.2
     ivon_beta2: float = 0.9999
+    ivon_steps: int = 1000
     temperatures: Sequence[float] = (1e3, 1e4)
     hess_init: float = 1.0
     seeds: int = 5
@@ -237,7 +239,7 @@ class VariationalEos:
             recipe = self._recipe(
                 "ivon",
                 self.ivon_lr,
-                self.steps,
+                self.ivon_steps,
                 betas=(0.0, self.ivon_beta2),
                 ess=ess,
                 hess_init=self.hess_init,

@@ -25,7 +25,7 @@ def make_claims(rows: Rows) -> list[Claim]:
         rows: Of the whole study.
 
     Returns:
-        One line a claim; D1 to D3 are predictions of the account given here, not the paper's.
+        One line a claim; D1 to D4 are predictions of the account given here, not the paper's.
     """
     mlp, cnn = rows.where(sweep="mlp"), rows.where(sweep="cnn")
     return [
