@@ -83,8 +83,11 @@ def decayed(tmp_path_factory):
                 steps=120,
                 weight_decays=(0.0, 0.02),
             ),
+            "mlp_layer_norm": Sweep(
+                task=replace(SMALL, norm="layer"), lr=0.05, steps=120, weight_decays=(0.0, 0.005)
+            ),
         },
-        only=("mlp", "cnn"),
+        only=("mlp", "cnn", "mlp_layer_norm"),
         seeds=1,
         every=10,
         probes=6,
@@ -107,7 +110,17 @@ def test_every_claim_and_picture_of_the_paper_is_there(decayed):
 
     names = {claim.name for claim in study.claims(rows)}
     assert {"W1a", "W2", "W3a", "W3b", "W4", "W5a", "W5b", "W6", "W7", "D1", "D2"} <= names
+    assert all(c.num_seeds == 1 for c in study.claims(rows) if c.name in ("D3", "D4"))
     assert set(study.figures(rows)) == {"sharpness", "plateau", "drift"}
+
+
+def test_the_weights_ahead_of_a_normalisation_pull_between_zero_and_minus_two_sharpnesses(decayed):
+    _, rows = decayed
+    pulls = rows.where(sweep="mlp_layer_norm").values("kappa_normalised_over_sharpness")
+
+    assert len(pulls) == 2
+    assert all(-2.0 < pull < 0.0 for pull in pulls)
+    assert not rows.where(sweep="mlp").values("kappa_normalised_over_sharpness")
 
 
 def test_noise_of_size_zero_is_gradient_descent_bit_for_bit():
