@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -31,6 +32,8 @@ def records(path):
             position += left
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        if position + 7 + length > len(data):
+            return  # still being written
         whole += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):
@@ -53,6 +56,11 @@ def offline(tmp_path_factory):
     logger.close()
     patch.undo()
     (record,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    # The file is written by a process of the package, which on a busy machine ends a little later.
+    until = time.monotonic() + 60.0
+    while not any(r.WhichOneof("record_type") == "exit" for r in records(record)):
+        assert time.monotonic() < until, "the record was never completed"
+        time.sleep(0.1)
     return record
 
 
