@@ -45,10 +45,10 @@ COPY scripts scripts
 # The rest of the extras from pyproject.toml, at the versions of the lock.
 RUN names=$(echo "$EXTRAS" | tr ',' '\n' | grep -v -x -E 'dmc|atari|humanoid-bench|compile|' | paste -sd,) \
     && pip install --no-build-isolation -c requirements-dev.lock ".${names:+[$names]}" \
-    && rm -rf build *.egg-info && mkdir runs && chown mbrl runs
+    && rm -rf build *.egg-info && mkdir runs cache && chown mbrl runs && chmod 1777 cache
 
 ENV MUJOCO_GL=egl NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics PYTHONUNBUFFERED=1 \
-    MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache USER=mbrl \
+    MPLCONFIGDIR=/app/cache/matplotlib XDG_CACHE_HOME=/app/cache USER=mbrl \
     MBRL_FLAT_LOCK=/app/requirements.lock MBRL_FLAT_REVISION=${REVISION}
 USER mbrl
 VOLUME /app/runs

@@ -1,13 +1,13 @@
 #!/bin/bash
 # A SLURM of one node on this machine, to try sweeps on. Debian: apt-get install slurm-wlm munge; as root.
 #
-#     scripts/slurm_here.sh start [FOLDER]     # default: /var/tmp/slurm_here
-#     scripts/slurm_here.sh stop [FOLDER]
+#     scripts/slurm_here.sh start FOLDER
+#     scripts/slurm_here.sh stop FOLDER
 #
 # No accounting, no cgroups: it runs in a container too. export SLURM_CONF=FOLDER/slurm.conf for other shells.
 set -euo pipefail
 action=${1:?start or stop}
-folder=$(realpath -m "${2:-/var/tmp/slurm_here}")
+folder=$(realpath -m "${2:?a folder that nobody else can write to}")
 export SLURM_CONF=$folder/slurm.conf
 
 running() { [ -f "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }

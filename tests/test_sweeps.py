@@ -1,7 +1,7 @@
 """Sweeps as a user starts them, with runs that are killed in the middle.
 
-The marker ``cluster`` needs more: a SLURM (``scripts/slurm_here.sh start``, and ``SLURM_CONF`` set)
-or ray (``pip install -e '.[ray]'``).
+The marker ``cluster`` needs more: a SLURM (``scripts/slurm_here.sh start FOLDER``, and
+``SLURM_CONF`` set) or ray (``pip install -e '.[ray]'``).
 """
 
 import importlib.util

@@ -12,7 +12,7 @@ import torch
 
 from mbrl_flat.diagnostics import gaps
 from mbrl_flat.diagnostics.gauss_newton import of_categorical
-from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.lanczos import Product, lanczos, start_vector
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
 from mbrl_flat.diagnostics.sharpness import Region, sam_gap
 from mbrl_flat.diagnostics.trace import Estimate, hutchinson
@@ -80,15 +80,9 @@ class Preconditioned:
         scales = step_scales(context.optimizer, region.params)
         if scales is None:
             return {}
-        start = start_vector(region.gradient.numel(), generator=context.generator)
-        found = lanczos(
-            preconditioned(region.product, scales),
-            start.to(region.gradient),
-            max_iterations=self.iterations,
-            tolerance=self.tolerance,
-        )
+        product = preconditioned(region.product, scales)
         return {
-            "preconditioned": found.lambda_max,
+            "preconditioned": _largest(product, region, context, self.iterations, self.tolerance),
             "preconditioned_threshold": threshold(context.optimizer),
         }
 
@@ -112,14 +106,9 @@ class CategoricalGaussNewton:
         """``gauss_newton``; nothing for agents that do not take their cross entropies apart."""
         if context.categorical is None:
             return {}
-        start = start_vector(region.gradient.numel(), generator=context.generator)
-        found = lanczos(
-            of_categorical(context.categorical, region.params),
-            start.to(region.gradient),
-            max_iterations=self.iterations,
-            tolerance=self.tolerance,
-        )
-        return {"gauss_newton": found.lambda_max}
+        product = of_categorical(context.categorical, region.params)
+        largest = _largest(product, region, context, self.iterations, self.tolerance)
+        return {"gauss_newton": largest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +205,17 @@ class AlongGradient:
             "rayleigh": gaps.rayleigh(region, region.gradient, rho=self.rho),
             "first_order_flatness": gaps.first_order_flatness(region, rho=self.rho),
         }
+
+
+def _largest(
+    product: Product, region: Region, context: Context, iterations: int, tolerance: float
+) -> float:
+    """Largest eigenvalue of the matrix that ``product`` multiplies by."""
+    start = start_vector(region.gradient.numel(), generator=context.generator)
+    found = lanczos(
+        product, start.to(region.gradient), max_iterations=iterations, tolerance=tolerance
+    )
+    return found.lambda_max
 
 
 def _with_error(name: str, found: Estimate) -> dict[str, float]:
