@@ -5,8 +5,10 @@ of the frames, and predicts the others, which it has not seen, open-loop: after 
 frames it sees actions, and no frame any more. Of every 200 frames the last 40 are for testing; a
 score that only the last frames show could not be learned from the first ones. The error is the
 squared one of pixels in [0, 1], summed over an image; the baseline, ``copy``, repeats the last
-frame of the context; ``mean`` is the mean picture; ``model_0`` is what the model makes of the last
-frame that it sees.
+frame of the context; ``mean`` is the mean picture. ``model`` decodes the most likely latent of each
+step, which is fed back; ``expected`` is the mean of the pictures of 16 futures whose latents are
+drawn, the prediction of least squared error if the model is right. ``model_0`` is what the model
+makes of the last frame that it sees.
 
 The model sees what differs from the mean picture of the training frames, at half the contrast:
 what never moves need not be learned. Errors are those of whole pictures. Writes ``errors.jsonl``,
@@ -41,7 +43,7 @@ from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.run import build_agent
 from mbrl_flat.specs import EnvSpec
 
-CONTEXT, STEPS = 8, (1, 10)
+CONTEXT, STEPS, FUTURES = 8, (1, 10), 16
 PERIOD, HELD_OUT = 200, 40
 """Of every so many frames so many at the end are for testing."""
 
@@ -136,11 +138,31 @@ def predict(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> tuple[
     return real[:, CONTEXT:].float() / 255.0, shown
 
 
-def errors(real: Tensor, shown: Tensor, mean: Tensor) -> dict[str, float]:
+@torch.no_grad()
+def expect(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> dict[int, Tensor]:
+    """Mean pictures ``[B, C, H, W]`` of futures that are drawn, for each number of steps ahead."""
+    model, generator = agent.model, torch.Generator(agent.device).manual_seed(0)
+    latent = agent.posterior(contrast.apply(batch))[:, CONTEXT]
+    state = model.unpack(latent.repeat_interleave(FUTURES, 0))
+    pictures: dict[int, Tensor] = {}
+    for k, action in enumerate(batch.action[:, CONTEXT:].unbind(1), start=1):
+        repeated = action.repeat_interleave(FUTURES, 0)
+        state = model.imagine(state, repeated, generator=generator)
+        if k in STEPS:
+            (shown,) = agent.decode(model.pack(state)).values()
+            pictures[k] = contrast.invert(shown).unflatten(0, (-1, FUTURES)).mean(1)
+    return pictures
+
+
+def errors(
+    real: Tensor, shown: Tensor, expected: dict[int, Tensor], mean: Tensor
+) -> dict[str, float]:
     """Errors of the model and of both baselines at each number of steps ahead."""
     row: dict[str, float] = {}
     for k in (0, *STEPS):
-        for name, guess in (("model", shown[:, k]), ("copy", real[:, 0]), ("mean", mean)):
+        guesses = {"model": shown[:, k], "copy": real[:, 0], "mean": mean}
+        guesses |= {"expected": expected[k]} if k in expected else {}
+        for name, guess in guesses.items():
             row[f"{name}_{k}"] = float((guess - real[:, k]).square().sum((1, 2, 3)).mean())
     return row
 
@@ -150,7 +172,7 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     figure, panels = make_panels(len(STEPS))
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
-        for colour, name in zip(PALETTE, ("model", "copy", "mean"), strict=False):
+        for colour, name in zip(PALETTE, ("model", "copy", "mean", "expected"), strict=False):
             panel.plot(minutes, [row[f"{name}_{k}"] for row in rows], color=colour, label=name)
         panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead", yscale="log")
         add_legend(panel)
@@ -189,15 +211,16 @@ def main() -> None:
     (frames,) = (v[0, :recorded] for name, v in replay.arrays.items() if name[:4] == "obs/")
     contrast = Contrast(frames[~held_out])
     rows: list[dict[str, float]] = []
-    began, updates = time.process_time(), 0
+    limit, began, spent, updates = 60.0 * args.minutes, time.process_time(), 0.0, 0
     with (args.out / "errors.jsonl").open("w", encoding="utf-8") as file:
-        while not rows or rows[-1]["cpu_seconds"] < 60.0 * args.minutes:
+        while spent < limit:
             batch = replay.gather(rng.choice(train_at, agent.batch_size), length)
             loss = train_once(agent, contrast.apply(batch))
-            updates += 1
-            if updates % args.every == 0:
-                spent = time.process_time() - began
-                row = errors(*predict(agent, test, contrast), contrast.mean / 255.0)
+            updates, spent = updates + 1, time.process_time() - began
+            if updates % args.every == 0 or spent >= limit:
+                pictures = predict(agent, test, contrast)
+                expected = expect(agent, test, contrast)
+                row = errors(*pictures, expected, contrast.mean / 255.0)
                 row |= {"updates": updates, "loss": loss, "cpu_seconds": spent}
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
