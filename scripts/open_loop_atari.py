@@ -213,7 +213,7 @@ def main() -> None:
     rows: list[dict[str, float]] = []
     limit, began, spent, updates = 60.0 * args.minutes, time.process_time(), 0.0, 0
     with (args.out / "errors.jsonl").open("w", encoding="utf-8") as file:
-        while spent < limit:
+        while not rows or spent < limit:
             batch = replay.gather(rng.choice(train_at, agent.batch_size), length)
             loss = train_once(agent, contrast.apply(batch))
             updates, spent = updates + 1, time.process_time() - began

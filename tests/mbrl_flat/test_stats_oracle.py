@@ -17,7 +17,6 @@ SEEDS, TASKS = 10, 6
 @pytest.fixture(scope="module")
 def rliable():
     """The two modules that are needed; what they import has warnings of its own."""
-    pytest.importorskip("rliable")
     spec = importlib.util.find_spec("arch")
     assert spec is not None
     # Of arch only the bootstrap is used; its volatility models fail on current pandas.

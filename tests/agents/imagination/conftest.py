@@ -19,6 +19,8 @@ AGENTS = sorted(
     path.stem for path in CATALOGUE.glob("*.yaml") if path.stem not in ("tdmpc2", "random")
 )
 """A new agent joins by its name."""
+CONTROLLERS = [name for name in AGENTS if name != "storm"]
+"""Agents whose actions may be continuous."""
 
 IMAGES = EnvSpec(
     obs={"image": (3, 16, 16)},
@@ -39,6 +41,8 @@ def composed(name, overrides):
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         metafunc.parametrize("name", AGENTS)
+    if "controller" in metafunc.fixturenames:
+        metafunc.parametrize("controller", CONTROLLERS)
 
 
 @pytest.fixture

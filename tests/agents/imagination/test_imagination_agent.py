@@ -206,22 +206,15 @@ def test_acting_draws_from_its_generator_alone(name, mode, build):
     assert all(value.shape[0] == 2 for value in state.values())
 
 
-def skip_where_discrete_only(name):
-    if name == "storm":
-        pytest.skip("STORM chooses among discrete actions")
-
-
-def test_continuous_actions_stay_in_their_box(name, build):
-    skip_where_discrete_only(name)
-    actions, _ = act(build(name, CONTROL), 5)
+def test_continuous_actions_stay_in_their_box(controller, build):
+    actions, _ = act(build(controller, CONTROL), 5)
 
     assert actions.abs().max() <= 1.0
     assert actions.shape == (5, 2, 2)
 
 
-def test_continuous_control_learns_as_well(name, build, make_batch):
-    skip_where_discrete_only(name)
-    metrics = learn(build(name, CONTROL), make_batch, 1)[0]
+def test_continuous_control_learns_as_well(controller, build, make_batch):
+    metrics = learn(build(controller, CONTROL), make_batch, 1)[0]
 
     assert all(math.isfinite(float(value)) for value in metrics.values())
 

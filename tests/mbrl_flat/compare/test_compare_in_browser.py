@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from playwright import sync_api
 
 from mbrl_flat.compare.comparison import compare_runs
 from mbrl_flat.compare.page import render_page
@@ -17,7 +18,6 @@ CHROMIUM = (
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("there is no chromium; install it or set CHROMIUM to its path")
     with sync_api.sync_playwright() as driver:

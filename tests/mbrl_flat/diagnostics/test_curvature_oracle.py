@@ -1,5 +1,6 @@
 """Curvature agrees with that of an independent library, curvlinops."""
 
+import curvlinops
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,6 @@ from mbrl_flat.diagnostics.gauss_newton import GaussNewton
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.trace import hutchinson
-
-curvlinops = pytest.importorskip("curvlinops")
 
 
 @pytest.fixture
