@@ -187,7 +187,7 @@ def _package() -> Any:
         return importlib.import_module("minatar")
     except ImportError as error:
         raise MissingExtraError(
-            "env=minatar needs the package minatar; install it with: pip install '.[minatar]'."
+            "env=minatar needs the package minatar; install it with: pip install -e '.[minatar]'."
         ) from error
     finally:
         logging.disable(logging.NOTSET)
