@@ -187,7 +187,8 @@ def _package() -> Any:
         return importlib.import_module("minatar")
     except ImportError as error:
         raise MissingExtraError(
-            "env=minatar needs the package minatar; install it with: pip install -e '.[minatar]'."
+            "env=minatar needs the package minatar; "
+            "install it with: pip install 'mbrl-flat[minatar]'."
         ) from error
     finally:
         logging.disable(logging.NOTSET)

@@ -64,7 +64,7 @@ def load_pipeline(
         diffusers = importlib.import_module("diffusers")
     except ImportError as error:
         raise MissingExtraError(
-            "Latent diffusion needs the extra 'diffusion': pip install -e '.[diffusion]'."
+            "Latent diffusion needs the extra 'diffusion': pip install 'mbrl-flat[diffusion]'."
         ) from error
     try:
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import torch
 
 from mbrl_flat.device import use_threads
 from mbrl_flat.logging.console import say
-from mbrl_flat.run_folder import create_run_folder, write_environment, write_text_atomically
+from mbrl_flat.run_folder import (
+    create_run_folder,
+    removed_unless_begun,
+    write_environment,
+    write_text_atomically,
+)
 from mbrl_flat.supervised.study import Claim, Study, run_study
 from mbrl_flat.supervised.study.report import format_interval
 
@@ -57,16 +63,17 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
         Exit status: 0, or 130 after Ctrl-C; then what was computed is kept.
     """
     use_threads(config.threads)
-    folder = _folder(config)
+    folder, new = _folder(config)
     say(f"run folder: {folder}")
-    outcome = run_study(
-        study,
-        folder,
-        command=_command(config),
-        progress=config.progress and sys.stderr.isatty(),
-        on_start=lambda: _describe(folder, yaml),
-        on_row=None if sys.stderr.isatty() else lambda cell: say(cell.label),
-    )
+    with removed_unless_begun(folder) if new else nullcontext():
+        outcome = run_study(
+            study,
+            folder,
+            command=_command(config),
+            progress=config.progress and sys.stderr.isatty(),
+            on_start=lambda: _describe(folder, yaml),
+            on_row=None if sys.stderr.isatty() else lambda cell: say(cell.label),
+        )
     if outcome.exit_status:
         say(f"stopped; go on with mbrl-flat-supervised resume={folder}")
         return outcome.exit_status
@@ -74,13 +81,15 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     return 0
 
 
-def _folder(config: SupervisedConfig) -> Path:
+def _folder(config: SupervisedConfig) -> tuple[Path, bool]:
+    """The folder of the study, and whether this start made it."""
     if config.resume:
-        return Path(config.resume)
+        return Path(config.resume), False
     if config.run_dir is not None and (Path(config.run_dir) / "study.json").is_file():
-        return Path(config.run_dir)
+        return Path(config.run_dir), False
     default = f"runs/{config.name}_{config.preset}_{time.strftime('%Y%m%d-%H%M%S')}"
-    return create_run_folder(Path(config.run_dir or default), exact=config.run_dir is not None)
+    folder = create_run_folder(Path(config.run_dir or default), exact=config.run_dir is not None)
+    return folder, True
 
 
 def _describe(folder: Path, yaml: str) -> None:

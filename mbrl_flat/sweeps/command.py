@@ -51,7 +51,8 @@ def make_sweep(
         name = f"hydra_{plugin.group(1) or plugin.group(2)}"
         extra = "ray" if "ray" in name else "sweeps"
         raise MissingExtraError(
-            f"The package of {name} is not installed; install it with pip install -e '.[{extra}]'."
+            f"The package of {name} is not installed; "
+            f"install it with pip install 'mbrl-flat[{extra}]'."
         ) from error
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

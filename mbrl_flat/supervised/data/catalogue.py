@@ -102,7 +102,7 @@ def _imported(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingExtraError(
-            f"This data set needs {package}; install it with pip install -e '.[{extra}]'."
+            f"This data set needs {package}; install it with pip install 'mbrl-flat[{extra}]'."
         ) from error
 
 

@@ -123,7 +123,7 @@ def test_a_launcher_that_is_not_installed_names_the_extra(error, extra):
     def missing():
         raise LookupError(error)
 
-    with pytest.raises(MissingExtraError, match=rf"pip install -e '\.\[{extra}\]'"):
+    with pytest.raises(MissingExtraError, match=rf"pip install 'mbrl-flat\[{extra}\]'"):
         make_sweep(["mbrl-flat-train", "-m"], missing, (LookupError,))
 
 

@@ -1,11 +1,13 @@
 """Small versions of the label-noise studies, from the command to the verdicts."""
 
 import csv
+import sys
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat import cli
+from mbrl_flat.supervised.experiments import task
 
 
 @pytest.fixture
@@ -118,3 +120,17 @@ def test_a_wrong_word_gets_one_sentence(monkeypatch, tmp_path, capsys, arguments
     assert message.count("\n") == 1, message
     assert all(part in message for part in parts), message
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_without_its_data_leaves_no_folder(run, capsys, monkeypatch, tmp_path):
+    task._digits.cache_clear()
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+
+    with pytest.raises(SystemExit) as stop:
+        run("label_noise")
+
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "pip install 'mbrl-flat[supervised]'" in message
+    assert message.count("\n") == 1, message
+    assert not (tmp_path / "here").exists()
