@@ -80,13 +80,18 @@ class CategoricalActor(nn.Module):
         return Score((log_probs * action).sum(-1), entropy)
 
 
+def into_box(action: Tensor) -> Tensor:
+    """``a / max(1, |a|)``, entry by entry: what an environment, or a model, makes of a sample."""
+    return action / action.abs().clamp(min=1.0)
+
+
 class GaussianActor(nn.Module):
     r"""Independent normals with mean ``tanh(m)`` and a bounded deviation.
 
     .. math:: \sigma = \sigma_{min} + (\sigma_{max} - \sigma_{min})\, sigmoid(s + 2)
 
-    Samples may leave the box; whoever takes them clamps them, and the density stays that of the
-    normal.
+    Samples may leave the box; whoever takes them clamps them (:func:`into_box`), and the density
+    stays that of the normal.
 
     Args:
         dim: Number of action entries.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from agents.actors import into_box
 from agents.image_latent import LatentShape, full_precision
 from mbrl_flat.latents import straight_through, unimix
 from mbrl_flat.models.kv_cache import KVCache
@@ -113,7 +114,7 @@ class TokenDynamics(nn.Module):
         Returns:
             Outputs ``[B, T, D]``; keys and values.
         """
-        tokens = self.mixer(torch.cat([latent, action], -1))
+        tokens = self.mixer(torch.cat([latent, into_box(action)], -1))
         if self.positions is not None:
             tokens = self.positions(tokens, first_position)
         return self.transformer(tokens, mask)
@@ -124,7 +125,7 @@ class TokenDynamics(nn.Module):
 
     def step(self, latent: Tensor, action: Tensor, cache: KVCache) -> tuple[Tensor, KVCache]:
         """Process one token more: latents ``[N, S C]`` and actions ``[N, A]`` to ``[N, D]``."""
-        token = self.mixer(torch.cat([latent, action], -1))
+        token = self.mixer(torch.cat([latent, into_box(action)], -1))
         if self.positions is not None:
             token = self.positions(token[:, None], cache.filled)[:, 0]
         return self.transformer.step(token, cache)

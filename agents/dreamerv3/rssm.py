@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.actors import into_box
 from agents.dreamerv3.config import DreamerV3Config
 from agents.imagination import ModelState
 from mbrl_flat.functional import full_precision
@@ -74,12 +75,7 @@ class RSSM(nn.Module):
 
     def advance(self, state: ModelState, action: Tensor) -> Tensor:
         """The next deterministic state ``[N, D]`` after actions ``[N, A]``."""
-        return self._advance(state["deter"], state["stoch"], self.embed_action(self._bound(action)))
-
-    @staticmethod
-    def _bound(action: Tensor) -> Tensor:
-        """``a / max(1, |a|)``, entry by entry."""
-        return action / action.abs().clamp(min=1.0)
+        return self._advance(state["deter"], state["stoch"], self.embed_action(into_box(action)))
 
     def _advance(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
         x = torch.cat([self.embed_deter(deter), self.embed_stoch(stoch), embedded], -1)
@@ -113,7 +109,7 @@ class RSSM(nn.Module):
             States and posteriors.
         """
         keep = (~is_first).to(embed.dtype)[..., None]
-        actions = self.embed_action(self._bound(action) * keep).unbind(1)
+        actions = self.embed_action(into_box(action) * keep).unbind(1)
         first = self.posterior[0]
         assert isinstance(first, nn.Linear)
         seen = F.linear(embed, first.weight[:, self.deter_size :], first.bias).unbind(1)

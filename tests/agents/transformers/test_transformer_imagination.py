@@ -7,6 +7,7 @@ import torch
 
 from agents.imagination import flatten_states, imagine
 from mbrl_flat.models.kv_cache import KVCache
+from mbrl_flat.specs import Continuous
 
 
 def batch_states(model, batch):
@@ -226,6 +227,21 @@ def test_imagination_writes_into_a_cache_made_once(name, make_agent, make_batch)
     last = KVCache.from_state(state)
     assert [k.data_ptr() for k in last.keys] == [k.data_ptr() for k in first.keys]
     assert last.filled == first.filled + 3 == last.keys[0].shape[2]
+
+
+def test_twister_takes_an_action_outside_the_box_for_its_edge(make_agent, make_batch, spec):
+    agent = make_agent("twister", task=replace(spec, action=Continuous(dim=3)))
+    batch = make_batch()
+    edge = replace(batch, action=2.0 * batch.action - 1.0)
+    beyond = replace(edge, action=3.0 * edge.action)
+    states, others = batch_states(agent.model, edge), batch_states(agent.model, beyond)
+    actions = 2.0 * choices(len(states["latent"]), 4) - 1.0
+
+    torch.testing.assert_close(others, states, rtol=0, atol=0)
+    inside, outside = (rolled(agent.model, states, scale * actions) for scale in (1.0, 3.0))
+    torch.testing.assert_close(outside, inside, rtol=0, atol=0)
+    less, _ = rolled(agent.model, states, 0.5 * actions)
+    assert not torch.allclose(less, inside[0])
 
 
 def test_a_rollout_has_the_shapes_that_behaviour_learning_takes(name, make_agent, make_batch):
