@@ -14,6 +14,7 @@ class ReferenceScore:
     """One published number.
 
     Attributes:
+        env: Family of the task, such as ``atari``: MinAtar has a breakout of its own.
         task: As it is called in this project.
         method: As the source calls it; ``random`` and ``human`` are players, not methods.
         frame: Simulator frames seen when it was measured.
@@ -23,6 +24,7 @@ class ReferenceScore:
         source: Repository and file.
     """
 
+    env: str
     task: str
     method: str
     frame: int
@@ -48,16 +50,16 @@ def load_references() -> tuple[ReferenceScore, ...]:
     folder = resources.files("mbrl_flat.configs") / "reference"
     for name in _FILES:
         text = (folder / f"{name}.csv").read_text(encoding="utf-8")
-        scores += [_parse(row) for row in csv.DictReader(text.splitlines())]
+        scores += [_parse(name, row) for row in csv.DictReader(text.splitlines())]
     return tuple(scores)
 
 
-def reference_curves(task: str) -> dict[str, list[ReferenceScore]]:
+def reference_curves(env: str, task: str) -> dict[str, list[ReferenceScore]]:
     """Published scores on one task by method, in the order of frames; empty if there are none."""
     # The sources do not agree on hyphens and underscores.
     curves: dict[str, list[ReferenceScore]] = {}
     for score in load_references():
-        if score.task.replace("_", "-") == task.replace("_", "-"):
+        if score.env == env and score.task.replace("_", "-") == task.replace("_", "-"):
             curves.setdefault(score.method, []).append(score)
     return {m: sorted(scores, key=lambda s: s.frame) for m, scores in curves.items()}
 
@@ -78,7 +80,7 @@ def score_scale(
     Returns:
         The scale; ``None`` if the task has none.
     """
-    curves = reference_curves(task)
+    curves = reference_curves(env, task)
     if "random" in curves:
         random = curves["random"][-1].mean
     if expert is not None:
@@ -96,8 +98,9 @@ def score_scale(
     return None
 
 
-def _parse(row: dict[str, str]) -> ReferenceScore:
+def _parse(env: str, row: dict[str, str]) -> ReferenceScore:
     return ReferenceScore(
+        env=env,
         task=row["task"],
         method=row["method"],
         frame=int(row["env_step"]),

@@ -100,7 +100,7 @@ def published(
         return []
     unit = 1.0 if axis == "frames" else runs[0].action_repeat
     curves: list[Curve] = []
-    for method, scores in reference_curves(task).items():
+    for method, scores in reference_curves(runs[0].names.get("env", ""), task).items():
         reached = [score for score in scores if score.frame <= end]
         if method in methods and reached:
             x = np.array([score.frame for score in reached]) / unit

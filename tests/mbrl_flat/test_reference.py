@@ -17,28 +17,28 @@ def test_no_score_is_listed_twice():
 
 
 def test_a_curve_goes_forward_in_frames():
-    curve = reference_curves("dog-run")["tdmpc2"]
+    curve = reference_curves("dmc", "dog-run")["tdmpc2"]
 
     assert [score.frame for score in curve] == sorted(score.frame for score in curve)
     assert len(curve) > 1
 
 
 def test_hyphens_and_underscores_are_the_same():
-    assert reference_curves("cartpole-balance_sparse") == reference_curves(
-        "cartpole-balance-sparse"
-    )
-    assert reference_curves("cartpole-balance_sparse")
+    curves = reference_curves("dmc", "cartpole-balance_sparse")
+
+    assert curves
+    assert curves == reference_curves("dmc", "cartpole-balance-sparse")
 
 
 def test_every_atari_game_has_both_ends_of_the_human_scale():
-    curves = [reference_curves(s.task) for s in load_references() if s.method == "human"]
+    curves = [reference_curves(s.env, s.task) for s in load_references() if s.method == "human"]
 
     assert len(curves) == 26
     assert all("random" in curve for curve in curves)
 
 
 def test_an_unknown_task_has_no_references():
-    assert reference_curves("no-such-task") == {}
+    assert reference_curves("dmc", "no-such-task") == {}
 
 
 def test_scales_are_human_on_games_and_the_largest_return_on_the_suite():
@@ -51,8 +51,14 @@ def test_scales_are_human_on_games_and_the_largest_return_on_the_suite():
     assert score_scale("gym", "Pendulum-v1") is None
 
 
+def test_another_familys_task_of_the_same_name_has_no_share_in_the_scores():
+    assert reference_curves("atari", "breakout")
+    assert reference_curves("minatar", "breakout") == {}
+    assert score_scale("minatar", "breakout") is None
+
+
 def test_an_experts_scale_runs_from_the_random_policy_to_its_last_published_score():
-    last = reference_curves("dog-run")["tdmpc2"][-1].mean
+    last = reference_curves("dmc", "dog-run")["tdmpc2"][-1].mean
 
     found = score_scale("dmc", "dog-run", expert="tdmpc2", random=5.0)
 
