@@ -220,7 +220,8 @@ class ActorCritic(nn.Module):
             (self.low, config.low_percentile),
             (self.high, config.high_percentile),
         ):
-            end.lerp_(percentile(ordered, percent), config.range_rate)
+            new = percentile(ordered, percent)
+            end.lerp_(new.where(new.isfinite(), end), config.range_rate)
 
     def _critic_loss(self, logits: Tensor, returns: Tensor, second: Tensor) -> Tensor:
         first = self.bins.cross_entropy(logits, self.bins.position(returns))
@@ -283,13 +284,14 @@ class Learner:
         self.optimizer = make(self.params)
         self.max_grad_norm = max_grad_norm
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Step on the gradients that ``loss`` left; return their norm before clipping."""
+    def step(self, loss: Tensor, *, admits: Callable[[Tensor], bool]) -> Tensor:
+        """Step on the gradients that ``loss`` left, if their norm is admitted; return that norm."""
         average_over_rows(self.params, loss)
         grads = [p.grad for p in self.params if p.grad is not None]
         norm = nn.utils.get_total_norm(grads)
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.params, self.max_grad_norm, norm)
-        self.optimizer.step()
+        if admits(norm):
+            self.optimizer.step()
         self.optimizer.zero_grad()
         return norm

@@ -13,20 +13,16 @@ agent's folder puts them together.
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from agents.actor_critic import ActorCritic, Learner, Replayed
+from agents.admission import admits
 from agents.head_losses import probe_loss
-from agents.imagination import (
-    ImaginationModel,
-    ModelOutput,
-    ModelState,
-    flatten_states,
-    imagine,
-)
+from agents.imagination import ImaginationModel, ModelOutput, ModelState, flatten_states, imagine
 from agents.imagination_config import ImaginationConfig
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
@@ -204,9 +200,12 @@ class ImaginationAgent:
             losses = self.actor_critic.losses(imagined, self._replayed(batch, states))
         loss = losses.actor + losses.critic
         loss.backward()
-        norms = {f"train/{k}_grad_norm": v.step(loss) for k, v in self.learners.items()}
+        metrics = dict(losses.metrics)
+        for name, learner in self.learners.items():
+            admit = partial(admits, self.optimizer, name=name)
+            metrics[f"train/{name}_grad_norm"] = learner.step(loss, admits=admit)
         self.actor_critic.update_slow_critic()
-        return {**losses.metrics, **norms}
+        return {**metrics, "optim/skipped": float(self.optimizer.skipped)}
 
     def _replayed(self, batch: Batch, states: ModelState) -> Replayed | None:
         if self.actor_critic.config.replay_coef == 0.0:

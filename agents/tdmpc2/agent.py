@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agents.admission import admits
 from agents.tdmpc2 import official_checkpoint
 from agents.tdmpc2.config import TDMPC2Config
 from agents.tdmpc2.encoder import augment, augment_batch
@@ -211,9 +212,11 @@ class TDMPC2:
         loss.backward()
         average_over_rows(list(self.policy.parameters()), loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
-        self.policy_optimizer.step()
         self.model.q.requires_grad_(True)
+        if admits(self.optimizer, norm, "policy"):
+            self.policy_optimizer.step()
         return {
+            "optim/skipped": float(self.optimizer.skipped),
             "train/policy_loss": loss.detach(),
             "train/policy_grad_norm": norm,
             "train/policy_entropy": sample.entropy.detach().mean(),

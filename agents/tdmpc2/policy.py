@@ -89,9 +89,8 @@ class RunningScale:
 
     def update(self, q: Tensor) -> None:
         """Move towards the spread of values ``[B]``, those of other processes' rows included."""
-        self.value.lerp_(
-            percentile_range(of_all_rows(q)).clamp(min=1.0).to(self.value.dtype), self.rate
-        )
+        spread = percentile_range(of_all_rows(q)).clamp(min=1.0).to(self.value.dtype)
+        self.value.lerp_(spread.where(spread.isfinite(), self.value), self.rate)
 
 
 def policy_loss(sample: PolicySample, q: Tensor, scale: Tensor, config: TDMPC2Config) -> Tensor:

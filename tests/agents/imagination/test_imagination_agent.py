@@ -13,7 +13,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.protocols import Inspectable
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
@@ -50,6 +50,33 @@ def learn(agent, make_batch, updates, first=0):
         torch.manual_seed(1000 + i)
         rows.append(agent.update(make_batch(agent, seed=i)))
     return rows
+
+
+def test_rewards_that_are_not_finite_stop_the_run_or_are_skipped(
+    name, build, make_batch, monkeypatch
+):
+    finite = module.imagine
+
+    def broken(*args):
+        imagined = finite(*args)
+        return imagined._replace(reward=torch.full_like(imagined.reward, float("nan")))
+
+    monkeypatch.setattr(module, "imagine", broken)
+    with pytest.raises(NonFiniteError, match=r"gradient of the (actor|behaviour)"):
+        learn(build(name), make_batch, 1)
+
+    agent = build(name, on_nonfinite="skip")
+    trained = [p for learner in agent.learners.values() for p in learner.params]
+    before = [p.detach().clone() for p in trained]
+    (row,) = learn(agent, make_batch, 1)
+    assert row["optim/skipped"] == len(agent.learners)
+    assert all(map(torch.equal, trained, before))
+    assert all(tensor.isfinite().all() for tensor in weights(agent))
+
+    monkeypatch.setattr(module, "imagine", finite)
+    learn(agent, make_batch, 1)
+    assert not all(map(torch.equal, trained, before))
+    assert all(tensor.isfinite().all() for tensor in weights(agent))
 
 
 def test_an_update_is_finite_and_moves_every_module(name, build, make_batch):

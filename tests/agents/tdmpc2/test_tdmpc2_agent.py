@@ -7,7 +7,9 @@ from functools import partial
 import pytest
 import torch
 
+import agents.tdmpc2.agent as tdmpc2
 from agents.tdmpc2.agent import TDMPC2
+from agents.tdmpc2.policy import RunningScale
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import NonFiniteError
 from mbrl_flat.optim.base import FlatOptimizer
@@ -214,6 +216,34 @@ def test_a_loss_that_is_not_finite_is_reported_with_the_modules_it_reached(make_
 
     with pytest.raises(NonFiniteError, match="The loss is nan; not finite: the gradient of"):
         agent.update(batch)
+
+
+def test_a_policy_loss_that_is_not_finite_stops_the_run_or_is_skipped(
+    make_agent, make_batch, monkeypatch
+):
+    finite = tdmpc2.policy_loss
+    monkeypatch.setattr(tdmpc2, "policy_loss", lambda *a: finite(*a) * float("nan"))
+    with pytest.raises(NonFiniteError, match="gradient of the policy"):
+        make_agent().update(as_float32(make_batch()))
+
+    agent = make_agent(on_nonfinite="skip")
+    before = [p.detach().clone() for p in agent.policy.parameters()]
+    row = agent.update(as_float32(make_batch()))
+    assert row["optim/skipped"] == 1.0
+    assert all(map(torch.equal, agent.policy.parameters(), before))
+
+    monkeypatch.setattr(tdmpc2, "policy_loss", finite)
+    row = agent.update(as_float32(make_batch()))
+    assert row["optim/skipped"] == 1.0
+    assert not all(map(torch.equal, agent.policy.parameters(), before))
+
+
+def test_values_that_are_not_finite_leave_the_running_scale_alone():
+    scale = RunningScale(0.5, torch.device("cpu"))
+
+    scale.update(torch.tensor([0.0, float("nan"), 5.0]))
+
+    assert scale.value.item() == 1.0
 
 
 @pytest.mark.parametrize("mode", ["explore", "eval", "policy"])
