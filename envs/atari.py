@@ -86,6 +86,11 @@ def make(
         raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
     if life_loss not in LIFE_LOSS:
         raise unknown_name("life_loss", life_loss, LIFE_LOSS, where="env=atari")
+    if life_loss == "split" and frame_stack > 1:
+        raise UserError(
+            f"env.life_loss=split takes env.frame_stack=1, got {frame_stack}: the game's stack "
+            f"goes on over a lost life, where the replay's starts anew."
+        )
     game = AtariGame(
         task,
         seed=seed,
@@ -112,7 +117,7 @@ def human_range(task: str) -> tuple[float, float] | None:
     """Returns of random play and of a human, where they are published: 0 and 1 of the score."""
     if task not in ATARI_100K:
         return None
-    curves = reference_curves(task)
+    curves = reference_curves("atari", task)
     return curves["random"][0].mean, curves["human"][0].mean
 
 

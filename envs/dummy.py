@@ -7,7 +7,7 @@ import numpy as np
 
 from envs.pixels import PixelObs
 from envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UserError, unknown_name
 
 TASKS = ("point", "point-discrete", "point-terminating")
 
@@ -39,12 +39,16 @@ def make(
         [3 * frame_stack, 64, 64]}``.
 
     Raises:
+        UserError: If a number is out of range.
         unknown_name: If there is no such task or kind of observation.
     """
     if obs not in ("state", "rgb"):
         raise unknown_name("obs", obs, ("state", "rgb"), where="env=dummy")
     if task not in TASKS:
         raise unknown_name("task", task, TASKS, where="env=dummy")
+    for name, value in {"action_repeat": action_repeat, "episode_length": episode_length}.items():
+        if value < 1:
+            raise UserError(f"env.{name} must be at least 1, got {value}.")
     point = Point(task, seed=seed, render=render, episode_length=episode_length)
     steps = -(-episode_length // action_repeat)
     env: gym.Env[Any, Any] = ActionRepeat(point, action_repeat)

@@ -4,6 +4,7 @@ The environment's own randomness must follow from its ``np_random``, as Gymnasiu
 runs can be resumed exactly.
 """
 
+import importlib
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from envs.wrappers import ActionRepeat, DictState, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
 _NO_LIMIT = 1000
-"""Episode length that is assumed where an environment states none."""
+"""Frames after which an episode is cut off where an environment states no limit."""
 
 
 def make(
@@ -22,7 +23,8 @@ def make(
     """Build an environment by its Gymnasium id.
 
     Args:
-        task: Id such as ``Pendulum-v1``.
+        task: Id such as ``Pendulum-v1``; in ``module:Id`` the module is imported first, which
+            registers its environments.
         seed: Determines every episode.
         render: Allow ``render()``.
         action_repeat: Frames per step; rewards are summed.
@@ -34,10 +36,13 @@ def make(
         UserError: If the environment cannot be made or has other spaces.
         unknown_name: If the id is not registered.
     """
-    if task not in gym.registry:
-        raise unknown_name("task", task, gym.registry, where="env=gym")
+    module, _, name = task.rpartition(":")
     try:
-        env: gym.Env[Any, Any] = gym.make(task, render_mode="rgb_array" if render else None)
+        if module:
+            importlib.import_module(module)
+        if name not in gym.registry:
+            raise unknown_name("task", name, gym.registry, where="env=gym")
+        env: gym.Env[Any, Any] = gym.make(name, render_mode="rgb_array" if render else None)
     except (gym.error.Error, ImportError) as error:
         raise UserError(f"Gymnasium cannot make {task!r}: {error}") from error
     observation = env.observation_space
@@ -48,9 +53,12 @@ def make(
             f"env=gym takes vector observations; {task!r} has {observation}. "
             f"Images are for env=atari."
         )
+    limit = gym.registry[name].max_episode_steps
+    if limit is None:
+        limit = _NO_LIMIT
+        env = gym.wrappers.TimeLimit(env, limit)
     env = ActionRepeat(_unit_actions(env, task), action_repeat)
     env.unwrapped.np_random = np.random.default_rng(seed)
-    limit = gym.registry[task].max_episode_steps or _NO_LIMIT
     return Resumable(
         DictState(env), episode_length=-(-limit // action_repeat), action_repeat=action_repeat
     )

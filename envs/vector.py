@@ -44,7 +44,11 @@ def make_vector(
             # Ctrl-C reaches every process of a terminal; the main one decides what it means.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         env = factory(seed=seeds[slot], render=render)
-        assert isinstance(env, Resumable)
+        if not isinstance(env, Resumable):
+            raise UserError(
+                f"The environment that {factory} makes is a {type(env).__name__}; "
+                f"it must be wrapped in envs.wrappers.Resumable."
+            )
         env.slot = slot
         return env
 

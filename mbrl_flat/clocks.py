@@ -54,10 +54,15 @@ class Ratio:
         """Owe the updates of ``steps`` more steps."""
         self.owed += steps * self.ratio
 
+    @property
+    def due(self) -> bool:
+        """Whether a whole update is owed."""
+        # A thousand additions of 0.1 fall short of 100 by 1e-12.
+        return self.owed >= 1.0 - 1e-9
+
     def pop(self) -> bool:
         """Take one update off the debt, if a whole one is owed."""
-        # A thousand additions of 0.1 fall short of 100 by 1e-12.
-        if self.owed < 1.0 - 1e-9:
+        if not self.due:
             return False
         self.owed -= 1.0
         return True

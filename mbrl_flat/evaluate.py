@@ -97,7 +97,7 @@ def evaluate(
         seed: Determines every episode's start and every action.
         mode: Plan without noise, or sample the policy prior alone.
         device: Where the agent draws its noise.
-        frame_sink: Takes a frame of the first environment at every step.
+        frame_sink: Takes a frame of the first episode at every step.
 
     Returns:
         The episodes, on the CPU.
@@ -112,7 +112,7 @@ def evaluate(
             state = agent.initial_state(envs.num_envs)
             recorder = _Recorder(envs.num_envs, obs)
             while recorder.alive.any():
-                if frame_sink is not None:
+                if frame_sink is not None and recorder.alive[0] and not done:
                     frame_sink(np.asarray((envs.render() or [])[0]))
                 action, state = agent.act(obs, state, mode=mode, generator=generator)
                 outcome = envs.step(spec.action.to_env(action))

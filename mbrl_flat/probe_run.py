@@ -18,6 +18,7 @@ from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
 from mbrl_flat.diagnostics.landscape_plots import draw_slice
+from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.value_estimates import with_critic
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluate import evaluate
@@ -131,7 +132,8 @@ def _landscape(probe: Any, subject: Subject) -> Mapping[str, float]:
     """A slice of the loss, as an array and a picture in the run's folder."""
     agent, rng = subject.agent, np.random.default_rng(subject.seed)
     batch = subject.replay.sample(agent.batch_size, agent.sequence_length, rng=rng)
-    found = probe(agent.probe_loss(batch))
+    with measured_weights(agent):
+        found = probe(agent.probe_loss(batch))
     stem = subject.folder / "plots" / f"landscape_{subject.step:09d}"
     stem.parent.mkdir(exist_ok=True)
     np.savez(stem.with_suffix(".npz"), distances=found.distances, losses=found.losses)

@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from mbrl_flat.checkpoint import CheckpointFolder, load_safely
 from mbrl_flat.collect import TrainEnvs
 from mbrl_flat.compilation import use_compile_cache
+from mbrl_flat.data.capacity import check_capacity
 from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
@@ -116,11 +117,11 @@ def train_run(
         seed=config.seed,
         folder=_replay_folder(config, folder),
     )
+    check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
     if wants_mirror(config.replay_mirror, replay.nbytes, device):
         replay.mirror = DeviceMirror(replay.arrays, device)
-    sampler = None
-    if config.replay.policy != UNIFORM:
-        sampler = EnergySampler(replay, agent, config.replay, seed=config.seed)
+    uniform = config.replay.policy == UNIFORM
+    sampler = None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
     if config.offline_data and saved is None:
@@ -216,10 +217,9 @@ def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
 
 
 def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
-    default_seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
-    seed_steps = default_seed_steps if config.seed_steps is None else config.seed_steps
-    if config.offline_data:
-        seed_steps = 0
+    seed_steps = 0 if config.offline_data else config.seed_steps
+    if seed_steps is None:
+        seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
     return TrainConfig(
         steps=config.steps,
         seed=config.seed,

@@ -115,3 +115,6 @@ class RunConfig:
             raise UserError(
                 "preset=ci is for mbrl-flat-supervised only; choose preset=default, cpu or debug."
             )
+        for name, least in {"seed": 0, "num_envs": 1, "eval_episodes": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")

@@ -183,7 +183,7 @@ class Training:
 
     def _learn(self, stop: Callable[[], bool]) -> None:
         """Make the updates that are owed, as soon as a slice can be drawn."""
-        if self.debt.owed < 1.0 or not self._can_learn():
+        if not self.debt.due or not self._can_learn():
             return
         while not stop() and self.debt.pop():
             with self.watch.measure("sample"):

@@ -5,6 +5,7 @@ References:
     arXiv:2310.16828, appendix, and the official code at e9f5932.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +27,21 @@ SIZES: dict[str, dict[str, int]] = {
 
 CONV_CHANNELS = {"cpu": 16, "debug": 4}
 """Channels of the encoder of images by size label; 32, as published, for all others."""
+
+_Range = tuple[Callable[[float], bool], str]
+_POSITIVE: _Range = (lambda value: value > 0.0, "be above 0")
+_WEIGHT: _Range = (lambda value: value >= 0.0, "be at least 0")
+_COUNT: _Range = (lambda value: value >= 1, "be at least 1")
+_SHARE: _Range = (lambda value: 0.0 <= value <= 1.0, "lie in [0, 1]")
+_RANGES: dict[str, _Range] = {
+    **dict.fromkeys(("bin_limit", "grad_clip", "policy_lr", "discount_denom"), _POSITIVE),
+    **dict.fromkeys(("consistency_coef", "reward_coef", "value_coef", "entropy_coef"), _WEIGHT),
+    **dict.fromkeys(("termination_coef", "enc_lr_scale"), _WEIGHT),
+    **dict.fromkeys(("random_shift", "task_dim"), _WEIGHT),
+    **dict.fromkeys(("horizon", "batch_size", "num_bins", "simnorm_size"), _COUNT),
+    **dict.fromkeys(("temporal_decay", "target_rate", "discount_min", "discount_max"), _SHARE),
+    "dropout": (lambda value: 0.0 <= value < 1.0, "lie in [0, 1)"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,27 +120,29 @@ class TDMPC2Config:
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
+        self._check_ranges()
         if str(self.size) not in SIZES:
             raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
         if self.q_init not in ("truncated_normal", "kaiming_uniform"):
             raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
-        for name in ("random_shift", "task_dim"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"agent.config.{name} must be at least 0, got {getattr(self, name)}."
-                )
         if self.planner_dtype not in ("float32", "bfloat16"):
             raise unknown_name("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
-        for name in ("horizon", "batch_size", "num_bins", "simnorm_size"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"agent.config.{name} must be at least 1, got {getattr(self, name)}."
-                )
         if self.dims["latent_dim"] % self.simnorm_size:
             raise UserError(
                 f"The latent size {self.dims['latent_dim']} of size={self.size} is not divisible "
                 f"by simnorm_size={self.simnorm_size}."
             )
+
+    def _check_ranges(self) -> None:
+        for name, (accepted, words) in _RANGES.items():
+            if not accepted(getattr(self, name)):
+                raise UserError(f"agent.config.{name} must {words}, got {getattr(self, name)}.")
+        for low, high in (("log_std_min", "log_std_max"), ("discount_min", "discount_max")):
+            if not getattr(self, low) <= getattr(self, high):
+                raise UserError(
+                    f"agent.config.{low} must be at most {high}={getattr(self, high)}, "
+                    f"got {getattr(self, low)}."
+                )
 
     @property
     def dims(self) -> dict[str, int]:

@@ -51,6 +51,10 @@ def test_an_unknown_game_names_the_nearest_ones():
         ({"size": 200}, r"env.size must lie in \[8, 160\], got 200"),
         ({"noop_max": -1}, "env.noop_max must be at least 0, got -1"),
         ({"action_repeat": 0}, "env.action_repeat must be at least 1, got 0"),
+        (
+            {"life_loss": "split", "frame_stack": 4},
+            "life_loss=split takes env.frame_stack=1, got 4",
+        ),
         ({"life_loss": "terminates"}, "'terminates' for env=atari; did you mean 'terminate'"),
     ],
 )

@@ -80,3 +80,32 @@ def test_spaces_that_do_not_fit_are_refused(kind, message):
             make("Odd-v0", seed=0)
     finally:
         gym.registry.pop("Odd-v0")
+
+
+def test_an_environment_without_a_limit_is_cut_off():
+    env = make("CliffWalking-v1", seed=0, action_repeat=3)
+    env.reset(seed=0)
+    steps, truncated = 0, False
+    while not truncated:
+        # Up, against the wall: nothing ends this by itself.
+        _, _, terminated, truncated, _ = env.step(0)
+        assert not terminated
+        steps += 1
+
+    assert steps == env.episode_length == 334
+
+
+def test_a_module_before_the_id_is_imported_first(tmp_path, monkeypatch):
+    (tmp_path / "own_games.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('Own-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=7)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(gym.registry, "Own-v0", None)
+    gym.registry.pop("Own-v0")
+
+    assert make("own_games:Own-v0", seed=0).episode_length == 7
+    with pytest.raises(UserError, match="'Owm-v0' for env=gym; did you mean 'Own-v0'"):
+        make("own_games:Owm-v0", seed=0)
+    with pytest.raises(UserError, match="no_such_module"):
+        make("no_such_module:Own-v0", seed=0)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -88,3 +89,11 @@ def test_processes_give_what_one_process_gives():
 def test_no_environment_at_all_is_refused():
     with pytest.raises(UserError, match="num_envs must be at least 1, got 0"):
         make_vector(FACTORIES["dummy"], num_envs=0, seed=0)
+
+
+def test_an_environment_that_cannot_be_resumed_is_refused():
+    def bare(*, seed, render):
+        return gymnasium.make("CartPole-v1")
+
+    with pytest.raises(UserError, match=r"must be wrapped in envs.wrappers.Resumable"):
+        make_vector(bare, num_envs=1, seed=0)

@@ -87,3 +87,14 @@ def test_a_saved_debt_goes_on():
 
     assert resumed.pop()
     assert resumed.owed == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("ratio", "updates"), [(0.1, 10), (0.7, 70), (0.25, 25)])
+def test_rounding_delays_no_update(ratio, updates):
+    debt, made = Ratio(ratio), 0
+    for _ in range(100):
+        debt.add_steps(1)
+        while debt.due:
+            made += debt.pop()
+
+    assert made == updates
