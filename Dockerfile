@@ -16,7 +16,7 @@ ARG REVISION
 
 # Rendering without a screen: EGL on a GPU, OSMesa without one. Python only where BASE has none.
 RUN apt-get update \
-    && packages="libegl1 libosmesa6 libgl1-mesa-dri" \
+    && packages="libegl1 libopengl0 libosmesa6 libgl1-mesa-dri" \
     && (python3 -c "import ensurepip" 2>/dev/null || touch /no-python) \
     && if [ -e /no-python ]; then packages="$packages python3 python3-venv"; rm /no-python; fi \
     && case ",$EXTRAS," in *,compile,*) packages="$packages g++ python3-dev" ;; esac \

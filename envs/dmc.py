@@ -25,6 +25,7 @@ from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
 
 MAX_FRAMES = 1000
 _IMAGE = 384
+_INSTALL = "apt-get install libegl1 libopengl0 libosmesa6 libgl1-mesa-dri"
 _SHORT_DOMAINS = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-"}
 
 
@@ -235,7 +236,7 @@ def choose_renderer() -> None:
     if os.environ.get("MUJOCO_GL") == "disable":
         raise UserError(
             "Rendering needs EGL or OSMesa, and MUJOCO_GL=disable is set or neither is installed; "
-            "on Debian: apt-get install libegl1 libosmesa6 libgl1-mesa-dri."
+            f"on Debian: {_INSTALL}."
         )
 
 
@@ -243,10 +244,11 @@ def set_renderer() -> None:
     """Set ``MUJOCO_GL`` before the simulator reads it, unless the user or a screen decides."""
     if "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ:
         return
-    found = [
-        n for n, lib in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(lib)
-    ]
-    os.environ["MUJOCO_GL"] = found[0] if found else "disable"
+    found = ctypes.util.find_library
+    if found("EGL") and (found("OpenGL") or found("GL")):
+        os.environ["MUJOCO_GL"] = "egl"
+    else:
+        os.environ["MUJOCO_GL"] = "osmesa" if found("OSMesa") else "disable"
 
 
 def _suite() -> Any:
@@ -254,9 +256,16 @@ def _suite() -> Any:
     set_renderer()
     try:
         from dm_control import suite  # noqa: PLC0415
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(
             "env=dmc needs dm-control; install it with: pip install 'dm-control<2' 'mujoco<4'."
+        ) from error
+    # A library without its other half makes PyOpenGL fail in as many ways as it has.
+    except Exception as error:
+        raise UserError(
+            f"dm-control cannot load the renderer MUJOCO_GL={os.environ.get('MUJOCO_GL')} "
+            f"({type(error).__name__}: {error}); on Debian: {_INSTALL}. "
+            f"MUJOCO_GL=disable does without, for observations that are vectors."
         ) from error
     return suite
 

@@ -93,7 +93,7 @@ def _is_begun(folder: Path) -> bool:
     """Whether there is more than what a start leaves before its first step."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0]
     parts = {path.relative_to(folder).parts[0] for path in files}
-    return not parts <= {"config.yaml", "environment.json", "study.json", "replay"}
+    return not parts <= {"config.yaml", "environment.json", "study.json", "data.json", "replay"}
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -1,7 +1,10 @@
 """The DeepMind Control suite behind Gymnasium's API."""
 
 import csv
+import ctypes
+import sys
 from importlib import resources
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.dmc import find_task, make, task_names
 from envs.dmc_custom import TASKS
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import MissingExtraError, UserError
 
 
 @pytest.mark.filterwarnings("ignore:.*infinity.*")
@@ -111,6 +114,24 @@ def test_without_rendering_there_is_no_image():
 def test_a_repeat_of_zero_is_refused():
     with pytest.raises(UserError, match="action_repeat must be at least 1, got 0"):
         make("cartpole-swingup", seed=0, action_repeat=0)
+
+
+def test_a_renderer_that_cannot_be_loaded_is_told_from_a_missing_package(monkeypatch):
+    class Broken(ModuleType):
+        def __getattr__(self, name):
+            raise ctypes.ArgumentError("'NoneType' object has no attribute 'glGetError'")
+
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setitem(sys.modules, "dm_control", Broken("dm_control"))
+    with pytest.raises(
+        UserError, match=r"renderer MUJOCO_GL=egl .*glGetError.*libopengl0"
+    ) as error:
+        make("cartpole-swingup", seed=0)
+    assert not isinstance(error.value, MissingExtraError)
+
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    with pytest.raises(MissingExtraError, match="needs dm-control"):
+        make("cartpole-swingup", seed=0)
 
 
 def test_rendering_that_is_switched_off_says_what_to_do(monkeypatch):

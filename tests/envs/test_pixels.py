@@ -80,16 +80,26 @@ def test_without_a_library_to_render_with_the_packages_are_named(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
-    with pytest.raises(UserError, match=r"EGL or OSMesa.*libegl1 libosmesa6 libgl1-mesa-dri"):
+    with pytest.raises(
+        UserError, match=r"EGL or OSMesa.*libegl1 libopengl0 libosmesa6 libgl1-mesa-dri"
+    ):
         dmc.make("walker-walk", seed=0, obs="rgb")
 
 
-@pytest.mark.parametrize(("has", "chosen"), [("EGL", "egl"), ("OSMesa", "osmesa")])
+@pytest.mark.parametrize(
+    ("has", "chosen"),
+    [
+        ({"EGL", "OpenGL", "OSMesa"}, "egl"),
+        ({"EGL", "GL"}, "egl"),
+        ({"EGL", "OSMesa"}, "osmesa"),
+        ({"OSMesa"}, "osmesa"),
+    ],
+)
 def test_the_library_that_the_machine_has_is_chosen(has, chosen, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "")
     monkeypatch.delenv("MUJOCO_GL")
     monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: "lib.so" if name == has else None)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "lib.so" if name in has else None)
     dmc.choose_renderer()
     assert dmc.os.environ["MUJOCO_GL"] == chosen
 
