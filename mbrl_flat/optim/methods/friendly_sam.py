@@ -5,7 +5,7 @@ r"""Friendly SAM: SAM along what is left of the gradient without its moving aver
     m_t = \lambda m_{t-1} + (1 - \lambda) g_t, \quad m_{-1} = 0, \qquad
     \epsilon = \rho \, r_t / (\|r_t\|_2 + 10^{-12}), \qquad d = \nabla L(w + \epsilon)
 
-``sigma=0`` is SAM.
+Sigma is ``mean_share``, lambda is ``decay``; ``mean_share=0`` is SAM.
 
 How to choose rho:
     As for SAM; the authors' script for CIFAR-100 has 0.2.
