@@ -1,12 +1,12 @@
 """The columns of the table: what a run is reduced to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mbrl_flat.compare.axes import Axis, returns_of
-from mbrl_flat.compare.runs import EMPTY, Run, Series
+from mbrl_flat.compare.axes import AXES, Axis, common_point, returns_of
+from mbrl_flat.compare.runs import Run, Series
 
 FINAL_SHARE = 0.1
 
@@ -17,16 +17,40 @@ class Match:
 
     Attributes:
         axis: What the comparison counts in.
-        points: Furthest point of every axis that all runs of the task reached.
+        places: Where every run is read for its return, on every axis in ascending order; the last
+            one is the common point, the furthest that all runs of the task reached.
     """
 
     axis: Axis
-    points: Mapping[Axis, float]
+    places: Mapping[Axis, np.ndarray]
 
     @property
     def point(self) -> float:
-        """The common point on the axis of the comparison."""
-        return self.points[self.axis]
+        """The common point on the axis of the comparison; NaN if no run got anywhere."""
+        return float(self.places[self.axis][-1])
+
+
+def match_runs(runs: Sequence[Run], axis: Axis) -> Match:
+    """Find where the runs of one task can be held against each other.
+
+    Every run is read at the same places of an axis: at the common point, and wherever in the last
+    tenth before it any run was evaluated. Were each read at its own evaluations instead, a method
+    that spends two gradients an update would be judged by earlier ones than another.
+
+    Args:
+        runs: All runs of the task.
+        axis: What the comparison counts in.
+
+    Returns:
+        The places on every axis.
+    """
+    places: dict[Axis, np.ndarray] = {}
+    for name in AXES:
+        point = common_point(runs, name)
+        found = np.concatenate([*(returns_of(run, name).steps for run in runs), [point]])
+        inside = (found > (1.0 - FINAL_SHARE) * point) & (found < point)
+        places[name] = np.append(np.unique(found[inside]), point)
+    return Match(axis=axis, places=places)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +101,37 @@ def area_under_curve(series: Series) -> float:
     return float((width * height).sum() / width.sum())
 
 
-def return_at(run: Run, axis: Axis, point: float) -> float:
-    """Final return of a run as if it had ended at a point of an axis; NaN if it got no further."""
-    return final(_returns_until(run, axis, point))
+def return_at(run: Run, match: Match, axis: Axis | None = None) -> float:
+    """Return of a run as if it had ended at the common point; NaN if it got no further.
+
+    The mean over the last tenth before that point, as ``final`` takes it of a whole run. Between
+    two evaluations the return is interpolated linearly on the axis, so that runs with the same
+    curve have the same return wherever they were evaluated.
+
+    Args:
+        run: The run.
+        match: Where it is read.
+        axis: On which axis; on that of the comparison unless given.
+
+    Returns:
+        The return.
+    """
+    places = match.places[axis or match.axis]
+    series = returns_of(run, axis or match.axis)
+    if not _reaches(series, places[-1]):
+        return np.nan
+    return float(np.interp(places, series.steps, series.values).mean())
 
 
-def _returns_until(run: Run, axis: Axis, point: float) -> Series:
-    """Evaluations up to ``point``; none of a run that ended before, which would look unfinished."""
-    series = returns_of(run, axis)
-    reached = len(series.steps) > 0 and series.steps[-1] >= point
-    return series.until(point) if reached else EMPTY
+def area_until(run: Run, match: Match) -> float:
+    """Mean height of the returns up to the common point, interpolated there; NaN if not reached."""
+    series = returns_of(run, match.axis)
+    return area_under_curve(series.until(match.point)) if _reaches(series, match.point) else np.nan
+
+
+def _reaches(series: Series, point: float) -> bool:
+    """A run that ended before the point would look unfinished there."""
+    return len(series.steps) > 0 and bool(series.steps[-1] >= point)
 
 
 def _final_of(name: str) -> Callable[[Run, Match], float]:
@@ -113,17 +158,17 @@ COLUMNS = (
     Column(
         key="return_at_common_point",
         title="return at the common point",
-        measure=lambda run, match: return_at(run, match.axis, match.point),
+        measure=return_at,
     ),
     Column(
         key="return_at_equal_evaluations",
         title="return at equal gradient evaluations",
-        measure=lambda run, match: return_at(run, "evaluations", match.points["evaluations"]),
+        measure=lambda run, match: return_at(run, match, "evaluations"),
     ),
     Column(
         key="area_under_curve",
         title="area under curve (mean return)",
-        measure=lambda run, match: area_under_curve(_returns_until(run, match.axis, match.point)),
+        measure=area_until,
     ),
     Column(
         key="normalised_score",

@@ -73,7 +73,8 @@ def _head(comparison: Comparison, title: str) -> str:
         f"{AXES[comparison.axis]}. "
         f"Estimates are the {comparison.statistic} over seeds, brackets and bands are 95% "
         "bootstrap intervals over seeds; with few seeds these are too narrow. Final values are "
-        "means over the last tenth of a run.</p>"
+        "means over the last tenth of a run; returns and areas at a common point are interpolated "
+        "linearly between a run's evaluations, so that all runs are read at the same places.</p>"
     )
 
 

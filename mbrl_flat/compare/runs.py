@@ -29,9 +29,13 @@ class Series(NamedTuple):
     """Finite values ``[N]``, float64."""
 
     def until(self, step: float) -> "Series":
-        """The part up to and with ``step``."""
+        """The part up to ``step``, ended there by linear interpolation if it goes on."""
         inside = self.steps <= step
-        return Series(self.steps[inside], self.values[inside])
+        steps, values = self.steps[inside], self.values[inside]
+        if len(steps) > 0 and steps[-1] < step < self.steps[-1]:
+            steps = np.append(steps, step)
+            values = np.append(values, np.interp(step, self.steps, self.values))
+        return Series(steps, values)
 
 
 EMPTY = Series(np.empty(0), np.empty(0))

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mbrl_flat.compare.axes import AXES, Axis, common_point
-from mbrl_flat.compare.columns import COLUMNS, Column, Match, return_at
+from mbrl_flat.compare.axes import Axis
+from mbrl_flat.compare.columns import COLUMNS, Column, Match, match_runs, return_at
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Run
 from mbrl_flat.stats import (
@@ -105,7 +105,7 @@ def summarize_groups(
 
 def _match(groups: Sequence[Group], task: str, axis: Axis) -> Match:
     runs = [run for group in groups if group.task == task for run in group.runs]
-    return Match(axis=axis, points={name: common_point(runs, name) for name in AXES})
+    return match_runs(runs, axis)
 
 
 def compare_returns(
@@ -182,7 +182,7 @@ def improvement_over_tasks(rows: Sequence[Row], tasks: Sequence[str]) -> dict[st
 
 
 def _returns(group: Group, match: Match) -> dict[int, float]:
-    return _by_seed(group, lambda run: return_at(run, match.axis, match.point))
+    return _by_seed(group, lambda run: return_at(run, match))
 
 
 def _by_seed(group: Group, measure: Callable[[Run], float]) -> dict[int, float]:

@@ -16,13 +16,13 @@ from mbrl_flat.errors import UserError
 def load(make_run):
     """A run whose log has its cost: ``evaluations`` a step, and ten seconds for 100 steps."""
 
-    def make(optimizer, evaluations, **settings):
+    def make(optimizer, evaluations, extra=(), **settings):
         returns = settings.get("returns", (0.0, 10.0))
         costs = [
             (100 * k, {"optim/evaluations_total": 100.0 * k * evaluations, "time/env": 10.0})
             for k in range(1, len(returns))
         ]
-        return load_run(make_run(optimizer, rows=costs, **settings))
+        return load_run(make_run(optimizer, rows=[*costs, *extra], **settings))
 
     return make
 
@@ -55,6 +55,30 @@ def test_equal_compute_gives_the_cheaper_method_its_later_return(load):
     assert compute.cells["return_at_common_point"].by_seed == {0: 20.0, 1: 21.0}
     assert "equal compute" in to_markdown(by_steps.rows)
     assert "difference_compute" in to_csv(by_steps.rows)
+
+
+@pytest.mark.parametrize("axis", ["steps", "evaluations"])
+def test_equal_curves_are_equal_wherever_they_were_evaluated(load, axis):
+    """The return is the number of evaluations made; the first comparison ends at 500 of them.
+
+    SAM was evaluated after 400 and 600, Adam after 500 and, in its last tenth, after 475.
+    """
+    dense = [(475, {"eval/return_mean": 475.0})]
+    adam = load("adam", 1, returns=tuple(100.0 * k for k in range(6)))
+    sam = load("sam", 2, returns=tuple(200.0 * k for k in range(6)))
+    often = load("adamw", 1, returns=tuple(100.0 * k for k in range(6)), extra=dense)
+
+    for first in (adam, often):
+        row = compare_runs([first, sam], axis=axis, baseline=first.names["optimizer"]).rows[1]
+        assert row.versus_compute is not None
+        assert row.versus_compute.difference.point == pytest.approx(0.0, abs=1e-12)
+
+    rows = compare_runs([adam, often, sam], axis="evaluations").rows
+    assert rows[0].match.point == 500.0
+    returns = [row.cells["return_at_common_point"].by_seed[0] for row in rows]
+    areas = [row.cells["area_under_curve"].by_seed[0] for row in rows]
+    np.testing.assert_allclose(returns, 487.5, rtol=1e-12)
+    np.testing.assert_allclose(areas, 250.0, rtol=1e-12)
 
 
 def test_methods_that_cost_the_same_have_no_columns_of_equal_compute(load):

@@ -14,7 +14,7 @@ from mbrl_flat.compare.summary import (
 )
 from mbrl_flat.stats import mean
 
-AT_100 = Match(axis="steps", points={"steps": 100.0})
+AT_100 = Match(axis="steps", places={"steps": np.array([100.0])})
 
 
 @pytest.fixture
