@@ -29,7 +29,7 @@ def scaled(run: Run, series: Series, axis: Axis) -> Series:
     """Place a series on an axis.
 
     Between two lines of the log, evaluations and hours are interpolated in the steps; the run
-    begins with none of either.
+    begins with none of either, and has no evaluations up to the last line before it learns.
 
     Args:
         run: Whose series.

@@ -15,6 +15,7 @@ from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.logging.labels import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
+_EVALUATIONS = "optim/evaluations_total"
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
 # The same language, parsed in C where libyaml is there: a hundred files in a second, not ten.
 _YamlLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -135,13 +136,16 @@ def load_run(folder: Path) -> Run:
     metrics_file = folder / "metrics.jsonl"
     rows = read_metrics(metrics_file) if metrics_file.exists() else []
     hours = _hours(rows)
+    metrics = collect_series(rows)
+    if _EVALUATIONS in metrics:
+        metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], rows)
     return Run(
         folder=folder,
         names={key: str(value) for key, value in names.items()},
         seed=int(config.get("seed", 0)),
         config=dict(flatten(config)),
         environment=_read_environment(folder / "environment.json"),
-        metrics=collect_series(rows) | {"time/hours": hours},
+        metrics=metrics | {"time/hours": hours},
         action_repeat=_action_repeat(rows),
         wall_seconds=3600.0 * float(hours.values[-1]) if len(hours.values) > 0 else np.nan,
     )
@@ -204,6 +208,16 @@ def _read_environment(path: Path) -> dict[str, Any]:
 def _action_repeat(rows: Sequence[Mapping[str, float]]) -> float:
     last = rows[-1] if rows else {"step": 0, "frame": 0}
     return last["frame"] / last["step"] if last["step"] > 0 else np.nan
+
+
+def _from_zero(total: Series, rows: Sequence[Mapping[str, float]]) -> Series:
+    """The count of evaluations from where the log still showed none: rows then lack the count."""
+    # Rows of evaluations and probes never have it and say nothing; those of the log have times.
+    logged = [row["step"] for row in rows if _EVALUATIONS not in row and _PARTS[0] in row]
+    idle = [step for step in logged if len(total.steps) > 0 and step < total.steps[0]]
+    if not idle:
+        return total
+    return Series(np.append(max(idle), total.steps), np.append(0.0, total.values))
 
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> Series:

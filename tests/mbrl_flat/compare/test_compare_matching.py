@@ -36,6 +36,17 @@ def test_a_series_is_placed_by_what_its_run_had_spent(load):
     np.testing.assert_allclose(scaled(run, returns, "hours").steps * 3600.0, [0.0, 10.0, 20.0])
 
 
+def test_before_learning_begins_a_run_has_made_no_evaluations(make_run):
+    """The log leaves the count out as long as there are no updates; they begin after step 200."""
+    log = [(100, {"time/env": 1.0}), (200, {"time/env": 1.0})]
+    log += [(k, {"time/env": 1.0, "optim/evaluations_total": k - 100.0}) for k in (300, 400)]
+    run = load_run(make_run(returns=(0, 1, 2, 3, 4), rows=log))
+
+    placed = scaled(run, run.series("eval/return_mean"), "evaluations")
+
+    assert placed.steps.tolist() == [0.0, 0.0, 0.0, 200.0, 300.0]
+
+
 def test_equal_compute_gives_the_cheaper_method_its_later_return(load):
     """Adam has 200 evaluations after 200 steps, SAM after 100: that is where both are read."""
     adam = [load("adam", 1, seed=s, returns=(0, 10 + s, 30 + s)) for s in range(2)]
