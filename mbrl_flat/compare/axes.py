@@ -51,10 +51,14 @@ def scaled(run: Run, series: Series, axis: Axis) -> Series:
     return Series(np.interp(series.steps, steps, counts), series.values)
 
 
+def evaluated(run: Run, name: str, axis: Axis) -> Series:
+    """What evaluations measured, on an axis; empty if the run has none after its start."""
+    return scaled(run, run.series(name), axis) if run.last_evaluation > 0 else EMPTY
+
+
 def returns_of(run: Run, axis: Axis) -> Series:
     """Evaluations of a run on an axis; empty if it was not evaluated after its start."""
-    series = run.series("eval/return_mean")
-    return scaled(run, series, axis) if run.last_evaluation > 0 else EMPTY
+    return evaluated(run, "eval/return_mean", axis)
 
 
 def common_point(runs: Iterable[Run], axis: Axis) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbrl_flat.compare.axes import AXES, Axis, common_point, returns_of
+from mbrl_flat.compare.axes import AXES, Axis, common_point, evaluated, returns_of
 from mbrl_flat.compare.runs import Run, Series
 
 FINAL_SHARE = 0.1
@@ -116,8 +116,16 @@ def return_at(run: Run, match: Match, axis: Axis | None = None) -> float:
     Returns:
         The return.
     """
-    places = match.places[axis or match.axis]
-    series = returns_of(run, axis or match.axis)
+    return _value_at(run, "eval/return_mean", match, axis or match.axis)
+
+
+def score_at(run: Run, match: Match) -> float:
+    """Normalised score of a run, read where ``return_at`` reads its return."""
+    return _value_at(run, "eval/normalised_score", match, match.axis)
+
+
+def _value_at(run: Run, name: str, match: Match, axis: Axis) -> float:
+    places, series = match.places[axis], evaluated(run, name, axis)
     if not _reaches(series, places[-1]):
         return np.nan
     return float(np.interp(places, series.steps, series.values).mean())
@@ -172,8 +180,8 @@ COLUMNS = (
     ),
     Column(
         key="normalised_score",
-        title="normalised score",
-        measure=_final_of("eval/normalised_score"),
+        title="normalised score at the common point",
+        measure=score_at,
     ),
     Column(key="success_rate", title="success rate", measure=_final_of("eval/success_rate")),
     Column(

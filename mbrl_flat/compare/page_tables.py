@@ -71,7 +71,8 @@ def aggregate_table(comparison: Comparison) -> str:
     tasks = ", ".join(comparison.aggregate_tasks)
     return (
         "<h2>Over tasks</h2><p>Interquartile mean of normalised scores with stratified bootstrap "
-        "intervals, and the probability of improvement over the baseline averaged over tasks "
+        "intervals, and the probability of improvement over the baseline averaged over tasks, both "
+        "at the common point of each task "
         f"(arXiv:2108.13264), for the tasks that every group has: {escape(tasks)}.</p>"
         + table(["group", "normalised score", "P(improvement)"], body, kind="sortable")
     )

@@ -151,6 +151,8 @@ def aggregate_over_tasks(
 ) -> tuple[dict[str, Interval], list[str]]:
     """Interquartile mean of normalised scores over the tasks that every label has.
 
+    Scores are those at the common point of each task, as the probability of improvement is.
+
     Args:
         rows: The rows of the table.
         rng: Source of the stratified bootstrap.

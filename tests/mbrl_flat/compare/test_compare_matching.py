@@ -92,6 +92,19 @@ def test_equal_curves_are_equal_wherever_they_were_evaluated(load, axis):
     np.testing.assert_allclose(areas, 250.0, rtol=1e-12)
 
 
+def test_scores_over_tasks_are_matched_as_returns_are(load):
+    """At 200 evaluations SAM has made 100 steps and Adam 200; both are then at 0.3."""
+    tasks = ("dog-run", "dog-trot")
+    runs = [load("adam", 1, task=task, returns=(0, 100, 300)) for task in tasks]
+    runs += [load("sam", 2, task=task, returns=(0, 300, 900)) for task in tasks]
+
+    by_steps = compare_runs(runs).aggregate
+    by_compute = compare_runs(runs, axis="evaluations").aggregate
+
+    assert {label: found.point for label, found in by_steps.items()} == {"adam": 0.3, "sam": 0.9}
+    assert {label: found.point for label, found in by_compute.items()} == {"adam": 0.3, "sam": 0.3}
+
+
 def test_methods_that_cost_the_same_have_no_columns_of_equal_compute(load):
     found = compare_runs([load("adam", 1), load("adamw", 1)])
 
