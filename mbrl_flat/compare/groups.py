@@ -37,8 +37,8 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
     """Put seeds of the same setting together.
 
     Two runs belong together when task, agent, optimizer and every setting agree, apart from those
-    that only say where, how long and how often a run was measured. Tasks are never joined, as
-    their returns have no common scale.
+    that only say where, how long and how often a run was measured. A setting that only some runs
+    have tells them from the others. Tasks are never joined, as their returns have no common scale.
 
     Args:
         runs: All runs.
@@ -61,7 +61,7 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
         keys = sorted(optimizer_keys[_name(run, ("agent", "optimizer"))]) + sorted(
             other_keys[_name(run, ("task", "agent"))]
         )
-        settings = [f"{_short(key)}={shown(run.config[key])}" for key in keys]
+        settings = [f"{_short(key)}={_text(run, key)}" for key in keys]
         label = " ".join([] if one_agent else [run.names["agent"]])
         label = " ".join(filter(None, [label, run.names["optimizer"], *settings]))
         buckets.setdefault((*_name(run, ("task", "agent", "optimizer")), label), []).append(run)
@@ -70,7 +70,7 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
         kept, dropped = _one_run_a_seed(members)
         notes += [
             f"{run.folder.name} was left out: seed {run.seed} of {label} on {task} has a run that "
-            "went further."
+            "went as far or further."
             for run in dropped
         ]
         groups.append(
@@ -90,7 +90,7 @@ def _joined(groups: Sequence[Group], by: Sequence[str]) -> list[Group]:
     buckets: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
-        values = [(key, run.names.get(key, shown(run.config.get(key, "-")))) for key in by]
+        values = [(key, run.names.get(key, _text(run, key))) for key in by]
         words = [text if key in run.names else f"{_short(key)}={text}" for key, text in values]
         buckets.setdefault((group.task, " ".join(words)), []).append(group)
     return [
@@ -157,9 +157,16 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def _unequal(runs: Sequence[Run]) -> Iterable[tuple[str, list[str], str]]:
-    """Settings of one task that differ although the method does not ask for it."""
-    for key in sorted(set.intersection(*({*run.config} for run in runs))):
-        values = sorted({shown(run.config[key]) for run in runs}, key=_natural)
+    """Settings of one task that differ although the method does not ask for it.
+
+    What another agent has no use for is not absent there; a run of the same agent may lack it.
+    """
+    keys: dict[str, set[str]] = {}
+    for run in runs:
+        keys.setdefault(run.names["agent"], set()).update(run.config)
+    for key in sorted(set.union(*keys.values())):
+        having = [run for run in runs if key in keys[run.names["agent"]]]
+        values = sorted({_text(run, key) for run in having}, key=_natural)
         if len(values) < 2:
             continue
         if under(key, _MEASUREMENT):
@@ -169,15 +176,15 @@ def _unequal(runs: Sequence[Run]) -> Iterable[tuple[str, list[str], str]]:
 
 
 def _keys_by(runs: Sequence[Run], names: tuple[str, ...], wanted: Any) -> dict[Any, set[str]]:
-    """For each combination of names, the wanted settings that all its runs have and that differ."""
+    """For each combination of names, the wanted settings that are not the same in all its runs."""
     buckets: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         buckets.setdefault(_name(run, names), []).append(run)
     return {
         bucket: {
             key
-            for key in set.intersection(*({*run.config} for run in members))
-            if wanted(key) and len({shown(run.config[key]) for run in members}) > 1
+            for key in set.union(*({*run.config} for run in members))
+            if wanted(key) and len({_text(run, key) for run in members}) > 1
         }
         for bucket, members in buckets.items()
     }
@@ -195,6 +202,11 @@ def _one_run_a_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(run.names[key] for key in keys)
+
+
+def _text(run: Run, key: str) -> str:
+    """A setting for people; a dash where the run does not have it."""
+    return shown(run.config[key]) if key in run.config else "-"
 
 
 def _short(key: str) -> str:

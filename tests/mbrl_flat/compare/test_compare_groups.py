@@ -42,6 +42,32 @@ def test_another_size_of_the_agent_is_another_group_and_a_note(load):
     assert any("agent.latent_dim differs (64, 512)" in note for note in comparability_notes(groups))
 
 
+def test_a_setting_that_only_some_runs_have_makes_another_group(load):
+    """A control arm is no further seed of the plain one."""
+    plain = [load("sam", seed=seed, settings={"rho": 0.1}) for seed in range(2)]
+    arm = load("sam", seed=2, settings={"rho": 0.1, "schedule": "cosine"})
+    wide = load("sam", seed=3, settings={"rho": 0.1}, agent={"latent_dim": 512, "extra": 1})
+
+    groups, _ = group_runs([*plain, arm, wide])
+
+    assert {group.label: [run.seed for run in group.runs] for group in groups} == {
+        "sam schedule=- agent.extra=-": [0, 1],
+        "sam schedule=cosine agent.extra=-": [2],
+        "sam schedule=- agent.extra=1": [3],
+    }
+    assert any("agent.extra differs (-, 1)" in note for note in comparability_notes(groups))
+
+
+def test_a_setting_of_one_agent_is_not_absent_from_another(load):
+    names = {"agent": "storm", "env": "dmc", "task": "walker-walk", "optimizer": "adam"}
+    runs = [load("adam"), load("adam", names=names, agent={"heads": 8})]
+
+    groups, _ = group_runs(runs)
+
+    assert [group.label for group in groups] == ["storm adam", "tdmpc2 adam"]
+    assert comparability_notes(groups) == []
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [("device", ("cpu", "cuda")), ("log_every", (10, 20)), ("run_dir", ("a", "b"))],
@@ -99,6 +125,7 @@ def test_of_two_runs_with_one_seed_the_longer_stays_and_the_other_is_named(load)
 
     assert groups[0].runs == (long,)
     assert short.folder.name in notes[0]
+    assert "as far or further" in notes[0]
 
 
 def test_agents_are_in_the_label_only_where_there_are_several(load):
