@@ -129,7 +129,7 @@ def _chart(
     if not known:
         return None
     task = groups[0].task
-    extra = published(task, references, groups, axis) if metric == RETURN else []
+    extra = published(references, groups, axis) if metric == RETURN else []
     return Chart(
         task=task,
         metric=metric,

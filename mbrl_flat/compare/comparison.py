@@ -107,7 +107,7 @@ def compare_runs(
     )
     aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
     kept = tuple(run for group in groups for run in group.runs)
-    shown = {group.task for group in groups}
+    shown = {run.task_key for run in kept}
     return Comparison(
         runs=kept,
         rows=tuple(rows),
@@ -123,7 +123,7 @@ def compare_runs(
         references=tuple(
             score
             for score in load_references()
-            if score.method in references and score.task in shown
+            if score.method in references and (score.env, score.task) in shown
         ),
         axis=axis,
         statistic=statistic,

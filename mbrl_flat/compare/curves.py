@@ -78,15 +78,12 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
     return Curve(label=group.label, x=grid, low=low, mean=middle, high=high, seeds=tuple(seeds))
 
 
-def published(
-    task: str, methods: Sequence[str], groups: Sequence[Group], axis: Axis
-) -> list[Curve]:
+def published(methods: Sequence[str], groups: Sequence[Group], axis: Axis) -> list[Curve]:
     """Published curves of one task, plus and minus one standard deviation over seeds.
 
     Args:
-        task: The task.
         methods: Which methods.
-        groups: The groups of this task; they say how many frames a step has.
+        groups: The groups of the task; they say how many frames a step has.
         axis: Unit of x; what other code computed is not known in evaluations or hours.
 
     Returns:
@@ -100,7 +97,7 @@ def published(
         return []
     unit = 1.0 if axis == "frames" else runs[0].action_repeat
     curves: list[Curve] = []
-    for method, scores in reference_curves(runs[0].names.get("env", ""), task).items():
+    for method, scores in reference_curves(*runs[0].task_key).items():
         reached = [score for score in scores if score.frame <= end]
         if method in methods and reached:
             x = np.array([score.frame for score in reached]) / unit

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mbrl_flat.compare.runs import Run
+from mbrl_flat.compare.runs import Run, task_names
 from mbrl_flat.errors import unknown_name
 from mbrl_flat.logging.labels import BOOKKEEPING, shown, under
 
@@ -19,7 +19,7 @@ class Group:
     """Runs that differ by nothing but the seed, or by nothing that the user groups by.
 
     Attributes:
-        task: Task of all of them.
+        task: Task of all of them; ``env/task`` where several environments have one of that name.
         agent: Agent of all of them; several are joined by a slash.
         optimizer: Optimizer of all of them; likewise.
         label: What tells this group from the others of the comparison.
@@ -54,17 +54,19 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
     one_agent = len({run.names["agent"] for run in runs}) == 1
     optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: under(key, ("optimizer",)))
     other_keys = _keys_by(
-        runs, ("task", "agent"), lambda key: not under(key, ("optimizer", *BOOKKEEPING))
+        runs, ("env", "task", "agent"), lambda key: not under(key, ("optimizer", *BOOKKEEPING))
     )
+    tasks = task_names(runs)
     buckets: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         keys = sorted(optimizer_keys[_name(run, ("agent", "optimizer"))]) + sorted(
-            other_keys[_name(run, ("task", "agent"))]
+            other_keys[_name(run, ("env", "task", "agent"))]
         )
         settings = [f"{_short(key)}={_text(run, key)}" for key in keys]
         label = " ".join([] if one_agent else [run.names["agent"]])
         label = " ".join(filter(None, [label, run.names["optimizer"], *settings]))
-        buckets.setdefault((*_name(run, ("task", "agent", "optimizer")), label), []).append(run)
+        names = tasks[run.task_key], *_name(run, ("agent", "optimizer"))
+        buckets.setdefault((*names, label), []).append(run)
     groups, notes = [], []
     for (task, agent, optimizer, label), members in buckets.items():
         kept, dropped = _one_run_a_seed(members)
@@ -201,7 +203,7 @@ def _one_run_a_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(run.names[key] for key in keys)
+    return tuple(run.names.get(key, "") for key in keys)
 
 
 def _text(run: Run, key: str) -> str:

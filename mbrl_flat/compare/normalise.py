@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mbrl_flat.compare.runs import Run, Series
+from mbrl_flat.compare.runs import Run, Series, task_names
 from mbrl_flat.reference import ScoreScale, score_scale
 from mbrl_flat.stats import normalise
 
@@ -25,16 +25,17 @@ def with_normalised_scores(
     Returns:
         The runs, and what the scale of each task is in words.
     """
-    measured: dict[str, list[float]] = {}
+    measured: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         values = run.series("eval/random_return_mean").values
-        measured.setdefault(run.names["task"], []).extend(values)
+        measured.setdefault(run.task_key, []).extend(values)
     scaled: list[Run] = []
     scales: dict[str, str] = {}
+    names = task_names(runs)
     for run in runs:
-        task = run.names["task"]
-        random = float(np.mean(measured[task])) if measured[task] else 0.0
-        scale = score_scale(run.names.get("env", ""), task, expert=expert, random=random)
+        task, found = names[run.task_key], measured[run.task_key]
+        random = float(np.mean(found)) if found else 0.0
+        scale = score_scale(*run.task_key, expert=expert, random=random)
         if scale is None:
             logged = len(run.series(_SCORE).steps) > 0
             scales.setdefault(task, "as the environment defines it" if logged else "none")

@@ -6,6 +6,7 @@ from html import escape
 
 from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.comparison import Comparison
+from mbrl_flat.compare.runs import task_names
 from mbrl_flat.compare.summary import Row, Versus, present_columns
 from mbrl_flat.compare.tables import format_number, head, versus_heads, versus_texts
 from mbrl_flat.stats import Interval
@@ -107,8 +108,9 @@ def references_table(comparison: Comparison) -> str:
 
 def runs_table(comparison: Comparison) -> str:
     """Every run with how far it went."""
+    tasks = task_names(comparison.runs)
     body = [
-        f"<tr><td>{escape(run.folder.name)}</td><td>{escape(run.names['task'])}</td>"
+        f"<tr><td>{escape(run.folder.name)}</td><td>{escape(tasks[run.task_key])}</td>"
         f"<td>{run.seed}</td><td>{format_number(run.last_evaluation)}</td>"
         f"<td>{format_number(run.action_repeat)}</td>"
         f"<td>{escape(str(run.environment.get('git_revision') or '-')[:10])}</td></tr>"

@@ -66,6 +66,11 @@ class Run:
     action_repeat: float
     wall_seconds: float
 
+    @property
+    def task_key(self) -> tuple[str, str]:
+        """Family of environments and task: MinAtar has a breakout of its own."""
+        return self.names.get("env", ""), self.names["task"]
+
     def series(self, name: str) -> Series:
         """One metric; empty if it was never measured."""
         return self.metrics.get(name, EMPTY)
@@ -112,6 +117,23 @@ def _runs_in(path: Path) -> list[Path]:
     if (path / "config.yaml").is_file():
         return [path]
     return sorted(file.parent for file in path.glob("**/config.yaml")) if path.is_dir() else []
+
+
+def task_names(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
+    """What to call the task of each run, by its ``task_key``.
+
+    Args:
+        runs: All runs of a comparison.
+
+    Returns:
+        The task; ``env/task`` where several families of environments have one of that name.
+    """
+    keys = {run.task_key for run in runs}
+    names = [task for _, task in keys]
+    return {
+        (env, task): f"{env}/{task}" if env and names.count(task) > 1 else task
+        for env, task in keys
+    }
 
 
 def load_run(folder: Path) -> Run:

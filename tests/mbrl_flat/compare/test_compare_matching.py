@@ -177,6 +177,30 @@ def test_scores_are_normalised_by_what_is_known_of_the_task(load):
     assert scales == {"dog-run": "return / 1000", "some-game": "return / 1000"}
 
 
+def test_tasks_of_one_name_in_two_environments_are_two(load):
+    """A run of MinAtar's breakout is no seed of Atari's, nor a measure of its random player."""
+    runs = [
+        load(
+            "adam",
+            1,
+            seed=seed,
+            metrics={"eval/random_return_mean": random},
+            returns=(0, best),
+            names={"agent": "storm", "env": env, "task": "breakout", "optimizer": "adam"},
+        )
+        for seed, env, random, best in ((0, "atari", 1.7, 30.5), (1, "minatar", 0.5, 9.0))
+    ]
+
+    found = compare_runs(runs, references=["human"])
+
+    assert [row.group.task for row in found.rows] == ["atari/breakout", "minatar/breakout"]
+    assert [row.match.point for row in found.rows] == [100.0, 100.0]
+    assert [row.cells["final_return"].by_seed for row in found.rows] == [{0: 30.5}, {1: 9.0}]
+    assert set(found.scales) == {"atari/breakout", "minatar/breakout"}
+    assert {score.env for score in found.references} == {"atari"}
+    assert [row.group.task for row in compare_runs(runs[1:]).rows] == ["breakout"]
+
+
 def test_an_expert_that_has_no_score_on_a_task_gives_none(load):
     run = load("sam", 2, task="some-game", metrics={"eval/normalised_score": 0.5})
 

@@ -186,7 +186,7 @@ def test_published_curves_end_where_the_runs_end_and_are_counted_in_steps(load):
         [load(task="dog-run", returns=(), rows=[(750_000, {"eval/return_mean": 1.0})])]
     )
 
-    (curve,) = published("dog-run", ["tdmpc2"], groups, "steps")
+    (curve,) = published(["tdmpc2"], groups, "steps")
 
     assert curve.x.tolist() == [250_000.0, 500_000.0]
-    assert published("dog-run", [], groups, "steps") == []
+    assert published([], groups, "steps") == []
