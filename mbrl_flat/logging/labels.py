@@ -42,10 +42,19 @@ def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with the names that charts group by at its top: charts see no deeper."""
+    """The configuration with the names that charts group by at its top: charts see no deeper.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        It with ``task``, ``agent_name``, ``env_name``, ``optimizer_name``, and ``group_name``, the
+        group of ``run_labels``: charts cannot group by that label itself.
+    """
     names = config["names"]
     flat = {f"{part}_name": names[part] for part in ("agent", "env", "optimizer") if part in names}
-    return {**config, **flat, "task": names["task"]}
+    group = run_labels(config)["group"]
+    return {**config, **flat, "task": names["task"], "group_name": group}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

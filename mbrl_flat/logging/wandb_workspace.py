@@ -1,7 +1,8 @@
 """The project's comparison workspace at Weights & Biases: the charts of a report, live.
 
-Returns, value errors, sharpness and gradient evaluations, each averaged over the runs of an
-optimizer. What the charts group by, ``mbrl_flat/logging/labels.py`` gives every run.
+Returns, value errors, sharpness and gradient evaluations, each averaged over the seeds of one
+setting: two radii of SAM are two curves. What the charts group by,
+``mbrl_flat/logging/labels.py`` gives every run.
 """
 
 import json
@@ -44,7 +45,7 @@ SCATTERS = (
 )
 """Last values of two metrics, one dot a run."""
 
-GROUP_BY = "optimizer_name"
+GROUP_BY = "group_name"
 """Key of a run's configuration that every chart is grouped by."""
 
 

@@ -41,6 +41,7 @@ CONFIGS = {
     "other task": changed(names__task="dog-run"),
     "adam": changed(names__optimizer="adam", optimizer={"lr": 3e-4}),
     "nothing held out": changed(heldout_fraction=0.0),
+    "a setting more": changed(optimizer__schedule="cosine"),
 }
 
 
@@ -85,6 +86,16 @@ def test_charts_find_the_optimizer_at_the_top_of_the_settings():
     assert settings["agent_name"] == "tdmpc2"
     assert settings["task"] == "walker-walk"
     assert settings["optimizer"] == BASE["optimizer"]
+
+
+def test_charts_find_the_group_at_the_top_of_the_settings():
+    """Two radii, or a control arm, are no seeds of one curve."""
+    names = [run_settings(config)["group_name"] for config in CONFIGS.values()]
+
+    assert names == [run_labels(config)["group"] for config in CONFIGS.values()]
+    assert run_settings(CONFIGS["first"])["group_name"] == names[1]
+    assert run_settings(CONFIGS["other radius"])["group_name"] != names[0]
+    assert run_settings(CONFIGS["nothing held out"])["group_name"] != names[0]
 
 
 @pytest.mark.parametrize("empty", [{}, {"a": {}}])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mbrl_flat.errors import MissingExtraError
-from mbrl_flat.logging.labels import run_settings
+from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.wandb_workspace import GROUP_BY, SECTIONS, build_workspace, describe
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "wandb_workspace.py"
@@ -39,9 +39,9 @@ def test_there_is_a_section_for_everything_that_a_report_shows(sections):
     assert all(metric.startswith(INTERFACE) for metric in drawn)
 
 
-def test_every_curve_is_a_mean_over_the_runs_of_an_optimizer_against_the_step(sections):
+def test_every_curve_is_a_mean_over_the_seeds_of_one_setting_against_the_step(sections):
     names = {"names": {"agent": "a", "env": "e", "task": "t", "optimizer": "sam"}}
-    assert GROUP_BY in run_settings(names)
+    assert run_settings(names)[GROUP_BY] == run_labels(names)["group"]
     curves = [panel for name in SECTIONS for panel in sections[name]]
 
     for panel in curves:
