@@ -32,6 +32,11 @@ class Group:
     label: str
     runs: tuple[Run, ...]
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Its seeds, each once, in ascending order."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
 
 def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Group], list[str]]:
     """Put seeds of the same setting together.
@@ -150,7 +155,7 @@ def comparability_notes(groups: Sequence[Group]) -> list[str]:
             f"{task}: {key} differs ({', '.join(values)}){effect}"
             for key, values, effect in _unequal(runs)
         ]
-        seeds = {tuple(run.seed for run in group.runs) for group in members}
+        seeds = {group.seeds for group in members}
         if len(seeds) > 1:
             notes.append(
                 f"{task}: not every group has the same seeds; pairs use shared seeds only."

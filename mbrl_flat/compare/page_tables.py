@@ -26,7 +26,7 @@ def lead_table(comparison: Comparison) -> str:
         mark = ' class="best"' if _is_best(comparison, row, column) else ""
         cells = [
             *_identity(comparison, row),
-            _interval_cell(cell.interval, len(cell.by_seed), len(row.group.runs), mark),
+            _interval_cell(cell.interval, len(cell.by_seed), len(row.group.seeds), mark),
             f"<td>{_bar(cell.interval, _extent(comparison, row, column), comparison, row)}</td>",
             *_versus(row, columns),
         ]
@@ -43,7 +43,7 @@ def results_table(comparison: Comparison) -> str:
         cells = [*_identity(comparison, row)]
         for column in columns:
             cell = row.cells[column.key]
-            cells.append(_interval_cell(cell.interval, len(cell.by_seed), len(row.group.runs)))
+            cells.append(_interval_cell(cell.interval, len(cell.by_seed), len(row.group.seeds)))
         body.append(_tr(comparison, row, cells))
     scales = "; ".join(f"{task}: {words}" for task, words in comparison.scales.items())
     return (
@@ -148,7 +148,7 @@ def _identity(comparison: Comparison, row: Row) -> list[str]:
     return [
         f"<td>{swatch(row.group.label, comparison)}</td>",
         f"<td>{escape(row.group.task)}</td>",
-        f"<td>{len({run.seed for run in row.group.runs})}</td>",
+        f"<td>{len(row.group.seeds)}</td>",
     ]
 
 
@@ -166,13 +166,13 @@ def _versus_numbers(versus: Versus | None) -> tuple[float, float]:
     return (0.0, 0.5) if versus is None else (versus.difference.point, versus.improvement)
 
 
-def _interval_cell(interval: Interval, seeds: int, runs: int, mark: str = "") -> str:
-    """The estimate with its bounds below; says so where not every run has the number."""
+def _interval_cell(interval: Interval, seeds: int, of: int, mark: str = "") -> str:
+    """The estimate with its bounds below; says so where not every seed has the number."""
     small = ""
     if math.isfinite(interval.low):
         small = f"<small>{format_number(interval.low)} to {format_number(interval.high)}</small>"
-    if 0 < seeds < runs:
-        small += f"<small>{seeds} of {runs} seeds</small>"
+    if 0 < seeds < of:
+        small += f"<small>{seeds} of {of} seeds</small>"
     text = format_number(interval.point)
     return f'<td{mark} data-value="{_sortable(interval.point)}">{text}{small}</td>'
 

@@ -43,7 +43,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*_IDENTITY, *names, *versus])
     for row in rows:
         group = row.group
-        seeds = " ".join(str(run.seed) for run in group.runs)
+        seeds = " ".join(map(str, group.seeds))
         cells: list[object] = [group.task, group.agent, group.optimizer, group.label, seeds]
         cells += [row.match.axis, _raw(row.match.point)]
         for column in columns:
@@ -63,7 +63,7 @@ def to_csv_by_seed(rows: Sequence[Row]) -> str:
     writer.writerow([*_GROUP, "seed", *(column.key for column in columns)])
     for row in rows:
         group = row.group
-        for seed in sorted({run.seed for run in group.runs}):
+        for seed in group.seeds:
             cells = [row.cells[c.key].by_seed.get(seed, math.nan) for c in columns]
             identity = (group.task, group.agent, group.optimizer, group.label, seed)
             writer.writerow([*identity, *map(_raw, cells)])
@@ -77,7 +77,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     heads += versus_heads(columns)
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
-        cells = [row.group.task, row.group.label, str(len(row.group.runs))]
+        cells = [row.group.task, row.group.label, str(len(row.group.seeds))]
         cells += [format_interval(row.cells[column.key].interval) for column in columns]
         lines.append(_line([*cells, *versus_texts(row, columns)]))
     return "\n".join(lines) + "\n"

@@ -1,5 +1,8 @@
 """Runs held against each other at equal steps, frames, gradient evaluations or time."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from mbrl_flat.compare.axes import common_point, scaled
 from mbrl_flat.compare.comparison import compare_runs
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.normalise import with_normalised_scores
+from mbrl_flat.compare.page_tables import lead_table, results_table
 from mbrl_flat.compare.runs import load_run
 from mbrl_flat.compare.tables import to_csv, to_markdown
 from mbrl_flat.errors import UserError
@@ -148,6 +152,26 @@ def test_runs_of_one_seed_are_averaged_before_they_are_compared(load):
 
     cells = {row.group.label: row.cells["final_return"].by_seed for row in found.rows}
     assert cells == {"adam": {0: 10.0}, "sam": {0: 200.0}}
+
+
+def test_a_seed_with_several_runs_is_counted_once(load):
+    """Two sizes of two seeds: the numbers are of two seeds, and no seed lacks one."""
+    runs = [
+        load("sam", 2, seed=seed, agent={"latent_dim": size})
+        for seed in range(2)
+        for size in (128, 512)
+    ]
+
+    found = compare_runs(
+        [*runs, *(load("adam", 1, seed=seed) for seed in range(2))], by=["optimizer"]
+    )
+
+    page = lead_table(found) + results_table(found)
+    assert "of 4 seeds" not in page
+    assert page.count("<td>2</td>") == 4
+    assert "| walker-walk | sam | 2 |" in to_markdown(found.rows)
+    assert {row["seeds"] for row in csv.DictReader(io.StringIO(to_csv(found.rows)))} == {"0 1"}
+    assert not any("same seeds" in note for note in found.notes)
 
 
 def test_the_speed_of_a_run_is_its_steps_over_its_seconds(make_run):
