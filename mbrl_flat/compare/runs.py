@@ -31,12 +31,19 @@ class Series(NamedTuple):
 
     def until(self, step: float) -> "Series":
         """The part up to ``step``, ended there by linear interpolation if it goes on."""
-        inside = self.steps <= step
-        steps, values = self.steps[inside], self.values[inside]
-        if len(steps) > 0 and steps[-1] < step < self.steps[-1]:
-            steps = np.append(steps, step)
-            values = np.append(values, np.interp(step, self.steps, self.values))
-        return Series(steps, values)
+        return self.between(-np.inf, step)
+
+    def between(self, low: float, high: float) -> "Series":
+        """The part between two steps, cut there by linear interpolation where it goes on."""
+        inside = (self.steps >= low) & (self.steps <= high)
+        ends = self.steps[[0, -1]] if len(self.steps) > 0 else (np.inf, -np.inf)
+        cuts = [x for x in (low, high) if ends[0] < x < ends[1] and x not in self.steps]
+        steps = np.append(self.steps[inside], cuts)
+        values = self.values[inside]
+        if cuts:
+            values = np.append(values, np.interp(cuts, self.steps, self.values))
+        order = np.argsort(steps, kind="stable")
+        return Series(steps[order], values[order])
 
 
 EMPTY = Series(np.empty(0), np.empty(0))

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -69,13 +69,14 @@ def line_chart(
     Returns:
         One ``svg`` element.
     """
+    x_scale = _scale(np.concatenate([curve.x for curve in curves]), _LEFT, WIDTH - _RIGHT)
+    curves = [_cut(curve, x_scale.low, x_scale.high) for curve in curves]
     heights = [curve.mean for curve in curves] + [
         series.values for c in curves for series in c.seeds
     ]
     heights += [part for c in curves for part in (c.low, c.high)]
     if baseline is not None:
         heights.append(np.array([baseline]))
-    x_scale = _scale(np.concatenate([curve.x for curve in curves]), _LEFT, WIDTH - _RIGHT)
     y_scale = _scale(
         np.concatenate(heights), HEIGHT - _BOTTOM, _TOP, may_be_log=may_be_log, margin=0.04
     )
@@ -88,6 +89,12 @@ def line_chart(
     for curve, color in zip(curves, colors, strict=True):
         parts.append(_curve(curve, color, x_scale, y_scale))
     return _svg(parts, y_title, data=_pointer_data(curves, colors, x_scale))
+
+
+def _cut(curve: Curve, low: float, high: float) -> Curve:
+    """The curve with its seeds as far as the chart goes: a mean may end before they do."""
+    seeds = [series.between(low, high) for series in curve.seeds]
+    return replace(curve, seeds=tuple(series for series in seeds if len(series.steps) > 0))
 
 
 def scatter_chart(cloud: Cloud, *, colors: dict[str, int], x_title: str, y_title: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mbrl_flat.compare.main import main
-from mbrl_flat.compare.svg import Scale
+from mbrl_flat.compare.svg import WIDTH, Scale
 
 SHARP = {
     "probe/sharpness/lambda_max": 5.0,
@@ -201,6 +201,21 @@ def test_many_groups_keep_their_own_button(make_run, compare, out):
     page = (out / "index.html").read_text()
     assert len(re.findall(r'data-group="\d+"', page)) == 20
     assert "d1" in page
+
+
+def test_thin_lines_of_seeds_end_where_the_chart_ends(make_run, compare, out):
+    """One of three seeds goes on alone, where there is no mean; so does its line."""
+    for seed in range(3):
+        make_run("sam", seed=seed, returns=(0, 1, 2, 50, 90)[: 3 + 2 * (seed == 0)])
+
+    compare()
+
+    page = (out / "index.html").read_text()
+    thin = re.findall(r'class="seed" d="M([^"]+)"', page)
+    places = [[*map(float, point.split())] for line in thin for point in line.split("L")]
+    assert len(thin) == 6, "by steps and by hours"
+    assert max(x for x, _ in places) <= WIDTH - 14
+    assert min(y for _, y in places) < 30, "the height is that of what is drawn"
 
 
 @pytest.mark.parametrize(

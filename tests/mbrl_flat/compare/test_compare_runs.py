@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mbrl_flat.compare.runs import collect_series, find_runs, load_run
+from mbrl_flat.compare.runs import EMPTY, Series, collect_series, find_runs, load_run
 from mbrl_flat.errors import UserError
 
 
@@ -65,6 +65,19 @@ def test_a_step_that_a_resume_repeated_counts_once():
 
     assert series.steps.tolist() == [5.0, 9.0]
     assert series.values.tolist() == [7.0, 2.0]
+
+
+def test_a_part_of_a_series_is_cut_by_interpolation():
+    line = Series(np.array([0.0, 10.0, 20.0]), np.array([0.0, 1.0, 2.0]))
+
+    steps, values = line.between(5.0, 12.0)
+
+    np.testing.assert_allclose(steps, [5.0, 10.0, 12.0])
+    np.testing.assert_allclose(values, [0.5, 1.0, 1.2])
+    assert line.between(2.0, 4.0).values.tolist() == pytest.approx([0.2, 0.4])
+    assert [len(part) for part in line.until(99.0)] == [3, 3]
+    assert [len(part) for part in line.between(30.0, 40.0)] == [0, 0]
+    assert [len(part) for part in EMPTY.between(0.0, 1.0)] == [0, 0]
 
 
 def test_versions_and_device_are_read_where_they_were_written(make_run):
