@@ -109,6 +109,18 @@ def test_scores_over_tasks_are_matched_as_returns_are(load):
     assert {label: found.point for label, found in by_compute.items()} == {"adam": 0.3, "sam": 0.3}
 
 
+@pytest.mark.parametrize("statistic", ["mean", "iqm", "median"])
+def test_the_difference_is_a_mean_and_says_so(load, statistic):
+    adam = [load("adam", 1, seed=seed, returns=(0, 10)) for seed in range(3)]
+    sam = [load("sam", 1, seed=seed, returns=(0, 10 + gain)) for seed, gain in enumerate((0, 0, 9))]
+
+    found = compare_runs([*adam, *sam], statistic=statistic)
+
+    assert found.rows[1].versus is not None
+    assert found.rows[1].versus.difference.point == 3.0
+    assert "| mean difference to baseline (pairs) |" in to_markdown(found.rows)
+
+
 def test_methods_that_cost_the_same_have_no_columns_of_equal_compute(load):
     found = compare_runs([load("adam", 1), load("adamw", 1)])
 
