@@ -251,12 +251,11 @@ def _from_zero(total: Series, rows: Sequence[Mapping[str, float]]) -> Series:
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> Series:
     """Hours in the loop by step, so that pauses between a stop and a resume do not count."""
+    # Steps that a resume repeated count once, the last time, as in every other series.
     logged = [row for row in rows if _PARTS[0] in row]
-    if logged:
-        spent = np.cumsum([sum(row.get(part, 0.0) for part in _PARTS) for row in logged])
-        if spent[-1] > 0.0:
-            return Series(np.array([row["step"] for row in logged], np.float64), spent / 3600.0)
-    if not rows:
-        return EMPTY
-    times = np.array([row["time"] for row in rows], np.float64)
-    return Series(np.array([row["step"] for row in rows], np.float64), (times - times[0]) / 3600.0)
+    parts = [sum(row.get(part, 0.0) for part in _PARTS) for row in logged]
+    steps, seconds = _series([row["step"] for row in logged], parts)
+    if seconds.sum() > 0.0:
+        return Series(steps, np.cumsum(seconds) / 3600.0)
+    steps, times = _series([row["step"] for row in rows], [row["time"] for row in rows])
+    return Series(steps, (times - times[:1]) / 3600.0)

@@ -58,6 +58,25 @@ def test_wall_time_is_the_time_in_the_loop_and_not_the_pause_before_a_resume(mak
     assert load_run(make_run(rows=rows)).wall_seconds == 10.0
 
 
+def test_hours_are_in_the_order_of_the_steps_and_count_a_repeated_one_once(make_run):
+    """The line of step 200 was lost with what followed the checkpoint, and written again."""
+    rows = [(step, {"time/env": spent}) for step, spent in ((200, 9.0), (100, 1.0), (200, 3.0))]
+
+    hours = load_run(make_run(returns=(), rows=rows)).series("time/hours")
+
+    assert hours.steps.tolist() == [100.0, 200.0]
+    np.testing.assert_allclose(hours.values * 3600.0, [1.0, 4.0])
+
+
+def test_times_stand_in_for_hours_that_were_not_logged(make_run):
+    rows = [(step, {"time": seconds}) for step, seconds in ((5, 50.0), (9, 60.0), (9, 80.0))]
+
+    hours = load_run(make_run(returns=(), rows=rows)).series("time/hours")
+
+    assert hours.steps.tolist() == [5.0, 9.0]
+    assert (hours.values * 3600.0).tolist() == pytest.approx([0.0, 30.0])
+
+
 def test_a_step_that_a_resume_repeated_counts_once():
     rows = [{"step": 5, "eval/a": 1.0}, {"step": 9, "eval/a": 2.0}, {"step": 5, "eval/a": 7.0}]
 
