@@ -80,9 +80,7 @@ def test_without_a_library_to_render_with_the_packages_are_named(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"EGL or OSMesa.*libegl1 libopengl0 libosmesa6"
-    ):
+    with pytest.raises(UserError, match=r"EGL or OSMesa.*libegl1 libopengl0 libosmesa6"):
         dmc.make("walker-walk", seed=0, obs="rgb")
 
 
