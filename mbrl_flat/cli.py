@@ -36,7 +36,7 @@ from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, trai
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import new_run_folder, removed_unless_begun, write_text_atomically
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
-from mbrl_flat.sweeps import SweepJob, make_sweep, share_of_cores, wants_sweep
+from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
 _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
@@ -119,7 +119,7 @@ def _probe(cfg: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="supervised")
 def _supervised(cfg: DictConfig) -> None:
     if job := _job("supervised"):
-        job.run("supervised", lambda: [*job.overrides, f"run_dir='{job.folder}'"])
+        job.run("supervised", lambda: [*job.overrides, f"run_dir={quoted(job.folder)}"])
         return
     with _sentences(debug=cfg.debug):
         if cfg.resume:
@@ -209,7 +209,7 @@ def _apply_preset(cfg: DictConfig) -> None:
         raise unknown_name("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
     sized = OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))
     for override in HydraConfig.get().overrides.task:
-        key = override.partition("=")[0]
+        key = override.lstrip("+~").partition("=")[0]
         if key.startswith("study."):
             OmegaConf.update(sized, key.removeprefix("study."), OmegaConf.select(cfg, key))
     cfg.study = sized

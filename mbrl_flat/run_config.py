@@ -115,6 +115,8 @@ class RunConfig:
             raise UserError(
                 "preset=ci is for mbrl-flat-supervised only; choose preset=default, cpu or debug."
             )
+        if not 0.0 <= self.model_lr < float("inf"):
+            raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
         for name, least in {"seed": 0, "num_envs": 1, "eval_episodes": 1}.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")

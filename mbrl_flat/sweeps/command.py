@@ -3,7 +3,9 @@
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
@@ -14,6 +16,31 @@ _PLUGIN = re.compile(
     r"hydra_plugins\.hydra_(\w+)|hydra/(?:launcher|sweeper)/(joblib|submitit|ray|optuna)"
 )
 """How Hydra names what it does not find: as a class, or as a configuration."""
+
+
+class _Stopped(KeyboardInterrupt):
+    """As Ctrl-C, by another signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let other signals that ask to stop do what Ctrl-C does; a first process has no default."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise _Stopped(number)
+
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    previous = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def wants_sweep(arguments: Sequence[str]) -> bool:
@@ -43,8 +70,10 @@ def make_sweep(
     say(f"sweep folder: {sweep.folder}")
     arguments += sweep.arguments()
     try:
-        main()
+        with _stopped_by_signals():
+            main()
     except refusals as error:
+        sweep.undo()
         plugin = _PLUGIN.search(str(error))
         if plugin is None:
             raise
@@ -54,10 +83,12 @@ def make_sweep(
             f"The package of {name} is not installed; "
             f"install it with pip install 'mbrl-flat[{extra}]'."
         ) from error
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        sweep.undo()
+        sys.exit(128 + (error.number if isinstance(error, _Stopped) else signal.SIGINT))
     except Exception as error:
         # Jobs never raise: this is the launcher, or the sweeper.
+        sweep.undo()
         if isinstance(error, UserError):
             raise
         text = " ".join(str(error).split()) or repr(error)

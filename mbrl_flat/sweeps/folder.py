@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
@@ -33,6 +33,11 @@ _FOLDER_KEYS = ("run_dir", "hydra.sweep.dir")
 _UNNAMED_KEYS = ("run_dir", "progress", "debug", "objective")
 """Keys that do not change what a run computes."""
 _LONGEST_NAME = 180
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of an override, whatever its letters."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def run_name(overrides: Sequence[str]) -> str:
@@ -87,10 +92,14 @@ class Sweep:
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         named = [a.partition("=")[2] for a in arguments if _key(a) in _FOLDER_KEYS]
-        if not named:
+        if not named or named[-1] in ("", "null"):
             folder, new = create_run_folder(Path(f"runs/sweep_{stamp}"), exact=False), True
         else:
-            folder = Path(named[-1].strip("'\""))
+            if "," in named[-1]:
+                raise UserError(
+                    f"With -m, run_dir is the folder of the whole sweep: one path, not {named[-1]}."
+                )
+            folder = Path(named[-1].strip("'\"").replace(r"\'", "'"))
             new = not folder.exists()
             _enter(folder)
         try:
@@ -99,7 +108,7 @@ class Sweep:
                 (folder / ".sweep" / part).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"Cannot write to {folder}: {error.strerror}.") from error
-        record = {"arguments": shlex.join(arguments), "cwd": str(Path.cwd())}
+        record = {"arguments": shlex.join(arguments), "cwd": str(Path.cwd()), "pid": os.getpid()}
         write_text_atomically(start / "start.txt", json.dumps(record, indent=2) + "\n")
         return cls(folder=folder.absolute(), start=start.absolute(), new=new)
 
@@ -112,26 +121,33 @@ class Sweep:
     @property
     def cwd(self) -> Path:
         """Where the command was given: what relative paths in the settings mean."""
-        record = json.loads((self.start / "start.txt").read_text(encoding="utf-8"))
-        return Path(record["cwd"])
+        return Path(self._record()["cwd"])
+
+    @property
+    def pid(self) -> int:
+        """The process that the command was."""
+        return int(self._record()["pid"])
+
+    def _record(self) -> dict[str, Any]:
+        return json.loads((self.start / "start.txt").read_text(encoding="utf-8"))
 
     def arguments(self) -> list[str]:
         """What Hydra needs to be told."""
-        return [f"hydra.sweep.dir='{self.folder}'", f"+hydra.job.env_set.{VARIABLE}='{self.start}'"]
+        start = quoted(self.start)
+        return [f"hydra.sweep.dir={quoted(self.folder)}", f"+hydra.job.env_set.{VARIABLE}={start}"]
 
     def outcomes(self) -> list[Outcome]:
         """What became of the runs so far."""
         return read_outcomes(self.start)
 
     def end(self) -> tuple[str, bool]:
-        """Sum up; leave nothing behind if nothing was started.
+        """Sum up what became of the runs.
 
         Returns:
             Lines for a person, and whether every run is done.
         """
         outcomes = self.outcomes()
         if not outcomes:
-            shutil.rmtree(self.folder if self.new else self.start, ignore_errors=True)
             return "", True
         done = all(outcome.done for outcome in outcomes)
         lines = [summary(outcomes)]
@@ -142,12 +158,22 @@ class Sweep:
             )
         return "\n".join(lines), done
 
+    def undo(self) -> None:
+        """Take back what ``begin`` made, unless runs wait there or someone else uses it."""
+        if self.outcomes() or (self.folder / ".submitit").exists():
+            return
+        shutil.rmtree(self.start, ignore_errors=True)
+        (self.folder / "multirun.yaml").unlink(missing_ok=True)
+        inner = self.folder / ".sweep"
+        own = [self.folder] if self.new else []
+        for folder in (inner / "starts", inner / "logs", inner / "locks", inner, *own):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
 
 def _enter(folder: Path) -> None:
-    if "," in folder.name:
-        raise UserError(
-            f"With -m, run_dir is the folder of the whole sweep: one path, not {folder}."
-        )
     if (folder / "config.yaml").exists():
         raise UserError(f"{folder} is the folder of one run; a sweep needs a folder of its own.")
     try:

@@ -24,10 +24,12 @@ from mbrl_flat.logging.console import say
 from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.logging.labels import flatten
 from mbrl_flat.run_folder import create_run_folder, removed_unless_begun, write_text_atomically
-from mbrl_flat.sweeps.folder import VARIABLE, Sweep, run_name
+from mbrl_flat.sweeps.folder import VARIABLE, Sweep, quoted, run_name
 from mbrl_flat.sweeps.outcome import Outcome
 from mbrl_flat.sweeps.process import describe_status, run_in_process
 
+_PARENT = os.getppid()
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FREE_KEYS = ("run_dir", "resume", "threads", "progress", "debug", "objective")
 """Settings that may differ between the starts of a sweep."""
 _LOCK_SECONDS = 60.0
@@ -114,7 +116,7 @@ class SweepJob:
                 create_run_folder(self.folder, exact=True)
                 write_text_atomically(self.folder / "config.yaml", text)
             shown = [o for o in self.overrides if o.startswith("debug=")]
-            return [f"resume='{self.folder}'", "progress=false", *shown]
+            return [f"resume={quoted(self.folder)}", "progress=false", *shown]
 
         return self.run("train", command)
 
@@ -129,6 +131,11 @@ class SweepJob:
             The objective, or ``None`` if it was not reached.
         """
         request = StopRequest()
+        if self._is_orphaned():
+            # Runs that were handed out in advance are not begun after the end of the sweep.
+            request.signal = signal.SIGTERM
+            _obey(request)
+            return None
         try:
             with self._lock() as lock:
                 arguments = command()
@@ -148,22 +155,31 @@ class SweepJob:
 
     def _run(self, entry: str, arguments: Sequence[str], request: StopRequest, lock: int) -> None:
         log = self.sweep.folder / ".sweep" / "logs" / f"{self.outcome.name}.log"
+        code = f"from mbrl_flat.cli import {entry}; {entry}()"
         status = run_in_process(
-            [sys.executable, "-c", f"from mbrl_flat.cli import {entry}; {entry}()", *arguments],
+            # -P: what lies in the working directory is no module of this project.
+            [sys.executable, "-P", "-c", code, *arguments],
             request=request,
             log=log,
             cwd=self.sweep.cwd,
             environment={k: v for k, v in os.environ.items() if k != VARIABLE},
             keep_open=(lock,),
+            orphaned=self._is_orphaned,
             on_start=self._begun,
         )
         if status == 0:
             self.outcome.status = "finished"
-        elif request.signal is not None or status - 128 in (signal.SIGINT, signal.SIGTERM):
+        elif status - 128 in _STOPS:
             by = signal.Signals(request.signal or status - 128).name
             self.outcome.status, self.outcome.reason = "stopped", f"by {by}, with a checkpoint"
         else:
             raise UserError(describe_status(status, log))
+
+    def _is_orphaned(self) -> bool:
+        """Whether the command that this process works for is gone; its shell may go."""
+        if os.getpid() == self.sweep.pid or "SUBMITIT_EXECUTOR" in os.environ:
+            return False
+        return os.getppid() != _PARENT
 
     def _begun(self, pid: int) -> None:
         self.outcome.pid = pid
@@ -190,6 +206,11 @@ def _try_lock(file: int) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise UserError(
+            f"the file system of the sweep's folder has no locks ({error.strerror}), which keep "
+            f"two jobs from one run; mount it with locks (Lustre: -o flock) or take another run_dir"
+        ) from error
     return True
 
 

@@ -24,6 +24,7 @@ def run_in_process(
     cwd: Path,
     environment: Mapping[str, str],
     keep_open: Sequence[int] = (),
+    orphaned: Callable[[], bool] = bool,
     on_start: Callable[[int], object] = int,
 ) -> int:
     """Run a command and wait for its end.
@@ -35,6 +36,7 @@ def run_in_process(
         cwd: Its working directory.
         environment: Its environment.
         keep_open: File descriptors that it inherits, such as a lock's.
+        orphaned: Whether nobody waits for the run any more; then the request is made.
         on_start: Told its process id.
 
     Returns:
@@ -55,6 +57,8 @@ def run_in_process(
     with process.stdin:
         on_start(process.pid)
         while process.poll() is None:
+            if request.signal is None and orphaned():
+                request.signal = signal.SIGTERM
             if request.signal is not None and not process.stdin.closed:
                 process.stdin.close()
             try:

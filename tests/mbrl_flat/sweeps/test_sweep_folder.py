@@ -1,13 +1,16 @@
 """Names of runs, folders of sweeps, and what is said at the end."""
 
 import itertools
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mbrl_flat.errors import MissingExtraError, UserError
-from mbrl_flat.sweeps import Sweep, make_sweep, run_name, wants_sweep
+from mbrl_flat.sweeps import Sweep, make_sweep, quoted, run_name, wants_sweep
 from mbrl_flat.sweeps.folder import VARIABLE
 from mbrl_flat.sweeps.outcome import Outcome, summary
 
@@ -105,6 +108,50 @@ def test_a_sweep_that_was_refused_leaves_nothing_behind(here):
     with pytest.raises(RefusedError):
         make_sweep(["mbrl-flat-train", "-m"], refuse, (RefusedError,))
     assert list((here / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_ending_the_command_leaves_jobs_that_wait_in_a_queue_what_they_need(here, number):
+    """A job of a cluster that has not begun is known by the launcher's folder alone."""
+
+    def launch_and_wait():
+        (here / "s" / ".submitit").mkdir()
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop:
+        make_sweep(["mbrl-flat-train", "-m", "run_dir=s"], launch_and_wait, ())
+    assert stop.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert len(list((here / "s" / ".sweep" / "starts").glob("*/start.txt"))) == 1
+
+
+def test_a_start_that_is_taken_back_touches_nothing_of_another(here):
+    first, second = (Sweep.begin(["-m", "run_dir=s"]) for _ in range(2))
+    (second.folder / "seed-1").mkdir()
+
+    first.undo()
+
+    assert not first.start.exists()
+    assert second.start.is_dir()
+    assert (here / "s" / "seed-1").is_dir()
+
+
+def test_no_folder_at_all_means_a_new_one(here):
+    assert Sweep.begin(["-m", "run_dir=null"]).folder.parent == here / "runs"
+    assert Sweep.begin(["-m", "run_dir="]).folder.parent == here / "runs"
+
+
+def test_a_list_of_folders_is_refused_wherever_its_comma_stands():
+    with pytest.raises(UserError, match="one path, not a,b/c"):
+        Sweep.begin(["-m", "run_dir=a,b/c"])
+
+
+@pytest.mark.parametrize("name", ["it's", "a b, c [1] {2}", "x=y", "$HOME"])
+def test_a_path_survives_the_parser_whatever_its_letters(name):
+    override = OverridesParser.create().parse_override(f"run_dir={quoted(Path(name))}")
+    assert override.value() == name
 
 
 @pytest.mark.parametrize(

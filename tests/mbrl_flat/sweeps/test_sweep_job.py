@@ -1,7 +1,10 @@
 """What one run of a sweep does when its turn has come."""
 
+import errno
 import fcntl
 import json
+import signal
+from contextlib import contextmanager
 
 import pytest
 
@@ -157,3 +160,51 @@ def test_a_request_that_was_never_made_is_obeyed_by_doing_nothing():
 )
 def test_runs_at_the_same_time_share_the_cores(launcher, threads):
     assert share_of_cores(launcher, 8) == threads
+
+
+@pytest.mark.parametrize(("status", "reason"), [(2, "Out of luck."), (-9, "SIGKILL")])
+def test_a_run_that_fails_after_a_request_is_called_a_failure(
+    sweep, launched, monkeypatch, status, reason
+):
+    asked = StopRequest()
+
+    @contextmanager
+    def stop_requests():
+        yield asked
+
+    def ask():
+        asked.signal = signal.SIGUSR1
+
+    monkeypatch.setattr(jobs, "stop_requests", stop_requests)
+    monkeypatch.setattr(jobs, "_obey", lambda request: None)
+    launched.status, launched.writes = status, ask
+    _, job = make(sweep)
+    assert job.outcome.status == "failed"
+    assert reason in job.outcome.reason
+
+
+def test_no_run_is_begun_for_a_command_that_is_gone(sweep, launched, monkeypatch):
+    obeyed = []
+    monkeypatch.setattr(jobs, "_obey", lambda request: obeyed.append(request.signal))
+    monkeypatch.setattr(jobs, "_PARENT", -1)
+    make(sweep)
+    assert (len(launched), obeyed) == (1, [None])
+
+    monkeypatch.setattr(Sweep, "pid", -2)
+    assert make(sweep)[0] is None
+    assert (len(launched), obeyed) == (1, [None, signal.SIGTERM])
+
+
+def test_a_file_system_without_locks_is_named(sweep, launched, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(jobs.fcntl, "flock", flock)
+    _, job = make(sweep)
+    assert "has no locks (Function not implemented)" in job.outcome.reason
+    assert launched == []
+
+
+def test_what_lies_where_the_command_was_given_is_not_imported(sweep, launched):
+    make(sweep)
+    assert launched[0][1] == "-P"

@@ -81,6 +81,19 @@ def test_a_request_reaches_the_run_which_saves_and_stops(tmp_path):
     assert (tmp_path / "here.saved").exists()
 
 
+def test_a_run_that_nobody_waits_for_any_more_saves_and_stops(tmp_path):
+    status = run_in_process(
+        [sys.executable, "-c", CHILD, "here"],
+        request=StopRequest(),
+        log=tmp_path / "log",
+        cwd=tmp_path,
+        environment=os.environ,
+        orphaned=(tmp_path / "here").exists,
+    )
+    assert status == 128 + signal.SIGTERM
+    assert (tmp_path / "here.saved").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_whose_parent_was_killed_saves_and_stops_by_itself(tmp_path, number):
     here = tmp_path / "here"

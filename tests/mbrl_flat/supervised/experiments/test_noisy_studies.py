@@ -122,6 +122,12 @@ def test_a_wrong_word_gets_one_sentence(monkeypatch, tmp_path, capsys, arguments
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_forced_setting_goes_before_the_preset(run):
+    tiny = ["study.task.epochs=1", "study.task.train_size=128", "study.tries=1"]
+    rows, _ = run("label_noise", *tiny, "++study.seeds=1")
+    assert {row["seed"] for row in rows} == {"0"}
+
+
 def test_a_study_without_its_data_leaves_no_folder(run, capsys, monkeypatch, tmp_path):
     task._digits.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
