@@ -203,7 +203,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             loss = self._gradient(evaluate)
         finally:
             evaluate.finish()
-        return loss, evaluate.count * len(closures)
+        return loss, evaluate.calls
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         """Leave the final gradient in ``.grad`` and return the clean loss; methods replace this."""

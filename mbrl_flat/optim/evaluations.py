@@ -6,6 +6,7 @@ gradients says something about the noise, not about the sharpness.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -43,6 +44,40 @@ class Streams:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
+class Statistics:
+    """The running statistics of normalisation layers at one moment, to go back to.
+
+    Args:
+        known: Statistics to remember in any case: those of layers within compiled code, which no
+            hook sees.
+    """
+
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        self._known = [(buffer, buffer.clone()) for buffer in known]
+        self._seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Remember those of every layer that runs in the body, as they are before it runs."""
+        handle = register_module_forward_pre_hook(self._remember)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _remember(self, module: nn.Module, args: Any) -> None:
+        del args
+        if isinstance(module, _NormBase) and module.training and module not in self._seen:
+            self._seen[module] = [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Set the statistics to this moment."""
+        for buffers in [*self._seen.values(), self._known]:
+            for buffer, saved in buffers:
+                buffer.copy_(saved)
+
+
 @contextmanager
 def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
     """Undo what forward passes in the body do to the running statistics of normalisation layers.
@@ -50,26 +85,18 @@ def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
     BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
 
     Args:
-        known: Statistics to hold in any case: those of layers within compiled code, which no hook
-            sees.
+        known: See ``Statistics``.
     """
-    saved_known = [buffer.clone() for buffer in known]
-    seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
-
-    def remember(module: nn.Module, args: Any) -> None:
-        del args
-        if isinstance(module, _NormBase) and module.training and module not in seen:
-            seen[module] = [(buffer, buffer.clone()) for buffer in module.buffers()]
-
-    handle = register_module_forward_pre_hook(remember)
+    statistics = Statistics(known)
     try:
-        yield
+        with statistics.watched():
+            yield
     finally:
-        handle.remove()
-        with torch.no_grad():
-            for buffers in [*seen.values(), zip(known, saved_known, strict=True)]:
-                for buffer, saved in buffers:
-                    buffer.copy_(saved)
+        statistics.rewind()
+
+
+class NoGradientError(UserError):
+    """A closure left no gradient in any parameter that is trained."""
 
 
 class Evaluations:
@@ -82,6 +109,10 @@ class Evaluations:
         frozen_batchnorm: Let only the first evaluation move running statistics.
         statistics: Those that are known beforehand; others are found as layers run.
         after: Applied to the loss after each evaluation; may change the gradients.
+
+    Attributes:
+        count: Evaluations so far, without an attempt that was undone.
+        calls: Calls of closures so far, those of such an attempt too.
     """
 
     def __init__(
@@ -102,6 +133,7 @@ class Evaluations:
         self._before = Streams() if same_rng else None
         self._after: Streams | None = None
         self.count = 0
+        self.calls = 0
 
     def __call__(self) -> Tensor:
         """Evaluate at the current weights; gradients are left in ``.grad``.
@@ -109,15 +141,42 @@ class Evaluations:
         Returns:
             The loss, detached.
         """
-        self.count += 1
-        if self.count > 1 and self._before is not None:
+        first = self.count == 0
+        if not first and self._before is not None:
             self._after = self._after or Streams()
             self._before.rewind()
-        frozen = self.count > 1 and self._frozen_batchnorm
+        frozen = self._frozen_batchnorm and not first
         held = frozen_statistics(self._statistics) if frozen else nullcontext()
         with torch.enable_grad(), held:
             loss = self._evaluate()
+        self.count += 1
         return loss if self._after_each is None else self._after_each(loss)
+
+    def attempt(self) -> Tensor | None:
+        """Make the first evaluation while some parameters take no gradient.
+
+        Returns:
+            The loss, or ``None`` if the closure cannot do without these gradients: it
+            differentiates something that depends on none of the others. Random streams and running
+            statistics are then as before.
+
+        Raises:
+            RuntimeError: If the closure fails for another reason.
+        """
+        streams, statistics = self._before or Streams(), Statistics(self._statistics)
+        try:
+            with statistics.watched():
+                return self()
+        except NoGradientError:
+            pass
+        except RuntimeError as error:
+            # torch has no type for it: "element 0 of tensors does not require grad and does not
+            # have a grad_fn" and its like.
+            if not re.search("(does not|doesn't) require grad", str(error)):
+                raise
+        streams.rewind()
+        statistics.rewind()
+        return None
 
     def _evaluate(self) -> Tensor:
         if len(self._closures) == 1:
@@ -131,13 +190,14 @@ class Evaluations:
         return torch.stack(losses).mean()
 
     def _called(self, closure: Closure) -> Tensor:
+        self.calls += 1
         loss: Any = closure()
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise UserError(f"The closure returned {shape} and not a scalar loss; {CLOSURE}")
         trained = [param for param in self._params if param.requires_grad]
         if trained and all(param.grad is None for param in trained):
-            raise UserError(f"The closure left no gradient in any parameter; {CLOSURE}")
+            raise NoGradientError(f"The closure left no gradient in any parameter; {CLOSURE}")
         return loss.detach()
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ References:
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, Unpack
+from typing import Any, Protocol, Unpack
 
 from torch import Tensor, nn
 
@@ -42,7 +42,11 @@ class Combine(Protocol):
     """Final gradient from the clean and the perturbed one."""
 
     needs_clean: bool
-    """Whether ``clean`` is read. If not, the first evaluation forms only selected gradients."""
+    """Whether ``clean`` is read. If not, the first evaluation forms only selected gradients.
+
+    A closure that cannot be evaluated so, such as one that also differentiates a loss of other
+    parameters alone, is evaluated once more with all gradients, and only so from then on.
+    """
 
     def __call__(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
@@ -106,17 +110,17 @@ class SharpnessAware(Displacing):
         self.perturbation = perturbation
         self.combine: Combine = combine or TakePerturbed()
         self.every = every
+        self._restricts = True
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         chosen = self._chosen() if self.steps % self.every == 0 else {}
         if not chosen:
             return evaluate()
-        with self._gradients_only_of(chosen) as restricted:
-            loss = evaluate()
+        loss = self._first(evaluate, chosen)
         leaves = self._leaves(chosen)
         if not leaves.params:
             # The loss does not depend on what was selected: nothing to displace.
-            return evaluate() if restricted else loss
+            return loss
         if not leaves.are_finite(loss):
             # Kept out of the method's memory; the driver says what is not finite.
             return loss
@@ -133,20 +137,21 @@ class SharpnessAware(Displacing):
     def _shifts(self, leaves: Leaves) -> Shifts:
         return self._report(leaves.params, self.perturbation(leaves))
 
-    @contextmanager
-    def _gradients_only_of(self, chosen: Mapping[nn.Parameter, float]) -> Iterator[bool]:
-        """Let the first evaluation skip gradients that nobody reads; say whether there are any."""
-        skipped: list[nn.Parameter] = []
+    def _first(self, evaluate: Evaluations, chosen: Mapping[nn.Parameter, float]) -> Tensor:
+        """Evaluate at the weights; skip gradients that nobody reads if the closure allows it."""
         # Data-parallel reducers wait for the gradient of every parameter.
-        if not self.combine.needs_clean and not is_distributed():
-            skipped = [p for p in self._params() if p.requires_grad and p not in chosen]
-        for param in skipped:
-            param.requires_grad_(False)
-        try:
-            yield bool(skipped)
-        finally:
-            for param in skipped:
-                param.requires_grad_(True)
+        if self.combine.needs_clean or not self._restricts or is_distributed():
+            return evaluate()
+        skipped = [p for p in self._params() if p.requires_grad and p not in chosen]
+        if not skipped:
+            return evaluate()
+        with _without_gradient(skipped):
+            loss = evaluate.attempt()
+        if loss is None:
+            # Once is enough: what is undone costs as much as what is skipped may save.
+            self._restricts = False
+            return evaluate()
+        return loss
 
     def _combine(self, clean: dict[nn.Parameter, Tensor]) -> None:
         both = [p for p in self._params_with_grad() if p in clean]
@@ -159,3 +164,21 @@ class SharpnessAware(Displacing):
         final = self.combine([clean[p] for p in both], perturbed, memory)
         for param, grad in zip(both, final, strict=True):
             param.grad = grad
+
+    def _own_state(self) -> dict[str, Any]:
+        return {**super()._own_state(), "restricts": self._restricts}
+
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:
+        super()._load_own_state(state)
+        self._restricts = bool(state.get("restricts", True))
+
+
+@contextmanager
+def _without_gradient(params: Sequence[nn.Parameter]) -> Iterator[None]:
+    for param in params:
+        param.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for param in params:
+            param.requires_grad_(True)
