@@ -13,6 +13,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.evaluate import as_tensors
 from mbrl_flat.meters import MeanMeter, Stopwatch
 from mbrl_flat.protocols import Agent, AgentState
+from mbrl_flat.seeding import set_generator
 from mbrl_flat.specs import EnvSpec
 
 
@@ -80,7 +81,7 @@ class Collector:
     ) -> None:
         self.agent, self.envs, self.replay, self.watch = agent, envs, replay, watch
         self.num_envs, self.action_repeat = envs.vector.num_envs, envs.spec.action_repeat
-        self.noise = torch.Generator(device).manual_seed(seed)
+        self.seed, self.noise = seed, torch.Generator(device).manual_seed(seed)
         self.action_rng = np.random.default_rng([seed, 2])
         self.meter = MeanMeter()
         self.running_return = np.zeros(self.num_envs)
@@ -160,6 +161,7 @@ class Collector:
         running = np.stack([self.running_return, self.running_length.astype(np.float64)])
         return {
             "noise": self.noise.get_state(),
+            "noise_device": self.noise.device.type,
             "action_rng": self.action_rng.bit_generator.state,
             "meter": self.meter.state_dict(),
             "running": torch.from_numpy(running),
@@ -168,8 +170,14 @@ class Collector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.noise.set_state(state["noise"].cpu())
+        """Restore what ``state_dict`` gave; the replay has to be restored before.
+
+        On another kind of device than that of the saved run (a CPU instead of a GPU) exploration
+        noise comes from a new stream, which the seed and what was recorded so far determine.
+        """
+        seeds = [self.seed, int(self.replay.written.sum())]
+        saved_on = state.get("noise_device")
+        set_generator(self.noise, state["noise"], saved_on=saved_on, seeds=seeds)
         self.action_rng.bit_generator.state = state["action_rng"]
         self.meter.load_state_dict(state["meter"])
         running = state["running"].cpu().numpy()

@@ -1,12 +1,13 @@
 """Random streams: one seed for all of them, and measurements that leave none of them moved."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
@@ -49,3 +50,28 @@ def restored_rng() -> Iterator[None]:
         yield
     finally:
         set_rng_state(state)
+
+
+def set_generator(
+    generator: torch.Generator, state: Tensor, *, saved_on: str | None, seeds: Sequence[int]
+) -> None:
+    """Let a generator go on, on the kind of device where its state was saved, or begin anew.
+
+    The state of one kind of device means nothing to another.
+
+    Args:
+        generator: To be changed.
+        state: What ``get_state`` gave.
+        saved_on: Type of the device it was saved on, such as ``cpu``; ``None`` if nobody noted it,
+            which is then judged by the size of the state.
+        seeds: Non-negative integers that determine the new stream on another kind of device.
+    """
+    if saved_on is None:
+        same = state.numel() == generator.get_state().numel()
+    else:
+        same = saved_on == generator.device.type
+    if same:
+        generator.set_state(state.cpu())
+    else:
+        mixed = np.random.SeedSequence([*seeds]).generate_state(1, np.uint64)
+        generator.manual_seed(int(mixed[0] >> np.uint64(1)))

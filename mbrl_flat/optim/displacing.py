@@ -14,6 +14,7 @@ from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
 from mbrl_flat.optim.shifts import Room, Shifts, cosine
+from mbrl_flat.seeding import set_generator
 
 Memory = dict[str, Tensor]
 """What a method keeps for one parameter between steps; it is saved with the optimizer."""
@@ -72,6 +73,10 @@ class Displacing(FlatOptimizer):
     A group whose radius is 0 is not displaced and does not count in any norm; if that is true of
     all, the step is a plain one of the base.
 
+    The state goes on bit for bit on the kind of device it was saved on. On another one (a CPU
+    instead of a GPU) random directions come from a new stream, which the run's seed and the number
+    of steps determine, because generators of different devices do not understand each other.
+
     Args:
         params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
         base: Makes the optimizer that takes the final gradient.
@@ -97,8 +102,8 @@ class Displacing(FlatOptimizer):
         self._compared: dict[Tensor, Tensor] = {}
         device = self.param_groups[0]["params"][0].device
         # Its seed follows from the run's, and taking it moves no stream.
-        seed = (torch.initial_seed() ^ 0x5A11) % 2**63
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self._seed = (torch.initial_seed() ^ 0x5A11) % 2**63
+        self.generator = torch.Generator(device).manual_seed(self._seed)
         check_radius(rho)
         for group in self.param_groups:
             check_radius(group.get("rho", 0.0))
@@ -168,6 +173,7 @@ class Displacing(FlatOptimizer):
             "memory": [dict(self.memory.get(p, {})) for p in self._params()],
             "compared": [self._compared.get(p) for p in self._params()],
             "generator": self.generator.get_state(),
+            "generator_device": self.generator.device.type,
         }
 
     def _load_own_state(self, state: Mapping[str, Any]) -> None:
@@ -182,7 +188,12 @@ class Displacing(FlatOptimizer):
             for param, sample in zip(self._params(), state["compared"], strict=True)
             if sample is not None
         }
-        self.generator.set_state(state["generator"].cpu())
+        set_generator(
+            self.generator,
+            state["generator"],
+            saved_on=state.get("generator_device"),
+            seeds=[self._seed, self.steps],
+        )
 
 
 def combined(

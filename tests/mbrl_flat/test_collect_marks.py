@@ -42,12 +42,11 @@ def make(split, *, seed, render=False):
     return Resumable(env, episode_length=9, action_repeat=1)
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split):
+def collector_of(split):
     envs = make_vector(partial(make, split), num_envs=2, seed=0)
     spec = spec_of(envs)
     replay = Replay(spec, 100, num_envs=2, complete_only=False)
-    collector = Collector(
+    return Collector(
         RandomAgent(spec),
         TrainEnvs(
             vector=envs,
@@ -60,6 +59,12 @@ def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split)
         seed=0,
         device=torch.device("cpu"),
     )
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split):
+    collector = collector_of(split)
+    replay = collector.replay
     collector.start()
     for _ in range(9):
         collector.step(random=True)
@@ -76,3 +81,20 @@ def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split)
         assert np.flatnonzero(rows[0]).tolist() == [2, 5, 8]
         assert np.flatnonzero(rows[1]).tolist() == [0, 10]
     assert collector.meter.pop()["episode/return"] == 9.0
+
+
+def test_collecting_goes_on_on_a_cpu_from_a_state_that_a_gpu_left():
+    """Exploration noise of a CUDA generator has a state of 16 bytes."""
+    collector = collector_of(False)
+    collector.start()
+    collector.step(random=True)
+    state = collector.state_dict()
+    state |= {"noise": torch.zeros(16, dtype=torch.uint8), "noise_device": "cuda"}
+    draws = []
+
+    for _ in range(2):
+        collector.load_state_dict(state)
+        draws.append(float(torch.rand((), generator=collector.noise)))
+
+    assert draws[0] == draws[1]
+    assert collector.running_length.tolist() == [1, 1]

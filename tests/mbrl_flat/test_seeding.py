@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_flat.seeding import restored_rng, rng_state, seed_everything, set_rng_state
+from mbrl_flat.seeding import (
+    restored_rng,
+    rng_state,
+    seed_everything,
+    set_generator,
+    set_rng_state,
+)
 
 
 def draw():
@@ -97,3 +103,30 @@ def test_a_number_held_back_by_a_normal_draw_is_kept():
         inside = draw()
 
     assert draw() == inside
+
+
+def test_a_generator_goes_on_where_its_state_was_saved():
+    generator = torch.Generator().manual_seed(5)
+    torch.rand(3, generator=generator)
+    state = generator.get_state()
+    expected = torch.rand(3, generator=generator)
+
+    for saved_on in ("cpu", None):
+        again = torch.Generator().manual_seed(6)
+        set_generator(again, state, saved_on=saved_on, seeds=[0, 0])
+
+        assert torch.equal(torch.rand(3, generator=again), expected)
+
+
+@pytest.mark.parametrize("saved_on", ["cuda", None])
+def test_a_state_of_another_kind_of_device_begins_a_stream_of_its_own_seeds(saved_on):
+    """The state of a CUDA generator is 16 bytes, seed and offset."""
+    state = torch.zeros(16, dtype=torch.uint8)
+    draws = []
+    for seeds in ([1, 7], [1, 7], [1, 8], [2, 7]):
+        generator = torch.Generator().manual_seed(9)
+        set_generator(generator, state, saved_on=saved_on, seeds=seeds)
+        draws.append(float(torch.rand((), generator=generator)))
+
+    assert draws[0] == draws[1]
+    assert len(set(draws)) == 3
