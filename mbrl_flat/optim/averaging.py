@@ -32,7 +32,8 @@ class Averaging(FlatOptimizer):
         params: Parameters, named parameters or groups.
         base: Makes the optimizer that learns: one of torch or one of the registry.
         weight: How much the newest weights count.
-        settings: See ``DriverSettings``; they hold for the optimizer that learns.
+        settings: See ``DriverSettings``; they hold for the optimizer that learns, whose own stay
+            where none are given here.
     """
 
     def __init__(
@@ -52,11 +53,22 @@ class Averaging(FlatOptimizer):
         super().__init__(params, base=learner, **settings)
         assert isinstance(self.base, FlatOptimizer)
         self.learner = self.base
+        self.configure(settings)
         for name in DriverSettings.__annotations__:
-            setattr(self.learner, name, getattr(self, name))
+            setattr(self, name, getattr(self.learner, name))
+        self._hold(self._statistics)
         self.weight = weight
         self.averages: dict[nn.Parameter, Tensor] = {}
         self._trained: dict[nn.Parameter, Tensor] = {}
+
+    def configure(self, settings: DriverSettings) -> None:
+        """Change settings of the learner; those that are left out stay as they are."""
+        self.learner.configure(settings)
+        super().configure(settings)
+
+    def _hold(self, statistics: list[Tensor]) -> None:
+        super()._hold(statistics)
+        self.learner._hold(statistics)
 
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -7,13 +7,14 @@ clip once, jointly, on the final gradient -> step of the base optimizer.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.optim.driver_settings import DriverSettings, check_settings
 from mbrl_flat.optim.evaluations import CLOSURE, Closure, Evaluations, GradientMean
 from mbrl_flat.optim.loss_scaling import report_to, unscale
 from mbrl_flat.optim.norms import joint_norm
@@ -32,26 +33,6 @@ class OptimizerFactory(Protocol):
     ) -> "FlatOptimizer":
         """Build it for these groups."""
         ...
-
-
-class DriverSettings(TypedDict, total=False):
-    """Settings that every optimizer of the registry takes.
-
-    ``max_grad_norm``: bound on the joint norm of the final gradient. ``on_nonfinite``: ``raise``,
-    or ``skip`` the step and count it. ``same_rng``: every evaluation of one step draws the same
-    random numbers. ``frozen_batchnorm``: only the first evaluation moves running statistics.
-    ``micro_batches``: given several closures, ``replay`` all of them at one common displacement,
-    or give ``each`` its own (m-sharpness). ``sync``: in a data-parallel run whose model is not
-    wrapped, average every gradient (``global``: one displacement) or only the final one
-    (``local``: each process has its own); ``none`` leaves it to the caller.
-    """
-
-    max_grad_norm: float | None
-    on_nonfinite: Literal["raise", "skip"]
-    same_rng: bool
-    frozen_batchnorm: bool
-    micro_batches: Literal["replay", "each"]
-    sync: Literal["none", "local", "global"]
 
 
 class FlatOptimizer(torch.optim.Optimizer):
@@ -76,9 +57,11 @@ class FlatOptimizer(torch.optim.Optimizer):
             perturbed point minus the clean loss), ``cosine`` (between this perturbation and the
             one before) and ``skipped`` (steps so far). Every optimizer has the same keys.
         clean_first: Whether the first evaluation of a step is at the weights before it.
+        refuses_local: Why ``sync=local`` is refused; empty if it is not.
     """
 
     clean_first = True
+    refuses_local = ""
 
     def __init__(
         self,
@@ -92,11 +75,15 @@ class FlatOptimizer(torch.optim.Optimizer):
         micro_batches: Literal["replay", "each"] = "replay",
         sync: Literal["none", "local", "global"] = "none",
     ) -> None:
-        _check_choice("on_nonfinite", on_nonfinite, ["raise", "skip"])
-        _check_choice("micro_batches", micro_batches, ["replay", "each"])
-        _check_choice("sync", sync, ["none", "local", "global"])
-        if max_grad_norm is not None and max_grad_norm <= 0.0:
-            raise UserError(f"max_grad_norm must be positive or null, got {max_grad_norm}.")
+        settings: DriverSettings = {
+            "max_grad_norm": max_grad_norm,
+            "on_nonfinite": on_nonfinite,
+            "same_rng": same_rng,
+            "frozen_batchnorm": frozen_batchnorm,
+            "micro_batches": micro_batches,
+            "sync": sync,
+        }
+        self._check_settings(settings)
         groups = as_groups(params)
         self._statistics = [buffer for group in groups for buffer in group.pop("statistics", [])]
         self.base = base(groups)
@@ -115,6 +102,21 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.steps = 0
         self.skipped = 0
         self.last: dict[str, Tensor | float] = {}
+
+    def _check_settings(self, settings: DriverSettings) -> None:
+        check_settings(settings)
+        if settings.get("sync") == "local" and self.refuses_local:
+            raise UserError(self.refuses_local)
+
+    def configure(self, settings: DriverSettings) -> None:
+        """Change settings; those that are left out stay as they are."""
+        self._check_settings(settings)
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def _hold(self, statistics: list[Tensor]) -> None:
+        """Take over a list of running statistics that is shared and may grow."""
+        self._statistics = statistics
 
     def _share(self) -> None:
         self.param_groups = self.base.param_groups
@@ -293,8 +295,3 @@ def evaluation_params(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             yield
     else:
         yield
-
-
-def _check_choice(setting: str, value: str, allowed: list[str]) -> None:
-    if value not in allowed:
-        raise unknown_name(setting, value, allowed)

@@ -101,6 +101,7 @@ class BSAM(Displacing):
     """Two evaluations: under noise, and up the slope found there."""
 
     clean_first = False
+    refuses_local = "bsam averages over processes with sync=global, not sync=local."
 
     base: BSAMUpdate
     _parts: int = 0
@@ -186,7 +187,4 @@ def bsam(
         num_data=num_data,
         init_precision=init_precision,
     )
-    optimizer = BSAM(params, base=base, rho=rho, **settings)
-    if optimizer.sync == "local":
-        raise UserError("bsam averages over processes with sync=global, not sync=local.")
-    return optimizer
+    return BSAM(params, base=base, rho=rho, **settings)

@@ -128,6 +128,7 @@ class IVON(Displacing):
     """Samples weights, evaluates, and leaves means for the update."""
 
     clean_first = False
+    refuses_local = "ivon averages over processes with sync=global, not sync=local."
 
     base: IVONUpdate
     num_samples: int = 1
@@ -238,7 +239,5 @@ def ivon(
         clip_radius=clip_radius,
     )
     optimizer = IVON(params, base=base, **settings)
-    if optimizer.sync == "local":
-        raise UserError("ivon averages over processes with sync=global, not sync=local.")
     optimizer.num_samples = num_samples
     return optimizer

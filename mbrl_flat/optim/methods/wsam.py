@@ -57,6 +57,8 @@ class KeepDifference:
 class DecoupledWSAM(SharpnessAware):
     """SharpnessAware whose last word is ``-lr alpha (g' - g)``."""
 
+    refuses_local = "wsam with form=decoupled needs sync=global or form=coupled."
+
     alpha: float = 0.0
     _parts: int = 0
 
@@ -133,7 +135,5 @@ def wsam(
         **settings,
     )
     if isinstance(optimizer, DecoupledWSAM):
-        if optimizer.sync == "local":
-            raise UserError("wsam with form=decoupled needs sync=global or form=coupled.")
         optimizer.alpha = alpha
     return optimizer

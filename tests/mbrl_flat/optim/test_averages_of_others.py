@@ -1,0 +1,75 @@
+"""EMA and SWA around other optimizers of the registry, whose settings and statistics they keep."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim import OPTIMIZERS, make_optimizer, module_groups
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+@pytest.fixture(params=["ema", "swa"])
+def averaging(request):
+    return request.param
+
+
+def test_the_learner_keeps_the_settings_it_was_given(averaging):
+    sam = partial(OPTIMIZERS["sam"].build, base=SGD, max_grad_norm=1e-3, on_nonfinite="skip")
+
+    optimizer = make_optimizer(averaging, nn.Linear(2, 1), base=sam)
+    replaced = make_optimizer(averaging, nn.Linear(2, 1), base=sam, max_grad_norm=2.0)
+
+    assert (optimizer.learner.max_grad_norm, optimizer.learner.on_nonfinite) == (1e-3, "skip")
+    assert (optimizer.max_grad_norm, optimizer.on_nonfinite) == (1e-3, "skip")
+    assert (replaced.learner.max_grad_norm, replaced.learner.on_nonfinite) == (2.0, "skip")
+
+
+def test_settings_reach_the_learner_through_an_average_of_averages(averaging):
+    inner = partial(OPTIMIZERS["swa"].build, base=partial(OPTIMIZERS["sam"].build, base=SGD))
+
+    optimizer = make_optimizer(averaging, nn.BatchNorm1d(2), base=inner, max_grad_norm=2.0)
+
+    assert optimizer.learner.learner.max_grad_norm == 2.0
+    assert len(optimizer.learner.learner._statistics) == 3
+
+
+@pytest.mark.parametrize("name", ["ivon", "bsam", "wsam"])
+def test_a_learner_that_refuses_local_refuses_it_here_too(averaging, name):
+    base = OPTIMIZERS[name].build
+    if OPTIMIZERS[name].has_base:
+        base = partial(base, base=SGD)
+
+    with pytest.raises(UserError, match="sync=global"):
+        make_optimizer(averaging, nn.Linear(2, 1), base=base, sync="local")
+
+
+def test_running_statistics_in_compiled_code_move_once_a_step(averaging):
+    """No hook sees layers within compiled code; the learner has to know their statistics."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), torch.randn(8, 3)
+    compiled = torch.compile(lambda x: net(x).square().mean(), backend="eager")
+    optimizer = make_optimizer(averaging, net, base=partial(OPTIMIZERS["sam"].build, base=SGD))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = compiled(x)
+        loss.backward()
+        return loss.detach()
+
+    optimizer.step(closure)
+
+    assert net[1].num_batches_tracked == 1
+
+
+def test_statistics_of_a_group_that_is_added_reach_the_learner(averaging):
+    sam = partial(OPTIMIZERS["sam"].build, base=SGD)
+    optimizer = make_optimizer(averaging, nn.Linear(2, 2), base=sam)
+    later = nn.BatchNorm1d(2)
+
+    optimizer.add_param_group(module_groups({"later": later})[0])
+
+    assert all(a is b for a, b in zip(optimizer.learner._statistics, later.buffers(), strict=True))
