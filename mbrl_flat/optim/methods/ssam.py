@@ -20,7 +20,8 @@ Deviations from the paper:
     The Fisher information sums squares of batch gradients, not of single examples, which a closure
     does not give. The first mask is made in the first step; the authors' code displaces nothing
     until the first refresh. ``refresh`` counts steps, 100 being our choice; the paper counts
-    epochs.
+    epochs. Where not every step displaces, the mask is made anew in the first that does once
+    ``refresh`` steps have passed.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,11 @@ from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAscent:
-    """SAM's displacement under a mask."""
+    """SAM's displacement under a mask.
+
+    What it keeps for each parameter: ``fisher``, the sum of squared gradients, ``mask``, and
+    ``masked_at``, the step of that mask.
+    """
 
     sparsity: float
     refresh: int
@@ -53,10 +58,16 @@ class SparseAscent:
         """``rho m g / |g|``."""
         for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
             memory["fisher"] = memory.get("fisher", torch.zeros_like(grad)) + grad.square()
-        if leaves.step % self.refresh == 0 or any("mask" not in m for m in leaves.memory):
+        if any("mask" not in m for m in leaves.memory) or self._is_due(leaves):
             self._refresh(leaves)
         masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
         return leaves.times_radius(masked, 1.0 / (float(leaves.grad_norm) + 1e-12))
+
+    def _is_due(self, leaves: Leaves) -> bool:
+        # States of earlier revisions lack the step; their masks were made at multiples.
+        before = (leaves.step - 1) // self.refresh * self.refresh
+        known = [int(m["masked_at"]) for m in leaves.memory if "masked_at" in m]
+        return leaves.step - max(known, default=before) >= self.refresh
 
     def _refresh(self, leaves: Leaves) -> None:
         fisher = torch.cat([memory["fisher"].flatten() for memory in leaves.memory])
@@ -67,6 +78,7 @@ class SparseAscent:
         for grad, memory, part in zip(leaves.grads, leaves.memory, parts, strict=True):
             memory["mask"] = part.view_as(grad).clone()
             memory["fisher"] = torch.zeros_like(grad)
+            memory["masked_at"] = torch.tensor(leaves.step)
 
 
 @register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
