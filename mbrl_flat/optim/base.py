@@ -5,8 +5,8 @@ differ in nothing else: evaluate (as often as the method wants) -> check that al
 clip once, jointly, on the final gradient -> step of the base optimizer.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,8 +17,9 @@ from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.optim.driver_settings import DriverSettings, check_settings
 from mbrl_flat.optim.evaluations import CLOSURE, Closure, Evaluations, GradientMean
 from mbrl_flat.optim.loss_scaling import report_to, unscale
-from mbrl_flat.optim.norms import joint_norm
+from mbrl_flat.optim.norms import describe_nonfinite, joint_norm
 from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
+from mbrl_flat.optim.saved_states import check_groups, check_state, identity
 from mbrl_flat.optim.synchronization import average_gradients
 
 BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
@@ -58,10 +59,12 @@ class FlatOptimizer(torch.optim.Optimizer):
             one before) and ``skipped`` (steps so far). Every optimizer has the same keys.
         clean_first: Whether the first evaluation of a step is at the weights before it.
         refuses_local: Why ``sync=local`` is refused; empty if it is not.
+        method: Name in the registry; empty if it was not made by that.
     """
 
     clean_first = True
     refuses_local = ""
+    method = ""
 
     def __init__(
         self,
@@ -227,18 +230,9 @@ class FlatOptimizer(torch.optim.Optimizer):
         # A loss scale that was too large is how the scaler finds the right one.
         overflow = overflow_is_normal and bool(torch.isfinite(loss))
         if self.on_nonfinite == "raise" and not overflow:
-            raise NonFiniteError(self._describe_nonfinite(loss))
+            raise NonFiniteError(describe_nonfinite(loss, self.param_groups))
         self.skipped += 1
         return False
-
-    def _describe_nonfinite(self, loss: Tensor) -> str:
-        bad = [
-            str(group.get("name", f"group {index}"))
-            for index, group in enumerate(self.param_groups)
-            if any(p.grad is not None and not p.grad.isfinite().all() for p in group["params"])
-        ]
-        where = f"; not finite: the gradient of {', '.join(bad)}" if bad else ""
-        return f"The loss is {float(loss)}{where}."
 
     def evaluation_params(self) -> AbstractContextManager[None]:
         """Weights to act, evaluate and measure with, for the length of the context."""
@@ -254,26 +248,36 @@ class FlatOptimizer(torch.optim.Optimizer):
         scale_lr(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """State of the base and what the method itself keeps between steps."""
-        return {"base": self.base.state_dict(), "perturbation": self._own_state()}
+        """State of the base, what the method itself keeps between steps, and whose both are."""
+        own = {"base": self.base.state_dict(), "perturbation": self._own_state()}
+        return {**own, **identity(self._made_by(), self.param_groups)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Restore what ``state_dict`` gave.
 
         Args:
-            state_dict: State of the same method with the same groups.
-
-        Raises:
-            UserError: If it is the state of something else.
+            state_dict: State of the same method and base with the same groups. If it is that of
+                something else, a ``UserError`` says so and nothing is changed.
         """
-        if set(state_dict) != {"base", "perturbation"}:
-            raise UserError(
-                "This is not the state of an optimizer of mbrl_flat: it has the keys "
-                f"{sorted(map(str, state_dict))}, expected 'base' and 'perturbation'."
-            )
+        self._check_state(state_dict)
         self.base.load_state_dict(dict(state_dict["base"]))
         self._share()
         self._load_own_state(state_dict["perturbation"])
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        entries = self._own_state()
+        check_state(state, made_by=self._made_by(), groups=self.param_groups, entries=entries)
+        if isinstance(self.base, FlatOptimizer):
+            self.base._check_state(state["base"])
+        else:
+            check_groups(state["base"], self.param_groups)
+
+    def _made_by(self) -> list[str]:
+        """Names of the method and of its base."""
+        inner = self.base
+        base = inner._made_by() if isinstance(inner, FlatOptimizer) else [type(inner).__name__]
+        plain = type(self) is FlatOptimizer and not self.method
+        return base if plain else [self.method or type(self).__name__, *base]
 
     def _own_state(self) -> dict[str, Any]:
         return {"steps": self.steps, "skipped": self.skipped}
@@ -287,11 +291,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         return dict(self.__dict__)
 
 
-@contextmanager
-def evaluation_params(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def evaluation_params(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
     """Hold the weights to act, evaluate and measure with: for most methods those there are."""
-    if isinstance(optimizer, FlatOptimizer):
-        with optimizer.evaluation_params():
-            yield
-    else:
-        yield
+    ours = isinstance(optimizer, FlatOptimizer)
+    return optimizer.evaluation_params() if ours else nullcontext()

@@ -1,6 +1,7 @@
 """Norms and inner products over lists of tensors, taken as one long vector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,3 +46,14 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:
     """Whether a loss and all gradients that came with it are finite."""
     return bool(torch.isfinite(loss) & torch.isfinite(joint_norm(grads)))
+
+
+def describe_nonfinite(loss: Tensor, groups: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the loss is, and in which parameter groups a gradient is not finite."""
+    bad = [
+        str(group.get("name", f"group {index}"))
+        for index, group in enumerate(groups)
+        if any(p.grad is not None and not p.grad.isfinite().all() for p in group["params"])
+    ]
+    where = f"; not finite: the gradient of {', '.join(bad)}" if bad else ""
+    return f"The loss is {float(loss)}{where}."

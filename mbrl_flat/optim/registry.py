@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -102,13 +102,19 @@ def register(
     """Enter a builder in the catalogue; see ``Entry`` for what the arguments say.
 
     Returns:
-        A decorator that leaves the builder as it is.
+        A decorator after which what the builder makes knows the name.
     """
 
     def enter(build: Callable[..., FlatOptimizer]) -> Callable[..., FlatOptimizer]:
+        @wraps(build)
+        def named(*args: Any, **settings: Any) -> FlatOptimizer:
+            optimizer = build(*args, **settings)
+            optimizer.method = name
+            return optimizer
+
         OPTIMIZERS[name] = Entry(
             name=name,
-            build=build,
+            build=named,
             paper=paper,
             evaluations=evaluations,
             has_base="base" in inspect.signature(build).parameters,
@@ -118,7 +124,7 @@ def register(
             exact_restore=exact_restore,
             needs=needs,
         )
-        return build
+        return named
 
     return enter
 

@@ -1,0 +1,112 @@
+"""Whose state a saved one is; checked before anything is changed by it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.parameters import ParamGroup
+
+KEYS = frozenset({"base", "perturbation"})
+"""What every state has."""
+_LATER = frozenset({"generator_device", "restricts"})
+"""Entries of ``perturbation`` that states of earlier revisions lack."""
+
+
+def identity(made_by: Sequence[str], groups: Sequence[ParamGroup]) -> dict[str, Any]:
+    """What tells a state from that of something else.
+
+    Args:
+        made_by: The method's name, then that of its base.
+        groups: All groups.
+
+    Returns:
+        Entries to be saved: the names, and the shapes of the parameters group by group.
+    """
+    shapes = [[list(param.shape) for param in group["params"]] for group in groups]
+    return {"made_by": list(made_by), "shapes": shapes}
+
+
+def check_state(
+    state: Mapping[str, Any],
+    *,
+    made_by: Sequence[str],
+    groups: Sequence[ParamGroup],
+    entries: Mapping[str, Any],
+) -> None:
+    """Refuse the state of something else, but for what is within that of the base.
+
+    Args:
+        state: What was given.
+        made_by: Names of the method and its base.
+        groups: All groups.
+        entries: What the method itself would save now.
+    """
+    _check_keys(state)
+    _check_identity(state, identity(made_by, groups))
+    _check_entries(state["perturbation"], entries, sum(len(group["params"]) for group in groups))
+
+
+def _check_keys(state: Mapping[str, Any]) -> None:
+    """Refuse what is no state of ours."""
+    if set(state) not in (KEYS, KEYS | {"made_by", "shapes"}):
+        raise UserError(
+            "This is not the state of an optimizer of mbrl_flat: it has the keys "
+            f"{sorted(map(str, state))}, expected 'base' and 'perturbation'."
+        )
+
+
+def _check_identity(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse the state of another method or of other parameters; old ones do not tell, and pass."""
+    if "made_by" not in state:
+        return
+    names = [" on ".join(of["made_by"]) for of in (own, state)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"This is not the state of {names[0]} but that of {names[1]}; make the optimizer that "
+            "saved it, or begin without its state."
+        )
+    if state["shapes"] != own["shapes"]:
+        raise UserError(
+            f"This is not the state of {names[0]} for these parameters: it was saved for groups of "
+            f"the shapes {state['shapes']}, and they are {own['shapes']}."
+        )
+
+
+def _check_entries(state: Mapping[str, Any], own: Mapping[str, Any], count: int) -> None:
+    """Refuse what a method keeps between steps if it is not what this one keeps."""
+    missing, unknown = set(own) - _LATER - set(state), set(state) - set(own)
+    if missing or unknown:
+        raise UserError(
+            "This is not the state of this method: it lacks the entries "
+            f"{sorted(missing)} and has the unknown ones {sorted(unknown)}."
+        )
+    for name, value in state.items():
+        if isinstance(value, list) and len(value) != count:
+            raise UserError(
+                f"This is not the state for these parameters: it has {name} of {len(value)}, and "
+                f"they are {count}."
+            )
+
+
+def check_groups(state: Mapping[str, Any], groups: Sequence[ParamGroup]) -> None:
+    """Refuse the state of a base whose groups are others.
+
+    Args:
+        state: What the base's ``state_dict`` gave.
+        groups: All groups.
+
+    Raises:
+        UserError: If the numbers of parameters differ.
+    """
+    if not {"state", "param_groups"} <= set(state):
+        raise UserError(
+            "This is not the state of a base optimizer: it has the keys "
+            f"{sorted(map(str, state))}, expected 'state' and 'param_groups'."
+        )
+    saved = [len(group["params"]) for group in state["param_groups"]]
+    sizes = [len(group["params"]) for group in groups]
+    if saved != sizes:
+        raise UserError(
+            f"This is not the state for these parameters: its groups have {saved} parameters, "
+            f"and they are {sizes}."
+        )
