@@ -136,7 +136,7 @@ def make_optimizer(
     name: str,
     params: Params | nn.Module,
     *,
-    base: str | BaseFactory = "adam",
+    base: str | BaseFactory | None = None,
     lr: float | None = None,
     **settings: Any,
 ) -> FlatOptimizer:
@@ -147,7 +147,8 @@ def make_optimizer(
         params: Parameters, named parameters, groups, or the module itself: then ``only`` and the
             methods that choose by the kind of layer know which parameter is what.
         base: Name in ``BASES`` or in the package ``pytorch-optimizer`` (``lion``), or a factory
-            such as ``partial(torch.optim.SGD, lr=0.1)``; for methods that have a base.
+            such as ``partial(torch.optim.SGD, lr=0.1)``; Adam if none is given. Only for methods
+            that have a base.
         lr: Learning rate, of the base if there is one.
         settings: The method's own settings and those of ``DriverSettings``.
 
@@ -156,6 +157,7 @@ def make_optimizer(
 
     Raises:
         unknown_name: If the optimizer or a setting is not known.
+        UserError: If a base is given to a method that has none.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -169,7 +171,11 @@ def make_optimizer(
             raise unknown_name("setting", key, [*entry.settings, *_DRIVER], where=name)
     groups = module_groups({"": params}) if isinstance(params, nn.Module) else params
     if entry.has_base:
-        settings["base"] = _base_factory(base, lr)
+        settings["base"] = _base_factory("adam" if base is None else base, lr)
+    elif base is not None:
+        raise UserError(
+            f"{name} takes no base; leave base={base!r} out, or choose a method with one."
+        )
     elif lr is not None:
         settings["lr"] = lr
     return entry.build(groups, **settings)

@@ -97,7 +97,7 @@ def test_any_optimizer_of_the_registry_fine_tunes_it(folder, optimizer):
     model = load_pipeline(str(folder), offline=True)
     latents = encode_images(model, torch.rand(4, 3, 16, 16) * 2.0 - 1.0)
     prompts = encode_prompts(model, ["a", "b", "a", "b"])
-    chosen = make_optimizer(optimizer, model.unet, base="adam", lr=3e-3)
+    chosen = make_optimizer(optimizer, model.unet, lr=3e-3)
 
     def loss():
         draws = torch.Generator().manual_seed(0)

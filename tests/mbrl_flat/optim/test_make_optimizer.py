@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim import FlatOptimizer, make_optimizer
+from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.registry import BASES
 
 
@@ -102,3 +102,10 @@ def test_the_optimizers_of_pytorch_optimizer_can_be_bases(problem, base):
     assert problem.calls == 6
     assert not torch.equal(problem.values()[0], before[0])
     optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if not OPTIMIZERS[name].has_base])
+@pytest.mark.parametrize("base", ["sgd", "nonsense", partial(torch.optim.SGD, lr=0.1)])
+def test_a_base_is_refused_by_methods_that_have_none(name, base):
+    with pytest.raises(UserError, match=f"{name} takes no base"):
+        make_optimizer(name, torch.nn.Linear(2, 1), base=base)
