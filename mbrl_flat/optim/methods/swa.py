@@ -1,10 +1,11 @@
 r"""SWA: act and evaluate with the plain mean of weights along the tail of training.
 
 .. math::
-    \bar w = \frac{1}{n} \sum_{i=1}^{n} w_{t_0 + i c}
+    \bar w = \frac{1}{n} \sum_{i=1}^{n} w_{t_0 + 1 + (i - 1) c}
 
-taken every c steps once t_0 steps are made; before, the weights are their own average. Learning is
-that of the base, which may be any optimizer of the registry.
+with the weights w_t after t steps: the first that count are those after the first step beyond t_0,
+then every c-th; before, the weights are their own average. Learning is that of the base, which may
+be any optimizer of the registry.
 
 How to choose the start:
     After the rate is low and steady, such as three quarters into the run; ``every`` about an epoch.

@@ -38,6 +38,7 @@ def test_the_average_is_the_mean_of_the_weights_that_were_taken(quadratic):
     for step in range(8):
         optimizer.step(closure)
         weights.append(param.detach().clone())
+        # w_t is weights[t - 1]: the mean is that of w_3, w_5, w_7.
         taken = weights[2::2] if step >= 2 else weights[-1:]
         with evaluation_params(optimizer):
             close(param.detach(), torch.stack(taken).mean(0))
