@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.evaluations import Evaluations
-from mbrl_flat.optim.groups import selected
+from mbrl_flat.optim.groups import is_bias, selected
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
 from mbrl_flat.optim.shifts import Room, Shifts, cosine
@@ -135,7 +135,7 @@ class Displacing(FlatOptimizer):
             p
             for group in self.param_groups
             for p, name in zip(group["params"], group.get("param_names", []), strict=False)
-            if name.rpartition(".")[2] == "bias"
+            if is_bias(name)
         }
         return Leaves(
             params=list(params),

@@ -1,8 +1,9 @@
 """Parameter groups that remember whose their parameters are, and the choice among them.
 
 A group made here has ``name`` (of the module), ``param_names`` (dotted, below the module's name),
-``param_kinds`` (``norm``, ``bias`` or ``weight``, by the type of the module that owns the
-parameter, never by its name) and, if there are any, ``statistics`` (the running ones of BatchNorm).
+``param_kinds`` (``norm`` by the type of the module that owns the parameter, never by its name;
+otherwise ``bias`` or ``weight``) and, if there are any, ``statistics`` (the running ones of
+BatchNorm).
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,12 @@ def _statistics(module: nn.Module) -> list[Tensor]:
 def _kind(owner: nn.Module, leaf: str) -> str:
     if isinstance(owner, NORM_TYPES):
         return "norm"
-    return "bias" if leaf == "bias" else "weight"
+    return "bias" if is_bias(leaf) else "weight"
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter of this name is a bias: ``0.bias``, ``in_proj_bias``, ``bias_ih_l0``."""
+    return "bias" in name.rpartition(".")[2].split("_")
 
 
 def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn.Parameter]:

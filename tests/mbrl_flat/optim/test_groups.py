@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.models.transformer import RelativePositions, TransformerConfig
 from mbrl_flat.optim.groups import module_groups, selected
+
+RELATIVE = {"content_bias", "position_bias"}
 
 
 @pytest.fixture
@@ -104,3 +107,18 @@ def test_running_statistics_travel_with_the_group():
     assert all(a is b for a, b in zip(group["statistics"], norm.buffers(), strict=True))
     assert "statistics" not in module_groups({"head": nn.Linear(1, 1)})[0]
     assert torch.is_tensor(group["statistics"][0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "biases"),
+    [
+        (nn.GRU(2, 2), {"bias_ih_l0", "bias_hh_l0"}),
+        (nn.MultiheadAttention(4, 2), {"in_proj_bias", "out_proj.bias"}),
+        (RelativePositions(TransformerConfig(size=4, num_heads=2, left_context=3)), RELATIVE),
+    ],
+)
+def test_biases_are_known_by_every_name_that_layers_give_them(layer, biases):
+    groups = module_groups({"": layer})
+
+    assert names(groups, selected(groups, ["bias"])) == biases
+    assert not names(groups, selected(groups, ["-bias"])) & biases

@@ -103,3 +103,22 @@ def test_biases_are_displaced_as_in_sam():
 
     scaled = torch.cat([model.weight.detach().flatten().abs() * x[0], torch.ones(1).double()])
     assert seen[1] - seen[0] == pytest.approx(0.5 / float(scaled.norm()))
+
+
+def test_biases_of_recurrent_layers_are_displaced_as_in_sam_too():
+    """T is 1 for a bias; at zero, the T of a weight would leave it where it is."""
+    torch.manual_seed(0)
+    layer, x, seen = torch.nn.GRU(2, 2), torch.randn(4, 3, 2), []
+    torch.nn.init.zeros_(layer.bias_ih_l0)
+
+    def closure():
+        layer.zero_grad()
+        seen.append(layer.bias_ih_l0.detach().clone())
+        loss = layer(x)[0].square().mean()
+        loss.backward()
+        return loss.detach()
+
+    base = partial(torch.optim.SGD, lr=0.0)
+    make_optimizer("asam", layer, base=base, rho=0.5, eta=0.0).step(closure)
+
+    assert float((seen[1] - seen[0]).norm()) > 0.01
