@@ -287,8 +287,9 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.skipped = int(state["skipped"])
 
     def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes, which would drop the base from copies and pickles.
-        return dict(self.__dict__)
+        # torch keeps only three attributes, which would drop the base from copies and pickles. The
+        # step that a scheduler of the learning rate sets on an instance is that of the original.
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
 
 def evaluation_params(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:

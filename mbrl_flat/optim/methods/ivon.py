@@ -76,8 +76,8 @@ class IVONUpdate(torch.optim.Optimizer):
         self.products: dict[nn.Parameter, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes in copies and pickles.
-        return dict(self.__dict__)
+        # torch keeps only three attributes in copies and pickles, and not a scheduler's step.
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def hessian(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
         """The h of the equations; ``lambda (h + delta)`` is the precision of the posterior."""

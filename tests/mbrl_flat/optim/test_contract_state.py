@@ -108,6 +108,23 @@ def test_a_pickled_optimizer_steps_as_the_one_it_was_made_from(problem, make, na
     assert again.param_groups[0]["params"][0] is next(net.parameters())
 
 
+@pytest.mark.parametrize("name", ["sam", "ivon", "ema"])
+def test_a_copy_with_a_scheduler_of_the_rate_attached_goes_on_by_itself(problem, make, name):
+    optimizer = make(name, problem.groups())
+    torch.optim.lr_scheduler.StepLR(optimizer, 10)
+    run(problem, optimizer, 2)
+    before = problem.values()
+
+    twin, pair = copy.deepcopy((problem, optimizer))
+    after = run(twin, pair, 1)
+    net, again = pickle.loads(pickle.dumps((problem.net, optimizer)))
+
+    assert (pair.steps, optimizer.steps, again.steps) == (3, 2, 2)
+    assert all(torch.equal(a, b) for a, b in zip(problem.values(), before, strict=True))
+    assert not torch.equal(after[0], before[0])
+    assert again.param_groups[0]["params"][0] is next(net.parameters())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_group_can_be_added_in_the_middle_of_a_run(problem, make, name):
     optimizer = make(name, problem.groups()[:2])
