@@ -32,6 +32,11 @@ Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.sc
 method takes several closures a step, loss scaling for float16 and averaging over processes; see
 `FlatOptimizer.step` and `DriverSettings`.
 
+Keep the weights in float32 and compute in bfloat16 by autocast. Where the weights themselves are
+bfloat16, a change of less than about a 256th part of an entry is rounded away: displacements of
+usual radii then move few entries or none (while `perturbation_norm` reports the length that was
+meant), and an average of the weights stands still once its steps are that small.
+
 | name | paper | evaluations | memory | first at the weights | base | needs |
 |---|---|---|---|---|---|---|
 """

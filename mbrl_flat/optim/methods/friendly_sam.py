@@ -15,7 +15,9 @@ References:
     lambda 0.9 are the defaults of the authors' class.
 
 Deviations from the paper:
-    As in the authors' code, the average is subtracted before it takes in the new gradient.
+    As in the authors' code, the average is subtracted before it takes in the new gradient. With
+    ``micro_batches=each`` it takes in the gradient of every micro-batch, one after the other: it
+    spans as many fewer steps as there are micro-batches, and their order counts.
 """
 
 from collections.abc import Sequence

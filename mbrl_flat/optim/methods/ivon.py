@@ -27,8 +27,9 @@ References:
     its recipes for images.
 
 Deviations from the paper:
-    None in the equations; written from them. Frozen parameters and those without a gradient are
-    neither noisy nor moved, and the step count is saved.
+    None in the equations; written from them. Frozen parameters are neither noisy nor moved; those
+    that the loss gives no gradient are noisy while it is evaluated, but not moved. The step count
+    is saved.
 """
 
 import math

@@ -17,7 +17,9 @@ References:
 
 Deviations from the paper:
     Norms and inner products are over all parameters together unless ``scope=tensor``. The norm of
-    g_v counts as at least 1e-8. Layer-wise scaling (Look-LayerSAM) is left out.
+    g_v counts as at least 1e-8. Layer-wise scaling (Look-LayerSAM) is left out. With
+    ``micro_batches=each`` every micro-batch replaces g_v: the steps in between reuse that of the
+    last one.
 """
 
 from collections.abc import Sequence

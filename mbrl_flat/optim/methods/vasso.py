@@ -16,7 +16,9 @@ References:
     NeurIPS 2023, arXiv:2309.15639; theta 0.9 is the default of the authors' code.
 
 Deviations from the paper:
-    The norm is guarded by 1e-12; the authors' code has 1e-7.
+    The norm is guarded by 1e-12; the authors' code has 1e-7. With ``micro_batches=each`` the
+    average takes in the gradient of every micro-batch, one after the other: it spans as many fewer
+    steps as there are micro-batches, and their order counts.
 """
 
 from collections.abc import Sequence
