@@ -100,7 +100,7 @@ class Displacing(FlatOptimizer):
         self.memory: dict[nn.Parameter, Memory] = {}
         self.room = Room()
         self._compared: dict[Tensor, Tensor] = {}
-        device = self.param_groups[0]["params"][0].device
+        device = next((p.device for p in self._params()), torch.device("cpu"))
         # Its seed follows from the run's, and taking it moves no stream.
         self._seed = (torch.initial_seed() ^ 0x5A11) % 2**63
         self.generator = torch.Generator(device).manual_seed(self._seed)

@@ -198,7 +198,8 @@ class Evaluations:
         trained = [param for param in self._params if param.requires_grad]
         if trained and all(param.grad is None for param in trained):
             raise NoGradientError(f"The closure left no gradient in any parameter; {CLOSURE}")
-        return loss.detach()
+        # A copy: closures may return the same tensor every time, as CUDA graphs do.
+        return loss.detach().clone()
 
     def finish(self) -> None:
         """Leave the random streams where a single evaluation would have left them."""

@@ -29,8 +29,13 @@ def as_groups(params: Params) -> list[ParamGroup]:
     if not entries:
         raise UserError("The optimizer was given no parameters; check that the model has any.")
     if isinstance(entries[0], dict):
-        return [{**entry, "params": list(entry["params"])} for entry in entries]
+        return [{**entry, "params": _listed(entry["params"])} for entry in entries]
     return [{"params": entries}]
+
+
+def _listed(params: Any) -> list[Any]:
+    """Parameters of a group, of which torch lets one stand alone."""
+    return [params] if isinstance(params, Tensor) else list(params)
 
 
 def scale_lr(group: ParamGroup) -> None:

@@ -131,7 +131,11 @@ class ESAM(SharpnessAware):
             )
         made = [Selection(part, self.gamma, self._params(), scaler) for part in parts]
         self._selections = tuple(made)
-        return super()._final_gradient(list(made), scaler)
+        try:
+            return super()._final_gradient(list(made), scaler)
+        finally:
+            # Not kept: closures hold batches, and many cannot be pickled.
+            self._selections = ()
 
     def _shifts(self, leaves: Leaves) -> Shifts:
         for selection in self._selections:

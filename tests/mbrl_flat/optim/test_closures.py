@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim import OPTIMIZERS
+from mbrl_flat.optim import OPTIMIZERS, make_optimizer
 
 NAMES = sorted(OPTIMIZERS)
 
@@ -35,3 +35,18 @@ def test_a_closure_that_returns_no_loss_is_refused(problem, make, result):
 
     with pytest.raises(UserError, match=r"The closure returned .* and not a scalar loss"):
         optimizer.step(lambda: result)
+
+
+def test_a_closure_may_return_the_same_tensor_every_time(quadratic):
+    param, own = quadratic(torch.eye(2), torch.ones(2))
+    buffer, losses = torch.zeros((), dtype=torch.float64), []
+    optimizer = make_optimizer("sam", [param], base="sgd", lr=0.0, rho=0.5)
+
+    def closure():
+        losses.append(float(own()))
+        return buffer.fill_(losses[-1])
+
+    loss = optimizer.step(closure)
+
+    assert float(loss) == losses[0]
+    assert float(optimizer.last["perturbed_gap"]) == pytest.approx(losses[1] - losses[0])

@@ -109,3 +109,21 @@ def test_the_optimizers_of_pytorch_optimizer_can_be_bases(problem, base):
 def test_a_base_is_refused_by_methods_that_have_none(name, base):
     with pytest.raises(UserError, match=f"{name} takes no base"):
         make_optimizer(name, torch.nn.Linear(2, 1), base=base)
+
+
+@pytest.mark.parametrize("name", ["adam", "sam", "ema"])
+def test_a_group_may_be_one_tensor_as_in_torch(name):
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    optimizer = make_optimizer(name, [{"params": weight}])
+
+    assert optimizer.param_groups[0]["params"][0] is weight
+
+
+@pytest.mark.parametrize("name", ["adam", "sam", "ivon"])
+def test_the_first_group_may_be_empty_as_in_torch(name):
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    optimizer = make_optimizer(name, [{"params": []}, {"params": [weight]}])
+
+    assert optimizer.param_groups[1]["params"][0] is weight

@@ -1,5 +1,8 @@
 """ESAM against its equations on quadratics, in float64."""
 
+import gc
+import pickle
+import weakref
 from functools import partial
 
 import pytest
@@ -145,3 +148,21 @@ def test_with_beta_one_it_is_sam(quadratic):
     ]
 
     assert torch.equal(*results)
+
+
+def test_no_closure_is_kept_after_the_step():
+    """A closure holds its batch, and a local one cannot be pickled."""
+
+    class Local(Parabolas):
+        pass
+
+    problem = Local()
+    optimizer = make_optimizer("esam", [problem.w], base="sgd", gamma=0.5)
+    optimizer.step(problem)
+    closure = weakref.ref(problem)
+
+    del problem
+    gc.collect()
+
+    assert closure() is None
+    pickle.dumps(optimizer)
