@@ -189,7 +189,7 @@ def test_embeddings_stay_in_the_unit_ball_whatever_the_optimizer(method):
 
 def test_radius_zero_is_adam_bit_for_bit_on_several_tasks():
     agents = [
-        make_agent(optimizer=partial(make_optimizer, name, base="adam", lr=1e-2, **settings))
+        make_agent(optimizer=partial(make_optimizer, name, lr=1e-2, **settings))
         for name, settings in (("adam", {}), ("sam", {"rho": 0.0}))
     ]
     for seed in range(5):

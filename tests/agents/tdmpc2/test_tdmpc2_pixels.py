@@ -31,9 +31,7 @@ def make_agent(optimizer="adam", spec=SPEC, **settings):
     config = TDMPC2Config(size="debug", batch_size=4, planner=PLANNER, **settings.pop("config", {}))
 
     def factory(groups, *, max_grad_norm):
-        return make_optimizer(
-            optimizer, groups, base="adam", lr=1e-3, max_grad_norm=max_grad_norm, **settings
-        )
+        return make_optimizer(optimizer, groups, lr=1e-3, max_grad_norm=max_grad_norm, **settings)
 
     return TDMPC2(spec, config=config, optimizer=factory, device=CPU)
 
