@@ -110,6 +110,15 @@ def test_a_sweep_that_was_refused_leaves_nothing_behind(here):
     assert list((here / "runs").iterdir()) == []
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Python's own handler: a process among several of pytest ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_ending_the_command_leaves_jobs_that_wait_in_a_queue_what_they_need(here, number):
     """A job of a cluster that has not begun is known by the launcher's folder alone."""
