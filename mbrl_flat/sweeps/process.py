@@ -49,7 +49,8 @@ def run_in_process(
             stdout=file,
             stderr=file,
             cwd=cwd,
-            env={**environment, STOP_WITH_STDIN: "1"},
+            # Unbuffered: the reason of a failure is the last line, whatever was printed before.
+            env={**environment, STOP_WITH_STDIN: "1", "PYTHONUNBUFFERED": "1"},
             pass_fds=tuple(keep_open),
             start_new_session=True,
         )
