@@ -5,14 +5,22 @@ package is used to evaluate them but the values of its parameters.
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from agents.tdmpc2.agent import TDMPC2
 from agents.tdmpc2.config import TDMPC2Config
 from agents.tdmpc2.policy import Policy
 from agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.optim.base import FlatOptimizer
+from mbrl_flat.planning.mppi import MPPIConfig
+
+CPU = torch.device("cpu")
+PLANNER = MPPIConfig(num_samples=16, num_prior=4, num_elites=4, iterations=2)
 
 
 class ByHand:
@@ -198,6 +206,45 @@ def make_batch(spec):
             action=2.0 * torch.rand(size, horizon, 2, generator=g, dtype=torch.float64) - 1.0,
             reward=3.0 * torch.randn(size, horizon, generator=g, dtype=torch.float64),
             terminated=ends,
+        )
+
+    return make
+
+
+def adam(**settings):
+    return partial(FlatOptimizer, base=partial(torch.optim.Adam, lr=3e-4), **settings)
+
+
+@pytest.fixture
+def make_agent(spec, config):
+    """Build an agent none of whose parameters is zero, in float32 unless asked otherwise."""
+
+    def make(config=config, spec=spec, *, dtype=torch.float32, seed=0, **settings):
+        torch.manual_seed(seed)
+        config = replace(config, planner=PLANNER)
+        agent = TDMPC2(spec, config=config, optimizer=adam(**settings), device=CPU)
+        with torch.no_grad():
+            for parameter in [*agent.model.parameters(), *agent.policy.parameters()]:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        agent.model.to(dtype)
+        agent.policy.to(dtype)
+        agent.scale.value = agent.scale.value.to(dtype)
+        return agent
+
+    return make
+
+
+@pytest.fixture
+def make_batch32(make_batch):
+    """As ``make_batch``, in float32."""
+
+    def make(**settings):
+        batch = make_batch(**settings)
+        return Batch(
+            obs={name: value.float() for name, value in batch.obs.items()},
+            action=batch.action.float(),
+            reward=batch.reward.float(),
+            terminated=batch.terminated.float(),
         )
 
     return make

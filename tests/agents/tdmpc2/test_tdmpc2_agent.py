@@ -2,46 +2,15 @@
 
 import io
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
-import agents.tdmpc2.agent as tdmpc2
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.policy import RunningScale
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.errors import NonFiniteError
-from mbrl_flat.optim.base import FlatOptimizer
-from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.specs import Continuous, EnvSpec
 
 CPU = torch.device("cpu")
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
-PLANNER = MPPIConfig(num_samples=16, num_prior=4, num_elites=4, iterations=2)
-
-
-def adam(**settings):
-    return partial(FlatOptimizer, base=partial(torch.optim.Adam, lr=3e-4), **settings)
-
-
-@pytest.fixture
-def make_agent(spec, config):
-    """Build an agent none of whose parameters is zero, in float32 unless asked otherwise."""
-
-    def make(config=config, spec=spec, *, dtype=torch.float32, seed=0, **settings):
-        torch.manual_seed(seed)
-        config = replace(config, planner=PLANNER)
-        agent = TDMPC2(spec, config=config, optimizer=adam(**settings), device=CPU)
-        with torch.no_grad():
-            for parameter in [*agent.model.parameters(), *agent.policy.parameters()]:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-        agent.model.to(dtype)
-        agent.policy.to(dtype)
-        agent.scale.value = agent.scale.value.to(dtype)
-        return agent
-
-    return make
 
 
 def as_float32(batch):
@@ -190,60 +159,6 @@ def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, m
         agent.update(as_float32(make_batch()))
 
     assert torch.equal(given["plain"], given["twice"])
-
-
-def test_a_skipped_step_leaves_every_weight_as_it_was(make_agent, make_batch, by_hand):
-    agent = make_agent(on_nonfinite="skip")
-    batch = as_float32(make_batch())
-    batch.obs["state"][0, 1] = float("nan")
-    before = by_hand.all_parameters(agent.model, agent.policy)
-    del before["target_q"]
-
-    metrics = agent.update(batch)
-
-    assert metrics["optim/skipped"] == 1.0
-    after = by_hand.all_parameters(agent.model, agent.policy)
-    for module, parameters in before.items():
-        assert all(torch.equal(value, after[module][name]) for name, value in parameters.items())
-    assert agent.scale.value.item() == 1.0
-    assert all(p.isfinite().all() for p in agent.model.target_q.parameters())
-
-
-def test_a_loss_that_is_not_finite_is_reported_with_the_modules_it_reached(make_agent, make_batch):
-    agent = make_agent()
-    batch = as_float32(make_batch())
-    batch.reward[0, 0] = float("nan")
-
-    with pytest.raises(NonFiniteError, match="The loss is nan; not finite: the gradient of"):
-        agent.update(batch)
-
-
-def test_a_policy_loss_that_is_not_finite_stops_the_run_or_is_skipped(
-    make_agent, make_batch, monkeypatch
-):
-    finite = tdmpc2.policy_loss
-    monkeypatch.setattr(tdmpc2, "policy_loss", lambda *a: finite(*a) * float("nan"))
-    with pytest.raises(NonFiniteError, match="gradient of the policy"):
-        make_agent().update(as_float32(make_batch()))
-
-    agent = make_agent(on_nonfinite="skip")
-    before = [p.detach().clone() for p in agent.policy.parameters()]
-    row = agent.update(as_float32(make_batch()))
-    assert row["optim/skipped"] == 1.0
-    assert all(map(torch.equal, agent.policy.parameters(), before))
-
-    monkeypatch.setattr(tdmpc2, "policy_loss", finite)
-    row = agent.update(as_float32(make_batch()))
-    assert row["optim/skipped"] == 1.0
-    assert not all(map(torch.equal, agent.policy.parameters(), before))
-
-
-def test_values_that_are_not_finite_leave_the_running_scale_alone():
-    scale = RunningScale(0.5, torch.device("cpu"))
-
-    scale.update(torch.tensor([0.0, float("nan"), 5.0]))
-
-    assert scale.value.item() == 1.0
 
 
 @pytest.mark.parametrize("mode", ["explore", "eval", "policy"])
