@@ -44,7 +44,10 @@ def make(
             raise unknown_name("task", name, gym.registry, where="env=gym")
         env: gym.Env[Any, Any] = gym.make(name, render_mode="rgb_array" if render else None)
     except (gym.error.Error, ImportError) as error:
-        raise UserError(f"Gymnasium cannot make {task!r}: {error}") from error
+        raise UserError(
+            f"Gymnasium cannot make {task!r}: {error}; install what it needs, or put the folder of "
+            f"your own module on PYTHONPATH."
+        ) from error
     observation = env.observation_space
     if isinstance(observation, gym.spaces.Discrete):
         env = gym.wrappers.FlattenObservation(env)

@@ -25,9 +25,7 @@ def test_a_skipped_step_leaves_every_weight_as_it_was(make_agent, make_batch32, 
     assert all(p.isfinite().all() for p in agent.model.target_q.parameters())
 
 
-def test_a_loss_that_is_not_finite_names_the_modules_it_reached(
-    make_agent, make_batch32
-):
+def test_a_loss_that_is_not_finite_names_the_modules_it_reached(make_agent, make_batch32):
     agent = make_agent()
     batch = make_batch32()
     batch.reward[0, 0] = float("nan")

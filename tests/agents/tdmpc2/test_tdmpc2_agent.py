@@ -6,20 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mbrl_flat.data.batch import Batch
 from mbrl_flat.specs import Continuous, EnvSpec
 
-CPU = torch.device("cpu")
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
-
-
-def as_float32(batch):
-    return Batch(
-        obs={name: value.float() for name, value in batch.obs.items()},
-        action=batch.action.float(),
-        reward=batch.reward.float(),
-        terminated=batch.terminated.float(),
-    )
 
 
 class HandMade:
@@ -111,18 +100,18 @@ def test_two_updates_equal_two_updates_written_by_hand(
 
 
 def test_an_update_leaves_the_model_in_evaluation_mode_with_every_q_function_trainable(
-    make_agent, make_batch
+    make_agent, make_batch32
 ):
     agent = make_agent()
 
-    agent.update(as_float32(make_batch()))
+    agent.update(make_batch32())
 
     assert not agent.model.training
     assert all(p.requires_grad for p in agent.model.q.parameters())
     assert not any(p.requires_grad for p in agent.model.target_q.parameters())
 
 
-def test_an_update_evaluates_the_loss_and_the_policys_values_with_dropout(make_agent, make_batch):
+def test_an_update_evaluates_the_loss_and_the_policys_values_with_dropout(make_agent, make_batch32):
     agent, modes = make_agent(), []
     loss, values = agent._loss, agent.model.q_values
     agent._loss = lambda *args: modes.append(agent.model.q.training) or loss(*args)
@@ -130,13 +119,13 @@ def test_an_update_evaluates_the_loss_and_the_policys_values_with_dropout(make_a
         modes.append(agent.model.q.training) or values(*args, **kwargs)
     )
 
-    agent.update(as_float32(make_batch()))
+    agent.update(make_batch32())
 
     # Targets, loss, policy.
     assert modes == [True, True, True]
 
 
-def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, make_batch):
+def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, make_batch32):
     """A second evaluation of the closure elsewhere changes nothing of what the policy is given."""
     plain, twice = make_agent(), make_agent()
     given = {}
@@ -156,7 +145,7 @@ def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, m
 
     for agent in (plain, twice):
         torch.manual_seed(0)
-        agent.update(as_float32(make_batch()))
+        agent.update(make_batch32())
 
     assert torch.equal(given["plain"], given["twice"])
 
@@ -197,9 +186,11 @@ def test_exploration_adds_noise_to_the_action_and_to_nothing_else(make_agent):
     assert torch.equal(calm_state["value"], noisy_state["value"])
 
 
-def test_a_discrete_agent_acts_in_one_hot_choices_and_learns(make_agent, make_batch, discrete_spec):
+def test_a_discrete_agent_acts_in_one_hot_choices_and_learns(
+    make_agent, make_batch32, discrete_spec
+):
     agent = make_agent(spec=discrete_spec)
-    batch = as_float32(make_batch())
+    batch = make_batch32()
     choice = torch.nn.functional.one_hot(torch.arange(12).reshape(4, 3) % 4, 4).float()
 
     metrics = agent.update(replace(batch, action=choice))
@@ -226,9 +217,9 @@ def test_resetting_makes_new_only_the_rows_whose_episode_begins(make_agent):
         assert state[name][1].abs().sum() > 0
 
 
-def test_a_restored_agent_goes_on_bit_for_bit(make_agent, make_batch, by_hand):
+def test_a_restored_agent_goes_on_bit_for_bit(make_agent, make_batch32, by_hand):
     agent, other = make_agent(), make_agent(seed=5)
-    batch = as_float32(make_batch())
+    batch = make_batch32()
     agent.update(batch)
     file = io.BytesIO()
     torch.save(agent.state_dict(), file)
@@ -256,9 +247,9 @@ def test_a_restored_agent_goes_on_bit_for_bit(make_agent, make_batch, by_hand):
     assert torch.equal(agent.scale.value, other.scale.value)
 
 
-def test_the_probe_loss_is_the_training_loss_without_dropout(make_agent, make_batch, config):
+def test_the_probe_loss_is_the_training_loss_without_dropout(make_agent, make_batch32, config):
     agent = make_agent(replace(config, dropout=0.5))
-    batch = as_float32(make_batch())
+    batch = make_batch32()
     state = torch.get_rng_state()
 
     probe = agent.probe_loss(batch)
@@ -274,11 +265,11 @@ def test_the_probe_loss_is_the_training_loss_without_dropout(make_agent, make_ba
 
 
 def test_the_probe_loss_names_every_trained_parameter_once_and_leaves_no_gradient(
-    make_agent, make_batch
+    make_agent, make_batch32
 ):
     agent = make_agent()
 
-    probe = agent.probe_loss(as_float32(make_batch()))
+    probe = agent.probe_loss(make_batch32())
     probe.loss()
 
     listed = [p for parameters in probe.modules.values() for p in parameters]
@@ -289,9 +280,9 @@ def test_the_probe_loss_names_every_trained_parameter_once_and_leaves_no_gradien
     assert all(p.grad is None for p in agent.model.parameters())
 
 
-def test_measurements_change_nothing(make_agent, make_batch, by_hand):
+def test_measurements_change_nothing(make_agent, make_batch32, by_hand):
     agent = make_agent()
-    batch = as_float32(make_batch())
+    batch = make_batch32()
     before = by_hand.all_parameters(agent.model, agent.policy)
     state = torch.get_rng_state()
 
