@@ -1,0 +1,160 @@
+"""Put the runs of reports side by side: a table of arms, one of paired differences, one picture.
+
+Reads the ``seeds.csv`` that ``mbrl-flat-compare`` writes, of several reports if there are several.
+Differences (of eigenvalues: quotients) are taken seed by seed, with Student's 95 % interval over
+the seeds that both have.
+Writes ``NAME.md`` and ``NAME.png``.
+
+    python scripts/tables_by_seed.py report/seeds.csv --pairs sam-adam vasso-sam --out by_seed
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+from scipy.stats import t
+
+from mbrl_flat.compare.tables import format_number
+from mbrl_flat.plot_style import INK, PALETTE, make_panels, save_figure
+
+COLUMNS = {
+    "final_return": "return",
+    "value_rmse_normalised": "value error (RMSE / spread)",
+    "lambda_max": "largest Hessian eigenvalue",
+}
+"""What is shown of each run, in this order, and what it is called."""
+RATIOS = ("lambda_max",)
+"""Columns whose seeds are compared by quotients, with their geometric mean; drawn so as well."""
+
+Seeds = dict[int, float]
+Results = dict[str, dict[str, dict[str, Seeds]]]
+"""Value by task, column, arm (the report's label) and seed."""
+
+
+def read(files: Sequence[Path]) -> Results:
+    """Read reports; of a run that several have, the last one counts, and NaN is left out."""
+    results: Results = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for file in files:
+        with file.open(newline="", encoding="utf-8") as opened:
+            for row in csv.DictReader(opened):
+                for column in COLUMNS:
+                    if row.get(column):
+                        seeds = results[row["task"]][column][row["label"]]
+                        seeds[int(row["seed"])] = float(row[column])
+    return results
+
+
+def student_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Lower bound, mean and upper bound of Student's 95 % interval; NaN for fewer than two."""
+    if len(values) < 2:
+        return float("nan"), float("nan"), float("nan")
+    middle = float(np.mean(values))
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return middle - half, middle, middle + half
+
+
+def paired(treatment: Seeds, control: Seeds) -> tuple[np.ndarray, np.ndarray]:
+    """Both on the seeds that both have, in the order of the seeds."""
+    seeds = sorted(treatment.keys() & control.keys())
+    return np.array([treatment[s] for s in seeds]), np.array([control[s] for s in seeds])
+
+
+def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
+    """The arms that are named first, then the others as they came."""
+    return [*(arm for arm in first if arm in arms), *(arm for arm in arms if arm not in first)]
+
+
+def table_of_arms(results: Results, first: Sequence[str]) -> list[str]:
+    """Mean over seeds, lowest and highest, and the number of seeds; a row an arm."""
+    lines: list[str] = []
+    for task, columns in results.items():
+        lines += [f"| {task} | seeds | " + " | ".join(COLUMNS.values()) + " |"]
+        lines += ["|---|---|" + "---|" * len(COLUMNS)]
+        for arm in order(list(columns["final_return"]), first):
+            cells = []
+            for column in COLUMNS:
+                values = list(columns[column].get(arm, {}).values()) or [float("nan")]
+                ends = f"{format_number(min(values))}, {format_number(max(values))}"
+                cells.append(f"{format_number(float(np.mean(values)))} [{ends}]")
+            seeds = len(columns["final_return"][arm])
+            lines.append(f"| `{arm}` | {seeds} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines
+
+
+def table_of_differences(results: Results, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Mean difference with its interval, then each seed's; a row a pair, a column a task."""
+    lines = ["| difference | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
+    for treatment, control in pairs:
+        for column, title in COLUMNS.items():
+            cells = []
+            for columns in results.values():
+                arms = columns[column]
+                values = paired(arms.get(treatment, {}), arms.get(control, {}))
+                cells.append(compare(*values, ratio=column in RATIOS))
+            sign = "/" if column in RATIOS else "-"
+            lines.append(f"| `{treatment}` {sign} `{control}`, {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def compare(treatment: np.ndarray, control: np.ndarray, *, ratio: bool) -> str:
+    """Mean difference and interval, or geometric mean ratio and interval; then each seed's."""
+    if ratio:
+        each = treatment / control
+        low, middle, high = np.exp(student_interval(np.log(each)))
+    else:
+        each = treatment - control
+        low, middle, high = student_interval(each)
+    seeds = ", ".join(map(format_number, each))
+    if len(each) < 2:
+        return seeds or "-"
+    return f"{format_number(middle)} [{format_number(low)}, {format_number(high)}]: {seeds}"
+
+
+def draw(axes: Axes, arms: dict[str, Seeds], names: Sequence[str]) -> None:
+    """A dot a run, a line at the mean of each arm."""
+    for place, name in enumerate(names):
+        values = list(arms.get(name, {}).values())
+        if values:
+            axes.scatter([place] * len(values), values, s=22, color=PALETTE[place % len(PALETTE)])
+            axes.hlines(np.mean(values), place - 0.3, place + 0.3, color=INK, linewidth=1.2)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.grid(visible=False, axis="x")
+
+
+def main() -> None:
+    """Read, tell, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
+    parser.add_argument("--pairs", nargs="*", default=[], metavar="ARM-CONTROL")
+    parser.add_argument("--first", nargs="*", default=["adam", "sam"], metavar="ARM")
+    parser.add_argument("--out", type=Path, required=True, help="table and picture, no ending")
+    args = parser.parse_args()
+    results = read(args.reports)
+    pairs = [(arm, control) for arm, _, control in (pair.partition("-") for pair in args.pairs)]
+    text = [*table_of_arms(results, args.first), *table_of_differences(results, pairs)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    figure, panels = make_panels(len(results) * len(COLUMNS), columns=len(COLUMNS))
+    chosen = [(task, column) for task in results for column in COLUMNS]
+    for axes, (task, column) in zip(panels, chosen, strict=True):
+        arms = results[task][column]
+        draw(axes, arms, order(list(results[task]["final_return"]), args.first))
+        axes.set_title(task, fontsize=10)
+        axes.set_ylabel(COLUMNS[column], fontsize=10)
+        if column in RATIOS:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
+    save_figure(figure, args.out.with_suffix(".png"))
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Seeds are paired by their number, and the intervals are those of the textbook."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mbrl_flat import cli
+
+SCRIPT = Path(cli.__file__).parent.parent / "scripts" / "tables_by_seed.py"
+script = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+HEAD = "task,label,seed,final_return,value_rmse_normalised,lambda_max\n"
+
+
+def test_the_interval_is_students() -> None:
+    # t with two degrees of freedom: 4.302653; the standard error of 1, 2, 3 is 1 / sqrt(3).
+    low, middle, high = script.student_interval(np.array([1.0, 2.0, 3.0]))
+    half = 4.302653 / np.sqrt(3.0)
+    np.testing.assert_allclose((low, middle, high), (2.0 - half, 2.0, 2.0 + half), rtol=1e-6)
+
+
+def test_pairs_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+    report = tmp_path / "seeds.csv"
+    report.write_text(
+        HEAD
+        + "walk,adam,1,100,1.0,200\nwalk,adam,2,300,1.0,400\nwalk,adam,7,999,1.0,1\n"
+        + "walk,sam,2,310,0.5,100\nwalk,sam,1,105,,50\nwalk,sam,3,0,0.5,1\n",
+        encoding="utf-8",
+    )
+    lines = script.table_of_differences(script.read([report]), [("sam", "adam")])
+    assert lines[2].endswith("return | 7.5 [-24.27, 39.27]: 5, 10 |")
+    # Seed 1 has no value error; one pair has no interval.
+    assert lines[3].endswith("(RMSE / spread) | -0.5 |")
+    assert (
+        lines[4] == "| `sam` / `adam`, largest Hessian eigenvalue | 0.25 [0.25, 0.25]: 0.25, 0.25 |"
+    )
+
+
+@pytest.mark.parametrize(("arm", "seeds"), [("adam", 3), ("sam", 1)])
+def test_a_later_report_adds_to_an_earlier_one(tmp_path: Path, arm: str, seeds: int) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text(HEAD + "walk,adam,1,1,1,1\nwalk,adam,2,2,1,1\n", encoding="utf-8")
+    second.write_text(
+        HEAD + "walk,adam,2,5,1,1\nwalk,adam,3,3,1,1\nwalk,sam,1,1,1,1\n", encoding="utf-8"
+    )
+    results = script.read([first, second])
+    assert len(results["walk"]["final_return"][arm]) == seeds
+    (row,) = [line for line in script.table_of_arms(results, ["adam"]) if f"`{arm}`" in line]
+    assert row.startswith(f"| `{arm}` | {seeds} | {'3 [1, 5]' if arm == 'adam' else '1 [1, 1]'} |")
