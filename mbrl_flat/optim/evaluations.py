@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,24 @@ class Streams:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
+_watching: "list[Statistics]" = []
+
+
+def _before_forward(module: nn.Module, args: Any) -> None:
+    """Tell who is watching that a layer is about to run; compiled code holds nothing of this."""
+    del args
+    if not torch.compiler.is_compiling():
+        for statistics in _watching:
+            statistics.remember(module)
+
+
+# The hook has one number for good, and is taken in and out under it: a compiler that finds a hook
+# compiles for its number, and would compile again for every new one.
+_hook = register_module_forward_pre_hook(_before_forward)
+_hooks = cast(dict[int, Any], _hook.hooks_dict_ref())
+_hook.remove()
+
+
 class Statistics:
     """The running statistics of normalisation layers at one moment, to go back to.
 
@@ -59,14 +77,17 @@ class Statistics:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Remember those of every layer that runs in the body, as they are before it runs."""
-        handle = register_module_forward_pre_hook(self._remember)
+        _watching.append(self)
+        _hooks[_hook.id] = _before_forward
         try:
             yield
         finally:
-            handle.remove()
+            _watching.remove(self)
+            if not _watching:
+                _hook.remove()
 
-    def _remember(self, module: nn.Module, args: Any) -> None:
-        del args
+    def remember(self, module: nn.Module) -> None:
+        """Copy the statistics of a layer unless that was done before."""
         if isinstance(module, _NormBase) and module.training and module not in self._seen:
             self._seen[module] = [(buffer, buffer.clone()) for buffer in module.buffers()]
 
