@@ -5,7 +5,6 @@ import random
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 
 from mbrl_flat.optim import make_optimizer, module_groups
 
@@ -161,27 +160,3 @@ def test_a_closure_that_fails_for_another_reason_is_called_once():
 
     assert calls == [1]
     assert all(param.requires_grad for param in pair.b.parameters())
-
-
-@pytest.mark.parametrize("method", ["sam", "sam_on"])
-def test_compiled_code_is_compiled_once_for_each_set_of_gradients(method):
-    """A hook with another number in every evaluation had it compiled anew in each of them."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.BatchNorm1d(3), nn.Linear(3, 1))
-    counter = CompileCounter()
-    compiled = torch.compile(lambda x: net(x).square().mean(), backend=counter)
-    optimizer = make_optimizer(method, net, base="sgd", lr=0.1)
-    before = net[2].running_mean.clone()
-
-    def closure():
-        optimizer.zero_grad()
-        loss = compiled(torch.ones(4, 3))
-        loss.backward()
-        return loss.detach()
-
-    for _ in range(6):
-        optimizer.step(closure)
-
-    assert counter.frame_count <= {"sam": 1, "sam_on": 2}[method]
-    assert net[2].num_batches_tracked == 6
-    assert not torch.equal(net[2].running_mean, before)
