@@ -95,8 +95,11 @@ class Averaging(FlatOptimizer):
         try:
             loss = self.learner.step(closure, scaler=scaler)
         finally:
-            self.last, self.skipped = self.learner.last, self.learner.skipped
-        if self.skipped == skipped:
+            made = self.learner.skipped == skipped
+            # Added and not copied: steps of others are counted here too (``agents.admission``).
+            self.skipped += self.learner.skipped - skipped
+            self.last = {**self.learner.last, "skipped": float(self.skipped)}
+        if made:
             self._average()
             self.steps += 1
         return loss

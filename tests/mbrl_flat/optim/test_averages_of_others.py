@@ -73,3 +73,24 @@ def test_statistics_of_a_group_that_is_added_reach_the_learner(averaging):
     optimizer.add_param_group(module_groups({"later": later})[0])
 
     assert all(a is b for a, b in zip(optimizer.learner._statistics, later.buffers(), strict=True))
+
+
+def test_steps_that_others_skipped_stay_counted(averaging):
+    """An agent counts those of its policy here too (``agents.admission``)."""
+    net = nn.Linear(2, 1)
+    optimizer = make_optimizer(averaging, net, base=SGD, on_nonfinite="skip")
+    counts = []
+
+    for factor in (float("nan"), 1.0):
+        optimizer.skipped += 1
+
+        def closure(factor=factor):
+            optimizer.zero_grad()
+            loss = factor * net(torch.ones(1, 2)).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        optimizer.step(closure)
+        counts.append((optimizer.skipped, optimizer.last["skipped"]))
+
+    assert counts == [(2, 2.0), (3, 3.0)]
