@@ -2,7 +2,9 @@ r"""How well a world model foretells the end of a task, k steps ahead and withou
 
 Slices lie within one episode, so a task can end with their last transition alone. That transition
 is therefore what is foretold, from k steps before it with the recorded actions: for every k the
-same events. Ends are rare, so slices are drawn from both kinds and counted as often as each is,
+same events. (Lost lives that are recorded as terminations lie anywhere in a slice. What is foretold
+is still the last transition; a model that learned from such records goes on beyond the others.)
+Ends are rare, so slices are drawn from both kinds and counted as often as each is,
 with the share ``p`` of slices that end:
 
 .. math::

@@ -57,6 +57,15 @@ class Counting:
         raise NotImplementedError
 
 
+class Restarting(Counting):
+    """Counts down from four again and again; every arrival at zero is an end."""
+
+    def predict(self, latent, action):
+        ended = latent[:, 0] == 1.0
+        after = torch.where(ended[:, None], torch.tensor([4.0, 0.0]), latent - torch.eye(2)[0])
+        return Prediction(after, after[:, 0], (~ended).float())
+
+
 def rng():
     return np.random.default_rng(0)
 
@@ -109,6 +118,26 @@ def test_of_one_kind_alone_nothing_is_drawn(ends):
     replay = countdown(lengths=(5, 5, 5), ends=ends)
 
     assert draw_endings(replay, 8, 5, rng=rng(), heldout=False) is None
+
+
+def test_ends_within_a_slice_leave_its_last_transition_in_question():
+    """So it is where lost lives are recorded as terminations."""
+    replay = Replay(SPEC, 1000, seed=0)
+    for t in range(26):
+        obs = {"state": np.array([4 - t % 4, 0.0], np.float32)}
+        if t == 0:
+            replay.begin(0, obs)
+            continue
+        lost = t % 4 == 0
+        replay.add(0, np.zeros(1, np.float32), 0.0, obs, terminated=lost, done=t == 25)
+
+    drawn = draw_endings(replay, 12, 6, rng=rng(), heldout=False)
+
+    assert drawn.rate == pytest.approx(5 / 20)
+    assert drawn.batch.terminated[:, :-1].any()
+    assert torch.equal(
+        foretold(Restarting(), drawn.batch), drawn.batch.terminated[:, -1].expand(6, -1)
+    )
 
 
 def test_the_same_transition_is_foretold_from_every_distance():
