@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.evaluate import as_tensors
+from mbrl_flat.evaluate import as_tensors, lives_lost
 from mbrl_flat.meters import MeanMeter, Stopwatch
 from mbrl_flat.protocols import Agent, AgentState
 from mbrl_flat.seeding import set_generator
@@ -50,11 +50,8 @@ class Marks:
     @classmethod
     def of(cls, info: Mapping[str, Any], done: np.ndarray) -> "Marks":
         """Read them from the ``info`` of a vector environment."""
-        none = np.zeros(len(done), bool)
-        lost = np.asarray(info.get("life_lost", none), bool)
-        return cls(
-            terminated=lost, new_episode=np.asarray(info.get("new_episode", none), bool) & ~done
-        )
+        new = np.asarray(info.get("new_episode", np.zeros(len(done), bool)), bool)
+        return cls(terminated=lives_lost(info, len(done)), new_episode=new & ~done)
 
 
 class Collector:

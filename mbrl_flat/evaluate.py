@@ -1,6 +1,6 @@
 """Whole episodes with a frozen agent, and what they say of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,11 @@ def as_tensors(obs: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(value)) for name, value in obs.items()}
 
 
+def lives_lost(info: Mapping[str, Any], num_envs: int) -> np.ndarray:
+    """Where a step is to be recorded as a termination, ``info["life_lost"]``, bool ``[N]``."""
+    return np.asarray(info.get("life_lost", np.zeros(num_envs, bool)), bool)
+
+
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Independent seeds, one for each episode."""
     return [int(word) for word in np.random.SeedSequence(seed).generate_state(episodes)]
@@ -33,7 +38,7 @@ class _Recorder:
     def __init__(self, num_envs: int, obs: dict[str, Tensor]) -> None:
         self.alive = np.ones(num_envs, bool)
         self.obs: list[list[dict[str, Tensor]]] = [[] for _ in range(num_envs)]
-        self.rows: list[list[tuple[Tensor, float, Tensor]]] = [[] for _ in range(num_envs)]
+        self.rows: list[list[tuple[Tensor, float, Tensor, bool]]] = [[] for _ in range(num_envs)]
         self.terminated = np.zeros(num_envs, bool)
         self.success: list[float | None] = [None] * num_envs
         self._put_obs(obs)
@@ -49,8 +54,9 @@ class _Recorder:
         outcome: tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]],
     ) -> None:
         next_obs, reward, terminated, truncated, info = outcome
+        lost = lives_lost(info, len(self.alive))
         for env in np.flatnonzero(self.alive):
-            self.rows[env].append((action[env], float(reward[env]), value[env]))
+            self.rows[env].append((action[env], float(reward[env]), value[env], bool(lost[env])))
             if "success" in info and info.get("_success", self.alive)[env]:
                 self.success[env] = float(info["success"][env])
         self._put_obs(as_tensors(next_obs))
@@ -66,6 +72,7 @@ class _Recorder:
                 terminated=bool(terminated),
                 value=torch.stack([row[2] for row in rows]),
                 success=success,
+                life_lost=torch.tensor([row[3] for row in rows]),
             )
             for obs, rows, terminated, success in zip(
                 self.obs, self.rows, self.terminated, self.success, strict=True

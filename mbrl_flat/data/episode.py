@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,8 @@ class Episode:
         value: The actor's own estimate of the discounted return from each step on, ``[T]``;
             empty where the actor gives none.
         success: What the environment said of the episode, if it says anything.
+        life_lost: Steps that a replay records as terminations though the episode may go on, bool
+            ``[T]``; empty where nobody looked.
     """
 
     obs: dict[str, Tensor]
@@ -25,11 +28,21 @@ class Episode:
     terminated: bool
     value: Tensor = field(default_factory=Tensor)
     success: float | None = None
+    life_lost: Tensor = field(default_factory=Tensor)
 
     @property
     def length(self) -> int:
         """Number of agent steps."""
         return self.reward.shape[0]
+
+    @property
+    def ends(self) -> Tensor:
+        """Steps beyond which no value looks, bool ``[T]``: what is recorded as a termination."""
+        ends = torch.zeros(self.length, dtype=torch.bool)
+        if self.life_lost.numel() > 0:
+            ends |= self.life_lost
+        ends[-1] |= self.terminated
+        return ends
 
     @property
     def undiscounted_return(self) -> float:

@@ -11,8 +11,14 @@ correlation of estimates and returns with average ranks for ties.
 
 Estimates look beyond the end of an episode that was cut off by its time limit, recorded returns
 do not. So of such an episode only steps count after which at most a share of ``tolerance`` of a
-steady reward's value is missing, ``gamma^(T - t) <= tolerance``. If no step qualifies, the tail is
-bootstrapped with the actor's own last estimate, and the result says so.
+steady reward's value is missing, ``gamma^(T - t) <= tolerance``. What is missing counts as error
+of the estimates: an exact one has a bias of the mean of ``gamma^(T - t) V`` over these steps.
+``truncation=bootstrap`` adds ``gamma^(T - t)`` of the actor's own last estimate in its place. Then
+an exact one has none, and other errors are seen less what is added of the last one. If no step
+qualifies, all but the last of each are taken and bootstrapped. The result says of either.
+
+A lost life that is recorded as a termination is one for the estimates that learn from the record:
+they look no further, so returns are summed up to there alone.
 
 Steps of one episode share its fate, so ``bias_low`` and ``bias_high``, the 95% interval of the
 bias, resample whole episodes.
@@ -35,20 +41,24 @@ from mbrl_flat.stats import Interval, spearman
 Truncation = Literal["drop", "bootstrap"]
 
 
-def discounted_returns(reward: Tensor, *, discount: float, tail: float = 0.0) -> Tensor:
-    """Return ``G_t = r_t + gamma G_{t+1}`` ``[T]`` of rewards ``[T]``, in float64.
+def discounted_returns(
+    reward: Tensor, *, discount: float, tail: float = 0.0, ends: Tensor | None = None
+) -> Tensor:
+    """Return ``G_t = r_t + gamma (1 - d_t) G_{t+1}`` ``[T]`` of rewards ``[T]``, in float64.
 
     Args:
         reward: ``r_0..r_{T-1}``.
         discount: ``gamma``.
         tail: ``G_T``, the value beyond the end.
+        ends: ``d_0..d_{T-1}``, bool: steps beyond which nothing counts; by default there are none.
 
     Returns:
         The discounted sums from each step on.
     """
+    over = [False] * len(reward) if ends is None else ends.tolist()
     returns, running = [], tail
-    for step in reversed(reward.double().tolist()):
-        running = step + discount * running
+    for step, end in zip(reversed(reward.double().tolist()), reversed(over), strict=True):
+        running = step + (0.0 if end else discount * running)
         returns.append(running)
     return torch.tensor(returns[::-1], dtype=torch.float64)
 
@@ -65,9 +75,10 @@ def estimates_and_returns(
     Args:
         episode: The record; without estimates it yields no pair.
         discount: ``gamma``.
-        truncation: ``drop`` the steps of a truncated episode whose return misses more than
-            ``tolerance``, or ``bootstrap`` its tail with the last estimate.
-        tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond the end.
+        truncation: ``drop`` what lies beyond the end of a truncated episode, or ``bootstrap`` it
+            with the last estimate.
+        tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond; steps where it weighs more
+            are left out.
 
     Returns:
         Estimates and returns, each float64 ``[M]`` with M at most T.
@@ -76,15 +87,15 @@ def estimates_and_returns(
     value = episode.value.double()
     if value.numel() == 0:
         return value, value
-    if episode.terminated:
-        return value, discounted_returns(episode.reward, discount=discount)
-    if truncation == "bootstrap":
+    reward, ends, tail = episode.reward, episode.ends, 0.0
+    if truncation == "bootstrap" and not ends[-1]:
         # The last estimate stands for its own step's return, and is not judged by itself.
-        tail = float(value[-1])
-        return value[:-1], discounted_returns(episode.reward[:-1], discount=discount, tail=tail)
-    left = torch.arange(episode.length, 0, -1, dtype=torch.float64)
-    kept = discount**left <= tolerance
-    return value[kept], discounted_returns(episode.reward, discount=discount)[kept]
+        value, reward, ends, tail = value[:-1], reward[:-1], ends[:-1], float(value[-1])
+    end_follows = ends.flip(0).cumsum(0).flip(0) > 0
+    left = torch.arange(len(reward), 0, -1, dtype=torch.float64)
+    kept = end_follows | (discount**left <= tolerance)
+    returns = discounted_returns(reward, discount=discount, tail=tail, ends=ends)
+    return value[kept], returns[kept]
 
 
 def value_error(
@@ -109,8 +120,8 @@ def value_error(
         normalised and the rank one, with fewer than two episodes the bounds.
     """
     pairs = _pairs(episodes, discount, truncation, tolerance)
-    if truncation == "drop" and sum(len(value) for value, _ in pairs) == 0:
-        truncation = "bootstrap"
+    if sum(len(value) for value, _ in pairs) == 0:
+        truncation, tolerance = "bootstrap", 1.0
         pairs = _pairs(episodes, discount, truncation, tolerance)
     values = [value for value, _ in pairs if len(value) > 0]
     if not values:

@@ -37,13 +37,11 @@ def with_critic(agent: Inspectable, episode: Episode) -> Episode:
         The same record with ``value`` ``[T]`` of the critic.
     """
     reward = episode.reward[None]
-    terminated = torch.zeros_like(reward)
-    terminated[:, -1] = float(episode.terminated)
     batch = Batch(
         obs={name: value[None] for name, value in episode.obs.items()},
         action=episode.action[None],
         reward=reward,
-        terminated=terminated,
+        terminated=episode.ends[None].to(reward.dtype),
     )
     with measured_weights(agent), restored_rng():
         latent = agent.posterior(batch)[0, :-1]

@@ -12,6 +12,7 @@ from envs import make_vector, restore_vector, spec_of, vector_state
 from envs.wrappers import Resumable
 from mbrl_flat.collect import Collector, TrainEnvs
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.evaluate import evaluate
 from mbrl_flat.meters import Stopwatch
 
 
@@ -98,3 +99,14 @@ def test_collecting_goes_on_on_a_cpu_from_a_state_that_a_gpu_left():
 
     assert draws[0] == draws[1]
     assert collector.running_length.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_an_evaluation_plays_whole_games_and_remembers_their_lives(split):
+    envs = make_vector(partial(make, split), num_envs=2, seed=0)
+    spec = spec_of(envs)
+
+    (game,) = evaluate(RandomAgent(spec), envs, spec, episodes=1, seed=0)
+
+    assert (game.undiscounted_return, game.terminated) == (9.0, True)
+    assert game.life_lost.nonzero().flatten().tolist() == [2, 5, 8]

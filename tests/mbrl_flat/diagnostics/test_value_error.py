@@ -21,7 +21,7 @@ from mbrl_flat.diagnostics.value_error import (
 from mbrl_flat.errors import UserError
 
 
-def episode(reward, value, *, terminated):
+def episode(reward, value, *, terminated, **rest):
     length = len(reward)
     return Episode(
         obs={"state": torch.zeros(length + 1, 1)},
@@ -29,6 +29,7 @@ def episode(reward, value, *, terminated):
         reward=torch.tensor(reward, dtype=torch.float64),
         terminated=terminated,
         value=torch.tensor(value, dtype=torch.float64),
+        **rest,
     )
 
 
@@ -98,6 +99,26 @@ def test_terminated_episodes_keep_every_step():
     assert len(value) == 8
 
 
+def test_returns_end_with_a_life_that_is_recorded_as_a_termination():
+    """1 + 0.5 * 1 and 1 up to the end of the life; of the next one only the steps that count."""
+    lost = torch.tensor([False, True] + [False] * 6)
+    values = [float(t) for t in range(8)]
+    cut = episode([1.0] * 8, values, terminated=False, life_lost=lost)
+    over = episode([1.0] * 8, values, terminated=True, life_lost=lost)
+
+    value, returns = estimates_and_returns(cut, 0.5, tolerance=0.05)
+    assert value.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert returns.tolist() == [1.5, 1.0, 2.0 - 0.5**5, 2.0 - 0.5**4]
+
+    value, returns = estimates_and_returns(cut, 0.5, truncation="bootstrap", tolerance=1.0)
+    assert value.tolist() == values[:-1]
+    assert returns.tolist() == [1.5, 1.0, *[2.0 + 5.0 * 0.5**k for k in (5, 4, 3, 2, 1)]]
+
+    value, returns = estimates_and_returns(over, 0.5)
+    assert value.tolist() == values
+    assert returns.tolist() == [1.5, 1.0, *[2.0 - 0.5**k for k in (5, 4, 3, 2, 1, 0)]]
+
+
 def test_bootstrapping_makes_consistent_estimates_exact():
     """For a reward of 1 for ever, V = 1 / (1 - gamma) everywhere, whatever the time limit."""
     endless = episode([1.0] * 6, [10.0] * 6, terminated=False)
@@ -107,6 +128,21 @@ def test_bootstrapping_makes_consistent_estimates_exact():
     assert result["count"] == 5.0
     assert result["bootstrapped"] == 1.0
     assert result["rmse"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_exact_estimate_errs_by_the_tail_where_it_is_dropped_and_not_at_all_where_it_is_added():
+    """A reward of 1 for five horizons, as TD-MPC2's discount has it: 2.1% of the value."""
+    endless = episode([1.0] * 500, [100.0] * 500, terminated=False)
+    tails = [100.0 * 0.99**left for left in range(299, 501)]
+
+    dropped = value_error([endless], 0.99)
+    added = value_error([endless], 0.99, truncation="bootstrap")
+
+    assert dropped["bias"] == pytest.approx(np.mean(tails), rel=1e-9)
+    assert dropped["bias"] == pytest.approx(2.13, abs=0.01)
+    assert (dropped["count"], dropped["bootstrapped"]) == (202.0, 0.0)
+    assert added["rmse"] == pytest.approx(0.0, abs=1e-9)
+    assert (added["count"], added["bootstrapped"]) == (201.0, 1.0)
 
 
 def test_short_truncated_episodes_fall_back_to_bootstrapping_and_say_so():
