@@ -84,6 +84,7 @@ class ImaginationAgent:
         self._module.eval()
         groups = module_groups(model.trained_modules())
         self.optimizer: FlatOptimizer = optimizer(groups, max_grad_norm=config.max_grad_norm)
+        self.optimizer.configure({"compiled": compile})
         self._loss = torch.compile(model.loss) if compile else model.loss
 
     @property

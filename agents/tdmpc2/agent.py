@@ -84,6 +84,7 @@ class TDMPC2:
             self.model.trained_modules(), lr_scales={"encoder": config.enc_lr_scale}
         )
         self.optimizer: FlatOptimizer = optimizer(groups, max_grad_norm=config.grad_clip)
+        self.optimizer.configure({"compiled": compile})
         self.policy_optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=config.policy_lr, eps=1e-5, fused=device.type != "mps"
         )

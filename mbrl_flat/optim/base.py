@@ -51,6 +51,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         frozen_batchnorm: Only the first evaluation of a step moves running statistics.
         micro_batches: What several closures mean; see ``DriverSettings``.
         sync: What is averaged over processes; see ``DriverSettings``.
+        compiled: Closures run compiled code; see ``DriverSettings``.
 
     Attributes:
         last: Report of the last step, 0-dimensional tensors or floats: ``evaluations``,
@@ -77,6 +78,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         frozen_batchnorm: bool = True,
         micro_batches: Literal["replay", "each"] = "replay",
         sync: Literal["none", "local", "global"] = "none",
+        compiled: bool = False,
     ) -> None:
         settings: DriverSettings = {
             "max_grad_norm": max_grad_norm,
@@ -85,6 +87,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             "frozen_batchnorm": frozen_batchnorm,
             "micro_batches": micro_batches,
             "sync": sync,
+            "compiled": compiled,
         }
         self._check_settings(settings)
         groups = as_groups(params)
@@ -102,6 +105,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.frozen_batchnorm = frozen_batchnorm
         self.micro_batches = micro_batches
         self.sync = sync
+        self.compiled = compiled
         self.steps = 0
         self.skipped = 0
         self.last: dict[str, Tensor | float] = {}

@@ -15,7 +15,9 @@ class DriverSettings(TypedDict, total=False):
     ``micro_batches``: given several closures, ``replay`` all of them at one common displacement,
     or give ``each`` its own (m-sharpness). ``sync``: in a data-parallel run whose model is not
     wrapped, average every gradient (``global``: one displacement) or only the final one
-    (``local``: each process has its own); ``none`` leaves it to the caller.
+    (``local``: each process has its own); ``none`` leaves it to the caller. ``compiled``: closures
+    run compiled code, so the same parameters take a gradient in every step: code is compiled anew
+    for others.
     """
 
     max_grad_norm: float | None
@@ -24,6 +26,7 @@ class DriverSettings(TypedDict, total=False):
     frozen_batchnorm: bool
     micro_batches: Literal["replay", "each"]
     sync: Literal["none", "local", "global"]
+    compiled: bool
 
 
 _CHOICES = {

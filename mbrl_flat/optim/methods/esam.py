@@ -6,9 +6,9 @@ r"""ESAM: SAM that displaces random tensors and looks again at the examples that
 
 where every tensor is in S with probability beta, and :math:`B^+` is the share gamma of the batch
 whose loss rises most, :math:`l(w + \epsilon, x) - l(w, x)`. Gradients of tensors that are not in S
-are not formed in the first evaluation; finding :math:`B^+` takes a forward pass. With
-``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the closure has to give the loss of every
-example; see ``Examples``.
+are not formed in the first evaluation, unless closures are ``compiled``; finding :math:`B^+` takes
+a forward pass. With ``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the closure has to give the
+loss of every example; see ``Examples``.
 
 How to choose rho:
     As for SAM with the same model: the division by beta keeps the expected displacement. A smaller
@@ -24,7 +24,7 @@ Deviations from the paper:
     gamma, rounded, at least one; the authors drop those that tie with the last one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Unpack, runtime_checkable
 
 import torch
@@ -33,7 +33,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.evaluations import Closure
+from mbrl_flat.optim.evaluations import Closure, Evaluations
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
@@ -136,6 +136,10 @@ class ESAM(SharpnessAware):
         finally:
             # Not kept: closures hold batches, and many cannot be pickled.
             self._selections = ()
+
+    def _first(self, evaluate: Evaluations, chosen: Mapping[nn.Parameter, float]) -> Tensor:
+        # Compiled code would be compiled anew for the tensors of every step.
+        return evaluate() if self.compiled else super()._first(evaluate, chosen)
 
     def _shifts(self, leaves: Leaves) -> Shifts:
         for selection in self._selections:

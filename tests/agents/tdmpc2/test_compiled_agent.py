@@ -83,13 +83,18 @@ def graphs():
 
 
 @WHERE
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"method": "sam", "only": ["encoder", "dynamics"], "every": 2},
+        {"method": "esam", "beta": 0.5},
+    ],
+)
 def test_nothing_is_compiled_after_the_first_hundred_updates(
-    make_agent, device, graphs_too, capsys
+    make_agent, device, graphs_too, optimizer, capsys
 ):
-    """Two evaluations a step, one of them with frozen weights; one state to plan for, or three."""
-    agent = make_agent(
-        device, "sam", rho=0.05, only=["encoder", "dynamics"], every=2, cuda_graphs=graphs_too
-    )
+    """Two evaluations a step, one with frozen weights for SAM; one state to plan for, or three."""
+    agent = make_agent(device, rho=0.05, cuda_graphs=graphs_too, **optimizer)
 
     def live(num):
         for batch in batches(num):
