@@ -10,6 +10,9 @@ action=${1:?start or stop}
 folder=$(realpath -m "${2:?a folder that nobody else can write to}")
 export SLURM_CONF=$folder/slurm.conf
 
+# Not nproc alone: it takes OMP_NUM_THREADS, which is set for runs, for the number of cores.
+cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
+
 running() { [ -f "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
 stop() {
@@ -50,7 +53,7 @@ KillWait=30
 MinJobAge=3600
 JobRequeue=1
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
-NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(cores) State=UNKNOWN
 PartitionName=here Nodes=$(hostname) Default=YES MaxTime=INFINITE State=UP
 EOF
     # slurmd wants a plugin even where no cgroup is used; releases before 23 cannot leave it out.

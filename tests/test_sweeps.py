@@ -127,6 +127,26 @@ def test_a_second_start_completes_what_was_killed_in_the_first(start, tmp_path, 
     )
 
 
+@pytest.mark.parametrize("threads", ["1", "1000"])
+def test_a_slurm_of_this_machine_has_its_cores_whatever_threads_runs_are_given(tmp_path, threads):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("munged", "slurmctld", "slurmd", "sbatch", "sinfo"):
+        (programs / name).write_text("#!/bin/sh\necho idle\n")
+        (programs / name).chmod(0o755)
+    script = Path(cli.__file__).parent.parent / "scripts" / "slurm_here.sh"
+    path = f"{programs}:{os.environ['PATH']}"
+
+    subprocess.run(
+        [script, "start", tmp_path / "node"],
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": threads},
+        check=True,
+    )
+
+    node = (tmp_path / "node" / "slurm.conf").read_text()
+    assert f" CPUs={len(os.sched_getaffinity(0))} " in node
+
+
 @pytest.fixture
 def slurm():
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], check=False).returncode != 0:
