@@ -13,11 +13,23 @@ export SLURM_CONF=$folder/slurm.conf
 # Not nproc alone: it takes OMP_NUM_THREADS, which is set for runs, for the number of cores.
 cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
 
-running() { [ -f "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+alive() { grep -qs "^State:[[:space:]]*[^Z[:space:]]" "/proc/$1/status"; }
 
+running() {
+    pid=$(cat "$folder/$1.pid" 2> /dev/null) && alive "$pid" && [ "$(cat "/proc/$pid/comm")" = "$1" ]
+}
+
+# Wait for their ends: a start that still finds one of them there would not start it again.
 stop() {
     for name in slurmd slurmctld munged; do
-        if running "$folder/$name.pid"; then kill "$(cat "$folder/$name.pid")"; fi
+        running "$name" || continue
+        kill "$pid"
+        for _ in $(seq 100); do
+            alive "$pid" || continue 2
+            sleep 0.2
+        done
+        # slurmd does not heed SIGTERM while it looks for its controller.
+        kill -KILL "$pid"
     done
 }
 
@@ -68,11 +80,12 @@ start() {
         command -v "$program" > /dev/null || { echo "$program is missing: apt-get install slurm-wlm munge" >&2; exit 1; }
     done
     configure
-    running "$folder/munged.pid" || munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
+    running munged || munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
         --pid-file="$folder/munged.pid" --seed-file="$folder/munge/seed" --log-file="$folder/munge/log"
-    running "$folder/slurmctld.pid" || slurmctld
-    running "$folder/slurmd.pid" || slurmd -N "$(hostname)"
-    for _ in $(seq 60); do
+    running slurmctld || slurmctld
+    running slurmd || slurmd -N "$(hostname)"
+    # By the clock: sinfo itself waits for a controller that is not there.
+    while ((SECONDS < 60)); do
         if sinfo -h -o %t 2> /dev/null | grep -qE "idle|mix|alloc"; then
             sinfo
             echo "export SLURM_CONF=$SLURM_CONF"

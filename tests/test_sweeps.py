@@ -127,24 +127,69 @@ def test_a_second_start_completes_what_was_killed_in_the_first(start, tmp_path, 
     )
 
 
-@pytest.mark.parametrize("threads", ["1", "1000"])
-def test_a_slurm_of_this_machine_has_its_cores_whatever_threads_runs_are_given(tmp_path, threads):
+DAEMON = """#!/bin/bash
+# As those of SLURM: at SIGTERM the file of its number goes at once, the process a while later.
+[ "$1" != -V ] || { echo slurm-wlm 22.05.8; exit; }
+file=${SLURM_CONF%/*}/${0##*/}.pid
+run() {
+    trap 'rm "$file"; sleep 0.4; exit' TERM
+    echo $BASHPID > "$file"
+    while :; do sleep 0.1; done
+}
+run > /dev/null 2>&1 &
+until [ -s "$file" ]; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def slurm_here(tmp_path):
+    """The script, with programs that look like those of SLURM, on a node in ``tmp_path/node``."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("munged", "slurmctld", "slurmd", "sbatch", "sinfo"):
-        (programs / name).write_text("#!/bin/sh\necho idle\n")
+        code = DAEMON if name.endswith("d") else "#!/bin/bash\necho idle\n"
+        (programs / name).write_text(code)
         (programs / name).chmod(0o755)
     script = Path(cli.__file__).parent.parent / "scripts" / "slurm_here.sh"
     path = f"{programs}:{os.environ['PATH']}"
 
-    subprocess.run(
-        [script, "start", tmp_path / "node"],
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": threads},
-        check=True,
-    )
+    def do(action: str, **variables: str) -> None:
+        environment = {**os.environ, "PATH": path, **variables}
+        subprocess.run([script, action, tmp_path / "node"], env=environment, check=True, timeout=60)
+
+    yield do
+    do("stop")
+
+
+@pytest.mark.parametrize("threads", ["1", "1000"])
+def test_a_slurm_of_this_machine_has_its_cores_whatever_threads_runs_are_given(
+    slurm_here, tmp_path, threads
+):
+    slurm_here("start", OMP_NUM_THREADS=threads)
 
     node = (tmp_path / "node" / "slurm.conf").read_text()
     assert f" CPUs={len(os.sched_getaffinity(0))} " in node
+
+
+def test_a_slurm_of_this_machine_that_was_stopped_is_gone_and_can_be_started_again(
+    slurm_here, tmp_path
+):
+    def running():
+        return {file.stem: int(file.read_text()) for file in (tmp_path / "node").glob("*.pid")}
+
+    def is_alive(pid):
+        status = Path(f"/proc/{pid}/status")
+        return status.exists() and "State:\tZ" not in status.read_text()
+
+    slurm_here("start")
+    first = running()
+    slurm_here("stop")
+    assert [name for name, pid in first.items() if is_alive(pid)] == []
+
+    slurm_here("start")
+    second = running()
+    assert set(second) == set(first) == {"munged", "slurmctld", "slurmd"}
+    assert all(map(is_alive, second.values()))
 
 
 @pytest.fixture
