@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ from mbrl_flat.probe_run import probe_run
 from mbrl_flat.published import evaluate_published
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, train_run
 from mbrl_flat.run_config import RunConfig
-from mbrl_flat.run_folder import new_run_folder, removed_unless_begun, write_text_atomically
+from mbrl_flat.run_folder import new_run_folder, write_text_atomically, writing
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
@@ -76,7 +76,7 @@ def _train(cfg: DictConfig) -> float | None:
             return None
         new = not cfg.resume
         cfg, folder = _new(cfg) if new else _resumed(cfg)
-        with removed_unless_begun(folder) if new else nullcontext():
+        with writing(folder, new=new):
             processes.send(cfg)
             say(f"run folder: {folder}")
             status = train_run(*_built(cfg), folder, processes)

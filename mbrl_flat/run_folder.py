@@ -1,5 +1,6 @@
 """The folder of one run: made once, never overwritten, with what is needed to rebuild the run."""
 
+import errno
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from typing import Any
 import torch
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.file_name import as_file_name
 from mbrl_flat.installed import installed_sha256, lock_sha256
+from mbrl_flat.lock import take_lock
 
 _PACKAGES = (
     "mbrl-flat", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "hydra-core", "wandb",
 )  # fmt: skip
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_PATIENCE_SECONDS = 5.0
 
 
 def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Path:
@@ -34,7 +39,8 @@ def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Pa
     Returns:
         That folder, or one below ``runs`` that is named by all this and the time.
     """
-    parts = (names["task"], names["agent"], names["optimizer"], f"s{seed}")
+    # A task may be called module:ALE/Pong-v5, or be thirty tasks.
+    parts = (as_file_name(names["task"]), names["agent"], names["optimizer"], f"s{seed}")
     default = "_".join((*parts, time.strftime("%Y%m%d-%H%M%S")))
     return create_run_folder(Path(named or f"runs/{default}"), exact=named is not None)
 
@@ -87,6 +93,39 @@ def removed_unless_begun(folder: Path) -> Iterator[None]:
         if not _is_begun(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def writing(folder: Path, *, new: bool) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder meanwhile.
+
+    Where the file system has no locks nothing is kept from anyone.
+
+    Args:
+        folder: The run's folder.
+        new: Whether it was made for this; then ``removed_unless_begun``.
+
+    Raises:
+        UserError: If another process writes to it.
+        OSError: If it cannot be written.
+    """
+    lock = None
+    try:
+        # One that was just ended may still be on its way out.
+        lock = take_lock(folder / ".lock", patience=_PATIENCE_SECONDS)
+    except BlockingIOError as error:
+        raise UserError(
+            f"Another process is writing to {folder}; wait for its end, or end it first."
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        with removed_unless_begun(folder) if new else nullcontext():
+            yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _is_begun(folder: Path) -> bool:

@@ -20,6 +20,12 @@ def task_label(env: Mapping[str, Any]) -> str:
     return f"{env['task']}{'-rgb' if pixels else ''}{'-fast_rendering' if fast else ''}"
 
 
+def part_names(choices: Mapping[str, str], env: Mapping[str, Any]) -> dict[str, str]:
+    """What the user called the parts of a run: agent, env, optimizer and task."""
+    names = {name: choices[name] for name in ("agent", "env", "optimizer")}
+    return {**names, "task": task_label(env)}
+
+
 def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
     """Labels of a run at Weights & Biases.
 
@@ -64,6 +70,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def setting_key(override: str) -> str:
+    """Name of what a word of the command line sets, such as ``seed`` of ``seed=1``."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def shown(value: Any) -> str:

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from mbrl_flat.device import use_threads
 from mbrl_flat.logging.console import say
 from mbrl_flat.run_folder import (
     create_run_folder,
-    removed_unless_begun,
     write_environment,
     write_text_atomically,
+    writing,
 )
 from mbrl_flat.supervised.study import Claim, Study, run_study
 from mbrl_flat.supervised.study.report import format_interval
@@ -65,7 +64,7 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     use_threads(config.threads)
     folder, new = _folder(config)
     say(f"run folder: {folder}")
-    with removed_unless_begun(folder) if new else nullcontext():
+    with writing(folder, new=new):
         outcome = run_study(
             study,
             folder,

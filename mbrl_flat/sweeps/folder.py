@@ -13,7 +13,6 @@ run it has made, and does what is missing.
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.file_name import as_file_name
+from mbrl_flat.logging.labels import setting_key
 from mbrl_flat.run_folder import create_run_folder, write_text_atomically
 from mbrl_flat.sweeps.outcome import Outcome, read_outcomes, summary
 
@@ -32,7 +33,6 @@ VARIABLE = "MBRL_FLAT_SWEEP"
 _FOLDER_KEYS = ("run_dir", "hydra.sweep.dir")
 _UNNAMED_KEYS = ("run_dir", "progress", "debug", "objective")
 """Keys that do not change what a run computes."""
-_LONGEST_NAME = 180
 
 
 def quoted(path: Path) -> str:
@@ -50,17 +50,13 @@ def run_name(overrides: Sequence[str]) -> str:
         Such as ``optimizer-sam_seed-1``. If anything had to be left out for a file's name, or for
         what can be typed after ``run=`` without quotes, a digest of the settings ends it.
     """
-    kept = sorted(o for o in overrides if _key(o) not in _UNNAMED_KEYS)
-    plain = "_".join(_key(o).replace("/", ".") + "-" + o.partition("=")[2] for o in kept)
-    name = re.sub(r"[^\w.+-]+", "-", plain, flags=re.ASCII)
-    if name == plain and len(name) <= _LONGEST_NAME:
+    kept = sorted(o for o in overrides if setting_key(o) not in _UNNAMED_KEYS)
+    plain = "_".join(setting_key(o).replace("/", ".") + "-" + o.partition("=")[2] for o in kept)
+    name = as_file_name(plain)
+    if name == plain:
         return name or "defaults"
     digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
-    return f"{name[:_LONGEST_NAME]}.{digest}"
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+    return f"{name}.{digest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,7 @@ class Sweep:
             UserError: If the folder cannot be made, is that of a run, or is not one folder.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        named = [a.partition("=")[2] for a in arguments if _key(a) in _FOLDER_KEYS]
+        named = [a.partition("=")[2] for a in arguments if setting_key(a) in _FOLDER_KEYS]
         if not named or named[-1] in ("", "null"):
             folder, new = create_run_folder(Path(f"runs/sweep_{stamp}"), exact=False), True
         else:

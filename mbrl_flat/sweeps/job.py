@@ -4,7 +4,6 @@ A finished run is left alone, an interrupted one goes on from its checkpoint, an
 made is written down: a job never raises, so that the others are made whatever becomes of it.
 """
 
-import fcntl
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ import yaml
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.errors import UserError
 from mbrl_flat.interrupts import StopRequest, stop_requests
+from mbrl_flat.lock import take_lock
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.logging.labels import flatten
@@ -189,29 +189,20 @@ class SweepJob:
     def _lock(self) -> Iterator[int]:
         """Keep other jobs from the same run; the lock ends with the last process that has it."""
         path = self.sweep.folder / ".sweep" / "locks" / self.outcome.name
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            until = time.monotonic() + _LOCK_SECONDS
-            while not _try_lock(lock):
-                if time.monotonic() > until:
-                    raise UserError("another process is making this run; it was left to it")
-                time.sleep(0.2)
+            lock = take_lock(path, patience=_LOCK_SECONDS)
+        except BlockingIOError as error:
+            raise UserError("another process is making this run; it was left to it") from error
+        except OSError as error:
+            raise UserError(
+                f"the file system of the sweep's folder has no locks ({error.strerror}), which "
+                f"keep two jobs from one run; mount it with locks (Lustre: -o flock) or take "
+                f"another run_dir"
+            ) from error
+        try:
             yield lock
         finally:
             os.close(lock)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"the file system of the sweep's folder has no locks ({error.strerror}), which keep "
-            f"two jobs from one run; mount it with locks (Lustre: -o flock) or take another run_dir"
-        ) from error
-    return True
 
 
 def _check_same(file: Path, text: str) -> None:

@@ -199,7 +199,7 @@ def test_a_file_system_without_locks_is_named(sweep, launched, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(jobs.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     _, job = make(sweep)
     assert "has no locks (Function not implemented)" in job.outcome.reason
     assert launched == []
