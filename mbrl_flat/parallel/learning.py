@@ -126,7 +126,8 @@ def follow(
             rows = _receive_rows(order, device)
             _set_streams(order.streams, device)
             try:
-                _update(agent, rows, processes, updates)
+                with processes.step():
+                    _update(agent, rows, processes, updates)
             except NonFiniteError:
                 continue
 

@@ -6,6 +6,7 @@ nothing but what the first one sends.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ class ProcessLostError(UserError):
     """Another process of the run is gone."""
 
 
+class FollowerError(UserError):
+    """A process that helps cannot do what the first one can."""
+
+
 @dataclass(kw_only=True)
 class Processes:
     """The processes of one run, as one of them sees them.
@@ -37,6 +42,7 @@ class Processes:
         local_rank: Which one of this machine.
         local_count: How many there are on this machine.
         in_step: Whether all of them are amid an update, and so cannot listen.
+        told: Whether this one follows and knows what is to be done.
     """
 
     rank: int = 0
@@ -44,6 +50,7 @@ class Processes:
     local_rank: int = 0
     local_count: int = 1
     in_step: bool = field(default=False, init=False)
+    told: bool = field(default=False, init=False)
 
     @property
     def leads(self) -> bool:
@@ -89,6 +96,7 @@ class Processes:
         """Wait for what process 0 sends."""
         box: list[Any] = [None]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        self.told = True
         return box[0]
 
     @contextmanager
@@ -115,7 +123,7 @@ def is_launched() -> bool:
 def repeats_the_first(error: BaseException) -> bool:
     """Whether process 0 says this already."""
     follows = is_launched() and int(os.environ["RANK"]) > 0
-    return follows and not isinstance(error, ProcessLostError)
+    return follows and not isinstance(error, ProcessLostError | FollowerError)
 
 
 @contextmanager
@@ -128,6 +136,7 @@ def joined() -> Iterator[Processes]:
 
     Raises:
         ProcessLostError: If one of them is gone.
+        FollowerError: If the user can correct what this one alone cannot do.
     """
     if not is_launched():
         yield Processes()
@@ -148,6 +157,12 @@ def joined() -> Iterator[Processes]:
         if processes.leads and not processes.in_step:
             with suppress(RuntimeError):
                 processes.send(None)
+        # The first process found nothing wrong before it told this one what to do, and what goes
+        # wrong amid a step does so in all of them.
+        if processes.told and not processes.in_step and isinstance(error, UserError | OSError):
+            raise FollowerError(
+                f"Process {processes.rank} of {processes.count} on {socket.gethostname()}: {error}"
+            ) from error
         raise
     if processes.leads:
         processes.send(None)
