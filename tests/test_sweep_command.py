@@ -80,11 +80,27 @@ def test_a_setting_that_is_refused_fails_alone_and_leaves_no_folder(sweep, capsy
     assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 1
 
 
+def test_a_radius_that_is_no_number_fails_alone(sweep, capsys, tmp_path):
+    status, made = sweep("optimizer=sam", "optimizer.rho=0.1,abc")
+    assert (status, len(made)) == (1, 1)
+    assert "failed: optimizer.rho must be a number, such as 0.05" in capsys.readouterr().out
+    assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 1
+
+
 def test_a_misspelt_word_is_refused_before_anything_is_made(sweep, capsys, tmp_path):
     status, made = sweep("optimizer=adam,smm")
     assert (status, made) == (2, [])
     message = capsys.readouterr().err
     assert "'smm'; did you mean" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_misspelt_objective_is_refused_before_anything_is_made(sweep, capsys, tmp_path):
+    status, made = sweep("experiment=search_rho", "objective=eval/retrun_mean")
+    assert (status, made) == (2, [])
+    message = capsys.readouterr().err
+    assert "'eval/retrun_mean' for objective; did you mean 'eval/return_mean'" in message
     assert message.count("\n") == 1
     assert not (tmp_path / "s").exists()
 

@@ -11,6 +11,7 @@ from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
 from mbrl_flat.parallel.processes import is_launched
 from mbrl_flat.sweeps.folder import Sweep
+from mbrl_flat.sweeps.objective import check_objective
 
 _PLUGIN = re.compile(
     r"hydra_plugins\.hydra_(\w+)|hydra/(?:launcher|sweeper)/(joblib|submitit|ray|optuna)"
@@ -66,6 +67,7 @@ def make_sweep(
         raise UserError(
             "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
         )
+    check_objective(arguments[1:])
     sweep = Sweep.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
     arguments += sweep.arguments()
