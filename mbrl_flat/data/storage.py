@@ -42,19 +42,27 @@ def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.nda
         The array; neither memory nor disk is taken before it is written to.
 
     Raises:
-        UserError: If the file cannot be made.
+        UserError: If the file cannot be made, or the machine has not that much memory.
     """
+    size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     if folder is None:
-        return np.zeros(shape, dtype)
+        try:
+            return np.zeros(shape, dtype)
+        except (MemoryError, ValueError) as error:
+            raise UserError(
+                f"The replay does not fit into memory: one of its arrays takes {size / 2**30:,.0f} "
+                f"GiB; choose a smaller replay_capacity, or replay_storage=disk."
+            ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.truncate(max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1))
+            file.truncate(max(size, 1))
             return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"Cannot map the replay from a file in {folder} ({error.strerror}); free some space "
-            f"or use replay_storage=memory."
+            f"Cannot map the replay from a file in {folder} ({reason}); free some space, choose a "
+            f"smaller replay_capacity or use replay_storage=memory."
         ) from error
 
 
