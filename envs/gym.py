@@ -5,6 +5,7 @@ runs can be resumed exactly.
 """
 
 import importlib
+from contextlib import closing
 from typing import Any
 
 import gymnasium as gym
@@ -43,6 +44,11 @@ def make(
         if name not in gym.registry:
             raise unknown_name("task", name, gym.registry, where="env=gym")
         env: gym.Env[Any, Any] = gym.make(name, render_mode="rgb_array" if render else None)
+        if render:
+            # What draws is looked for only when something is drawn, in the midst of an evaluation.
+            with closing(gym.make(name, render_mode="rgb_array")) as drawn:
+                drawn.reset(seed=seed)
+                drawn.render()
     except (gym.error.Error, ImportError) as error:
         raise UserError(
             f"Gymnasium cannot make {task!r}: {error}; install what it needs, or put the folder of "

@@ -1,5 +1,7 @@
 """Registered Gymnasium environments."""
 
+from typing import ClassVar
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -109,3 +111,29 @@ def test_a_module_before_the_id_is_imported_first(tmp_path, monkeypatch):
         make("own_games:Owm-v0", seed=0)
     with pytest.raises(UserError, match="no_such_module"):
         make("no_such_module:Own-v0", seed=0)
+
+
+def test_what_draws_is_looked_for_before_an_episode(monkeypatch):
+    class Undrawn(gym.Env):
+        observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+        action_space = gym.spaces.Discrete(2)
+        metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(2, np.float32), 0.0, False, False, {}
+
+        def render(self):
+            raise gym.error.DependencyNotInstalled("pygame is not installed")
+
+    spec = gym.envs.registration.EnvSpec("Undrawn-v0", Undrawn, disable_env_checker=True)
+    monkeypatch.setitem(gym.registry, "Undrawn-v0", spec)
+
+    make("Undrawn-v0", seed=0)
+    with pytest.raises(UserError, match="cannot make 'Undrawn-v0': pygame is not installed"):
+        make("Undrawn-v0", seed=0, render=True)
