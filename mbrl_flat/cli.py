@@ -22,12 +22,15 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mbrl_flat.closing_lines import closing_lines
 from mbrl_flat.device import usable_cores
 from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
+from mbrl_flat.evaluate import check_episodes
+from mbrl_flat.kinds import check_kinds
 from mbrl_flat.logging.console import say
-from mbrl_flat.logging.labels import flatten, task_label
+from mbrl_flat.logging.labels import flatten, part_names, setting_key
 from mbrl_flat.parallel.processes import joined, repeats_the_first
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
@@ -35,12 +38,12 @@ from mbrl_flat.published import evaluate_published
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import new_run_folder, write_text_atomically, writing
+from mbrl_flat.saved_run import existing_run, moved_paths, resumable_keys
+from mbrl_flat.sentences import sentence_of, sentence_of_part, unknown_key
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
-_RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
-"""Keys that may differ when a run goes on; everything else comes from its folder."""
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)
 ConfigStore.instance().store(name="supervised_schema", node=SupervisedConfig)
@@ -91,6 +94,8 @@ def _train(cfg: DictConfig) -> float | None:
 def _evaluate(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
         shapes = [o for o in HydraConfig.get().overrides.task if re.match(r"[+~]*(agent|env)\b", o)]
+        _of_right_kinds(cfg)
+        check_episodes(cfg.episodes, seed=cfg.seed)
         how = {"episodes": cfg.episodes, "seed": cfg.seed, "video": cfg.video}
         if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
             run_cfg = hydra.compose("train", overrides=shapes)
@@ -106,6 +111,7 @@ def _evaluate(cfg: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
 def _probe(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug):
+        check_episodes(_of_right_kinds(cfg).episodes, seed=cfg.seed)
         row = probe_run(
             *_saved_run(cfg),
             name=HydraConfig.get().runtime.choices["probe"],
@@ -127,13 +133,13 @@ def _supervised(cfg: DictConfig) -> None:
             cfg.run_dir = str(folder)
         else:
             cfg.name = HydraConfig.get().runtime.choices["experiment"] or ""
+            _of_right_kinds(cfg)
             if not cfg.study:
                 raise UserError("Say which study: experiment=NAME, such as label_noise.")
             _apply_preset(cfg)
         study = instantiate(cfg.study, _convert_="all")
-        typed = OmegaConf.merge(OmegaConf.structured(SupervisedConfig), cfg)
-        settings = cast(SupervisedConfig, OmegaConf.to_object(typed))
-        status = run_supervised(study, settings, yaml=OmegaConf.to_yaml(cfg, resolve=True))
+        text = OmegaConf.to_yaml(cfg, resolve=True)
+        status = run_supervised(study, _typed(SupervisedConfig, cfg), yaml=text)
     if status:
         sys.exit(status)
 
@@ -149,23 +155,16 @@ def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
         return job.run("train", lambda: job.overrides)
     cfg.run_dir = str(job.folder)
     cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
-    _name_parts(cfg)
+    cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     text = partial(OmegaConf.to_yaml, cfg, resolve=True)
-    return job.train(text, check=lambda: _built(cfg), objective=cfg.objective)
-
-
-def _name_parts(cfg: DictConfig) -> None:
-    """Write down what the user called the parts."""
-    choices = HydraConfig.get().runtime.choices
-    names = {name: choices[name] for name in ("agent", "env", "optimizer")}
-    cfg.names = {**names, "task": task_label(cfg.env)}
+    return job.train(text, check=lambda: _built(_of_right_kinds(cfg)), objective=cfg.objective)
 
 
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """Name the run, make its folder and write down what it is."""
-    _name_parts(cfg)
+    cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     # What cannot be built must not leave a folder behind.
-    _built(cfg)
+    _built(_of_right_kinds(cfg))
     folder = new_run_folder(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(folder)
     write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -175,13 +174,7 @@ def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
 def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """The configuration of a run that exists, with the few keys that may differ."""
     saved, folder = _load_run(cfg.resume)
-    for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
-        if key not in _RESUMABLE and not key.startswith("wandb."):
-            raise UserError(
-                f"A resumed run keeps its settings, but {override} was given; with resume= only "
-                f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
-            )
+    for key in resumable_keys(HydraConfig.get().overrides.task):
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     return saved, folder
 
@@ -194,13 +187,14 @@ def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
 
 
 def _load_run(path: str | None) -> tuple[DictConfig, Path]:
-    if not path:
-        raise UserError("Say which run: run=runs/NAME.")
-    folder = Path(path)
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"There is no run at {folder}: {file} is missing; check the path.")
-    return cast(DictConfig, OmegaConf.load(file)), folder
+    folder = existing_run(path)
+    try:
+        saved = OmegaConf.load(folder / "config.yaml")
+        for key, value in moved_paths(_plain(saved), folder):
+            OmegaConf.update(saved, key, value)
+    except (YAMLError, LookupError, TypeError) as error:
+        raise UserError(f"{folder / 'config.yaml'} is damaged; restore it.") from error
+    return cast(DictConfig, saved), folder
 
 
 def _apply_preset(cfg: DictConfig) -> None:
@@ -209,7 +203,7 @@ def _apply_preset(cfg: DictConfig) -> None:
         raise unknown_name("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
     sized = OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))
     for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
+        key = setting_key(override)
         if key.startswith("study."):
             OmegaConf.update(sized, key.removeprefix("study."), OmegaConf.select(cfg, key))
     cfg.study = sized
@@ -220,8 +214,24 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     return _built(_composed("train", list(overrides)))
 
 
+def _of_right_kinds(cfg: DictConfig) -> DictConfig:
+    """Refuse text where there is a number: parts would only notice when they use it."""
+    about = HydraConfig.get()
+    check_kinds(
+        about.overrides.task,
+        _plain(cfg),
+        groups=about.runtime.choices,
+        without=lambda kept: _plain(hydra.compose(about.job.config_name, kept)),
+    )
+    return cfg
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg))
+
+
 def _built(cfg: DictConfig) -> tuple[RunConfig, Parts]:
-    return _run_config(cfg), _parts(cfg)
+    return _typed(RunConfig, cfg), _parts(cfg)
 
 
 def _composed(config: str, overrides: list[str]) -> DictConfig:
@@ -230,8 +240,8 @@ def _composed(config: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config, overrides=overrides)
 
 
-def _run_config(cfg: DictConfig) -> RunConfig:
-    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(RunConfig, cfg)))
+def _typed(schema: type[Any], cfg: DictConfig) -> Any:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), cfg))
 
 
 def _parts(cfg: DictConfig) -> Parts:
@@ -276,25 +286,15 @@ def _sentence(error: BaseException, config: str) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown_name(group, name, error.options or []))
     if isinstance(error, InstantiationException):
-        cause = error.__cause__
-        where = re.search(r"full_key: (\S+)", str(error))
-        place = f" (at {where.group(1)})" if where else ""
-        return f"{str(cause or error).splitlines()[0]}{place}"
-    if key := re.search(r"[Kk]ey '([^']+)'", f"{error} {error.__cause__}"):
-        full = re.search(r"full_key: (\S+)", f"{error} {error.__cause__}")
-        name = full.group(1) if full else key.group(1)
-        return str(unknown_name("key", name, _all_keys(config)))
-    if isinstance(error, OSError):
-        file = error.filename or "the run folder"
-        return f"{error.strerror or error}: {file}; what was saved before is whole."
-    lines = [*str(error).splitlines(), *str(error.__cause__ or "").splitlines()]
-    return " ".join(line.strip() for line in lines if line.strip())
+        return sentence_of_part(error)
+    if key := unknown_key(error):
+        return str(unknown_name("key", key, _all_keys(config)))
+    return sentence_of(error)
 
 
 def _all_keys(config: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
     names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
     composed = _composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=[^,]*$", a)])
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed))
-    paths = [key.split(".") for key, _ in flatten(plain)]
+    paths = [key.split(".") for key, _ in flatten(_plain(composed))]
     return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}

@@ -9,8 +9,9 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from mbrl_flat.data.episode import Episode
+from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Agent, Mode
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.seeding import check_seed, restored_rng
 from mbrl_flat.specs import EnvSpec
 
 FrameSink = Callable[[np.ndarray], None]
@@ -25,6 +26,21 @@ def as_tensors(obs: dict[str, np.ndarray]) -> dict[str, Tensor]:
 def lives_lost(info: Mapping[str, Any], num_envs: int) -> np.ndarray:
     """Where a step is to be recorded as a termination, ``info["life_lost"]``, bool ``[N]``."""
     return np.asarray(info.get("life_lost", np.zeros(num_envs, bool)), bool)
+
+
+def check_episodes(episodes: int, *, seed: int) -> None:
+    """Refuse what no episodes can be played with.
+
+    Args:
+        episodes: How many.
+        seed: Determines them.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes must be at least 1, got {episodes}.")
+    check_seed(seed)
 
 
 def episode_seeds(seed: int, episodes: int) -> list[int]:

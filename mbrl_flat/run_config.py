@@ -5,6 +5,7 @@ from typing import Any
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.hopfield.energy_replay import ReplayConfig
+from mbrl_flat.seeding import check_seed
 
 
 @dataclass(kw_only=True)
@@ -117,6 +118,7 @@ class RunConfig:
             )
         if not 0.0 <= self.model_lr < float("inf"):
             raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
-        for name, least in {"seed": 0, "num_envs": 1, "eval_episodes": 1}.items():
+        for name, least in {"num_envs": 1, "eval_episodes": 1}.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_seed(self.seed)

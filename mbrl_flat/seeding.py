@@ -9,6 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl_flat.errors import UserError
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that some stream does not take.
+
+    Args:
+        seed: What the user gave.
+
+    Raises:
+        UserError: If it is out of range.
+    """
+    if not 0 <= seed < 2**62:
+        bound = "at least 0" if seed < 0 else "below 2**62"
+        raise UserError(f"seed must be {bound}, got {seed}.")
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy's global stream and every torch device."""

@@ -10,8 +10,9 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
+from mbrl_flat import cli, run_folder
 from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.run_folder import writing
 
 TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu", "steps=150",
@@ -51,7 +52,12 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("preset=ci", ["mbrl-flat-supervised only", "cpu or debug"]),
         ("sed=3", ["'sed'", "'seed'"]),
         ("agent.config.horizn=4", ["'agent.config.horizn'", "'agent.config.horizon'"]),
-        ("steps=abc", ["steps", "abc", "Integer"]),
+        ("steps=abc", ["steps must be a whole number, got 'abc'."]),
+        ("seed=1.5", ["seed must be a whole number, got '1.5'."]),
+        ("seed=99999999999999999999", ["seed must be below 2**62", "9999"]),
+        ("model_lr=fast", ["model_lr must be a number, got 'fast'."]),
+        ("progress=maybe", ["progress must be true or false, got 'maybe'."]),
+        ("agent.config.horizon=abc", ["horizon must be a whole number", "'abc'"]),
         ("steps=0", ["steps", "0", "at least 1"]),
         ("seed=-1", ["seed", "-1", "at least 0"]),
         ("eval_episodes=0", ["eval_episodes", "0", "at least 1"]),
@@ -86,6 +92,15 @@ def test_a_run_that_is_not_there_cannot_be_resumed(command, capsys):
 def test_a_negative_radius_is_refused_before_a_folder_is_made(command, capsys, tmp_path):
     message = fails(command, capsys, *TINY, "optimizer=sam", "optimizer.rho=-0.1", "run_dir=r")
     assert "rho must be at least 0, got -0.1" in message
+
+
+@pytest.mark.parametrize("value", ["abc", "true", "[0.1]"])
+def test_a_radius_that_is_no_number_is_refused_before_a_folder_is_made(
+    command, capsys, tmp_path, value
+):
+    message = fails(command, capsys, *TINY, "optimizer=sam", f"optimizer.rho={value}")
+    assert message.startswith("optimizer.rho must be a number, such as 0.05, got ")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_optimizer_setting_of_another_method_is_refused(command, capsys):
@@ -142,6 +157,34 @@ def test_a_full_disk_is_one_sentence_and_the_last_good_checkpoint_stays(command,
     assert latest.read_bytes() == before
 
 
+def test_a_run_that_another_process_writes_is_not_resumed(command, capsys, tmp_path, monkeypatch):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.0)
+    with writing(tmp_path / "here", new=False):
+        message = fails(command, capsys, "resume=here", "steps=300")
+    assert message.startswith("Another process is writing to here; wait for its end")
+    assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "agent: [unclosed", "- a list"])
+def test_a_damaged_configuration_is_one_sentence(command, capsys, tmp_path, text):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.yaml").write_text(text)
+    message = fails(command, capsys, "resume=here")
+    assert message == "here/config.yaml is damaged; restore it.\n"
+
+
+def test_a_run_that_was_moved_takes_its_paths_with_it(tmp_path):
+    (tmp_path / "new").mkdir()
+    text = "run_dir: runs/old\nprobes: {open_loop: {folder: runs/old/videos}}\n"
+    (tmp_path / "new" / "config.yaml").write_text(text)
+    cfg, folder = cli._load_run(str(tmp_path / "new"))
+    assert cfg.run_dir == str(folder)
+    assert cfg.probes.open_loop.folder == str(tmp_path / "new" / "videos")
+
+
 def test_a_resumed_run_refuses_other_settings(command, capsys):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     message = fails(command, capsys, "resume=here", "seed=3")
@@ -182,6 +225,19 @@ def test_every_probe_looks_at_a_run_and_changes_nothing_of_it(
     assert row["probe"] == probe
     assert expected in row
     assert before == [(tmp_path / "here" / file).read_bytes() for file in files]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("episodes=abc", "episodes must be a whole number, such as 10, got 'abc'."),
+        ("episodes=0", "episodes must be at least 1, got 0."),
+        ("seed=-1", "seed must be at least 0, got -1."),
+    ],
+)
+@pytest.mark.parametrize("entry", [cli.evaluate, cli.probe])
+def test_numbers_that_nothing_can_be_judged_by_are_refused(command, capsys, entry, argument, said):
+    assert fails(command, capsys, "run=here", argument, entry=entry) == said + "\n"
 
 
 def test_an_agent_without_a_model_cannot_be_probed(command, capsys):

@@ -1,0 +1,69 @@
+"""A run that exists: where it is, and what of its settings may change when it goes on."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.logging.labels import flatten, setting_key
+
+_RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
+"""Keys that may differ when a run goes on; everything else comes from its folder."""
+
+
+def existing_run(path: str | None) -> Path:
+    """Find a run.
+
+    Args:
+        path: What the user wrote.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not path:
+        raise UserError("Say which run: run=runs/NAME.")
+    file = Path(path) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"There is no run at {path}: {file} is missing; check the path.")
+    return Path(path)
+
+
+def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
+    """Names of the settings that a run goes on with.
+
+    Args:
+        overrides: ``key=value`` of everything that the user set.
+
+    Yields:
+        Each key.
+
+    Raises:
+        UserError: If a run cannot go on with another value of one.
+    """
+    for override in overrides:
+        key = setting_key(override)
+        if key not in _RESUMABLE and not key.startswith("wandb."):
+            raise UserError(
+                f"A resumed run keeps its settings, but {override} was given; with resume= only "
+                f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
+            )
+        yield key
+
+
+def moved_paths(settings: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Paths inside the folder that a run had when it began, as they are now.
+
+    Args:
+        settings: What the run's ``config.yaml`` holds.
+        folder: Where the run is now.
+
+    Yields:
+        Dotted names of settings and their new values.
+    """
+    before = settings["run_dir"]
+    for key, value in flatten(settings):
+        if before and isinstance(value, str) and Path(value).is_relative_to(before):
+            yield key, str(folder / Path(value).relative_to(before))
