@@ -173,7 +173,7 @@ def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
 
 def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """The configuration of a run that exists, with the few keys that may differ."""
-    saved, folder = _load_run(cfg.resume)
+    saved, folder = _load_run(cfg.resume, study="study" in cfg)
     for key in resumable_keys(HydraConfig.get().overrides.task):
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     return saved, folder
@@ -186,8 +186,8 @@ def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
     return *_built(run_cfg), folder
 
 
-def _load_run(path: str | None) -> tuple[DictConfig, Path]:
-    folder = existing_run(path)
+def _load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path]:
+    folder = existing_run(path, study=study)
     try:
         saved = OmegaConf.load(folder / "config.yaml")
         for key, value in moved_paths(_plain(saved), folder):

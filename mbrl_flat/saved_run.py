@@ -11,23 +11,29 @@ _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "para
 """Keys that may differ when a run goes on; everything else comes from its folder."""
 
 
-def existing_run(path: str | None) -> Path:
+def existing_run(path: str | None, *, study: bool = False) -> Path:
     """Find a run.
 
     Args:
         path: What the user wrote.
+        study: Whether that of a study is meant, not of an agent.
 
     Returns:
         Its folder.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or one of the other kind.
     """
     if not path:
         raise UserError("Say which run: run=runs/NAME.")
     file = Path(path) / "config.yaml"
     if not file.is_file():
         raise UserError(f"There is no run at {path}: {file} is missing; check the path.")
+    if (Path(path) / "study.json").exists() != study:
+        kind, command = ("an agent", "train") if study else ("a study", "supervised")
+        raise UserError(
+            f"{path} is the run of {kind}; go on with it by mbrl-flat-{command} resume={path}."
+        )
     return Path(path)
 
 

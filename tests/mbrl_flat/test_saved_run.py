@@ -36,6 +36,18 @@ def test_a_file_is_no_run(tmp_path):
         existing_run(str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize(("study", "command"), [(True, "train"), (False, "supervised")])
+def test_a_run_of_the_other_kind_names_the_command_for_it(tmp_path, study, command):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    if not study:
+        (tmp_path / "study.json").write_text("{}")
+
+    with pytest.raises(UserError, match=f"mbrl-flat-{command} resume={tmp_path}"):
+        existing_run(str(tmp_path), study=study)
+
+    assert existing_run(str(tmp_path), study=not study) == tmp_path
+
+
 def test_only_some_settings_change_when_a_run_goes_on():
     assert list(resumable_keys(["steps=3", "+wandb.mode=offline"])) == ["steps", "wandb.mode"]
     with pytest.raises(UserError, match="keeps its settings, but seed=3 was given"):
