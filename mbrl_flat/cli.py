@@ -139,7 +139,7 @@ def _supervised(cfg: DictConfig) -> None:
             _apply_preset(cfg)
         study = instantiate(cfg.study, _convert_="all")
         text = OmegaConf.to_yaml(cfg, resolve=True)
-        status = run_supervised(study, _typed(SupervisedConfig, cfg), yaml=text)
+        status = run_supervised(study, _run_config(cfg, SupervisedConfig), yaml=text)
     if status:
         sys.exit(status)
 
@@ -231,7 +231,7 @@ def _plain(cfg: Any) -> dict[str, Any]:
 
 
 def _built(cfg: DictConfig) -> tuple[RunConfig, Parts]:
-    return _typed(RunConfig, cfg), _parts(cfg)
+    return _run_config(cfg), _parts(cfg)
 
 
 def _composed(config: str, overrides: list[str]) -> DictConfig:
@@ -240,7 +240,7 @@ def _composed(config: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config, overrides=overrides)
 
 
-def _typed(schema: type[Any], cfg: DictConfig) -> Any:
+def _run_config(cfg: DictConfig, schema: type[Any] = RunConfig) -> Any:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), cfg))
 
 
