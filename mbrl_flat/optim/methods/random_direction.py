@@ -6,6 +6,12 @@ r"""The control for SAM: a displacement of the same length in a random direction
 What SAM gains over this is due to the direction; what this gains over the base is due to noise in
 the weights. It costs as many evaluations as SAM.
 
+The length is that of all displaced parameters together. Among modules and tensors noise shares it
+out by their numbers of entries and SAM by their gradients, which counts as direction here: SAM may
+spend nearly all of it on a module that noise hardly moves. To have the same length in a module,
+displace that alone with both methods (``only=[dynamics]``). Where groups have radii of their own,
+both lengths lie between the smallest and the largest of these, and differ.
+
 How to choose rho:
     That of the method it is the control of: the comparison is at equal length.
 
