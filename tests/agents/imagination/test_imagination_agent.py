@@ -109,14 +109,19 @@ def test_radius_zero_is_the_base_optimizer_bit_for_bit_over_100_updates(
     assert equal(weights(base), weights(zero))
 
 
-def test_radius_zero_is_the_base_optimizer_bit_for_bit(name, build, make_batch):
-    """Five updates; the slow test makes a hundred with three methods."""
-    base, zero = build(name), build(name, optimizer="sam", rho=0.0)
+@pytest.mark.parametrize(("rho", "evaluations"), [(0.0, 1.0), (1e-30, 2.0)])
+def test_a_radius_that_moves_nothing_is_the_base_optimizer_bit_for_bit(
+    name, rho, evaluations, build, make_batch
+):
+    """Five updates; with a radius above 0 all that a second evaluation could change is there."""
+    base, flat = build(name), build(name, optimizer="sam", rho=rho)
 
     learn(base, make_batch, 5)
-    learn(zero, make_batch, 5)
+    rows = learn(flat, make_batch, 5)
 
-    assert equal(weights(base), weights(zero))
+    assert equal(weights(base), weights(flat))
+    assert [row["optim/evaluations"] for row in rows] == [evaluations] * 5
+    assert all(row["optim/perturbed_gap"] == 0.0 for row in rows)
 
 
 @pytest.mark.parametrize("method", ["sam", "ivon", "msam", "looksam"])

@@ -73,12 +73,15 @@ def test_every_evaluation_of_a_step_sees_the_same_shifted_images(monkeypatch):
     assert not torch.equal(shifted, batch.obs["rgb"])
 
 
-def test_sam_without_a_radius_is_its_base_bit_for_bit():
-    plain, flat = make_agent("adam"), make_agent("sam", rho=0.0)
+@pytest.mark.parametrize(("rho", "evaluations"), [(0.0, 1.0), (1e-30, 2.0)])
+def test_sam_with_a_radius_that_moves_nothing_is_its_base_bit_for_bit(rho, evaluations):
+    """With a radius above 0 the second evaluation sees the same images, targets and dropout."""
+    plain, flat = make_agent("adam"), make_agent("sam", rho=rho)
     for step in range(3):
         for agent in (plain, flat):
             torch.manual_seed(step)
-            agent.update(make_batch(step))
+            row = agent.update(make_batch(step))
+        assert (row["optim/evaluations"], float(row["optim/perturbed_gap"])) == (evaluations, 0.0)
     assert torch.equal(weights(plain), weights(flat))
 
 
