@@ -26,7 +26,8 @@ from agents.imagination import ImaginationModel, ModelOutput, ModelState, flatte
 from agents.imagination_config import ImaginationConfig
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params, joint_norm
+from mbrl_flat.optim.averaging import evaluation_params
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, joint_norm
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.protocols import (
     AgentState,

@@ -26,7 +26,8 @@ from agents.tdmpc2.world_model import LossOutput, WorldModel
 from mbrl_flat.compilation import Compiled, own_gradients, owned
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.device import multiplies_bfloat16, transfer
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
+from mbrl_flat.optim.averaging import evaluation_params
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.synchronization import average_over_rows
 from mbrl_flat.protocols import (

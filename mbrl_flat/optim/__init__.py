@@ -1,6 +1,7 @@
 """Optimizers: one interface, one registry, one file a paper."""
 
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, evaluation_params
+from mbrl_flat.optim.averaging import evaluation_params
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.methods import (
     asam,

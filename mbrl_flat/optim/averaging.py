@@ -1,7 +1,7 @@
 """Averages of the weights around any optimizer, to act and evaluate with."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, Unpack
 
 import torch
@@ -142,3 +142,9 @@ class Averaging(FlatOptimizer):
             for param, average in zip(self._params(), state["averages"], strict=True)
             if average is not None
         }
+
+
+def evaluation_params(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+    """Hold the weights to act, evaluate and measure with: for most methods those there are."""
+    ours = isinstance(optimizer, FlatOptimizer)
+    return optimizer.evaluation_params() if ours else nullcontext()

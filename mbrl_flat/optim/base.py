@@ -294,9 +294,3 @@ class FlatOptimizer(torch.optim.Optimizer):
         # torch keeps only three attributes, which would drop the base from copies and pickles. The
         # step that a scheduler of the learning rate sets on an instance is that of the original.
         return {name: value for name, value in self.__dict__.items() if name != "step"}
-
-
-def evaluation_params(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
-    """Hold the weights to act, evaluate and measure with: for most methods those there are."""
-    ours = isinstance(optimizer, FlatOptimizer)
-    return optimizer.evaluation_params() if ours else nullcontext()
