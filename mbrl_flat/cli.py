@@ -30,7 +30,7 @@ from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
 from mbrl_flat.evaluate import check_episodes
 from mbrl_flat.kinds import check_kinds
 from mbrl_flat.logging.console import say
-from mbrl_flat.logging.labels import flatten, part_names, setting_key
+from mbrl_flat.logging.labels import dotted_keys, part_names, setting_key
 from mbrl_flat.parallel.processes import joined, repeats_the_first
 from mbrl_flat.plots import draw_run
 from mbrl_flat.probe_run import probe_run
@@ -56,12 +56,12 @@ def train() -> None:
 
 def evaluate() -> None:
     """Entry point of ``mbrl-flat-evaluate``."""
-    _command(_evaluate)
+    _command(_evaluate, "evaluate")
 
 
 def probe() -> None:
     """Entry point of ``mbrl-flat-probe``."""
-    _command(_probe)
+    _command(_probe, "probe")
 
 
 def supervised() -> None:
@@ -75,8 +75,7 @@ def _train(cfg: DictConfig) -> float | None:
         return _train_in_sweep(cfg, job)
     with _sentences(debug=cfg.debug), joined() as processes:
         if not processes.leads:
-            follow_run(processes, _built)
-            return None
+            return follow_run(processes, _built)
         new = not cfg.resume
         cfg, folder = _new(cfg) if new else _resumed(cfg)
         with writing(folder, new=new):
@@ -92,7 +91,7 @@ def _train(cfg: DictConfig) -> float | None:
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
-    with _sentences(debug=cfg.debug):
+    with _sentences(debug=cfg.debug, config="evaluate"):
         shapes = [o for o in HydraConfig.get().overrides.task if re.match(r"[+~]*(agent|env)\b", o)]
         _of_right_kinds(cfg)
         check_episodes(cfg.episodes, seed=cfg.seed)
@@ -110,7 +109,7 @@ def _evaluate(cfg: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
 def _probe(cfg: DictConfig) -> None:
-    with _sentences(debug=cfg.debug):
+    with _sentences(debug=cfg.debug, config="probe"):
         check_episodes(_of_right_kinds(cfg).episodes, seed=cfg.seed)
         row = probe_run(
             *_saved_run(cfg),
@@ -127,7 +126,7 @@ def _supervised(cfg: DictConfig) -> None:
     if job := _job("supervised"):
         job.run("supervised", lambda: [*job.overrides, f"run_dir={quoted(job.folder)}"])
         return
-    with _sentences(debug=cfg.debug):
+    with _sentences(debug=cfg.debug, config="supervised"):
         if cfg.resume:
             cfg, folder = _resumed(cfg)
             cfg.run_dir = str(folder)
@@ -201,12 +200,15 @@ def _apply_preset(cfg: DictConfig) -> None:
     """Put the preset's sizes into the study, below what was set on the command line."""
     if cfg.preset not in cfg.presets and cfg.preset != "default":
         raise unknown_name("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
-    sized = OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))
+    OmegaConf.set_struct(cfg, value=False)  # A preset may have what was taken out.
+    sized = OmegaConf.create({"study": OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))})
     for override in HydraConfig.get().overrides.task:
-        key = setting_key(override)
-        if key.startswith("study."):
-            OmegaConf.update(sized, key.removeprefix("study."), OmegaConf.select(cfg, key))
-    cfg.study = sized
+        above, _, last = setting_key(override).rpartition(".")
+        if override.startswith("~study."):
+            OmegaConf.select(sized, above).pop(last, None)
+        elif f"{above}.".startswith("study."):
+            OmegaConf.update(sized, f"{above}.{last}", OmegaConf.select(cfg, f"{above}.{last}"))
+    cfg.study = sized.study
 
 
 def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
@@ -268,10 +270,9 @@ def _command(main: Callable[[], Any], config: str = "train", *, sweeps: bool = F
 @contextmanager
 def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
     """Turn errors that a user can correct into one sentence and exit status 2."""
-    known = (UserError, NonFiniteError, HydraException, OmegaConfBaseException, OSError)
     try:
         yield
-    except known as error:
+    except (UserError, NonFiniteError, HydraException, OmegaConfBaseException, OSError) as error:
         if debug:
             raise
         if not repeats_the_first(error):
@@ -294,7 +295,6 @@ def _sentence(error: BaseException, config: str) -> str:
 
 def _all_keys(config: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
-    names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment"
+    names = "agent|env|optimizer|optimizer/base|preset" if config == "train" else "experiment|probe"
     composed = _composed(config, [a for a in sys.argv[1:] if re.match(rf"({names})=[^,]*$", a)])
-    paths = [key.split(".") for key, _ in flatten(_plain(composed))]
-    return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}
+    return dotted_keys(_plain(composed))

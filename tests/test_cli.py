@@ -72,6 +72,21 @@ def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argu
     assert all(part in message for part in parts), message
 
 
+@pytest.mark.parametrize(
+    ("entry", "arguments", "known"),
+    [
+        (cli.evaluate, ["episods=3"], "'episodes'"),
+        (cli.probe, ["episods=3"], "'episodes'"),
+        (cli.probe, ["probe=rollout_error", "probe.horizn=3"], "'probe.horizon'"),
+        (cli.supervised, ["experiment=label_noise", "study.seedz=3"], "'study.seeds'"),
+    ],
+)
+def test_a_misspelt_key_gets_one_of_the_same_command(command, capsys, entry, arguments, known):
+    run = [] if entry is cli.supervised else ["run=here"]
+    message = fails(command, capsys, *run, *arguments, entry=entry)
+    assert known in message.partition("did you mean")[2]
+
+
 def test_a_misspelt_task_names_the_nearest_one_and_leaves_no_folder(command, capsys, tmp_path):
     message = fails(command, capsys, *[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
     assert message.startswith("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'")

@@ -72,6 +72,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def dotted_keys(tree: Mapping[str, Any]) -> set[str]:
+    """Names of all settings of a nested mapping, and of what holds them."""
+    paths = [key.split(".") for key, _ in flatten(tree)]
+    return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}
+
+
 def setting_key(override: str) -> str:
     """Name of what a word of the command line sets, such as ``seed`` of ``seed=1``."""
     return override.lstrip("+~").partition("=")[0]

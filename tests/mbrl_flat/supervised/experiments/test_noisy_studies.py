@@ -128,6 +128,15 @@ def test_a_forced_setting_goes_before_the_preset(run):
     assert {row["seed"] for row in rows} == {"0"}
 
 
+def test_a_setting_that_is_taken_out_stays_out_whatever_the_preset_says(run):
+    tiny = ["study.task.epochs=1", "study.task.train_size=128", "study.tries=1", "study.seeds=1"]
+    left = ["~study.radii.asam", "~study.radii.sam_on", "~study.radii.msam", "~study.radii.sam"]
+    rows, _ = run("label_noise", *tiny, *left)
+    methods = {row["method"] for row in rows}
+    assert {"base", "random_direction"} <= methods
+    assert not methods & {"asam", "sam_on", "msam", "sam"}
+
+
 def test_a_study_without_its_data_leaves_no_folder(run, capsys, monkeypatch, tmp_path):
     task._digits.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
