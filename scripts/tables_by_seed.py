@@ -1,4 +1,4 @@
-"""Put the runs of reports side by side: a table of arms, one of paired differences, one picture.
+"""Put the runs of reports side by side: tables of arms and of paired differences, one picture.
 
 Reads the ``seeds.csv`` that ``mbrl-flat-compare`` writes, of several reports if there are several.
 Differences (of eigenvalues: quotients) are taken seed by seed, with Student's 95 % interval over
@@ -58,62 +58,86 @@ def student_interval(values: np.ndarray) -> tuple[float, float, float]:
     return middle - half, middle, middle + half
 
 
-def paired(treatment: Seeds, control: Seeds) -> tuple[np.ndarray, np.ndarray]:
-    """Both on the seeds that both have, in the order of the seeds."""
-    seeds = sorted(treatment.keys() & control.keys())
-    return np.array([treatment[s] for s in seeds]), np.array([control[s] for s in seeds])
-
-
 def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
     """The arms that are named first, then the others as they came."""
     return [*(arm for arm in first if arm in arms), *(arm for arm in arms if arm not in first)]
 
 
 def table_of_arms(results: Results, first: Sequence[str]) -> list[str]:
-    """Mean over seeds, lowest and highest, and the number of seeds; a row an arm."""
-    lines: list[str] = []
-    for task, columns in results.items():
-        lines += [f"| {task} | seeds | " + " | ".join(COLUMNS.values()) + " |"]
-        lines += ["|---|---|" + "---|" * len(COLUMNS)]
-        for arm in order(list(columns["final_return"]), first):
-            cells = []
-            for column in COLUMNS:
-                values = list(columns[column].get(arm, {}).values()) or [float("nan")]
-                ends = f"{format_number(min(values))}, {format_number(max(values))}"
-                cells.append(f"{format_number(float(np.mean(values)))} [{ends}]")
-            seeds = len(columns["final_return"][arm])
-            lines.append(f"| `{arm}` | {seeds} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return lines
+    """Mean over seeds with the lowest and the highest; a row an arm."""
+    lines = _head("mean [lowest, highest]", results)
+    arms = dict.fromkeys(arm for columns in results.values() for arm in columns["final_return"])
+    for arm in order(list(arms), first):
+        cells, seeds = [], set[int]()
+        for columns in results.values():
+            seeds |= columns["final_return"].get(arm, {}).keys()
+            cells += [_range(columns[column].get(arm, {})) for column in COLUMNS]
+        lines.append(f"| `{arm}` | {len(seeds)} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def table_of_differences(results: Results, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Mean difference with its interval, then each seed's; a row a pair, a column a task."""
-    lines = ["| difference | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
+    """Mean over shared seeds with its interval; a row a pair. Ratios are geometric means."""
+    lines = _head("mean over shared seeds [95 % interval]", results)
     for treatment, control in pairs:
-        for column, title in COLUMNS.items():
-            cells = []
-            for columns in results.values():
-                arms = columns[column]
-                values = paired(arms.get(treatment, {}), arms.get(control, {}))
-                cells.append(compare(*values, ratio=column in RATIOS))
-            sign = "/" if column in RATIOS else "-"
-            lines.append(f"| `{treatment}` {sign} `{control}`, {title} | {' | '.join(cells)} |")
+        cells, seeds = [], 0
+        for columns in results.values():
+            for column in COLUMNS:
+                each = compare(columns[column], treatment, control, ratio=column in RATIOS)
+                seeds = max(seeds, len(each))
+                cells.append(_interval(each, ratio=column in RATIOS))
+        lines.append(f"| `{treatment}` against `{control}` | {seeds} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def table_of_seeds(results: Results, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """What the intervals were made of: each shared seed's difference or ratio."""
+    lines = _head("each shared seed", results)
+    for treatment, control in pairs:
+        each = [
+            compare(columns[column], treatment, control, ratio=column in RATIOS)
+            for columns in results.values()
+            for column in COLUMNS
+        ]
+        cells = [", ".join(map(format_number, values)) or "-" for values in each]
+        seeds = max(map(len, each))
+        lines.append(f"| `{treatment}` against `{control}` | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
-def compare(treatment: np.ndarray, control: np.ndarray, *, ratio: bool) -> str:
-    """Mean difference and interval, or geometric mean ratio and interval; then each seed's."""
-    if ratio:
-        each = treatment / control
-        low, middle, high = np.exp(student_interval(np.log(each)))
-    else:
-        each = treatment - control
-        low, middle, high = student_interval(each)
-    seeds = ", ".join(map(format_number, each))
+def compare(arms: dict[str, Seeds], treatment: str, control: str, *, ratio: bool) -> np.ndarray:
+    """Differences, or ratios, on the seeds that both arms have, in the order of the seeds."""
+    a, b = arms.get(treatment, {}), arms.get(control, {})
+    seeds = sorted(a.keys() & b.keys())
+    return np.array([a[seed] / b[seed] if ratio else a[seed] - b[seed] for seed in seeds])
+
+
+def _head(corner: str, results: Results) -> list[str]:
+    titles = [f"{task}: {title}" for task in results for title in COLUMNS.values()]
+    return [f"| {corner} | seeds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
+
+
+def _range(seeds: Seeds) -> str:
+    if not seeds:
+        return "-"
+    low, middle, high = min(seeds.values()), float(np.mean([*seeds.values()])), max(seeds.values())
+    return _text(low, middle, high) if len(seeds) > 1 else _short(middle)
+
+
+def _interval(each: np.ndarray, *, ratio: bool) -> str:
+    sign = "x " if ratio else ""
     if len(each) < 2:
-        return seeds or "-"
-    return f"{format_number(middle)} [{format_number(low)}, {format_number(high)}]: {seeds}"
+        return "".join(f"{sign}{_short(value)}" for value in each) or "-"
+    scaled = student_interval(np.log(each) if ratio else each)
+    return sign + _text(*(np.exp(scaled) if ratio else scaled))
+
+
+def _text(low: float, middle: float, high: float) -> str:
+    return f"{_short(middle)} [{_short(low)}, {_short(high)}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
 
 
 def draw(axes: Axes, arms: dict[str, Seeds], names: Sequence[str]) -> None:
@@ -137,7 +161,9 @@ def main() -> None:
     args = parser.parse_args()
     results = read(args.reports)
     pairs = [(arm, control) for arm, _, control in (pair.partition("-") for pair in args.pairs)]
-    text = [*table_of_arms(results, args.first), *table_of_differences(results, pairs)]
+    text = table_of_arms(results, args.first)
+    if pairs:
+        text += [*table_of_differences(results, pairs), *table_of_seeds(results, pairs)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
     figure, panels = make_panels(len(results) * len(COLUMNS), columns=len(COLUMNS))

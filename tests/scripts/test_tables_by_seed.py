@@ -29,12 +29,14 @@ def test_pairs_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
         + "walk,sam,2,310,0.5,100\nwalk,sam,1,105,,50\nwalk,sam,3,0,0.5,1\n",
         encoding="utf-8",
     )
-    lines = script.table_of_differences(script.read([report]), [("sam", "adam")])
-    assert lines[2].endswith("return | 7.5 [-24.27, 39.27]: 5, 10 |")
-    # Seed 1 has no value error; one pair has no interval.
-    assert lines[3].endswith("(RMSE / spread) | -0.5 |")
-    assert (
-        lines[4] == "| `sam` / `adam`, largest Hessian eigenvalue | 0.25 [0.25, 0.25]: 0.25, 0.25 |"
+    results, pairs = script.read([report]), [("sam", "adam")]
+
+    assert script.table_of_seeds(results, pairs)[2] == (
+        "| `sam` against `adam` | 2 | 5, 10 | -0.5 | 0.25, 0.25 |"
+    )
+    # t with one degree of freedom: 12.7062; one pair has no interval.
+    assert script.table_of_differences(results, pairs)[2] == (
+        "| `sam` against `adam` | 2 | 7.5 [-24, 39] | -0.5 | x 0.25 [0.25, 0.25] |"
     )
 
 
@@ -48,4 +50,4 @@ def test_a_later_report_adds_to_an_earlier_one(tmp_path: Path, arm: str, seeds: 
     results = script.read([first, second])
     assert len(results["walk"]["final_return"][arm]) == seeds
     (row,) = [line for line in script.table_of_arms(results, ["adam"]) if f"`{arm}`" in line]
-    assert row.startswith(f"| `{arm}` | {seeds} | {'3 [1, 5]' if arm == 'adam' else '1 [1, 1]'} |")
+    assert row.startswith(f"| `{arm}` | {seeds} | {'3 [1, 5]' if arm == 'adam' else '1'} |")
