@@ -329,7 +329,7 @@ def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @dataclass(frozen=True)
 class Reader:
-    """One who has the scripts and the runs that a page speaks of, in a folder."""
+    """One who has the scripts, the docs and the runs that a page speaks of, in a folder."""
 
     folder: Path
 
@@ -368,6 +368,8 @@ def runs_of_a_reader(tmp_path_factory) -> Path:
 @pytest.fixture
 def reader(runs_of_a_reader, tmp_path) -> Reader:
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    # A copy: pages write their reports there.
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(runs_of_a_reader, tmp_path, dirs_exist_ok=True)
     return Reader(tmp_path)
 
