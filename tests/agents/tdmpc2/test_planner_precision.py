@@ -63,7 +63,8 @@ def test_a_plan_in_bfloat16_is_a_plan_in_the_box_in_float32(planners):
     )
 
     assert all(part.dtype == torch.float32 for part in plan)
-    assert plan.mean.abs().max() <= 1.0
+    # Weights sum to one up to rounding, and so does a mean of elites at the edge of the box.
+    assert plan.mean.abs().max() <= 1.0 + 1e-6
     assert all(part.isfinite().all() for part in plan)
 
 
