@@ -3,10 +3,14 @@
 It ends with the last process that has its descriptor, however that process ends.
 """
 
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system that has no locks answers."""
 
 _POLL_SECONDS = 0.2
 

@@ -1,6 +1,5 @@
 """The folder of one run: made once, never overwritten, with what is needed to rebuild the run."""
 
-import errno
 import json
 import os
 import platform
@@ -19,12 +18,11 @@ import torch
 from mbrl_flat.errors import UserError
 from mbrl_flat.file_name import as_file_name
 from mbrl_flat.installed import installed_sha256, lock_sha256
-from mbrl_flat.lock import take_lock
+from mbrl_flat.lock import NO_LOCKS, take_lock
 
 _PACKAGES = (
     "mbrl-flat", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "hydra-core", "wandb",
 )  # fmt: skip
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _PATIENCE_SECONDS = 5.0
 
 
@@ -118,7 +116,7 @@ def writing(folder: Path, *, new: bool) -> Iterator[None]:
             f"Another process is writing to {folder}; wait for its end, or end it first."
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
     try:
         with removed_unless_begun(folder) if new else nullcontext():

@@ -19,7 +19,7 @@ import yaml
 from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.errors import UserError
 from mbrl_flat.interrupts import StopRequest, stop_requests
-from mbrl_flat.lock import take_lock
+from mbrl_flat.lock import NO_LOCKS, take_lock
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.jsonl import read_metrics
 from mbrl_flat.logging.labels import flatten
@@ -194,6 +194,8 @@ class SweepJob:
         except BlockingIOError as error:
             raise UserError("another process is making this run; it was left to it") from error
         except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
             raise UserError(
                 f"the file system of the sweep's folder has no locks ({error.strerror}), which "
                 f"keep two jobs from one run; mount it with locks (Lustre: -o flock) or take "

@@ -195,6 +195,18 @@ def test_no_run_is_begun_for_a_command_that_is_gone(sweep, launched, monkeypatch
     assert (len(launched), obeyed) == (1, [None, signal.SIGTERM])
 
 
+def test_a_full_disk_is_not_taken_for_one_without_locks(sweep, launched, monkeypatch):
+    def full(path, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("mbrl_flat.sweeps.job.take_lock", full)
+    _, job = make(sweep)
+    assert job.outcome.status == "failed"
+    assert launched == []
+    assert "No space left on device" in job.outcome.reason
+    assert "no locks" not in job.outcome.reason
+
+
 def test_a_file_system_without_locks_is_named(sweep, launched, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
