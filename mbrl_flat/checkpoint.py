@@ -174,6 +174,29 @@ class CheckpointFolder:
             else load_safely(self.latest, device=device)
         )
 
+    def load_to_go_on(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
+        """Read the newest checkpoint of a run that goes on.
+
+        Args:
+            steps: The length of the whole run.
+            device: Where its tensors go.
+
+        Returns:
+            Its content, or None if there is none.
+
+        Raises:
+            UserError: If the run is past its steps.
+        """
+        if not self.latest.exists():
+            return None
+        state = self.load_latest(device=device)
+        if state["step"] > steps:
+            raise UserError(
+                f"{self.path.parent} is at step {state['step']} already, and steps={steps} is the "
+                "length of the whole run; give more steps than it has."
+            )
+        return state
+
     def restore_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
         """Fill ``replay`` from the pieces that a loaded checkpoint names, and go on from there."""
         self.read_replay(state, replay)

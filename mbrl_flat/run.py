@@ -123,7 +123,7 @@ def train_run(
     uniform = config.replay.policy == UNIFORM
     sampler = None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed)
     checkpoints = CheckpointFolder(folder / "checkpoints")
-    saved = checkpoints.load_latest(device=device) if checkpoints.latest.exists() else None
+    saved = checkpoints.load_to_go_on(steps=config.steps, device=device)
     if config.offline_data and saved is None:
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)

@@ -152,6 +152,17 @@ def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
     assert saved["step"] >= 120
 
 
+def test_a_run_that_is_past_the_steps_asked_for_is_told_so(command, capsys, tmp_path):
+    command(cli.train, *TINY, "run_dir=here", "agent=random")
+    before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    message = fails(command, capsys, "resume=here", "steps=100")
+    assert message.startswith(
+        "here is at step 150 already, and steps=100 is the length of the whole"
+    )
+    assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
+
+
 def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     before = (tmp_path / "here" / "metrics.jsonl").read_bytes()

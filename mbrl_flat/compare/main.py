@@ -1,9 +1,11 @@
 """``mbrl-flat-compare runs/A runs/B ... --out report``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
@@ -39,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(to_markdown(comparison.rows) + "\n")
-    sys.stdout.write("".join(f"{path}\n" for path in written))
+    _print(to_markdown(comparison.rows) + "\n" + "".join(f"{path}\n" for path in written))
     return 0
 
 
@@ -76,8 +77,26 @@ def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Pa
     return [*(folder / name for name in texts), *pictures]
 
 
+def _print(text: str) -> None:
+    """Print; that a pager or ``head`` has seen enough is no error, for the report is written."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it leaves, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without its usage above."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.\n")
+        sys.exit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mbrl-flat-compare", description="Compare runs in one page, one table and pictures."
     )
     parser.add_argument(

@@ -1,5 +1,8 @@
 import csv
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -231,3 +234,34 @@ def test_a_logarithmic_scale_has_powers_of_ten_at_equal_distances():
 
     assert scale.ticks() == [1.0, 10.0, 100.0, 1000.0]
     np.testing.assert_allclose(scale(np.array(scale.ticks())), [0, 100, 200, 300], atol=1e-9)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(make_run, tmp_path):
+    make_run()
+    code = "import sys; from mbrl_flat.compare.main import main; sys.exit(main())"
+    arguments = [str(tmp_path / "runs" / "*"), "--out", str(tmp_path / "r")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "r" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "The following arguments are required: RUN; see mbrl-flat-compare --help.\n"),
+        (["a", "--sort"], "Unrecognized arguments: --sort; see mbrl-flat-compare --help.\n"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(capsys, arguments, sentence):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert capsys.readouterr().err == sentence
