@@ -114,6 +114,14 @@ def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, 
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--cfg=job", "--info=all"])
+def test_a_configuration_is_shown_of_one_run_only(sweep, capsys, tmp_path, flag):
+    assert sweep("seed=1,2", flag) == (2, [])
+    message = capsys.readouterr().err
+    assert message == f"{flag} shows one run and -m starts many; leave out one of them.\n"
+    assert not (tmp_path / "s").exists()
+
+
 def test_torchrun_starts_no_sweep(sweep, capsys, monkeypatch, tmp_path):
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)

@@ -18,6 +18,9 @@ _PLUGIN = re.compile(
 )
 """How Hydra names what it does not find: as a class, or as a configuration."""
 
+_SHOWS = re.compile(r"(--cfg|-c|--info|-i|--shell-completion|-sc)(=|$)")
+"""Hydra's flags that print something instead."""
+
 
 class _Stopped(KeyboardInterrupt):
     """As Ctrl-C, by another signal."""
@@ -60,13 +63,16 @@ def make_sweep(
         refusals: Errors in the command line, raised before a run is started.
 
     Raises:
-        UserError: If the launcher or the sweeper fails, or torchrun started several of these.
+        UserError: If the launcher or the sweeper fails, torchrun started several of these, or a
+            configuration shall be shown.
         MissingExtraError: If it is not installed.
     """
     if is_launched():
         raise UserError(
             "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
         )
+    if shows := next((a for a in arguments if _SHOWS.match(a)), None):
+        raise UserError(f"{shows} shows one run and -m starts many; leave out one of them.")
     check_objective(arguments[1:])
     sweep = Sweep.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
