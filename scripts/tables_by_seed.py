@@ -49,6 +49,11 @@ def read(files: Sequence[Path]) -> Results:
     return results
 
 
+def only(results: Results, tasks: Sequence[str]) -> Results:
+    """What belongs to these tasks, in this order; all of it if none is named."""
+    return {task: results[task] for task in tasks} if tasks else results
+
+
 def student_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Lower bound, mean and upper bound of Student's 95 % interval; NaN for fewer than two."""
     if len(values) < 2:
@@ -157,9 +162,13 @@ def main() -> None:
     parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
     parser.add_argument("--pairs", nargs="*", default=[], metavar="ARM-CONTROL")
     parser.add_argument("--first", nargs="*", default=["adam", "sam"], metavar="ARM")
+    parser.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="these alone")
     parser.add_argument("--out", type=Path, required=True, help="table and picture, no ending")
     args = parser.parse_args()
     results = read(args.reports)
+    if missing := set(args.tasks) - results.keys():
+        parser.error(f"no run of {', '.join(missing)}; there are runs of {', '.join(results)}")
+    results = only(results, args.tasks)
     pairs = [(arm, control) for arm, _, control in (pair.partition("-") for pair in args.pairs)]
     text = table_of_arms(results, args.first)
     if pairs:

@@ -51,3 +51,12 @@ def test_a_later_report_adds_to_an_earlier_one(tmp_path: Path, arm: str, seeds: 
     assert len(results["walk"]["final_return"][arm]) == seeds
     (row,) = [line for line in script.table_of_arms(results, ["adam"]) if f"`{arm}`" in line]
     assert row.startswith(f"| `{arm}` | {seeds} | {'3 [1, 5]' if arm == 'adam' else '1'} |")
+
+
+def test_tasks_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Path) -> None:
+    report = tmp_path / "seeds.csv"
+    rows = "".join(f"{task},adam,1,1,1,1\n" for task in ("walk", "swing", "run"))
+    report.write_text(HEAD + rows, encoding="utf-8")
+    results = script.read([report])
+    assert [*script.only(results, ["run", "walk"])] == ["run", "walk"]
+    assert [*script.only(results, [])] == ["walk", "swing", "run"]
