@@ -42,11 +42,11 @@ def sweep(monkeypatch, tmp_path):
 
     monkeypatch.setattr(jobs, "run_in_process", run_in_process)
 
-    def run(*arguments: str) -> tuple[int, list[str]]:
+    def run(*arguments: str, program: str = "mbrl-flat-train") -> tuple[int, list[str]]:
         """Exit status, and the runs made."""
         made.clear()
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["mbrl-flat-train", *COMMON, *arguments])
+        monkeypatch.setattr(sys, "argv", [program, *COMMON, *arguments])
         status = 0
         try:
             cli.train()
@@ -112,6 +112,12 @@ def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, 
     message = capsys.readouterr().err
     assert message.startswith('The sweep could not go on: Could not detect "srun"')
     assert message.count("\n") == 1
+
+
+def test_a_program_that_is_named_like_a_flag_is_none(sweep):
+    # As of python -c "from mbrl_flat.cli import train; train()" -m ...
+    status, made = sweep("seed=1,2", program="-c")
+    assert (status, len(made)) == (0, 2)
 
 
 @pytest.mark.parametrize("flag", ["--cfg=job", "--info=all"])

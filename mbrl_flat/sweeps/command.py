@@ -71,7 +71,7 @@ def make_sweep(
         raise UserError(
             "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
         )
-    if shows := next((a for a in arguments if _SHOWS.match(a)), None):
+    if shows := next(filter(_SHOWS.match, arguments[1:]), None):
         raise UserError(f"{shows} shows one run and -m starts many; leave out one of them.")
     check_objective(arguments[1:])
     sweep = Sweep.begin(arguments[1:])
