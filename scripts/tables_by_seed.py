@@ -25,11 +25,15 @@ from mbrl_flat.plot_style import INK, PALETTE, make_panels, save_figure
 COLUMNS = {
     "final_return": "return",
     "value_rmse_normalised": "value error (RMSE / spread)",
+    "value_rmse": "value error (RMSE)",
+    "value_bias": "value bias",
     "lambda_max": "largest Hessian eigenvalue",
 }
-"""What is shown of each run, in this order, and what it is called."""
-RATIOS = ("lambda_max",)
+"""What can be shown of a run, and what it is called."""
+RATIOS = ("value_rmse", "lambda_max")
 """Columns whose seeds are compared by quotients, with their geometric mean; drawn so as well."""
+SHOWN = ("final_return", "value_rmse_normalised", "lambda_max")
+"""What is shown unless told."""
 
 Seeds = dict[int, float]
 Results = dict[str, dict[str, dict[str, Seeds]]]
@@ -49,9 +53,9 @@ def read(files: Sequence[Path]) -> Results:
     return results
 
 
-def only(results: Results, tasks: Sequence[str]) -> Results:
-    """What belongs to these tasks, in this order; all of it if none is named."""
-    return {task: results[task] for task in tasks} if tasks else results
+def only(results: Results, tasks: Sequence[str], columns: Sequence[str] = SHOWN) -> Results:
+    """These columns of these tasks, in this order; of all tasks if none is named."""
+    return {task: {c: results[task][c] for c in columns} for task in tasks or results}
 
 
 def student_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -63,6 +67,12 @@ def student_interval(values: np.ndarray) -> tuple[float, float, float]:
     return middle - half, middle, middle + half
 
 
+def arms_of(results: Results) -> list[str]:
+    """Every arm that has a run, as they came."""
+    found = (arm for columns in results.values() for arms in columns.values() for arm in arms)
+    return [*dict.fromkeys(found)]
+
+
 def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
     """The arms that are named first, then the others as they came."""
     return [*(arm for arm in first if arm in arms), *(arm for arm in arms if arm not in first)]
@@ -71,12 +81,12 @@ def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
 def table_of_arms(results: Results, first: Sequence[str]) -> list[str]:
     """Mean over seeds with the lowest and the highest; a row an arm."""
     lines = _head("mean [lowest, highest]", results)
-    arms = dict.fromkeys(arm for columns in results.values() for arm in columns["final_return"])
-    for arm in order(list(arms), first):
+    for arm in order(arms_of(results), first):
         cells, seeds = [], set[int]()
         for columns in results.values():
-            seeds |= columns["final_return"].get(arm, {}).keys()
-            cells += [_range(columns[column].get(arm, {})) for column in COLUMNS]
+            for arms in columns.values():
+                seeds |= arms.get(arm, {}).keys()
+                cells.append(_range(arms.get(arm, {})))
         lines.append(f"| `{arm}` | {len(seeds)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -87,8 +97,8 @@ def table_of_differences(results: Results, pairs: Sequence[tuple[str, str]]) -> 
     for treatment, control in pairs:
         cells, seeds = [], 0
         for columns in results.values():
-            for column in COLUMNS:
-                each = compare(columns[column], treatment, control, ratio=column in RATIOS)
+            for column, arms in columns.items():
+                each = compare(arms, treatment, control, ratio=column in RATIOS)
                 seeds = max(seeds, len(each))
                 cells.append(_interval(each, ratio=column in RATIOS))
         lines.append(f"| `{treatment}` against `{control}` | {seeds} | {' | '.join(cells)} |")
@@ -100,9 +110,9 @@ def table_of_seeds(results: Results, pairs: Sequence[tuple[str, str]]) -> list[s
     lines = _head("each shared seed", results)
     for treatment, control in pairs:
         each = [
-            compare(columns[column], treatment, control, ratio=column in RATIOS)
+            compare(arms, treatment, control, ratio=column in RATIOS)
             for columns in results.values()
-            for column in COLUMNS
+            for column, arms in columns.items()
         ]
         cells = [", ".join(map(format_number, values)) or "-" for values in each]
         seeds = max(map(len, each))
@@ -118,7 +128,7 @@ def compare(arms: dict[str, Seeds], treatment: str, control: str, *, ratio: bool
 
 
 def _head(corner: str, results: Results) -> list[str]:
-    titles = [f"{task}: {title}" for task in results for title in COLUMNS.values()]
+    titles = [f"{task}: {COLUMNS[column]}" for task in results for column in results[task]]
     return [f"| {corner} | seeds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
 
 
@@ -163,23 +173,25 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*", default=[], metavar="ARM-CONTROL")
     parser.add_argument("--first", nargs="*", default=["adam", "sam"], metavar="ARM")
     parser.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="these alone")
+    parser.add_argument(
+        "--columns", nargs="*", default=[*SHOWN], choices=[*COLUMNS], metavar="COLUMN"
+    )
     parser.add_argument("--out", type=Path, required=True, help="table and picture, no ending")
     args = parser.parse_args()
     results = read(args.reports)
     if missing := set(args.tasks) - results.keys():
         parser.error(f"no run of {', '.join(missing)}; there are runs of {', '.join(results)}")
-    results = only(results, args.tasks)
+    results = only(results, args.tasks, args.columns)
     pairs = [(arm, control) for arm, _, control in (pair.partition("-") for pair in args.pairs)]
     text = table_of_arms(results, args.first)
     if pairs:
         text += [*table_of_differences(results, pairs), *table_of_seeds(results, pairs)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    figure, panels = make_panels(len(results) * len(COLUMNS), columns=len(COLUMNS))
-    chosen = [(task, column) for task in results for column in COLUMNS]
+    chosen = [(task, column) for task in results for column in args.columns]
+    figure, panels = make_panels(len(chosen), columns=len(args.columns))
     for axes, (task, column) in zip(panels, chosen, strict=True):
-        arms = results[task][column]
-        draw(axes, arms, order(list(results[task]["final_return"]), args.first))
+        draw(axes, results[task][column], order(arms_of({task: results[task]}), args.first))
         axes.set_title(task, fontsize=10)
         axes.set_ylabel(COLUMNS[column], fontsize=10)
         if column in RATIOS:

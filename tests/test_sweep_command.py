@@ -1,5 +1,6 @@
 """``mbrl-flat-train -m`` with Hydra's own sweepers; the runs themselves are stand-ins."""
 
+import csv
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat import cli
 from mbrl_flat.checkpoint import save_atomically
+from mbrl_flat.compare.main import main as compare
 from mbrl_flat.sweeps import job as jobs
 
 COMMON = ["-m", "env=dummy", "preset=debug", "threads=1", "run_dir=s"]
@@ -35,7 +37,12 @@ def sweep(monkeypatch, tmp_path):
             log.write_text("Bad luck.\n")
             return 2
         rho = settings["optimizer"].get("rho", 0.01)
-        row = {"step": 1, "eval/return_mean": -((math.log10(rho) + 2.0) ** 2)}
+        row = {
+            "step": 1,
+            "frame": 1,
+            "time": 0.0,
+            "eval/return_mean": -((math.log10(rho) + 2.0) ** 2),
+        }
         (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
         save_atomically({"format": 1, "finished": True}, folder / "checkpoints" / "latest.pt")
         return 0
@@ -147,3 +154,25 @@ def test_a_search_finds_the_radius_and_starts_again_where_it_was(sweep, tmp_path
     rho = best["best_params"]["optimizer.rho"]
     assert best["best_value"] == pytest.approx(-((math.log10(rho) + 2.0) ** 2))
     assert sweep(*words) == (0, [])
+
+
+def test_an_arm_of_a_study_is_a_name_to_compare_by(sweep, tmp_path):
+    """``adam_twice`` is Adam by its optimizer; only its name tells what it is there for."""
+    status, made = sweep("+arm=adam,adam_twice,sam", "seed=0,1")
+    assert (status, len(made)) == (0, 6)
+
+    assert compare([str(tmp_path / "s"), "--by", "arm", "--out", str(tmp_path / "report")]) == 0
+    with (tmp_path / "report" / "seeds.csv").open(encoding="utf-8") as file:
+        found = [(row["label"], row["seed"]) for row in csv.DictReader(file)]
+    assert found == [(arm, seed) for arm in ("adam", "adam_twice", "sam") for seed in "01"]
+
+
+def test_a_sweep_of_a_revision_that_did_not_know_arms_is_gone_on_with(sweep, tmp_path, capsys):
+    sweep("+arm=adam_twice", "seed=0")
+    (file,) = tmp_path.glob("s/*/config.yaml")
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert settings["names"].pop("arm") == "adam_twice"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    assert sweep("+arm=adam_twice", "seed=0") == (0, [])
+    assert "1 finished before" in capsys.readouterr().out

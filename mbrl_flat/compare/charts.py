@@ -140,13 +140,13 @@ def _chart(
     )
 
 
-def build_clouds(groups: Sequence[Group]) -> list[tuple[str, Cloud]]:
+def build_clouds(groups: Sequence[Group], *, last: float) -> list[tuple[str, Cloud]]:
     """Hold sharpness against return and value error, one cloud a task and pair of metrics."""
     clouds: list[tuple[str, Cloud]] = []
     for task in dict.fromkeys(group.task for group in groups):
         members = [group for group in groups if group.task == task]
         for x, y in SCATTERS:
-            found = cloud(members, x, y)
+            found = cloud(members, x, y, last=last)
             if found is not None:
                 clouds.append((task, found))
     return clouds

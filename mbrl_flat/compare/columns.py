@@ -9,6 +9,7 @@ from mbrl_flat.compare.axes import AXES, Axis, common_point, evaluated, returns_
 from mbrl_flat.compare.runs import Run, Series
 
 FINAL_SHARE = 0.1
+"""How much of a run, from its end, its final values are means over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +20,12 @@ class Match:
         axis: What the comparison counts in.
         places: Where every run is read for its return, on every axis in ascending order; the last
             one is the common point, the furthest that all runs of the task reached.
+        share: How much of a run, from its end, its final values are means over.
     """
 
     axis: Axis
     places: Mapping[Axis, np.ndarray]
+    share: float = FINAL_SHARE
 
     @property
     def point(self) -> float:
@@ -30,16 +33,17 @@ class Match:
         return float(self.places[self.axis][-1])
 
 
-def match_runs(runs: Sequence[Run], axis: Axis) -> Match:
+def match_runs(runs: Sequence[Run], axis: Axis, *, share: float = FINAL_SHARE) -> Match:
     """Find where the runs of one task can be held against each other.
 
     Every run is read at the same places of an axis: at the common point, and wherever in the last
-    tenth before it any run was evaluated. Were each read at its own evaluations instead, a method
-    that spends two gradients an update would be judged by earlier ones than another.
+    ``share`` before it any run was evaluated. Were each read at its own evaluations instead, a
+    method that spends two gradients an update would be judged by earlier ones than another.
 
     Args:
         runs: All runs of the task.
         axis: What the comparison counts in.
+        share: How much of the way to the common point, from there back, counts.
 
     Returns:
         The places on every axis.
@@ -48,9 +52,9 @@ def match_runs(runs: Sequence[Run], axis: Axis) -> Match:
     for name in AXES:
         point = common_point(runs, name)
         found = np.concatenate([*(returns_of(run, name).steps for run in runs), [point]])
-        inside = (found > (1.0 - FINAL_SHARE) * point) & (found < point)
+        inside = (found > (1.0 - share) * point) & (found < point)
         places[name] = np.append(np.unique(found[inside]), point)
-    return Match(axis=axis, places=places)
+    return Match(axis=axis, places=places, share=share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Column:
 
 
 def final(series: Series, *, share: float = FINAL_SHARE) -> float:
-    """Mean over the last tenth of a run: less noisy than its last value alone.
+    """Mean over the last part of a run: less noisy than its last value alone.
 
     Args:
         series: One metric.
@@ -104,7 +108,7 @@ def area_under_curve(series: Series) -> float:
 def return_at(run: Run, match: Match, axis: Axis | None = None) -> float:
     """Return of a run as if it had ended at the common point; NaN if it got no further.
 
-    The mean over the last tenth before that point, as ``final`` takes it of a whole run. Between
+    The mean over the last part before that point, as ``final`` takes it of a whole run. Between
     two evaluations the return is interpolated linearly on the axis, so that runs with the same
     curve have the same return wherever they were evaluated.
 
@@ -143,7 +147,7 @@ def _reaches(series: Series, point: float) -> bool:
 
 
 def _final_of(name: str) -> Callable[[Run, Match], float]:
-    return lambda run, _: final(run.series(name))
+    return lambda run, match: final(run.series(name), share=match.share)
 
 
 def _mean_of(name: str) -> Callable[[Run, Match], float]:
@@ -188,6 +192,11 @@ COLUMNS = (
         key="value_rmse_normalised",
         title="value error (RMSE / spread)",
         measure=_final_of("probe/value/rmse_normalised"),
+    ),
+    Column(
+        key="value_rmse",
+        title="value error (RMSE, units of return)",
+        measure=_final_of("probe/value/rmse"),
     ),
     Column(
         key="value_bias",

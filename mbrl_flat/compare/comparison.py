@@ -7,6 +7,7 @@ import numpy as np
 
 from mbrl_flat.compare.axes import Axis
 from mbrl_flat.compare.charts import Chart, build_charts, build_clouds
+from mbrl_flat.compare.columns import FINAL_SHARE
 from mbrl_flat.compare.curves import Cloud
 from mbrl_flat.compare.groups import Group, comparability_notes, differing_settings, group_runs
 from mbrl_flat.compare.normalise import with_normalised_scores
@@ -43,6 +44,7 @@ class Comparison:
         references: Published scores that were asked for, on these tasks.
         axis: Unit of the x axis.
         statistic: How seeds are put together in the table.
+        last: How much of a run, from its end, its final values are means over.
     """
 
     runs: tuple[Run, ...]
@@ -59,6 +61,7 @@ class Comparison:
     references: tuple[ReferenceScore, ...]
     axis: Axis
     statistic: str
+    last: float
 
 
 def compare_runs(
@@ -70,6 +73,7 @@ def compare_runs(
     references: Sequence[str] = (),
     by: Sequence[str] = (),
     expert: str | None = None,
+    last: float = FINAL_SHARE,
     seed: int = 0,
 ) -> Comparison:
     """Compare runs.
@@ -82,6 +86,7 @@ def compare_runs(
         references: Published methods to overlay.
         by: Settings that alone tell groups apart; without them, all that differ.
         expert: Published method whose score is 1 on the normalised scale.
+        last: How much of a run, from its end, its final values are means over.
         seed: Of the bootstrap, so that a report can be made again.
 
     Returns:
@@ -89,7 +94,10 @@ def compare_runs(
 
     Raises:
         unknown_name: If the baseline, the statistic, a reference or a setting is not there.
+        UserError: If ``last`` is not a share of a run.
     """
+    if not 0.0 < last <= 1.0:
+        raise UserError(f"--last is a share of a run, above 0 and at most 1, not {last:g}.")
     if statistic not in STATISTICS:
         raise unknown_name("statistic", statistic, STATISTICS)
     known = {score.method for score in load_references()}
@@ -103,7 +111,12 @@ def compare_runs(
     groups.sort(key=lambda group: (group.task, baselines.get(group.task) is not group))
     colors = {label: i for i, label in enumerate(dict.fromkeys(group.label for group in groups))}
     rows = summarize_groups(
-        groups, statistic=STATISTICS[statistic], baselines=baselines, rng=rng, axis=axis
+        groups,
+        statistic=STATISTICS[statistic],
+        baselines=baselines,
+        rng=rng,
+        axis=axis,
+        last=last,
     )
     aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
     kept = tuple(run for group in groups for run in group.runs)
@@ -114,7 +127,7 @@ def compare_runs(
         colors=colors,
         notes=(*notes, *comparability_notes(groups)),
         charts=build_charts(groups, colors=colors, axis=axis, references=references, rng=rng),
-        clouds=tuple(build_clouds(groups)),
+        clouds=tuple(build_clouds(groups, last=last)),
         aggregate=aggregate,
         aggregate_tasks=tuple(tasks),
         improvement=improvement_over_tasks(rows, tasks),
@@ -127,6 +140,7 @@ def compare_runs(
         ),
         axis=axis,
         statistic=statistic,
+        last=last,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mbrl_flat.compare.axes import Axis, scaled
-from mbrl_flat.compare.columns import final
+from mbrl_flat.compare.columns import FINAL_SHARE, final
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Series
 from mbrl_flat.reference import reference_curves
@@ -108,24 +108,27 @@ def published(methods: Sequence[str], groups: Sequence[Group], axis: Axis) -> li
     return curves
 
 
-def cloud(groups: Sequence[Group], x_name: str, y_name: str) -> Cloud | None:
+def cloud(
+    groups: Sequence[Group], x_name: str, y_name: str, *, last: float = FINAL_SHARE
+) -> Cloud | None:
     """Pair two metrics at the end of every run that has both.
 
     Args:
         groups: The groups of one task; returns of several tasks have no common scale.
         x_name: The metric on the x axis.
         y_name: The metric on the y axis.
+        last: How much of a run, from its end, a point is the mean over.
 
     Returns:
         Points and their rank correlation; ``None`` if no run has both.
     """
-    points = [
-        (group.label, run.folder.name, final(run.series(x_name)), final(run.series(y_name)))
-        for group in groups
-        for run in group.runs
-    ]
-    points = [point for point in points if np.isfinite(point[2:]).all()]
+    points: list[tuple[str, str, float, float]] = []
+    for group in groups:
+        for run in group.runs:
+            x, y = (final(run.series(name), share=last) for name in (x_name, y_name))
+            if np.isfinite(x) and np.isfinite(y):
+                points.append((group.label, run.folder.name, x, y))
     if not points:
         return None
-    x, y = np.array([p[2] for p in points]), np.array([p[3] for p in points])
-    return Cloud(x_name=x_name, y_name=y_name, points=tuple(points), correlation=spearman(x, y))
+    correlation = spearman(np.array([p[2] for p in points]), np.array([p[3] for p in points]))
+    return Cloud(x_name=x_name, y_name=y_name, points=tuple(points), correlation=correlation)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mbrl_flat.compare.axes import AXES
+from mbrl_flat.compare.columns import FINAL_SHARE
 from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
 from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.pictures import draw_pictures
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             references=arguments.reference,
             by=[key for text in arguments.by for key in text.split(",")],
             expert=arguments.expert,
+            last=arguments.last,
         )
         written = write_report(comparison, arguments.out, title=arguments.title)
     except UserError as error:
@@ -125,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(STATISTICS),
         default="mean",
         help="how seeds are put together in the table",
+    )
+    parser.add_argument(
+        "--last",
+        type=float,
+        default=FINAL_SHARE,
+        metavar="SHARE",
+        help="how much of a run, from its end, final values are means over (default: %(default)s)",
     )
     parser.add_argument(
         "--reference",

@@ -74,8 +74,9 @@ def _head(comparison: Comparison, title: str) -> str:
         f"Estimates are the {comparison.statistic} over seeds, differences to the baseline means "
         "over pairs of one seed, brackets and bands are 95% "
         "bootstrap intervals over seeds; with few seeds these are too narrow. Final values are "
-        "means over the last tenth of a run; returns and areas at a common point are interpolated "
-        "linearly between a run's evaluations, so that all runs are read at the same places.</p>"
+        f"means over the last {100 * comparison.last:g}% of a run; returns and areas at a common "
+        "point are interpolated linearly between a run's evaluations, so that all runs are read "
+        "at the same places.</p>"
     )
 
 

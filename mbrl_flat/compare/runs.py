@@ -16,6 +16,7 @@ from mbrl_flat.logging.labels import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _EVALUATIONS = "optim/evaluations_total"
+_PLACE = {"step", "frame", "time"}
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
 # The same language, parsed in C where libyaml is there: a hundred files in a second, not ten.
 _YamlLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -164,6 +165,13 @@ def load_run(folder: Path) -> Run:
         )
     metrics_file = folder / "metrics.jsonl"
     rows = read_metrics(metrics_file) if metrics_file.exists() else []
+    for number, row in enumerate(rows, start=1):
+        if not row.keys() >= _PLACE:
+            missing = " and no ".join(sorted(_PLACE - row.keys()))
+            raise UserError(
+                f"Line {number} of {metrics_file} has no {missing}; delete that line to read the "
+                "rest."
+            )
     hours = _hours(rows)
     metrics = collect_series(rows)
     if _EVALUATIONS in metrics:

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mbrl_flat.compare.axes import Axis
-from mbrl_flat.compare.columns import COLUMNS, Column, Match, match_runs, return_at
+from mbrl_flat.compare.columns import (
+    COLUMNS,
+    FINAL_SHARE,
+    Column,
+    Match,
+    match_runs,
+    return_at,
+)
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Run
 from mbrl_flat.stats import (
@@ -69,6 +76,7 @@ def summarize_groups(
     baselines: Mapping[str, Group],
     rng: np.random.Generator,
     axis: Axis = "steps",
+    last: float = FINAL_SHARE,
 ) -> list[Row]:
     """Reduce groups to rows of the table.
 
@@ -78,12 +86,13 @@ def summarize_groups(
         baselines: What the groups of a task are held against.
         rng: Source of the bootstrap.
         axis: What returns are matched in.
+        last: How much of a run, from its end, its final values are means over.
 
     Returns:
         One row a group.
     """
     rows: list[Row] = []
-    matches = {task: _match(groups, task, axis) for task in {group.task for group in groups}}
+    matches = {task: _match(groups, task, axis, last) for task in {g.task for g in groups}}
     for group in groups:
         match = matches[group.task]
         cells = {
@@ -103,9 +112,9 @@ def summarize_groups(
     return rows
 
 
-def _match(groups: Sequence[Group], task: str, axis: Axis) -> Match:
+def _match(groups: Sequence[Group], task: str, axis: Axis, last: float) -> Match:
     runs = [run for group in groups if group.task == task for run in group.runs]
-    return match_runs(runs, axis)
+    return match_runs(runs, axis, share=last)
 
 
 def compare_returns(

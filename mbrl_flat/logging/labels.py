@@ -11,6 +11,7 @@ BOOKKEEPING = (
     "objective",
 )  # fmt: skip
 """Settings that do not make another method: where, how long and how often it was measured."""
+_PARTS = ("agent", "env", "optimizer", "arm")
 
 
 def task_label(env: Mapping[str, Any]) -> str:
@@ -21,9 +22,10 @@ def task_label(env: Mapping[str, Any]) -> str:
 
 
 def part_names(choices: Mapping[str, str], env: Mapping[str, Any]) -> dict[str, str]:
-    """What the user called the parts of a run: agent, env, optimizer and task."""
+    """What the user called the parts of a run: agent, env, optimizer, task; of a study, its arm."""
     names = {name: choices[name] for name in ("agent", "env", "optimizer")}
-    return {**names, "task": task_label(env)}
+    arm = {"arm": choices["arm"]} if choices.get("arm") else {}
+    return {**names, "task": task_label(env), **arm}
 
 
 def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,11 +56,11 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         config: The configuration.
 
     Returns:
-        It with ``task``, ``agent_name``, ``env_name``, ``optimizer_name``, and ``group_name``, the
-        group of ``run_labels``: charts cannot group by that label itself.
+        It with ``task``, ``agent_name``, ``env_name``, ``optimizer_name``, of a study ``arm_name``,
+        and ``group_name``, the group of ``run_labels``: charts cannot group by that label itself.
     """
     names = config["names"]
-    flat = {f"{part}_name": names[part] for part in ("agent", "env", "optimizer") if part in names}
+    flat = {f"{part}_name": names[part] for part in _PARTS if part in names}
     group = run_labels(config)["group"]
     return {**config, **flat, "task": names["task"], "group_name": group}
 

@@ -30,8 +30,8 @@ from mbrl_flat.sweeps.process import describe_status, run_in_process
 
 _PARENT = os.getppid()
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_FREE_KEYS = ("run_dir", "resume", "threads", "progress", "debug", "objective")
-"""Settings that may differ between the starts of a sweep."""
+_FREE_KEYS = ("run_dir", "resume", "threads", "progress", "debug", "objective", "names")
+"""Settings that may differ between the starts of a sweep; names say again what others set."""
 _LOCK_SECONDS = 60.0
 """How long a run that was told to stop may take to save itself."""
 _KILL_SECONDS = 600.0

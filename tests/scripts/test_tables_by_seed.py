@@ -60,3 +60,21 @@ def test_tasks_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Path)
     results = script.read([report])
     assert [*script.only(results, ["run", "walk"])] == ["run", "walk"]
     assert [*script.only(results, [])] == ["walk", "swing", "run"]
+
+
+def test_columns_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Path) -> None:
+    report = tmp_path / "seeds.csv"
+    report.write_text(
+        "task,label,seed,final_return,value_rmse,value_bias,lambda_max\n"
+        "walk,adam,1,100,20,3,400\nwalk,sam,1,90,5,-1,100\n",
+        encoding="utf-8",
+    )
+    results = script.only(script.read([report]), [], ["value_rmse", "value_bias"])
+
+    head, _, adam, sam = script.table_of_arms(results, ["adam"])[:4]
+    assert head.endswith("| seeds | walk: value error (RMSE) | walk: value bias |")
+    assert (adam, sam) == ("| `adam` | 1 | 20 | 3 |", "| `sam` | 1 | 5 | -1 |")
+    # An error is compared by its quotient, a bias, which may be negative, by its difference.
+    assert script.table_of_seeds(results, [("sam", "adam")])[2] == (
+        "| `sam` against `adam` | 1 | 0.25 | -4 |"
+    )

@@ -72,6 +72,20 @@ def test_a_report_has_the_page_the_tables_and_the_pictures(make_run, compare, ou
     assert "| walker-walk | sam | 2 |" in capsys.readouterr().out
 
 
+def test_the_page_says_over_how_much_of_a_run_final_values_are_means(
+    make_run, compare, out, capsys
+):
+    make_run(returns=(0.0, 10.0, 20.0))
+
+    assert compare("--last", "0.75") == 0
+    assert "over the last 75% of a run" in (out / "index.html").read_text(encoding="utf-8")
+    assert float(read_table(out)[0]["final_return"]) == 15.0
+    assert compare("--last", "75") == 2
+    assert capsys.readouterr().err == (
+        "--last is a share of a run, above 0 and at most 1, not 75.\n"
+    )
+
+
 def test_the_means_of_the_table_are_those_of_the_seeds(make_run, compare, out):
     for seed, last in enumerate((10.0, 40.0)):
         make_run("adam", seed=seed, returns=(0.0, last))

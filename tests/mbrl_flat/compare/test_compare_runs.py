@@ -107,6 +107,15 @@ def test_versions_and_device_are_read_where_they_were_written(make_run):
     assert load_run(folder).environment == {"device_name": "H200", "packages.torch": "2.13.0"}
 
 
+def test_a_row_without_its_place_is_named(make_run):
+    folder = make_run()
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 300, "eval/return_mean": 1.0}\n')
+
+    with pytest.raises(UserError, match=r"Line 3 of .*metrics.jsonl has no frame and no time; "):
+        load_run(folder)
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "names: {agent: a}", "a: [", "", "names: 3"])
 def test_a_configuration_of_something_else_is_refused(make_run, text):
     folder = make_run()

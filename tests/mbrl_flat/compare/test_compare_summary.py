@@ -3,6 +3,7 @@ import pytest
 
 from mbrl_flat.compare.axes import common_point
 from mbrl_flat.compare.columns import Match, area_under_curve, final
+from mbrl_flat.compare.comparison import compare_runs
 from mbrl_flat.compare.curves import average, cloud, published
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.runs import EMPTY, Series, load_run
@@ -12,6 +13,7 @@ from mbrl_flat.compare.summary import (
     present_columns,
     summarize_groups,
 )
+from mbrl_flat.errors import UserError
 from mbrl_flat.stats import mean
 
 AT_100 = Match(axis="steps", places={"steps": np.array([100.0])})
@@ -41,6 +43,26 @@ def test_the_final_value_is_the_mean_over_the_last_tenth():
     assert final(series) == 19.5
     assert final(Series(np.array([3.0]), np.array([7.0]))) == 7.0
     assert np.isnan(final(EMPTY))
+
+
+def test_final_values_are_means_over_the_share_that_was_asked_for(load):
+    """Evaluations at 100 and 200 of 200 steps: in the last half is the second alone."""
+    adam = load("adam", returns=(5, 10, 20), metrics={"probe/value/rmse": 2.0})
+    sam = load("sam", returns=(5, 30, 40), rows=[(150, {"probe/value/rmse": 8.0})])
+
+    for last, ours, theirs in ((0.5, 20.0, 40.0), (0.6, 15.0, 35.0), (1.0, 15.0, 35.0)):
+        found = compare_runs([adam, sam], last=last)
+        returns = [row.cells["final_return"].by_seed[0] for row in found.rows]
+        assert returns == [ours, theirs]
+        assert [row.cells["value_rmse"].by_seed[0] for row in found.rows] == [2.0, 8.0]
+        assert found.rows[1].versus is not None
+        assert found.rows[1].versus.difference.point == pytest.approx(20.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("last", [0.0, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(load, last):
+    with pytest.raises(UserError, match="above 0 and at most 1, not"):
+        compare_runs([load()], last=last)
 
 
 def test_the_area_under_a_line_is_the_height_of_its_middle():
@@ -178,6 +200,15 @@ def test_a_cloud_has_one_point_for_each_run_that_has_both_metrics(load):
     assert found is not None
     assert len(found.points) == 3
     assert found.correlation == pytest.approx(-1.0, abs=1e-12)
+
+
+def test_a_cloud_is_of_the_share_that_was_asked_for(load):
+    runs = grouped([load(returns=(0, 10, 20), metrics={"probe/sharpness/sam_gap": 1.0})])
+
+    for last, y in ((0.1, 20.0), (1.0, 15.0)):
+        found = cloud(runs, "probe/sharpness/sam_gap", "eval/return_mean", last=last)
+        assert found is not None
+        assert found.points[0][2:] == (1.0, y)
 
 
 def test_published_curves_end_where_the_runs_end_and_are_counted_in_steps(load):

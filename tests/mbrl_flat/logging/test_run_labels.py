@@ -86,6 +86,8 @@ def test_charts_find_the_optimizer_at_the_top_of_the_settings():
     assert settings["agent_name"] == "tdmpc2"
     assert settings["task"] == "walker-walk"
     assert settings["optimizer"] == BASE["optimizer"]
+    assert "arm_name" not in settings
+    assert run_settings(changed(names__arm="adam_twice"))["arm_name"] == "adam_twice"
 
 
 def test_charts_find_the_group_at_the_top_of_the_settings():
