@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
@@ -167,19 +169,27 @@ class CheckpointFolder:
         )
 
     def load_latest(self, *, device: torch.device) -> dict[str, Any]:
-        """Read the newest checkpoint; nothing is changed by it."""
-        return (
-            load_safely(self.latest, device="cpu")
-            if device.type == "cpu"
-            else load_safely(self.latest, device=device)
+        """Read the newest checkpoint; nothing is changed by it.
+
+        Args:
+            device: Where the tensors of the agent go. All others, such as those of simulators,
+                stay on the CPU.
+
+        Returns:
+            Its content.
+        """
+        state = load_safely(self.latest)
+        agent = pytree.tree_map_only(
+            Tensor, lambda tensor: tensor.to(device), state.get("agent", {})
         )
+        return {**state, "agent": agent}
 
     def load_to_go_on(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
         """Read the newest checkpoint of a run that goes on.
 
         Args:
             steps: The length of the whole run.
-            device: Where its tensors go.
+            device: Where the tensors of the agent go.
 
         Returns:
             Its content, or None if there is none.

@@ -180,7 +180,8 @@ class Collector:
         running = state["running"].cpu().numpy()
         self.running_return = running[0].copy()
         self.running_length = running[1].astype(np.int64)
-        self.state = state["agent_state"]
+        device = self.noise.device
+        self.state = {name: value.to(device) for name, value in state["agent_state"].items()}
         self.obs = as_tensors(self.envs.restore(state["envs"]))
 
 

@@ -27,3 +27,14 @@ def test_a_mirrored_replay_gives_the_run_of_one_that_is_not(tmp_path, device):
 
     assert plain[-1]["train/updates"] == 130
     assert plain == mirrored
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_in_two_parts_is_that_in_one(tmp_path, device):
+    settings = (*SETTINGS, f"device={device}", "log_every=10", "checkpoint_every=110")
+    whole = run(tmp_path / "whole", *settings)
+
+    run(tmp_path / "parts", *settings, "steps=110")
+    parts = run(tmp_path / "parts", *settings)
+
+    assert parts == whole

@@ -6,8 +6,9 @@ References:
 Deviations from the paper:
     The world model has an optimizer of its own, the one under study; actor and critic keep LaProp
     with adaptive clipping. Both LaProp and its clipping work tensor by tensor, so with
-    ``optimizer=laprop`` this is the published joint optimizer but for its warm-up. See also
-    ``world_model.py``.
+    ``optimizer=laprop`` this is the published joint optimizer but for its warm-up, for imagination,
+    which follows the model's step here, and for one matrix of the core that is two tensors here.
+    See also ``world_model.py``.
 """
 
 from functools import partial

@@ -24,7 +24,9 @@ class BlockLinear(nn.Module):
         in_features: Features of all blocks of the input together.
         out_features: Of the output.
         blocks: Number of blocks g.
-        fan_in: Inputs of one output for the start of the weights, by default ``in_features / g``.
+        fan_in: What the start of the weights counts as inputs of one output, by default
+            ``in_features``, those of all blocks, as in the official code: an output has the g-th
+            part of them, so that it starts ``sqrt(g)`` times smaller than one of a full matrix.
 
     Raises:
         UserError: If sizes are not divisible by the number of blocks.
@@ -42,7 +44,7 @@ class BlockLinear(nn.Module):
         per_block = in_features // blocks
         self.weight = nn.Parameter(torch.empty(blocks, out_features // blocks, per_block))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        fan_in_normal_(self.weight, fan_in=fan_in or per_block)
+        fan_in_normal_(self.weight, fan_in=fan_in or in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_features]`` to ``[N, out_features]``."""
@@ -69,7 +71,8 @@ class BlockGRU(nn.Module):
 
     def __init__(self, in_features: int, size: int, blocks: int, *, eps: float = 1e-4) -> None:
         super().__init__()
-        fan_in = size // blocks + in_features
+        # Inputs go to every block, and count once for each.
+        fan_in = size + blocks * in_features
         self.blocks = blocks
         self.from_state = BlockLinear(size, size, blocks, fan_in=fan_in)
         self.from_input = nn.Linear(in_features, size, bias=False)

@@ -360,6 +360,21 @@ def test_a_replay_of_other_settings_is_refused_and_deletes_nothing(tmp_path, rng
     assert pieces(tmp_path) == ["000000.pt"]
 
 
+def test_the_agent_goes_to_the_device_and_a_simulator_stays_on_the_cpu(tmp_path):
+    """``meta`` stands for a GPU, whose tensors a simulator cannot read either."""
+    envs = [{"start": {}, "actions": torch.ones(3, 2)}]
+    folder = CheckpointFolder(tmp_path)
+    folder.save_latest(
+        {"agent": {"w": torch.ones(2)}, "step": 5, "collector": {"envs": envs}}, make_replay()
+    )
+
+    state = folder.load_to_go_on(steps=9, device=torch.device("meta"))
+
+    assert state is not None
+    assert state["agent"]["w"].device.type == "meta"
+    assert state["collector"]["envs"][0]["actions"].numpy().sum() == 6.0
+
+
 def test_the_best_checkpoint_holds_the_agent_and_its_score(tmp_path):
     folder = CheckpointFolder(tmp_path)
 

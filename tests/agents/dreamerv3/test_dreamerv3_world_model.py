@@ -86,6 +86,25 @@ def test_sizes_that_blocks_do_not_divide_are_refused():
 
 
 @torch.no_grad()
+def test_blocks_start_as_narrow_as_one_full_matrix():
+    """The official code counts the inputs of all blocks for the start of each one's weights.
+
+    A sample of n numbers has the deviation of its distribution to a share of 1 / sqrt(2 n).
+    """
+    torch.manual_seed(0)
+    alone, gru = BlockLinear(256, 512, 8), BlockGRU(96, 256, 8)
+
+    for weight, fan_in in (
+        (alone.weight, 256),
+        (gru.gates.weight, 256),
+        (gru.from_state.weight, 256 + 8 * 96),
+        (gru.from_input.weight, 256 + 8 * 96),
+    ):
+        share = 5.0 / (2.0 * weight.numel()) ** 0.5
+        assert float(weight.std()) == pytest.approx(fan_in**-0.5, rel=share)
+
+
+@torch.no_grad()
 def test_unrolling_at_once_is_stepping_through_the_sequence():
     """Actions and embeddings that were joined beforehand give what single steps give."""
     model, batch = make_model(), make_batch()
