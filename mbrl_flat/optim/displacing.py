@@ -7,13 +7,15 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.evaluations import Closure, Evaluations, kept
 from mbrl_flat.optim.groups import is_bias, selected
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
 from mbrl_flat.optim.shifts import Room, Shifts, cosine
+from mbrl_flat.optim.synchronization import share_generator
 from mbrl_flat.seeding import set_generator
 
 Memory = dict[str, Tensor]
@@ -104,6 +106,7 @@ class Displacing(FlatOptimizer):
         # Its seed follows from the run's, and taking it moves no stream.
         self._seed = (torch.initial_seed() ^ 0x5A11) % 2**63
         self.generator = torch.Generator(device).manual_seed(self._seed)
+        self._generator_is_common = False
         check_radius(rho)
         for group in self.param_groups:
             check_radius(group.get("rho", 0.0))
@@ -113,6 +116,15 @@ class Displacing(FlatOptimizer):
         """Add a group, as in torch; without a ``rho`` of its own it takes the common one."""
         check_radius(param_group.get("rho", 0.0))
         super().add_param_group(param_group)
+
+    def _evaluated(
+        self, closures: list[Closure], params: list[nn.Parameter], scaler: GradScaler | None
+    ) -> tuple[Tensor, int]:
+        if self.sync == "global" and not self._generator_is_common:
+            # One displacement takes one stream, also where processes have seeds of their own.
+            share_generator(self.generator, params[0].device)
+            self._generator_is_common = True
+        return super()._evaluated(closures, params, scaler)
 
     def _radius(self, group: Mapping[str, Any]) -> float:
         return radius_at(group.get("rho", self.rho), self.steps, group["lr"])
@@ -139,7 +151,7 @@ class Displacing(FlatOptimizer):
         }
         return Leaves(
             params=list(params),
-            grads=[p.grad for p in params if p.grad is not None],
+            grads=[kept(p.grad) for p in params if p.grad is not None],
             radii=[chosen[p] for p in params],
             is_bias=[p in biases for p in params],
             memory=[self.memory.setdefault(p, {}) for p in params],
@@ -157,7 +169,7 @@ class Displacing(FlatOptimizer):
 
     def _grads(self) -> dict[nn.Parameter, Tensor]:
         """Gradients that the last evaluation left behind."""
-        return {p: p.grad for p in self._params() if p.grad is not None}
+        return {p: kept(p.grad) for p in self._params() if p.grad is not None}
 
     def _report(self, params: list[Tensor], shifts: Shifts) -> Shifts:
         """Note length and direction of a displacement; return it."""

@@ -50,5 +50,5 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if name in settings and settings[name] not in allowed:
             raise unknown_name(name, settings[name], allowed)
     bound = settings.get("max_grad_norm")
-    if bound is not None and bound <= 0.0:
+    if bound is not None and not bound > 0.0:
         raise UserError(f"max_grad_norm must be positive or null, got {bound}.")

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.optim.synchronization import is_distributed
 
 Closure = Callable[[], Tensor]
 """Zero the gradients, compute the loss, call backward, return the scalar loss."""
@@ -156,11 +157,17 @@ class Evaluations:
         self.count = 0
         self.calls = 0
 
-    def __call__(self) -> Tensor:
+    def __call__(self, wanted: Sequence[Tensor] = ()) -> Tensor:
         """Evaluate at the current weights; gradients are left in ``.grad``.
+
+        Args:
+            wanted: Parameters that have to have one then.
 
         Returns:
             The loss, detached.
+
+        Raises:
+            NoGradientError: If no parameter has one, or one of the wanted has none.
         """
         first = self.count == 0
         if not first and self._before is not None:
@@ -170,16 +177,22 @@ class Evaluations:
         held = frozen_statistics(self._statistics) if frozen else nullcontext()
         with torch.enable_grad(), held:
             loss = self._evaluate()
+        if any(param.grad is None for param in wanted):
+            raise NoGradientError(f"The closure left a parameter without gradient; {CLOSURE}")
         self.count += 1
         return loss if self._after_each is None else self._after_each(loss)
 
-    def attempt(self) -> Tensor | None:
+    def attempt(self, wanted: Sequence[Tensor]) -> Tensor | None:
         """Make the first evaluation while some parameters take no gradient.
 
+        Args:
+            wanted: Parameters whose gradient is needed.
+
         Returns:
-            The loss, or ``None`` if the closure cannot do without these gradients: it
-            differentiates something that depends on none of the others. Random streams and running
-            statistics are then as before.
+            The loss, or ``None`` if the closure cannot do without the other gradients: it
+            differentiates something that depends on none of the wanted, or leaves one of these
+            without a gradient, as re-entrant checkpoints do where their input takes none. Random
+            streams and running statistics are then as before.
 
         Raises:
             RuntimeError: If the closure fails for another reason.
@@ -187,7 +200,7 @@ class Evaluations:
         streams, statistics = self._before or Streams(), Statistics(self._statistics)
         try:
             with statistics.watched():
-                return self()
+                return self(wanted)
         except NoGradientError:
             pass
         except RuntimeError as error:
@@ -212,6 +225,8 @@ class Evaluations:
 
     def _called(self, closure: Closure) -> Tensor:
         self.calls += 1
+        # Under autocast around the step, casts of the weights as they were before outlive a move.
+        torch.clear_autocast_cache()
         loss: Any = closure()
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
@@ -219,6 +234,11 @@ class Evaluations:
         trained = [param for param in self._params if param.requires_grad]
         if trained and all(param.grad is None for param in trained):
             raise NoGradientError(f"The closure left no gradient in any parameter; {CLOSURE}")
+        if any(param.grad is not None and param.grad.layout != torch.strided for param in trained):
+            raise UserError(
+                "The closure left a sparse gradient, which the optimizers of mbrl_flat do not "
+                "take; build the embedding with sparse=False."
+            )
         # A copy: closures may return the same tensor every time, as CUDA graphs do.
         return loss.detach().clone()
 
@@ -226,6 +246,20 @@ class Evaluations:
         """Leave the random streams where a single evaluation would have left them."""
         if self._after is not None:
             self._after.rewind()
+
+
+def kept(grad: Tensor) -> Tensor:
+    """Hold a gradient in such a way that the next evaluation leaves it as it is.
+
+    That of a data-parallel reducer may be part of its buckets, which it fills anew.
+
+    Args:
+        grad: What the evaluation left behind.
+
+    Returns:
+        Itself, or a copy in a run of several processes.
+    """
+    return grad.clone() if is_distributed() else grad
 
 
 class GradientMean:
@@ -248,7 +282,7 @@ class GradientMean:
             if param in self._sums:
                 self._sums[param].add_(grad)
             else:
-                self._sums[param] = grad
+                self._sums[param] = kept(grad)
 
     def store(self) -> None:
         """Put the mean into ``.grad``."""

@@ -134,6 +134,11 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
 
 def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
     found = {p for group in groups for p in _matches(group, wanted)}
+    if not found and wanted in _ABSENT and not any("param_kinds" in group for group in groups):
+        raise UserError(
+            f"optimizer.only={wanted} needs to know which layers the parameters are of; give the "
+            "model itself, or module_groups of its parts."
+        )
     if not found and wanted in _ABSENT:
         raise UserError(f"optimizer.only={wanted} selects nothing: {_ABSENT[wanted]}.")
     if not found:

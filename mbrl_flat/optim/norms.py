@@ -38,9 +38,13 @@ def _rows(tensor: Tensor) -> Tensor:
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Inner product over all entries of all tensors, a scalar; zero for none."""
-    pairs = zip(a, b, strict=True)
-    parts = [torch.linalg.vecdot(x.flatten(), y.flatten()) for x, y in pairs]
-    return torch.stack(parts).sum() if parts else torch.zeros(())
+    if not a:
+        return torch.zeros(())
+    # A step that is made under autocast would have its products in half precision.
+    with torch.autocast(a[0].device.type, enabled=False):
+        pairs = zip(a, b, strict=True)
+        parts = [torch.linalg.vecdot(x.flatten(), y.flatten()) for x, y in pairs]
+        return torch.stack(parts).sum()
 
 
 def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:

@@ -104,8 +104,8 @@ class SharpnessAware(Displacing):
         only: Sequence[str] | None = None,
         **settings: Unpack[DriverSettings],
     ) -> None:
-        if every < 1:
-            raise UserError(f"every must be at least 1, got {every}.")
+        if every < 1 or every != int(every):
+            raise UserError(f"every must be a whole number of at least 1, got {every}.")
         super().__init__(params, base=base, rho=rho, only=only, **settings)
         self.perturbation = perturbation
         self.combine: Combine = combine or TakePerturbed()
@@ -146,7 +146,7 @@ class SharpnessAware(Displacing):
         if not skipped:
             return evaluate()
         with _without_gradient(skipped):
-            loss = evaluate.attempt()
+            loss = evaluate.attempt(list(chosen))
         if loss is None:
             # Once is enough: what is undone costs as much as what is skipped may save.
             self._restricts = False

@@ -4,8 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
+from torch.distributed import (
+    ReduceOp,
+    all_reduce,
+    broadcast,
+    get_world_size,
+    is_available,
+    is_initialized,
+)
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.parallel.rows import current_share
 
 
@@ -26,7 +34,11 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
 
     Returns:
         The mean loss, so that all processes judge alike whether a step is finite.
+
+    Raises:
+        UserError: If there is no process group.
     """
+    _check_distributed()
     trained = [p for p in params if p.requires_grad or p.grad is not None]
     present = torch.tensor([float(p.grad is not None) for p in trained]).to(loss)
     pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
@@ -38,6 +50,30 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
     for param, part, count in zip(trained, parts, anywhere.tolist(), strict=True):
         param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
     return mean_loss.squeeze(0)
+
+
+def share_generator(generator: torch.Generator, device: torch.device) -> None:
+    """Let all processes draw what the first one would.
+
+    Args:
+        generator: To be set to the state of that of the first process.
+        device: Where messages between processes lie.
+
+    Raises:
+        UserError: If there is no process group.
+    """
+    _check_distributed()
+    state = generator.get_state().to(device)
+    broadcast(state, src=0)
+    generator.set_state(state.cpu())
+
+
+def _check_distributed() -> None:
+    if not is_distributed():
+        raise UserError(
+            "sync=global and sync=local are for the processes of a run under torchrun, and "
+            "torch.distributed has no process group; call init_process_group, or leave sync=none."
+        )
 
 
 def average_over_rows(params: Sequence[Tensor], loss: Tensor) -> None:

@@ -12,7 +12,8 @@ the function rescales the displacement along with them.
 How to choose rho:
     In units of the weights, so about ten times SAM's: 0.5 on CIFAR-10 and 1.0 on CIFAR-100 in the
     authors' code, both with biases at T = 1. Scaling biases and norm layers too needs still larger
-    ones. Sweep as for SAM.
+    ones. Biases are known by their names: give the model, its parts or ``named_parameters()``. Of
+    parameters without names every one counts as a weight. Sweep as for SAM.
 
 References:
     Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep

@@ -4,7 +4,7 @@ r"""Entropy-SGD: descend on the local entropy, whose gradient a short Langevin c
     x &\leftarrow x - \eta' \left(\nabla L(x) - \gamma_t (w - x)
         + \varepsilon z / \sqrt{\eta' / 2}\right), \quad z \sim N(0, I), \\
     \mu &\leftarrow (1 - \alpha) \mu + \alpha x, \qquad
-    d = w - \mu, \qquad \gamma_t = \gamma_0 (1 + s)^t
+    d = w - \mu, \qquad \gamma_t = \min(\gamma_0 (1 + s)^t, \max(\gamma_0, 1 / \eta'))
 
 L times from :math:`x = \mu = w`. A step costs L evaluations, so compare it with L steps of others.
 
@@ -19,8 +19,11 @@ References:
 
 Deviations from the paper:
     The inner chain has no momentum. Weight decay is the base's alone. The outer base is the user's.
+    The pull grows to ``1 / inner_lr`` and no further: the chain diverges where its rate times pull
+    and curvature exceeds 2, which the published growth reaches after some thousands of steps.
 """
 
+import math
 from typing import Unpack
 
 import torch
@@ -49,7 +52,7 @@ class EntropySGD(Displacing):
         chosen = list(self._chosen())
         start = [p.detach().clone() for p in chosen]
         means = [p.clone() for p in start]
-        gamma = self.gamma * (1.0 + self.scope) ** self.steps
+        gamma = self._pull()
         losses: list[Tensor] = []
         with self.room.held(chosen):
             for _ in range(self.inner_steps):
@@ -69,6 +72,15 @@ class EntropySGD(Displacing):
         self._report(list(chosen), Shifts.of(moved))
         self.last["perturbed_gap"] = losses[-1] - losses[0]
         return losses[0]
+
+    def _pull(self) -> float:
+        """The gamma of this step; the power itself would overflow in a long run."""
+        most = max(self.gamma, 1.0 / self.inner_lr)
+        if self.gamma == 0.0:
+            return 0.0
+        return math.exp(
+            min(math.log(self.gamma) + self.steps * math.log1p(self.scope), math.log(most))
+        )
 
     def _move(self, param: nn.Parameter, anchor: Tensor, gamma: float) -> None:
         random = torch.empty_like(param).normal_(generator=self.generator)
@@ -99,7 +111,7 @@ def entropy_sgd(
         inner_steps: Length L of the chain.
         inner_lr: Rate of the chain.
         gamma: Pull towards the weights at the first step.
-        scope: Growth of the pull a step.
+        scope: Growth of the pull a step, up to ``1 / inner_lr``.
         noise: Size of the noise.
         average: Weight of the newest point in the mean.
         settings: See ``DriverSettings``.
@@ -114,6 +126,11 @@ def entropy_sgd(
         raise UserError(
             f"entropy_sgd needs inner_steps >= 1, inner_lr > 0 and average in (0, 1], got "
             f"{inner_steps}, {inner_lr} and {average}."
+        )
+    if not (gamma >= 0.0 and scope >= 0.0 and noise >= 0.0):
+        raise UserError(
+            f"entropy_sgd needs gamma, scope and noise of at least 0, got {gamma}, {scope} and "
+            f"{noise}."
         )
     optimizer = EntropySGD(params, base=base, rho=1.0, **settings)
     optimizer.inner_steps = inner_steps

@@ -52,8 +52,7 @@ class GAM(Displacing):
         self._evaluate_at(evaluate, leaves.params, Shifts.of(self._up(leaves.grads)))
         second = self._grads()
         params = [p for p in leaves.params if p in second]
-        before = dict(zip(leaves.params, leaves.grads, strict=True))
-        change = [second[p] - before[p] for p in params]  # pyright: ignore[reportArgumentType]
+        change = [second[p] - first[p] for p in params]  # pyright: ignore[reportArgumentType]
         norm = joint_norm(change)
         if not params or not bool(norm.isfinite()):
             return loss
@@ -78,7 +77,7 @@ class GAM(Displacing):
         penalty, descent, others, final = passes
         torch._foreach_add_(final, descent)
         torch._foreach_add_(penalty, others)
-        share = inner(penalty, final) / (inner(final, final) + 1e-12)
+        share = inner(penalty, final) / inner(final, final).clamp(min=1e-30)
         for down, up in zip(final, penalty, strict=True):
             down.mul_(1.0 + self.gamma * share).sub_(up, alpha=self.gamma)
         return final

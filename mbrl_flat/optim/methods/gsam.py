@@ -44,7 +44,7 @@ class SurrogateGap:
     ) -> list[Tensor]:
         """Combine clean and perturbed gradients."""
         del memory
-        share = inner(clean, perturbed) / (inner(perturbed, perturbed) + 1e-12)
+        share = inner(clean, perturbed) / inner(perturbed, perturbed).clamp(min=1e-30)
         for a, b in zip(clean, perturbed, strict=True):
             b.mul_(1.0 + self.alpha * share).sub_(a, alpha=self.alpha)
         return perturbed

@@ -140,6 +140,8 @@ class IVON(Displacing):
     ) -> None:
         super().__init__(params, base=base, rho=1.0, **settings)
         self._noise: dict[nn.Parameter, Tensor] = {}
+        # Predictions draw from a stream of their own: looking at them must not change training.
+        self._draws = torch.Generator(self.generator.device).manual_seed(self._seed ^ 1)
 
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
@@ -157,7 +159,7 @@ class IVON(Displacing):
         mean, products = GradientMean(self.num_samples), self.base.products
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
-            noise = self._sample()
+            noise = self._sample(self.generator)
             self._samples += 1
             shifts = self._report(list(noise), Shifts.of(list(noise.values())))
             losses.append(self._evaluate_at(evaluate, list(noise), shifts))
@@ -170,7 +172,7 @@ class IVON(Displacing):
         mean.store()
         return torch.stack(losses).mean()
 
-    def _sample(self) -> dict[nn.Parameter, Tensor]:
+    def _sample(self, generator: torch.Generator) -> dict[nn.Parameter, Tensor]:
         """Noise of the posterior for every parameter that is trained."""
         noise: dict[nn.Parameter, Tensor] = {}
         for group in self.param_groups:
@@ -180,15 +182,18 @@ class IVON(Displacing):
                 if param not in self._noise:
                     self._noise[param] = torch.empty_like(param).detach()
                 width = group["ess"] ** -0.5
-                noise[param] = self._noise[param].normal_(0.0, width, generator=self.generator)
+                noise[param] = self._noise[param].normal_(0.0, width, generator=generator)
                 for part, hessian in pieces(noise[param], self.base.hessian(param, group)):
                     part.mul_((hessian + group["weight_decay"]).rsqrt_())
         return noise
 
     @contextmanager
     def sampled_params(self) -> Iterator[None]:
-        """Hold a draw from the posterior; average the predictions made under several."""
-        noise = self._sample()
+        """Hold a draw from the posterior; average the predictions made under several.
+
+        Draws have a stream of their own, which begins anew when the optimizer is made.
+        """
+        noise = self._sample(self._draws)
         with Room().displaced(list(noise), Shifts.of(list(noise.values()))):
             yield
 
@@ -225,6 +230,8 @@ def ivon(
     Raises:
         UserError: If a setting is out of its range.
     """
+    if not (lr >= 0.0 and 0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
+        raise UserError(f"ivon needs lr >= 0 and betas in [0, 1), got {lr} and {list(betas)}.")
     if not ess > 0.0 or not hess_init > 0.0 or weight_decay < 0.0 or num_samples < 1:
         raise UserError(
             f"ivon needs ess > 0, hess_init > 0, weight_decay >= 0 and num_samples >= 1, got "

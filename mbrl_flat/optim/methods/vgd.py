@@ -91,9 +91,14 @@ def threshold(*, lr: float, gradient_squared: float, sigma: float, num_samples: 
         num_samples: Number of samples a step.
 
     Returns:
-        ``(2 / lr) VF(z)``, the positive root of ``x + x^3 / z = 2 / lr``.
+        ``(2 / lr) VF(z)``, the positive root of ``x + x^3 / z = 2 / lr``: without noise ``2 / lr``,
+        without a gradient 0.
     """
+    if sigma == 0.0:
+        return 2.0 / lr
     z = num_samples * gradient_squared / sigma**2
+    if z == 0.0:
+        return 0.0
     factor = lr * math.sqrt(z / 3.0) * math.sinh(math.asinh(3.0 / lr * math.sqrt(3.0 / z)) / 3.0)
     return 2.0 / lr * factor
 

@@ -1,5 +1,7 @@
 """Closures that are none, each refused in one sentence."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -50,3 +52,17 @@ def test_a_closure_may_return_the_same_tensor_every_time(quadratic):
 
     assert float(loss) == losses[0]
     assert float(optimizer.last["perturbed_gap"]) == pytest.approx(losses[1] - losses[0])
+
+
+def test_a_sparse_gradient_is_refused():
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = make_optimizer("sam", table, base=partial(torch.optim.SGD, lr=0.1))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = table(torch.tensor([1, 2])).square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(UserError, match="sparse=False"):
+        optimizer.step(closure)

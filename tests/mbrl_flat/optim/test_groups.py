@@ -122,3 +122,11 @@ def test_biases_are_known_by_every_name_that_layers_give_them(layer, biases):
 
     assert names(groups, selected(groups, ["bias"])) == biases
     assert not names(groups, selected(groups, ["-bias"])) & biases
+
+
+def test_kinds_of_parameters_that_came_without_their_layers_are_not_guessed():
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with pytest.raises(UserError, match="give the model itself, or module_groups"):
+        selected([{"params": list(model.parameters())}], ["norm"])
+    with pytest.raises(UserError, match="no normalisation layer"):
+        selected(module_groups({"model": model[0]}), ["norm"])

@@ -131,3 +131,36 @@ def test_a_compiled_loss_gives_the_steps_of_an_eager_one_and_compiles_once(make,
     assert counts == [4, 4]
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("sam", {"rho": 0.5}), ("gsam", {"rho": 0.5}), ("vgd", {"sigma": 0.3, "num_samples": 2})],
+)
+def test_autocast_around_the_step_is_autocast_within_the_closure(name, settings):
+    """The casts of weights that autocast keeps are those of the weights as they were before."""
+
+    def train(*, around):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+        x = torch.randn(8, 4)
+        optimizer = make_optimizer(name, net, base=partial(torch.optim.SGD, lr=0.1), **settings)
+
+        def closure():
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = net(x).float().square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+                optimizer.step(closure)
+        return float(optimizer.last["perturbed_gap"]), [
+            p.detach().clone() for p in net.parameters()
+        ]
+
+    (gap, weights), (gap_around, weights_around) = train(around=False), train(around=True)
+    assert gap == gap_around
+    assert name == "vgd" or gap > 0.0
+    assert all(torch.equal(a, b) for a, b in zip(weights, weights_around, strict=True))

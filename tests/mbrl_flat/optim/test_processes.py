@@ -9,7 +9,7 @@ import torch
 import torch.multiprocessing as mp
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim import make_optimizer
+from mbrl_flat.optim import OPTIMIZERS, make_optimizer
 
 LR, RHO, STEPS = 0.1, 0.3, 3
 SLOPES = torch.tensor([[3.0, 1.0], [-1.0, 2.0]], dtype=torch.float64)
@@ -49,9 +49,9 @@ class Product(torch.nn.Module):
         return 0.5 * (slope @ self.weight) ** 2
 
 
-def train_wrapped(name, slope):
+def train_wrapped(name, slope, *, buckets=False):
     """Weights of the steps of ``train`` with DistributedDataParallel, which averages gradients."""
-    model = torch.nn.parallel.DistributedDataParallel(Product())
+    model = torch.nn.parallel.DistributedDataParallel(Product(), gradient_as_bucket_view=buckets)
     weight = model.module.weight
 
     def closure():
@@ -61,11 +61,32 @@ def train_wrapped(name, slope):
         return loss.detach()
 
     torch.manual_seed(0)
-    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
-    optimizer = make_optimizer(name, [weight], base=base, rho=RHO)
+    settings = {"rho": RHO} if "rho" in OPTIMIZERS[name].settings else {}
+    if name == "vgd":
+        settings = {"sigma": RHO, "num_samples": 3}
+    if OPTIMIZERS[name].has_base:
+        settings["base"] = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer(name, [weight], **settings)
     for _ in range(STEPS):
         optimizer.step(closure)
     return weight.tolist()
+
+
+def train_on_streams(name, rank):
+    """Weights of processes that were seeded apart."""
+    param = torch.nn.Parameter(START.clone())
+    torch.manual_seed(100 + rank)
+    optimizer = make_optimizer(name, [param], ess=50.0, sync="global")
+
+    def closure():
+        param.grad = None
+        loss = 0.5 * (SLOPES[rank] @ param) ** 2
+        loss.backward()
+        return loss.detach()
+
+    for _ in range(STEPS):
+        optimizer.step(closure)
+    return param.detach().tolist()
 
 
 def work(rank, port, cases, results):
@@ -78,6 +99,9 @@ def work(rank, port, cases, results):
         timeout=datetime.timedelta(seconds=60),
     )
     for name, sync in cases:
+        if sync == "seeds":
+            results[name, sync, rank] = train_on_streams(name, rank)
+            continue
         if sync == "wrapped":
             results[name, sync, rank] = train_wrapped(name, SLOPES[rank])
             continue
@@ -97,11 +121,12 @@ def test_two_processes_make_the_steps_of_one_that_has_both_shards():
     """Global is one large batch, local is m-sharpness with the shard of a process as m."""
     methods = ["sam", "asam", "random_direction", "gsam", "msam"]
     modes = ("global", "local", "wrapped")
-    cases = [(name, sync) for name in methods for sync in modes]
+    cases = [(name, sync) for name in methods for sync in modes] + [("ivon", "seeds")]
     results = mp.Manager().dict()
 
     mp.spawn(work, args=(free_port(), cases, results), nprocs=2, join=True)
 
+    assert results["ivon", "seeds", 0] == results["ivon", "seeds", 1]
     for name in methods:
         check_displacements(results, name)
         wrapped = [results[name, "wrapped", rank] for rank in (0, 1)]
@@ -147,3 +172,26 @@ def test_methods_that_learn_from_more_than_the_final_gradient_refuse_local(probl
 def test_another_meaning_of_sync_is_refused(problem, make):
     with pytest.raises(UserError, match="sync"):
         make("sam", problem.groups(), sync="nowhere")
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of one."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"sam_on"}))
+def test_gradients_that_are_parts_of_buckets_are_kept_as_they_were(alone, name):
+    """The reducer fills the buckets anew in the next evaluation of a step."""
+    apart, within = (train_wrapped(name, SLOPES[0], buckets=buckets) for buckets in (False, True))
+
+    assert within == apart
+
+
+@pytest.mark.parametrize("sync", ["local", "global"])
+def test_averaging_without_processes_is_refused(problem, make, sync):
+    with pytest.raises(UserError, match="init_process_group, or leave sync=none"):
+        make("sam", problem.groups(), sync=sync).step(problem.closure)

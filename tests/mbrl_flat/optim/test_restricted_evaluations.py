@@ -1,10 +1,12 @@
 """Gradients that nobody reads are not formed, unless the closure cannot do without them."""
 
 import random
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mbrl_flat.optim import make_optimizer, module_groups
 
@@ -160,3 +162,40 @@ def test_a_closure_that_fails_for_another_reason_is_called_once():
 
     assert calls == [1]
     assert all(param.requires_grad for param in pair.b.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpoint_that_drops_chosen_gradients_costs_one_more_evaluation_once():
+    """A re-entrant checkpoint gives its parameters no gradient if its input takes none."""
+
+    def train(*, reentrant):
+        torch.manual_seed(0)
+        encoder, block, head = (nn.Linear(3, 3).double() for _ in range(3))
+        x = torch.randn(8, 3, dtype=torch.float64)
+        optimizer = make_optimizer(
+            "sam",
+            module_groups({"encoder": encoder, "block": block, "head": head}),
+            base=partial(torch.optim.SGD, lr=0.1),
+            rho=0.5,
+            only=["block", "head"],
+        )
+
+        def closure():
+            optimizer.zero_grad()
+            hidden = checkpoint(block, encoder(x).tanh(), use_reentrant=reentrant)
+            assert isinstance(hidden, torch.Tensor)
+            loss = head(hidden).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        counts = []
+        for _ in range(2):
+            optimizer.step(closure)
+            counts.append(optimizer.last["evaluations"])
+        return counts, [p.detach() for p in (*encoder.parameters(), *block.parameters())]
+
+    (counts, weights), (plain, expected) = train(reentrant=True), train(reentrant=False)
+
+    assert (counts, plain) == ([3.0, 2.0], [2.0, 2.0])
+    for a, b in zip(weights, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)

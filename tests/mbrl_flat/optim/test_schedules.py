@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from mbrl_flat.checkpoint import read_plain_data, save_atomically
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.optim.schedules import Constant, Cosine, FollowsLearningRate, WarmUp
@@ -96,3 +97,30 @@ def test_the_radius_follows_a_scheduler_of_the_learning_rate(problem):
         lengths.append(float(optimizer.last["perturbation_norm"]))
 
     assert lengths == pytest.approx([0.5, 0.25, 0.125])
+
+
+def test_the_schedule_of_a_group_is_a_setting_and_not_in_the_file(problem, tmp_path):
+    def made():
+        first, *others = problem.groups()
+        groups = [{**first, "rho": WarmUp(value=0.4, steps=4)}, *others]
+        return make_optimizer("sam", groups, base=partial(torch.optim.SGD, lr=0.1), rho=0.1)
+
+    optimizer = made()
+    for _ in range(2):
+        optimizer.step(problem.closure)
+    save_atomically(optimizer.state_dict(), tmp_path / "state.pt")
+    again = made()
+    again.load_state_dict(read_plain_data(tmp_path / "state.pt"))
+
+    assert again.param_groups[0]["rho"](4, 0.1) == 0.4
+    for one in (optimizer, again):
+        one.zero_grad()
+    length = {}
+    before, statistics = problem.values(), copy.deepcopy(problem.net.state_dict())
+    for name, one in (("gone on", again), ("not stopped", optimizer)):
+        problem.net.load_state_dict(statistics)
+        torch.manual_seed(1)
+        one.step(problem.closure)
+        length[name] = float(one.last["perturbation_norm"])
+    assert before
+    assert length["gone on"] == length["not stopped"]

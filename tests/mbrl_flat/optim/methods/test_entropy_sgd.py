@@ -2,8 +2,10 @@
 
 from functools import partial
 
+import pytest
 import torch
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 
 LR = 0.1
@@ -51,3 +53,30 @@ def test_the_pull_grows_with_the_steps(quadratic):
 
     close(results[0], results[1])
     assert not torch.allclose(results[2], results[3])
+
+
+@pytest.mark.parametrize("steps", [6_500, 720_000])
+def test_the_pull_grows_to_the_inverse_of_the_inner_rate(quadratic, steps):
+    """There the chain forgets itself in a step: its points are single steps from the weights."""
+    param, closure = quadratic(H, START)
+    rate, average = 0.1, 0.25
+    base = partial(torch.optim.SGD, lr=LR)
+    optimizer = make_optimizer(
+        "entropy_sgd", [param], base=base, inner_steps=3, inner_lr=rate, noise=0.0
+    )
+    optimizer.steps = steps
+    x, mu = START, START
+    for _ in range(3):
+        x = START - rate * grad(x)
+        mu = (1.0 - average) * mu + average * x
+
+    optimizer.step(closure)
+
+    close(param.detach(), START - LR * (START - mu))
+
+
+@pytest.mark.parametrize("wrong", [{"gamma": -1.0}, {"scope": -0.1}, {"noise": float("nan")}])
+def test_settings_below_zero_are_refused(quadratic, wrong):
+    param, _ = quadratic(H, START)
+    with pytest.raises(UserError, match="of at least 0"):
+        make_optimizer("entropy_sgd", [param], base=partial(torch.optim.SGD, lr=LR), **wrong)

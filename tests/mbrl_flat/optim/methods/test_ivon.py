@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 
 LR = 0.1
@@ -132,3 +133,30 @@ def test_replaying_one_micro_batch_twice_is_the_same_as_once(quadratic):
         results.append(param.detach())
 
     close(*results)
+
+
+def test_looking_at_predictions_does_not_change_training(quadratic):
+    def train(*, look):
+        torch.manual_seed(0)
+        param, closure = quadratic(H, START)
+        optimizer = make_optimizer("ivon", [param], ess=1000.0)
+        seen = []
+        for _ in range(3):
+            optimizer.step(closure)
+            for _ in range(look):
+                with optimizer.sampled_params():
+                    seen.append(param.detach().clone())
+        return param.detach(), seen
+
+    plain, _ = train(look=0)
+    looked_at, seen = train(look=2)
+
+    assert torch.equal(plain, looked_at)
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+@pytest.mark.parametrize("wrong", [{"betas": (1.0, 0.99)}, {"betas": (0.9, 1.0)}, {"lr": -0.1}])
+def test_rates_out_of_range_are_refused(quadratic, wrong):
+    param, _ = quadratic(H, START)
+    with pytest.raises(UserError, match="ivon needs lr"):
+        make_optimizer("ivon", [param], **wrong)

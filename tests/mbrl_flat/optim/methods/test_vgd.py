@@ -91,3 +91,10 @@ def test_the_noise_has_the_variance_of_its_distribution(dof, variance):
 
     assert float(noise.var()) == pytest.approx(variance, rel=0.05)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.02)
+
+
+def test_without_noise_the_threshold_is_that_of_descent_and_without_a_gradient_zero():
+    known = {"lr": 0.1, "num_samples": 1}
+    assert threshold(gradient_squared=0.5, sigma=0.0, **known) == 20.0
+    assert threshold(gradient_squared=0.0, sigma=0.1, **known) == 0.0
+    assert threshold(gradient_squared=0.5, sigma=1e-9, **known) == pytest.approx(20.0)
