@@ -22,11 +22,11 @@ import numpy as np
 from envs.pixels import PixelObs
 from envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.reference import one_spelling
 
 MAX_FRAMES = 1000
 _IMAGE = 384
 _INSTALL = "apt-get install libegl1 libopengl0 libosmesa6 libgl1-mesa-dri"
-_SHORT_DOMAINS = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-"}
 
 
 def task_names() -> dict[str, tuple[str, str]]:
@@ -48,10 +48,8 @@ def find_task(name: str) -> tuple[str, str]:
         unknown_name: If there is no such task.
     """
     names = task_names()
-    spellings = {known.replace("_", "-"): pair for known, pair in names.items()}
-    wanted = name.replace("_", "-")
-    for short, full in _SHORT_DOMAINS.items():
-        wanted = wanted.replace(short, full) if wanted.startswith(short) else wanted
+    spellings = {one_spelling("dmc", known): pair for known, pair in names.items()}
+    wanted = one_spelling("dmc", name)
     if wanted not in spellings:
         raise unknown_name("task", name, names, where="env=dmc")
     return spellings[wanted]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -58,13 +59,24 @@ def spans_orders(values: np.ndarray) -> bool:
     return bool(len(finite) > 0 and finite.min() > 0.0 and finite.max() > 100.0 * finite.min())
 
 
-def add_legend(axes: Axes) -> None:
-    """Name what is drawn, if anything has a name."""
-    names = axes.get_legend_handles_labels()[1]
+def add_legend(axes: Axes, *others: Axes) -> None:
+    """Name what is drawn, here and on other panels, if anything has a name.
+
+    Args:
+        axes: Panel with the legend.
+        others: Panels whose names it has too; one that several have stands there once.
+    """
+    named: dict[str, Artist] = {}
+    for panel in (axes, *others):
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, handle)
+    names = list(named)
     if names:
         # Where the best place is takes long to find among many curves.
         few = len(names) <= 8
         legend = axes.legend(
+            list(named.values()),
+            names,
             loc="best" if few else "upper left",
             frameon=False,
             fontsize=9 if few else 5,

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
+_SHORT_DOMAINS = {"cup-": "ball-in-cup-", "pointmass-": "point-mass-"}
 _FILES = ("dmc", "humanoid_bench", "atari")
 
 
@@ -54,12 +55,33 @@ def load_references() -> tuple[ReferenceScore, ...]:
     return tuple(scores)
 
 
+def is_task(score: ReferenceScore, *, env: str, task: str) -> bool:
+    """Whether a score is of this task; the sources do not agree on how to spell one."""
+    return score.env == env and one_spelling(env, score.task) == one_spelling(env, task)
+
+
+def one_spelling(env: str, task: str) -> str:
+    """A name that all spellings of a task have in common.
+
+    Args:
+        env: Family of the task, such as ``dmc``.
+        task: Such as ``ball_in_cup-catch``, or ``cup-catch`` as the published tables have it.
+
+    Returns:
+        Such as ``ball-in-cup-catch``.
+    """
+    name = task.replace("_", "-")
+    if env == "dmc":
+        for short, full in _SHORT_DOMAINS.items():
+            name = name.replace(short, full) if name.startswith(short) else name
+    return name
+
+
 def reference_curves(env: str, task: str) -> dict[str, list[ReferenceScore]]:
     """Published scores on one task by method, in the order of frames; empty if there are none."""
-    # The sources do not agree on hyphens and underscores.
     curves: dict[str, list[ReferenceScore]] = {}
     for score in load_references():
-        if score.env == env and score.task.replace("_", "-") == task.replace("_", "-"):
+        if is_task(score, env=env, task=task):
             curves.setdefault(score.method, []).append(score)
     return {m: sorted(scores, key=lambda s: s.frame) for m, scores in curves.items()}
 

@@ -136,7 +136,8 @@ def _is_begun(folder: Path) -> bool:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is never half there."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    # A folder's name may hold bytes that are no text.
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

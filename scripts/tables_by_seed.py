@@ -73,6 +73,25 @@ def arms_of(results: Results) -> list[str]:
     return [*dict.fromkeys(found)]
 
 
+def parse_pair(text: str, arms: Sequence[str]) -> tuple[str, str]:
+    """Split ``ARM-CONTROL``, where names may have hyphens of their own.
+
+    Args:
+        text: What the user gave.
+        arms: Those that there are.
+
+    Returns:
+        Arm and control.
+
+    Raises:
+        ValueError: If it is not of two arms that there are.
+    """
+    for arm in arms:
+        if text.startswith(f"{arm}-") and text.removeprefix(f"{arm}-") in arms:
+            return arm, text.removeprefix(f"{arm}-")
+    raise ValueError(f"{text} is no pair ARM-CONTROL of the arms {', '.join(arms)}")
+
+
 def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
     """The arms that are named first, then the others as they came."""
     return [*(arm for arm in first if arm in arms), *(arm for arm in arms if arm not in first)]
@@ -182,12 +201,15 @@ def main() -> None:
     if missing := set(args.tasks) - results.keys():
         parser.error(f"no run of {', '.join(missing)}; there are runs of {', '.join(results)}")
     results = only(results, args.tasks, args.columns)
-    pairs = [(arm, control) for arm, _, control in (pair.partition("-") for pair in args.pairs)]
+    try:
+        pairs = [parse_pair(pair, arms_of(results)) for pair in args.pairs]
+    except ValueError as error:
+        parser.error(str(error))
     text = table_of_arms(results, args.first)
     if pairs:
         text += [*table_of_differences(results, pairs), *table_of_seeds(results, pairs)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    args.out.with_name(f"{args.out.name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     chosen = [(task, column) for task in results for column in args.columns]
     figure, panels = make_panels(len(chosen), columns=len(args.columns))
     for axes, (task, column) in zip(panels, chosen, strict=True):
@@ -199,7 +221,7 @@ def main() -> None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(NullLocator())
-    save_figure(figure, args.out.with_suffix(".png"))
+    save_figure(figure, args.out.with_name(f"{args.out.name}.png"))
     print("\n".join(text))
 
 

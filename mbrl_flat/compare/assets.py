@@ -74,6 +74,10 @@ svg { width: 100%; height: auto; display: block; overflow: visible; }
 .c3 { color: var(--c3); } .c4 { color: var(--c4); } .c5 { color: var(--c5); }
 .c6 { color: var(--c6); } .c7 { color: var(--c7); } .ref { color: var(--muted); }
 .d1 .line, .ref .line { stroke-dasharray: 7 4; } .d2 .line { stroke-dasharray: 2 3; }
+.d1 .dot { fill: var(--card); stroke: currentColor; stroke-width: 1.6; }
+.d2 .dot { stroke: var(--ink); stroke-width: 1.6; }
+.d1 .swatch { background: none; border: 2px solid currentColor; width: 6px; height: 6px; }
+.d2 .swatch { outline: 2px solid var(--ink); }
 .off { display: none; }
 #tip { position: fixed; z-index: 3; pointer-events: none; background: var(--card);
   color: var(--ink); border: 1px solid var(--rule); border-radius: 10px; padding: 8px 12px;

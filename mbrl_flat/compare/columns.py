@@ -147,7 +147,12 @@ def _reaches(series: Series, point: float) -> bool:
 
 
 def _final_of(name: str) -> Callable[[Run, Match], float]:
-    return lambda run, match: final(run.series(name), share=match.share)
+    def measure(run: Run, match: Match) -> float:
+        series = run.series(name)
+        # What was measured at the start alone is of no training.
+        return final(series, share=match.share) if series.steps.any() else np.nan
+
+    return measure
 
 
 def _mean_of(name: str) -> Callable[[Run, Match], float]:

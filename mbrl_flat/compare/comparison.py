@@ -19,7 +19,7 @@ from mbrl_flat.compare.summary import (
     summarize_groups,
 )
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.reference import ReferenceScore, load_references
+from mbrl_flat.reference import ReferenceScore, is_task, load_references
 from mbrl_flat.stats import Interval, Statistic, iqm, mean, median
 
 STATISTICS: Mapping[str, Statistic] = {"mean": mean, "iqm": iqm, "median": median}
@@ -125,7 +125,7 @@ def compare_runs(
         runs=kept,
         rows=tuple(rows),
         colors=colors,
-        notes=(*notes, *comparability_notes(groups)),
+        notes=(*notes, *_without_baseline(groups, baselines), *comparability_notes(groups)),
         charts=build_charts(groups, colors=colors, axis=axis, references=references, rng=rng),
         clouds=tuple(build_clouds(groups, last=last)),
         aggregate=aggregate,
@@ -136,12 +136,22 @@ def compare_runs(
         references=tuple(
             score
             for score in load_references()
-            if score.method in references and (score.env, score.task) in shown
+            if score.method in references
+            and any(is_task(score, env=env, task=task) for env, task in shown)
         ),
         axis=axis,
         statistic=statistic,
         last=last,
     )
+
+
+def _without_baseline(groups: Sequence[Group], baselines: Mapping[str, Group]) -> list[str]:
+    tasks = dict.fromkeys(group.task for group in groups)
+    return [
+        f"{task}: no run of the baseline, so nothing is held against it."
+        for task in tasks
+        if task not in baselines
+    ]
 
 
 def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, Group]:

@@ -71,9 +71,10 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
         label = " ".join([] if one_agent else [run.names["agent"]])
         label = " ".join(filter(None, [label, run.names["optimizer"], *settings]))
         names = tasks[run.task_key], *_name(run, ("agent", "optimizer"))
-        buckets.setdefault((*names, label), []).append(run)
+        # What the user tells groups apart by never makes two runs one.
+        buckets.setdefault((*names, label, *_values(run, by)), []).append(run)
     groups, notes = [], []
-    for (task, agent, optimizer, label), members in buckets.items():
+    for (task, agent, optimizer, label, *_), members in buckets.items():
         kept, dropped = _one_run_a_seed(members)
         notes += [
             f"{run.folder.name} was left out: seed {run.seed} of {label} on {task} has a run that "
@@ -97,7 +98,7 @@ def _joined(groups: Sequence[Group], by: Sequence[str]) -> list[Group]:
     buckets: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
-        values = [(key, run.names.get(key, _text(run, key))) for key in by]
+        values = zip(by, _values(run, by), strict=True)
         words = [text if key in run.names else f"{_short(key)}={text}" for key, text in values]
         buckets.setdefault((group.task, " ".join(words)), []).append(group)
     return [
@@ -214,6 +215,10 @@ def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
 def _text(run: Run, key: str) -> str:
     """A setting for people; a dash where the run does not have it."""
     return shown(run.config[key]) if key in run.config else "-"
+
+
+def _values(run: Run, keys: Sequence[str]) -> list[str]:
+    return [run.names.get(key, _text(run, key)) for key in keys]
 
 
 def _short(key: str) -> str:

@@ -11,7 +11,7 @@ from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import FINAL_SHARE
 from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
 from mbrl_flat.compare.page import render_page
-from mbrl_flat.compare.pictures import draw_pictures
+from mbrl_flat.compare.pictures import PICTURE_NAMES, draw_pictures
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
@@ -74,6 +74,9 @@ def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Pa
         for name, text in texts.items():
             write_text_atomically(folder / name, text)
         pictures = draw_pictures(comparison, folder)
+        for name in PICTURE_NAMES:
+            if (picture := folder / name) not in pictures:
+                picture.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write the report to {folder}: {error.strerror}.") from error
     return [*(folder / name for name in texts), *pictures]

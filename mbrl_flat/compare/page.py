@@ -28,6 +28,7 @@ _HEADINGS = {
     "value_error": ("Value error", ""),
     "sharpness": ("Sharpness", ""),
     "rollout": ("Model error on held-out episodes", ""),
+    "bounds": ("Bounds and what they bound", ""),
 }
 
 

@@ -8,6 +8,7 @@ from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.runs import task_names
 from mbrl_flat.compare.summary import Row, Versus, present_columns
+from mbrl_flat.compare.svg import color_classes
 from mbrl_flat.compare.tables import format_number, head, versus_heads, versus_texts
 from mbrl_flat.stats import Interval
 
@@ -122,8 +123,8 @@ def runs_table(comparison: Comparison) -> str:
 
 def swatch(label: str, comparison: Comparison) -> str:
     """A dot in the colour of a group, and its label."""
-    color = comparison.colors[label] % 8
-    return f'<span class="c{color}"><span class="swatch"></span></span>{escape(label)}'
+    classes = color_classes(comparison.colors[label])
+    return f'<span class="{classes}"><span class="swatch"></span></span>{escape(label)}'
 
 
 def table(heads: Sequence[str], body: Sequence[str], *, kind: str) -> str:
@@ -154,7 +155,7 @@ def _identity(comparison: Comparison, row: Row) -> list[str]:
 
 def _versus(row: Row, columns: Sequence[Column]) -> list[str]:
     texts = versus_texts(row, columns)
-    numbers = [_versus_numbers(row.versus), _versus_numbers(row.versus_compute)]
+    numbers = [_versus_numbers(row, row.versus), _versus_numbers(row, row.versus_compute)]
     values = [number for pair in numbers for number in pair][: len(texts)]
     return [
         f'<td data-value="{_sortable(value)}">{escape(text)}</td>'
@@ -162,8 +163,10 @@ def _versus(row: Row, columns: Sequence[Column]) -> list[str]:
     ]
 
 
-def _versus_numbers(versus: Versus | None) -> tuple[float, float]:
-    return (0.0, 0.5) if versus is None else (versus.difference.point, versus.improvement)
+def _versus_numbers(row: Row, versus: Versus | None) -> tuple[float, float]:
+    if versus is None:
+        return (0.0, 0.5) if row.is_baseline else (math.nan, math.nan)
+    return versus.difference.point, versus.improvement
 
 
 def _interval_cell(interval: Interval, seeds: int, of: int, mark: str = "") -> str:

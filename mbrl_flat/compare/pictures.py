@@ -7,12 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl_flat.compare.axes import AXES
-from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
+from mbrl_flat.compare.charts import LOGARITHMIC, PICTURES, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.curves import Cloud
 from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure, spans_orders
 
 _DASHES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^")
+_SCATTER = "sharpness_scatter"
+PICTURE_NAMES = tuple(
+    f"{name}.{ending}" for name in (*PICTURES, _SCATTER) for ending in ("png", "svg")
+)
+"""Every file that a report may have drawn."""
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
@@ -31,14 +37,14 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
         figure, panels = make_panels(len(charts), columns=of_a_task if of_a_task > 1 else 3)
         for axes, chart in zip(panels, charts, strict=True):
             _draw_chart(axes, chart)
-        add_legend(panels[0])
+        add_legend(*panels)
         written += _save(figure, folder / picture)
     if comparison.clouds:
         figure, panels = make_panels(len(comparison.clouds), columns=2)
         for axes, (task, cloud) in zip(panels, comparison.clouds, strict=True):
             _draw_cloud(axes, task, cloud, comparison)
-        add_legend(panels[0])
-        written += _save(figure, folder / "sharpness_scatter")
+        add_legend(*panels)
+        written += _save(figure, folder / _SCATTER)
     return written
 
 
@@ -55,7 +61,13 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
         dashes = "--" if color < 0 else _DASHES[color // len(PALETTE) % len(_DASHES)]
         marker = "o" if len(curve.x) <= 12 else None
         axes.plot(
-            curve.x, curve.mean, dashes, color=ink, label=curve.label, marker=marker, markersize=3
+            curve.x,
+            curve.mean,
+            dashes,
+            color=ink,
+            label=_plain(curve.label),
+            marker=marker,
+            markersize=3,
         )
         axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.15, linewidth=0)
     if chart.baseline is not None:
@@ -63,7 +75,7 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     means = np.concatenate([curve.mean for curve in chart.curves])
     if chart.metric in LOGARITHMIC and spans_orders(means):
         axes.set_yscale("log")
-    axes.set_title(chart.task, fontsize=10)
+    axes.set_title(_plain(chart.task), fontsize=10)
     axes.set_xlabel(AXES[chart.axis], fontsize=10)
     axes.set_ylabel(TITLES[chart.metric], fontsize=10)
 
@@ -71,8 +83,20 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
 def _draw_cloud(axes: Axes, task: str, cloud: Cloud, comparison: Comparison) -> None:
     for label in dict.fromkeys(point[0] for point in cloud.points):
         points = np.array([point[2:] for point in cloud.points if point[0] == label])
-        color = PALETTE[comparison.colors[label] % len(PALETTE)]
-        axes.scatter(points[:, 0], points[:, 1], s=24, color=color, label=label)
-    axes.set_title(f"{task}: {describe_correlation(cloud)}", fontsize=10)
+        number = comparison.colors[label]
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=24,
+            color=PALETTE[number % len(PALETTE)],
+            marker=_MARKERS[number // len(PALETTE) % len(_MARKERS)],
+            label=_plain(label),
+        )
+    axes.set_title(f"{_plain(task)}: {describe_correlation(cloud)}", fontsize=10)
     axes.set_xlabel(TITLES[cloud.x_name], fontsize=10)
     axes.set_ylabel(TITLES[cloud.y_name], fontsize=10)
+
+
+def _plain(text: str) -> str:
+    """The text as it is, where matplotlib would read formulas between dollars."""
+    return text.replace("$", r"\$")

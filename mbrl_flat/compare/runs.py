@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,15 +117,26 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    if Path(pattern).exists():
-        return [Path(pattern)]
+    try:
+        if Path(pattern).exists():
+            return [Path(pattern)]
+    except OSError as error:
+        raise UserError(f"Cannot look for runs at {pattern!r}: {error.strerror}.") from error
     return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute patterns too
 
 
 def _runs_in(path: Path) -> list[Path]:
-    if (path / "config.yaml").is_file():
-        return [path]
-    return sorted(file.parent for file in path.glob("**/config.yaml")) if path.is_dir() else []
+    """Runs at any depth, behind links too; within a run there is no other."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, below, files in os.walk(path, followlinks=True):
+        where = os.path.realpath(folder)
+        if "config.yaml" in files:
+            found.append(Path(folder))
+        if "config.yaml" in files or where in seen:
+            below.clear()
+        seen.add(where)
+    return sorted(found)
 
 
 def task_names(runs: Iterable[Run]) -> dict[tuple[str, str], str]:
@@ -172,20 +184,35 @@ def load_run(folder: Path) -> Run:
                 f"Line {number} of {metrics_file} has no {missing}; delete that line to read the "
                 "rest."
             )
-    hours = _hours(rows)
-    metrics = collect_series(rows)
+    try:
+        hours = _hours(rows)
+        metrics = collect_series(rows)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{metrics_file} holds something that is no number ({error}); delete that line to "
+            "read the rest."
+        ) from error
     if _EVALUATIONS in metrics:
         metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], rows)
     return Run(
         folder=folder,
         names={key: str(value) for key, value in names.items()},
-        seed=int(config.get("seed", 0)),
+        seed=_seed(config.get("seed", 0), folder),
         config=dict(flatten(config)),
         environment=_read_environment(folder / "environment.json"),
         metrics=metrics | {"time/hours": hours},
         action_repeat=_action_repeat(rows),
         wall_seconds=3600.0 * float(hours.values[-1]) if len(hours.values) > 0 else np.nan,
     )
+
+
+def _seed(value: object, folder: Path) -> int:
+    if not isinstance(value, int):
+        raise UserError(
+            f"{folder / 'config.yaml'} has the seed {value!r}, which is no whole number; restore "
+            "it or leave this run out."
+        )
+    return value
 
 
 def collect_series(rows: Iterable[Mapping[str, float]]) -> dict[str, Series]:
@@ -225,7 +252,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML; restore it or leave this run out.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} holds no settings; restore it or leave this run out.")

@@ -58,13 +58,16 @@ class Row:
         group: The group.
         match: Where runs of its task are held against each other.
         cells: Numbers by the key of their column.
-        versus: Against the baseline at the common point; ``None`` for the baseline itself.
+        is_baseline: Whether it is what the others of its task are held against.
+        versus: Against the baseline at the common point; ``None`` for the baseline itself, and
+            where the task has none.
         versus_compute: The same at an equal number of gradient evaluations.
     """
 
     group: Group
     match: Match
     cells: Mapping[str, Cell]
+    is_baseline: bool
     versus: Versus | None
     versus_compute: Versus | None
 
@@ -106,7 +109,12 @@ def summarize_groups(
             equal_compute = replace(match, axis="evaluations")
             versus_compute = compare_returns(group, baseline, equal_compute, rng=rng)
         row = Row(
-            group=group, match=match, cells=cells, versus=versus, versus_compute=versus_compute
+            group=group,
+            match=match,
+            cells=cells,
+            is_baseline=baseline is group,
+            versus=versus,
+            versus_compute=versus_compute,
         )
         rows.append(row)
     return rows

@@ -134,12 +134,14 @@ def compact(value: float) -> str:
     return f"{value:.4g}"
 
 
+def color_classes(number: int) -> str:
+    """Class for the colour of a group, and for how it is drawn where colours come again."""
+    return f"c{number % 8} d{number // 8 % 3}" if number >= 8 else f"c{number}"
+
+
 def _classes(color: int) -> str:
-    """Class for the colour, and one by which the page hides the group; colours come again."""
-    if color < 0:
-        return "ref"
-    dashed = f" d{color // 8 % 3}" if color >= 8 else ""
-    return f"c{color % 8} g{color}{dashed}"
+    """Those of the colour, and one by which the page hides the group."""
+    return "ref" if color < 0 else f"{color_classes(color)} g{color}"
 
 
 def _scale(
@@ -221,7 +223,7 @@ def _pointer_data(curves: Sequence[Curve], colors: Sequence[int], x_scale: Scale
         {
             "label": curve.label,
             "color": color,
-            "x": [round(float(x), 3) for x in curve.x],
+            "x": [float(f"{x:.7g}") for x in curve.x],
             "y": [float(f"{y:.5g}") for y in curve.mean],
         }
         for curve, color in zip(curves, colors, strict=True)

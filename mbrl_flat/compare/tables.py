@@ -83,10 +83,10 @@ def to_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def describe_versus(versus: Versus | None) -> tuple[str, str]:
+def describe_versus(versus: Versus | None, *, is_baseline: bool) -> tuple[str, str]:
     """Difference with its interval and number of pairs, and the probability of improvement."""
     if versus is None:
-        return "baseline", "-"
+        return "baseline" if is_baseline else "no baseline", "-"
     if versus.seeds == 0:
         return "no shared seed", format_number(versus.improvement)
     difference = f"{format_interval(versus.difference)} ({versus.seeds})"
@@ -104,9 +104,9 @@ def versus_heads(columns: Sequence[Column]) -> list[str]:
 
 def versus_texts(row: Row, columns: Sequence[Column]) -> list[str]:
     """What stands below ``versus_heads``."""
-    texts = [*describe_versus(row.versus)]
+    texts = [*describe_versus(row.versus, is_baseline=row.is_baseline)]
     if any(column.key == COMPUTE for column in columns):
-        texts += describe_versus(row.versus_compute)
+        texts += describe_versus(row.versus_compute, is_baseline=row.is_baseline)
     return texts
 
 
@@ -130,4 +130,5 @@ def _raw(value: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    whole = [" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(whole)} |"

@@ -54,7 +54,12 @@ class Spectrum:
 
 
 def lanczos(
-    product: Product, start: Tensor, *, max_iterations: int = 20, tolerance: float = 1e-2
+    product: Product,
+    start: Tensor,
+    *,
+    max_iterations: int = 20,
+    min_iterations: int = 1,
+    tolerance: float = 1e-2,
 ) -> Spectrum:
     """Find the extreme eigenpairs by Lanczos with full re-orthogonalisation.
 
@@ -62,6 +67,8 @@ def lanczos(
         product: The matrix.
         start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
         max_iterations: Most products; the basis takes as many vectors of memory.
+        min_iterations: Fewest products, however small the residual: a start near one eigenvector
+            looks converged while it has hardly any of a larger one.
         tolerance: Stop when the residual of each pair is within this share of its eigenvalue's
             absolute value, or of a thousandth of the other's if that is more. The eigenvalue's
             own error is then far less: it falls with the square of the residual.
@@ -98,7 +105,7 @@ def lanczos(
         # One end is often a hundred times the other; each has to be right by its own measure.
         measures = values[[-1, 0]].abs().clamp_min(_SMALL_END * scale)
         converged = bool((residuals <= tolerance * measures).all())
-        if converged or k + 1 == count:
+        if (converged and (k + 1 >= min_iterations or beta == 0.0)) or k + 1 == count:
             break
         betas.append(beta)
         basis[k + 1] = w / beta

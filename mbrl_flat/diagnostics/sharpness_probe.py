@@ -17,6 +17,10 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.protocols import Inspectable, ProbeLoss
 from mbrl_flat.seeding import restored_rng
 
+_FEWEST_WARM = 5
+"""Products from a start of an earlier measurement: enough to see that another direction is sharper
+now, of which the start has one part in thousands."""
+
 
 class SharpnessProbe:
     """Measures on a batch that it draws afresh each time; nothing of the agent or the run moves.
@@ -157,6 +161,7 @@ class SharpnessProbe:
             region.product,
             start.to(region.gradient),
             max_iterations=self.iterations,
+            min_iterations=1 if previous is None else _FEWEST_WARM,
             tolerance=self.tolerance,
         )
         if remember and np.isfinite(found.lambda_max):

@@ -45,7 +45,8 @@ def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
         # The service takes 128 letters.
         "group": f"{' '.join(words)[:120]} {_digest(config)}",
         "job_type": "train",
-        "tags": list(dict.fromkeys(tags)),
+        # The service takes 64 letters, and nothing at all of a run with a longer one.
+        "tags": list(dict.fromkeys(tag[:64] for tag in tags)),
     }
 
 

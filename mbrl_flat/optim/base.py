@@ -19,7 +19,8 @@ from mbrl_flat.optim.evaluations import CLOSURE, Closure, Evaluations, GradientM
 from mbrl_flat.optim.loss_scaling import report_to, unscale
 from mbrl_flat.optim.norms import describe_nonfinite, joint_norm
 from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
-from mbrl_flat.optim.saved_states import check_groups, check_state, identity, without_schedules
+from mbrl_flat.optim.saved_states import check_groups, check_state, identity
+from mbrl_flat.optim.schedules import put_schedules_back, without_schedules
 from mbrl_flat.optim.synchronization import average_gradients
 
 BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
@@ -253,10 +254,8 @@ class FlatOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """State of the base, what the method itself keeps between steps, and whose both are."""
-        own = {
-            "base": without_schedules(self.base.state_dict()),
-            "perturbation": self._own_state(),
-        }
+        base = without_schedules(self.base.state_dict())
+        own = {"base": base, "perturbation": self._own_state()}
         return {**own, **identity(self._made_by(), self.param_groups)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -267,13 +266,10 @@ class FlatOptimizer(torch.optim.Optimizer):
                 something else, a ``UserError`` says so and nothing is changed.
         """
         self._check_state(state_dict)
-        schedules = [group.get("rho") for group in self.param_groups]
+        radii = [group.get("rho") for group in self.param_groups]
         self.base.load_state_dict(dict(state_dict["base"]))
         self._share()
-        for group, rho in zip(self.param_groups, schedules, strict=True):
-            # A schedule is a setting and not saved, as those of all groups together are not.
-            if callable(rho):
-                group["rho"] = rho
+        put_schedules_back(self.param_groups, radii)
         self._load_own_state(state_dict["perturbation"])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:

@@ -12,14 +12,6 @@ _LATER = frozenset({"generator_device", "restricts"})
 """Entries of ``perturbation`` that states of earlier revisions lack."""
 
 
-def without_schedules(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of torch's without the radii of groups that are functions of time, not data."""
-    for group in state.get("param_groups", []):
-        if callable(group.get("rho")):
-            del group["rho"]
-    return state
-
-
 def identity(made_by: Sequence[str], groups: Sequence[ParamGroup]) -> dict[str, Any]:
     """What tells a state from that of something else.
 

@@ -5,8 +5,9 @@ so it has no state of its own: the step count and the rates are saved with the o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from mbrl_flat.errors import UserError
 
@@ -41,6 +42,21 @@ def check_radius(rho: Radius, *, name: str = "rho") -> None:
     """
     if not isinstance(rho, Schedule) and not rho >= 0.0:
         raise UserError(f"{name} must be at least 0, got {rho}; {name}=0 is the base optimizer.")
+
+
+def without_schedules(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of torch's without the radii of groups that are functions of time, not data."""
+    for group in state.get("param_groups", []):
+        if callable(group.get("rho")):
+            del group["rho"]
+    return state
+
+
+def put_schedules_back(groups: Sequence[dict[str, Any]], radii: Sequence[Any]) -> None:
+    """Give groups the radii that were no data: settings, which a file does not bring."""
+    for group, rho in zip(groups, radii, strict=True):
+        if callable(rho):
+            group["rho"] = rho
 
 
 @dataclass(frozen=True, kw_only=True)

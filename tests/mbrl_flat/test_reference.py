@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from mbrl_flat.reference import load_references, reference_curves, score_scale
 
 
@@ -65,3 +67,9 @@ def test_an_experts_scale_runs_from_the_random_policy_to_its_last_published_scor
     assert found is not None
     assert (found.random, found.reference) == (5.0, last)
     assert score_scale("dmc", "dog-run", expert="diamond") is None
+
+
+@pytest.mark.parametrize("task", ["ball_in_cup-catch", "cup-catch", "ball-in-cup-catch"])
+def test_published_curves_are_found_by_every_spelling(task):
+    assert reference_curves("dmc", task).keys() == reference_curves("dmc", "cup-catch").keys()
+    assert "tdmpc2" in reference_curves("dmc", task)

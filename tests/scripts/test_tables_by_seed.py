@@ -78,3 +78,11 @@ def test_columns_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Pat
     assert script.table_of_seeds(results, [("sam", "adam")])[2] == (
         "| `sam` against `adam` | 1 | 0.25 | -4 |"
     )
+
+
+def test_names_with_hyphens_make_pairs_and_names_that_are_none_do_not() -> None:
+    arms = ["adam", "sam", "sam-on"]
+    assert script.parse_pair("sam-on-adam", arms) == ("sam-on", "adam")
+    assert script.parse_pair("adam-sam-on", arms) == ("adam", "sam-on")
+    with pytest.raises(ValueError, match="sam-adamm is no pair"):
+        script.parse_pair("sam-adamm", arms)

@@ -279,3 +279,58 @@ def test_wrong_arguments_are_one_sentence(capsys, arguments, sentence):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert capsys.readouterr().err == sentence
+
+
+def test_a_task_without_the_baseline_says_so(make_run, compare, out, capsys):
+    make_run("adam", task="dog-run")
+    make_run("sam", task="dog-run")
+    make_run("sam", task="dog-trot")
+
+    assert compare("--baseline", "adam") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| dog")]
+    last = [[cell.strip() for cell in row.split("|")][-3] for row in rows]
+    assert last[0] == "baseline"
+    assert last[2] == "no baseline"
+    assert "dog-trot: no run of the baseline" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_pictures_of_an_earlier_report_do_not_stay(make_run, compare, out):
+    (out).mkdir()
+    stale, own = out / "sharpness.png", out / "notes.png"
+    for file in (stale, own):
+        file.write_bytes(b"")
+    make_run()
+
+    assert compare() == 0
+    assert not stale.exists()
+    assert own.exists()
+
+
+def test_every_label_of_a_picture_is_in_its_legend(make_run, compare, out):
+    """Also that of a group which has runs on the second task alone."""
+    make_run("adam", task="dog-run")
+    make_run("sam", task="dog-trot")
+    make_run("ivon", task="dog-trot", seed=1, settings={"note": "$a_{$"})
+
+    assert compare() == 0
+    drawn = (out / "return.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {name}" in drawn for name in ("adam", "sam", "ivon"))
+
+
+def test_groups_whose_colours_come_again_have_another_swatch(make_run, compare, out):
+    for number in range(9):
+        make_run("sam", settings={"rho": 0.01 * number}, metrics=SHARP)
+
+    assert compare() == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    swatches = re.findall(r'<button[^>]*><span class="([^"]*)"><span class="swatch">', page)
+    assert len(swatches) == len(set(swatches)) == 9
+
+
+def test_every_chart_is_on_the_page(make_run, compare, out):
+    bounds = {"probe/bound/value_total": 1.0, "probe/bound/value_gap": 0.5}
+    make_run(metrics=bounds)
+
+    assert compare() == 0
+    assert (out / "bounds.png").is_file()
+    assert "Bounds and what they bound" in (out / "index.html").read_text(encoding="utf-8")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mbrl_flat.compare.groups import comparability_notes, differing_settings, group_runs
@@ -139,3 +141,33 @@ def test_settings_that_differ_are_listed_for_every_run(load):
     runs = [load("adam"), load("sam", settings={"rho": 0.05})]
 
     assert differing_settings(runs) == {"optimizer.rho": ["-", "0.05"]}
+
+
+@pytest.mark.parametrize("key", ["seed", "parallel_envs"])
+def test_what_a_user_groups_by_is_never_made_one(load, key):
+    """Settings that do not make a method, and names, tell groups apart where they are asked to."""
+    runs = [
+        load(seed=seed, returns=(0, value), parallel_envs=number)
+        for seed, value, number in ((1, 100.0, 1), (2, 200.0, 8))
+    ]
+
+    groups, notes = group_runs(runs, by=[key])
+
+    assert [len(group.runs) for group in groups] == [1, 1]
+    assert [group.label for group in groups] == (
+        ["seed=1", "seed=2"] if key == "seed" else ["parallel_envs=1", "parallel_envs=8"]
+    )
+    assert notes == []
+
+
+def test_two_runs_of_a_seed_in_two_arms_are_both_kept(load, tmp_path):
+    runs = [load(seed=1, returns=(0, 100.0)), load(seed=1, returns=(0, 200.0), parallel_envs=8)]
+    named = [
+        replace(run, names={**run.names, "arm": arm})
+        for run, arm in zip(runs, ("one", "eight"), strict=True)
+    ]
+
+    groups, notes = group_runs(named, by=["arm"])
+
+    assert [group.label for group in groups] == ["eight", "one"]
+    assert notes == []

@@ -123,3 +123,49 @@ def test_a_configuration_of_something_else_is_refused(make_run, text):
 
     with pytest.raises(UserError, match=r"config\.yaml"):
         load_run(folder)
+
+
+def test_runs_behind_links_are_found_and_what_lies_within_a_run_is_not(make_run, tmp_path):
+    real = make_run()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "linked").symlink_to(real)
+    (elsewhere / "loop").symlink_to(elsewhere)
+    inner = real / "wandb" / "run-1" / "files"
+    inner.mkdir(parents=True)
+    (inner / "config.yaml").write_text("wandb_version: 1\n", encoding="utf-8")
+
+    assert find_runs([str(elsewhere)]) == [elsewhere / "linked"]
+    assert find_runs([str(elsewhere), str(real.parent)]) == [elsewhere / "linked"]
+
+
+@pytest.mark.parametrize(
+    ("config", "row", "message"),
+    [
+        ("seed: null\n", "", "has the seed None, which is no whole number"),
+        ("seed: a\n", "", "has the seed 'a', which is no whole number"),
+        ("", '{"step": 300, "frame": 1, "time": 1, "eval/return_mean": "x"}\n', "is no number"),
+        ("", '{"step": "x", "frame": 1, "time": 1}\n', "is no number"),
+    ],
+)
+def test_what_is_no_number_is_told(make_run, config, row, message):
+    folder = make_run()
+    for name, text in (("config.yaml", config), ("metrics.jsonl", row)):
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    with pytest.raises(UserError, match=message):
+        load_run(folder)
+
+
+def test_a_configuration_in_another_encoding_is_refused(make_run):
+    folder = make_run()
+    (folder / "config.yaml").write_bytes("name: é\n".encode("latin-1"))
+
+    with pytest.raises(UserError, match="is not YAML"):
+        load_run(folder)
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence():
+    with pytest.raises(UserError, match="Cannot look for runs at"):
+        find_runs(["x" * 300])

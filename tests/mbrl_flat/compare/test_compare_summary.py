@@ -221,3 +221,11 @@ def test_published_curves_end_where_the_runs_end_and_are_counted_in_steps(load):
 
     assert curve.x.tolist() == [250_000.0, 500_000.0]
     assert published([], groups, "steps") == []
+
+
+def test_a_run_that_was_measured_at_its_start_alone_has_no_final_value(load, rng):
+    runs = [load(seed=0, returns=(10,)), load(seed=1, returns=(10, 600))]
+
+    (row,) = summarized(grouped(runs), rng)
+
+    assert row.cells["final_return"].by_seed == {1: 600.0}

@@ -157,3 +157,20 @@ def test_a_product_that_is_not_finite_gives_nan():
 def test_less_than_one_iteration_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         lanczos(lambda v: v, random_start(5), max_iterations=0)
+
+
+@pytest.mark.parametrize(("fewest", "found"), [(1, 100.0), (5, 400.0)])
+def test_a_direction_that_became_the_sharper_one_takes_a_few_products_to_be_seen(fewest, found):
+    """Of 200,000 the start has both old ends, and of each other a part in five thousand."""
+    diagonal = torch.zeros(200_000)
+    diagonal[0], diagonal[1], diagonal[2] = 100.0, 400.0, -50.0
+    old = torch.zeros(200_000)
+    old[0] = old[2] = 0.5**0.5
+    start = start_vector(200_000, generator=torch.Generator().manual_seed(1), previous=old)
+
+    spectrum = lanczos(
+        lambda v: diagonal * v, start, max_iterations=12, min_iterations=fewest, tolerance=0.05
+    )
+
+    assert spectrum.converged
+    assert spectrum.lambda_max == pytest.approx(found, rel=0.01)

@@ -79,6 +79,12 @@ def test_long_names_do_not_push_the_difference_out_of_the_group():
     assert run_labels(one)["group"] != run_labels(other)["group"]
 
 
+def test_a_long_task_makes_no_tag_that_the_service_refuses():
+    tags = run_labels(changed(names__task="t" * 300))["tags"]
+
+    assert max(map(len, tags)) == 64
+
+
 def test_charts_find_the_optimizer_at_the_top_of_the_settings():
     settings = run_settings(BASE)
 
