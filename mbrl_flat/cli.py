@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -219,6 +219,7 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
 def _of_right_kinds(cfg: DictConfig) -> DictConfig:
     """Refuse text where there is a number: parts would only notice when they use it."""
     about = HydraConfig.get()
+    _refuse_additions(about.overrides.task, about.job.config_name, about.runtime.choices)
     check_kinds(
         about.overrides.task,
         _plain(cfg),
@@ -226,6 +227,16 @@ def _of_right_kinds(cfg: DictConfig) -> DictConfig:
         without=lambda kept: _plain(hydra.compose(about.job.config_name, kept)),
     )
     return cfg
+
+
+def _refuse_additions(overrides: Sequence[str], config: str, choices: Mapping[str, str]) -> None:
+    """Refuse ``+key=value`` of a key that nothing reads; ``+arm=NAME`` chooses from a group."""
+    added = [match[1] for text in overrides if (match := re.match(r"\+{1,2}(\w+)=", text))]
+    if unread := [key for key in added if key not in choices]:
+        known = _all_keys(config)
+        for key in unread:
+            if key not in {name.partition(".")[0] for name in known}:
+                raise unknown_name("key", key, {*known, "arm"} if config == "train" else known)
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
