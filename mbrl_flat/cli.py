@@ -219,7 +219,7 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
 def _of_right_kinds(cfg: DictConfig) -> DictConfig:
     """Refuse text where there is a number: parts would only notice when they use it."""
     about = HydraConfig.get()
-    _refuse_additions(about.overrides.task, about.job.config_name, about.runtime.choices)
+    _refuse_additions(about.overrides.task, str(about.job.config_name), about.runtime.choices)
     check_kinds(
         about.overrides.task,
         _plain(cfg),

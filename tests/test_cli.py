@@ -120,6 +120,13 @@ def test_a_radius_that_is_no_number_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("value", ["nan", ".inf", "-1"])
+def test_updates_that_cannot_be_counted_are_refused(command, capsys, tmp_path, value):
+    message = fails(command, capsys, *TINY, f"updates_per_step={value}", "run_dir=r")
+    assert "updates_per_step" in message
+    assert not (tmp_path / "r").exists()
+
+
 def test_an_optimizer_setting_of_another_method_is_refused(command, capsys):
     assert "'optimizer.rho'" in fails(command, capsys, *TINY, "optimizer=adam", "optimizer.rho=1")
 
