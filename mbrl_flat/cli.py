@@ -8,7 +8,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from mbrl_flat.closing_lines import closing_lines
 from mbrl_flat.device import usable_cores
 from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
 from mbrl_flat.evaluate import check_episodes
-from mbrl_flat.kinds import check_kinds
+from mbrl_flat.kinds import check_additions, check_kinds
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.labels import dotted_keys, part_names, setting_key
 from mbrl_flat.parallel.processes import joined, repeats_the_first
@@ -217,26 +217,14 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
 
 
 def _of_right_kinds(cfg: DictConfig) -> DictConfig:
-    """Refuse text where there is a number: parts would only notice when they use it."""
+    """Refuse keys that nothing reads, and text for numbers, which parts notice in use alone."""
     about = HydraConfig.get()
-    _refuse_additions(about.overrides.task, str(about.job.config_name), about.runtime.choices)
+    task, groups, name = about.overrides.task, about.runtime.choices, about.job.config_name
+    check_additions(task, groups=groups, known=partial(_all_keys, str(name)))
     check_kinds(
-        about.overrides.task,
-        _plain(cfg),
-        groups=about.runtime.choices,
-        without=lambda kept: _plain(hydra.compose(about.job.config_name, kept)),
+        task, _plain(cfg), groups=groups, without=lambda kept: _plain(hydra.compose(name, kept))
     )
     return cfg
-
-
-def _refuse_additions(overrides: Sequence[str], config: str, choices: Mapping[str, str]) -> None:
-    """Refuse ``+key=value`` of a key that nothing reads; ``+arm=NAME`` chooses from a group."""
-    added = [match[1] for text in overrides if (match := re.match(r"\+{1,2}(\w+)=", text))]
-    if unread := [key for key in added if key not in choices]:
-        known = _all_keys(config)
-        for key in unread:
-            if key not in {name.partition(".")[0] for name in known}:
-                raise unknown_name("key", key, {*known, "arm"} if config == "train" else known)
 
 
 def _plain(cfg: Any) -> dict[str, Any]:

@@ -1,10 +1,32 @@
-"""Values of another kind than those they replace, which would only fail where they are used."""
+"""What a command line may not set: keys that nothing reads, values of another kind."""
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.logging.labels import flatten, setting_key
+
+
+def check_additions(
+    overrides: Sequence[str], *, groups: Container[str], known: Callable[[], set[str]]
+) -> None:
+    """Refuse ``+key=value`` of a key that nothing reads; ``+arm=NAME`` chooses from a group.
+
+    Args:
+        overrides: The words of the command.
+        groups: Names that choose from a group.
+        known: Gives all dotted keys of the configuration; asked only where it matters.
+
+    Raises:
+        unknown_name: If there is such a key.
+    """
+    added = [match[1] for text in overrides if (match := re.match(r"\+{1,2}(\w+)=", text))]
+    if unread := [key for key in added if key not in groups]:
+        keys = known()
+        for key in unread:
+            if key not in {name.partition(".")[0] for name in keys}:
+                raise unknown_name("key", key, {*keys, "arm"})
 
 
 def check_kinds(

@@ -5,7 +5,6 @@ iteration makes N steps. Everything that the next iteration depends on is in ``s
 run that was killed goes on as if it had not been.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,10 +52,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"steps must be at least 1, got {self.steps}.")
-        if not 0.0 <= self.updates_per_step < math.inf:
-            raise UserError(
-                f"updates_per_step must be a number of at least 0, got {self.updates_per_step}."
-            )
+        if not 0.0 <= self.updates_per_step < float("inf"):
+            raise UserError(f"updates_per_step must be at least 0, got {self.updates_per_step}.")
         for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
