@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.errors import UserError
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.protocols import Agent, Mode
 from mbrl_flat.seeding import check_seed, restored_rng
 from mbrl_flat.specs import EnvSpec
@@ -135,6 +136,7 @@ def evaluate(
             state = agent.initial_state(envs.num_envs)
             recorder = _Recorder(envs.num_envs, obs)
             while recorder.alive.any():
+                give_way()
                 if frame_sink is not None and recorder.alive[0] and not done:
                     frame_sink(np.asarray((envs.render() or [])[0]))
                 action, state = agent.act(obs, state, mode=mode, generator=generator)

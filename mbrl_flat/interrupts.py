@@ -1,10 +1,15 @@
-"""Ctrl-C, SIGTERM and a cluster's warning as a request to stop at the next safe moment."""
+"""Ctrl-C, SIGTERM and a cluster's warning as a request to stop at the next safe moment.
+
+A loop asks for itself between its steps. Work that takes long and can be done anew, such as an
+evaluation, is *droppable*: within it ``give_way`` raises ``Dropped`` once a request came in.
+"""
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 STOP_WITH_STDIN = "MBRL_FLAT_STOP_WITH_STDIN"
@@ -12,6 +17,34 @@ STOP_WITH_STDIN = "MBRL_FLAT_STOP_WITH_STDIN"
 
 _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """SIGUSR1 and SIGUSR2 are what schedulers send some time before a job's end."""
+
+_NOTED = b"stopping and saving; once more to quit at once\n"
+
+_STOP: ContextVar[Callable[[], bool]] = ContextVar("stop", default=bool)
+
+
+class Dropped(Exception):
+    """Work was left unfinished because the process shall stop."""
+
+
+@contextmanager
+def droppable(stop: Callable[[], bool]) -> Iterator[None]:
+    """Let ``give_way`` leave the body by ``Dropped`` once ``stop`` says so."""
+    token = _STOP.set(stop)
+    try:
+        yield
+    finally:
+        _STOP.reset(token)
+
+
+def give_way() -> None:
+    """Leave work that may be dropped if the process shall stop; does nothing elsewhere.
+
+    Raises:
+        Dropped: Where everything that the work has changed is put back by its callers.
+    """
+    if _STOP.get()():
+        raise Dropped
 
 
 class StopRequest:
@@ -30,8 +63,9 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Note signals that ask to stop instead of dying of them; a second one acts at once.
 
-    A run of a sweep is also stopped by the end of its standard input, as if by SIGTERM. Outside
-    the main thread signals cannot be caught, and nothing is changed.
+    The first is answered on standard error. A run of a sweep is also stopped by the end of its
+    standard input, as if by SIGTERM. Outside the main thread signals cannot be caught, and nothing
+    is changed.
     """
     request = StopRequest()
     if os.environ.get(STOP_WITH_STDIN):
@@ -44,6 +78,8 @@ def stop_requests() -> Iterator[StopRequest]:
         del frame
         request.signal = signal.Signals(number)
         signal.signal(number, previous[request.signal])
+        # Not by sys.stderr: the signal may have come while something was being printed there.
+        os.write(2, _NOTED)
 
     previous = {number: signal.getsignal(number) for number in _CAUGHT}
     for number in _CAUGHT:

@@ -151,6 +151,35 @@ class Logger(Protocol):
         ...
 
 
+class RunLogger(Logger, Protocol):
+    """A logger whose record can be cut back to where a checkpoint was made."""
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def truncate(self, position: int) -> None:
+        """Forget everything after ``position``."""
+        ...
+
+
+class Measurement(Protocol):
+    """Evaluation or probe on a schedule; leaves the agent and every random stream as they are."""
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Measure; an empty row is not logged."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next measurement depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        ...
+
+
 @runtime_checkable
 class Inspectable(Protocol):
     """What the probes ask of an agent. No call changes it, moves a random stream or leaves a grad.

@@ -6,8 +6,9 @@ run that was killed goes on as if it had not been.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.sampling import Sampler, UniformSampler
 from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.interrupts import Dropped, droppable
 from mbrl_flat.meters import MeanMeter, Stopwatch, rss_bytes
-from mbrl_flat.protocols import Agent, Logger, Metrics
+from mbrl_flat.protocols import Agent, Measurement, Metrics, RunLogger
 from mbrl_flat.seeding import rng_state, set_rng_state
 
 
@@ -57,35 +59,6 @@ class TrainConfig:
         for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
-
-
-class RunLogger(Logger, Protocol):
-    """A logger whose record can be cut back to where a checkpoint was made."""
-
-    @property
-    def position(self) -> int:
-        """Bytes written so far."""
-        ...
-
-    def truncate(self, position: int) -> None:
-        """Forget everything after ``position``."""
-        ...
-
-
-class Measurement(Protocol):
-    """Evaluation or probe on a schedule; leaves the agent and every random stream as they are."""
-
-    def __call__(self, step: int) -> Mapping[str, float]:
-        """Measure; an empty row is not logged."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the next measurement depends on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        ...
 
 
 class Training:
@@ -153,7 +126,8 @@ class Training:
         """Go on until all steps are made.
 
         Args:
-            stop: Asked between updates and steps; once it says so the run is saved and left.
+            stop: Asked between updates and steps, and within measurements, which are then dropped
+                and made anew by whoever goes on; once it says so the run is saved and left.
 
         Returns:
             Whether the run is complete.
@@ -163,12 +137,13 @@ class Training:
         """
         while not self.finished:
             self._learn(stop)
-            if stop():
+            last = self.step >= self.config.steps
+            if stop() or not self._measure(stop, last=last):
                 self.save()
                 return False
-            self.finished = self.step >= self.config.steps
-            self._report(last=self.finished)
-            if not self.finished:
+            self.finished = last
+            self._report(last=last)
+            if not last:
                 self._advance()
         return True
 
@@ -213,14 +188,36 @@ class Training:
             f"after that; {good}. Lower the learning rate or rho, or set on_nonfinite=skip."
         )
 
-    def _report(self, *, last: bool) -> None:
-        """Whatever is due at this step; the checkpoint comes last and holds all the clocks."""
-        if self._due("eval", last=last):
-            for evaluation in self.evaluations:
-                self._measure(evaluation)
+    def _measure(self, stop: Callable[[], bool], *, last: bool) -> bool:
+        """Make the measurements that are due at this step, all of them or none."""
+        clocks, position = self._clocks(), self.logger.position
+        due = self.evaluations if self._due("eval", last=last) else []
         if self._due("probe", last=last) and self.updates > 0:
-            for probe in self.probes:
-                self._measure(probe)
+            due = [*due, *self.probes]
+        before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
+        try:
+            with droppable(stop), self.watch.measure("probe"):
+                for measurement in due:
+                    self._note(measurement(self.step))
+        except Dropped:
+            for measurement, state in zip(due, before, strict=True):
+                measurement.load_state_dict(state)
+            self._set_clocks(clocks)
+            self.logger.truncate(position)
+            set_rng_state(rng)
+            return False
+        return True
+
+    def _note(self, row: Mapping[str, float]) -> None:
+        if row:
+            self._write(row)
+        score = row.get("eval/return_mean")
+        if score is not None and score > self.best and self.updates > 0:
+            self.best = score
+            self.checkpoints.save_best(self.agent.state_dict(), step=self.step, score=score)
+
+    def _report(self, *, last: bool) -> None:
+        """Log and save if it is due; the checkpoint comes last and holds all the clocks."""
         if self._due("log", last=last) and self.step > 0:
             self._log()
         if self._due("checkpoint", last=last) or last:
@@ -231,15 +228,12 @@ class Training:
         due = self.clocks[clock].due(self.step)
         return due or (last and self.clocks[clock].interval > 0)
 
-    def _measure(self, measurement: Measurement) -> None:
-        with self.watch.measure("probe"):
-            row = measurement(self.step)
-        if row:
-            self._write(row)
-        score = row.get("eval/return_mean")
-        if score is not None and score > self.best and self.updates > 0:
-            self.best = score
-            self.checkpoints.save_best(self.agent.state_dict(), step=self.step, score=score)
+    def _clocks(self) -> dict[str, int]:
+        return {name: clock.next for name, clock in self.clocks.items()}
+
+    def _set_clocks(self, saved: Mapping[str, int]) -> None:
+        for name, clock in self.clocks.items():
+            clock.next = saved[name]
 
     def _log(self) -> None:
         row = self.meter.pop() | self.collector.meter.pop() | self.watch.pop()
@@ -267,7 +261,7 @@ class Training:
             "best": float(self.best),
             "finished": self.finished,
             "owed": self.debt.owed,
-            "clocks": {name: clock.next for name, clock in self.clocks.items()},
+            "clocks": self._clocks(),
             "meter": self.meter.state_dict(),
             "rng": rng_state(),
             "replay_rng": self.replay_rng.bit_generator.state,
@@ -285,8 +279,7 @@ class Training:
         self.saved_step = self.step
         self.finished = state["finished"] and self.step >= self.config.steps
         self.debt.owed = state["owed"]
-        for name, clock in self.clocks.items():
-            clock.next = state["clocks"][name]
+        self._set_clocks(state["clocks"])
         self.meter.load_state_dict(state["meter"])
         self.replay_rng.bit_generator.state = state["replay_rng"]
         self.sampler.load_state_dict(state.get("sampler", {}))

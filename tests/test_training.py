@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat import cli
 from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.run import train_run
 from mbrl_flat.train import Training
 
@@ -21,13 +24,14 @@ TINY = [
 ]  # fmt: skip
 
 
-def run(folder: Path, *overrides: str) -> list[dict[str, Any]]:
+def run(folder: Path, *overrides: str, stopped: bool = False) -> list[dict[str, Any]]:
     """Train in ``folder`` and return the metrics without times."""
     GlobalHydra.instance().clear()
     with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
         cfg = compose("train", overrides=[*TINY, *overrides])
     folder.mkdir(exist_ok=True)
-    train_run(cli._run_config(cfg), cli._parts(cfg), folder)
+    status = train_run(cli._run_config(cfg), cli._parts(cfg), folder)
+    assert status == (143 if stopped else 0)
     return metrics(folder)
 
 
@@ -84,6 +88,36 @@ RARE = ["replay.policy=top_energy", "replay.every=40", "replay.candidates=64"]
 
 def test_replay_by_energy_changes_the_run(tmp_path):
     assert run(tmp_path / "a", "steps=150") != run(tmp_path / "b", "steps=150", *RARE)
+
+
+@pytest.mark.parametrize(
+    ("place", "at"), [("evaluate", 0), ("evaluate", 200), ("diagnostics.lanczos", 200)]
+)
+def test_a_measurement_is_dropped_when_a_signal_comes_and_made_anew(
+    tmp_path, monkeypatch, capfd, place, at
+):
+    settings = ["optimizer=sam", "steps=220", "checkpoint_every=0"]
+    whole = run(tmp_path / "whole", *settings)
+    steps = []
+    measure = Training._measure
+
+    def noted(self, *arguments, **words):
+        steps.append(self.step)
+        return measure(self, *arguments, **words)
+
+    def stop():
+        if steps[-1] == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        give_way()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_measure", noted)
+        patch.setattr(f"mbrl_flat.{place}.give_way", stop)
+        cut = run(tmp_path / "cut", *settings, stopped=True)
+    assert cut == [row for row in whole if row["step"] < at]
+    assert capfd.readouterr().err.count("stopping and saving") == 1
+    assert load_safely(tmp_path / "cut" / "checkpoints" / "latest.pt")["step"] == at
+    assert run(tmp_path / "cut", *settings) == whole
 
 
 @pytest.mark.parametrize("words", [["optimizer=adam"], ["optimizer=sam"], RARE])

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.vectors import dot, norm
+from mbrl_flat.interrupts import give_way
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector ``[n]`` by a symmetric matrix."""
@@ -87,6 +88,7 @@ def lanczos(
     alphas: list[float] = []
     betas: list[float] = []
     while True:
+        give_way()
         k = len(alphas)
         w = product(basis[k])
         alphas.append(float(dot(basis[k], w)))

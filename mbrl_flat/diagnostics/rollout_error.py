@@ -30,6 +30,7 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.protocols import Inspectable, SeveralTasks, ShowsFeatures
 from mbrl_flat.specs import TASK
 
@@ -127,6 +128,7 @@ def open_loop(agent: Inspectable, start: Tensor, action: Tensor) -> tuple[Tensor
     latents, rewards, conts = [], [], []
     latent = start
     for step in action.unbind(1):
+        give_way()
         latent, reward, cont = agent.predict(latent, step)
         latents.append(latent)
         rewards.append(reward)

@@ -25,6 +25,7 @@ from torch import Tensor
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import Product
 from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.protocols import ProbeLoss
 
 
@@ -102,6 +103,7 @@ def ascent(gradient: Tensor, rho: float) -> Tensor:
 
 def loss_at(region: Region, displacement: Tensor) -> float:
     """The loss at ``w + e`` for ``e`` ``[n]``; the weights are back at ``w`` afterwards."""
+    give_way()
     with torch.no_grad(), twice_differentiable(), displaced(region.params, displacement):
         return float(region.loss())
 

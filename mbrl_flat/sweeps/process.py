@@ -8,7 +8,8 @@ has a session of its own, so that Ctrl-C and signals of a cluster reach it once 
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mbrl_flat.interrupts import STOP_WITH_STDIN, StopRequest
@@ -55,7 +56,7 @@ def run_in_process(
             start_new_session=True,
         )
     assert process.stdin is not None
-    with process.stdin:
+    with process.stdin, _killed_unless_waited_for(process):
         on_start(process.pid)
         while process.poll() is None:
             if request.signal is None and orphaned():
@@ -67,6 +68,18 @@ def run_in_process(
             except subprocess.TimeoutExpired:
                 continue
     return process.returncode
+
+
+@contextmanager
+def _killed_unless_waited_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a child and its own with a parent that was told to quit at once."""
+    try:
+        yield
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def describe_status(status: int, log: Path) -> str:

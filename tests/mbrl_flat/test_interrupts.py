@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from mbrl_flat.interrupts import stop_requests
+from mbrl_flat.interrupts import Dropped, droppable, give_way, stop_requests
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,21 @@ def test_a_second_interrupt_acts_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     signal.signal(signal.SIGINT, before)
+
+
+def test_only_droppable_work_gives_way_and_only_once_it_was_asked_to():
+    asked = False
+    give_way()
+    with droppable(lambda: asked):
+        give_way()
+        asked = True
+        with pytest.raises(Dropped):
+            give_way()
+    give_way()
+
+
+def test_the_first_signal_is_answered(capfd):
+    with stop_requests():
+        assert capfd.readouterr().err == ""
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert "once more to quit at once" in capfd.readouterr().err

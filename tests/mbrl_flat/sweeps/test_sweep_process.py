@@ -24,6 +24,13 @@ Path(sys.argv[1] + ".saved").touch()
 sys.exit(request.exit_status)
 """
 
+DEAF = """
+import os, sys, time
+from pathlib import Path
+Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
 PARENT = """
 import os, sys
 from pathlib import Path
@@ -101,3 +108,24 @@ def test_a_run_whose_parent_was_killed_saves_and_stops_by_itself(tmp_path, numbe
         wait_for(here)
         parent.send_signal(number)
     wait_for(tmp_path / "here.saved")
+
+
+def test_a_parent_that_is_told_to_quit_at_once_takes_its_run_with_it(tmp_path):
+    here = tmp_path / "here"
+
+    def interrupted() -> bool:
+        if here.exists() and here.read_text():
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(
+            [sys.executable, "-c", DEAF, str(here)],
+            request=StopRequest(),
+            log=tmp_path / "log",
+            cwd=tmp_path,
+            environment=os.environ,
+            orphaned=interrupted,
+        )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(here.read_text()), 0)
