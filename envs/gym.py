@@ -43,16 +43,25 @@ def make(
             importlib.import_module(module)
         if name not in gym.registry:
             raise unknown_name("task", name, gym.registry, where="env=gym")
-        env: gym.Env[Any, Any] = gym.make(name, render_mode="rgb_array" if render else None)
+        # Not all take a render_mode: it is named only where it is needed.
+        drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        env: gym.Env[Any, Any] = gym.make(name, **drawing)
         if render:
             # What draws is looked for only when something is drawn, in the midst of an evaluation.
-            with closing(gym.make(name, render_mode="rgb_array")) as drawn:
+            with closing(gym.make(name, **drawing)) as drawn:
                 drawn.reset(seed=seed)
                 drawn.render()
+    except UserError:
+        raise
     except (gym.error.Error, ImportError) as error:
         raise UserError(
             f"Gymnasium cannot make {task!r}: {error}; install what it needs, or put the folder of "
             f"your own module on PYTHONPATH."
+        ) from error
+    except Exception as error:  # whatever the code of a user's environment raises
+        raise UserError(
+            f"{task!r} cannot be made: its code raises {type(error).__name__}: {error} "
+            f"(debug=true shows where)."
         ) from error
     observation = env.observation_space
     if isinstance(observation, gym.spaces.Discrete):

@@ -18,16 +18,18 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mbrl_flat.closing_lines import closing_lines
+from mbrl_flat.command_words import arranged
 from mbrl_flat.device import usable_cores
-from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
+from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
 from mbrl_flat.evaluate import check_episodes
+from mbrl_flat.interrupts import interruptible
 from mbrl_flat.kinds import check_additions, check_kinds
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.labels import dotted_keys, part_names, setting_key
@@ -38,8 +40,8 @@ from mbrl_flat.published import evaluate_published
 from mbrl_flat.run import Parts, VectorFunctions, evaluate_run, follow_run, train_run
 from mbrl_flat.run_config import RunConfig
 from mbrl_flat.run_folder import new_run_folder, write_text_atomically, writing
-from mbrl_flat.saved_run import existing_run, moved_paths, resumable_keys
-from mbrl_flat.sentences import sentence_of, sentence_of_part, unknown_key
+from mbrl_flat.saved_run import existing_run, moved_paths, part_settings, resumable_keys
+from mbrl_flat.sentences import additions_refused, explained, sentence_of_part
 from mbrl_flat.supervised.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
@@ -51,7 +53,7 @@ ConfigStore.instance().store(name="supervised_schema", node=SupervisedConfig)
 
 def train() -> None:
     """Entry point of ``mbrl-flat-train``."""
-    _command(_train, sweeps=True)
+    _command(_train, "train", sweeps=True)
 
 
 def evaluate() -> None:
@@ -83,7 +85,7 @@ def _train(cfg: DictConfig) -> float | None:
             say(f"run folder: {folder}")
             status = train_run(*_built(cfg), folder, processes)
         draw_run(folder)
-        say(closing_lines(folder))
+        say(closing_lines(folder, complete=not status))
     if status:
         sys.exit(status)
     return None
@@ -92,7 +94,7 @@ def _train(cfg: DictConfig) -> float | None:
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
     with _sentences(debug=cfg.debug, config="evaluate"):
-        shapes = [o for o in HydraConfig.get().overrides.task if re.match(r"[+~]*(agent|env)\b", o)]
+        shapes = part_settings(HydraConfig.get().overrides.task)
         _of_right_kinds(cfg)
         check_episodes(cfg.episodes, seed=cfg.seed)
         how = {"episodes": cfg.episodes, "seed": cfg.seed, "video": cfg.video}
@@ -256,11 +258,12 @@ def _parts(cfg: DictConfig) -> Parts:
     )
 
 
-def _command(main: Callable[[], Any], config: str = "train", *, sweeps: bool = False) -> None:
+def _command(main: Callable[[], Any], config: str, *, sweeps: bool = False) -> None:
     """Run a Hydra command; errors in the command line become sentences."""
     # Hydra then raises its errors instead of printing them and leaving with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _sentences(debug="debug=true" in sys.argv, config=config):
+    with interruptible(), _sentences(debug="debug=true" in sys.argv, config=config):
+        sys.argv[1:] = arranged(sys.argv[1:], command=config, sweeps=sweeps)
         if sweeps and wants_sweep(sys.argv):
             main = partial(make_sweep, sys.argv, main, (HydraException, OmegaConfBaseException))
         main()
@@ -270,7 +273,8 @@ def _command(main: Callable[[], Any], config: str = "train", *, sweeps: bool = F
 def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
     """Turn errors that a user can correct into one sentence and exit status 2."""
     try:
-        yield
+        with additions_refused(sys.argv[1:], known=partial(_all_keys, config)):
+            yield
     except (UserError, NonFiniteError, HydraException, OmegaConfBaseException, OSError) as error:
         if debug:
             raise
@@ -280,16 +284,9 @@ def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
 
 
 def _sentence(error: BaseException, config: str) -> str:
-    if ours := cause_of(error, (UserError, NonFiniteError)):
-        return str(ours)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return str(unknown_name(group, name, error.options or []))
     if isinstance(error, InstantiationException):
         return sentence_of_part(error)
-    if key := unknown_key(error):
-        return str(unknown_name("key", key, _all_keys(config)))
-    return sentence_of(error)
+    return explained(error, command=config, words=sys.argv[1:], known=partial(_all_keys, config))
 
 
 def _all_keys(config: str) -> set[str]:

@@ -18,12 +18,16 @@ _RESULTS = (
 )
 
 
-def closing_lines(folder: Path) -> str:
-    """What came out, as a table, and the files that were written."""
+def closing_lines(folder: Path, *, complete: bool = True) -> str:
+    """What came out, as a table, the files that were written, and how an unfinished run goes on."""
     found: dict[str, float] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         found |= row
     table = [f"  {label:28} {found[name]:12.4g}" for name, label in _RESULTS if name in found]
     plots = sorted(str(path) for path in (folder / "plots").glob("*.png"))
     files = [str(folder / "metrics.jsonl"), str(folder / "checkpoints" / "latest.pt"), *plots]
-    return "\n".join(["results", *table, "files", *(f"  {file}" for file in files)])
+    lines = ["results" if complete else "results so far", *table]
+    lines += ["files", *(f"  {file}" for file in files)]
+    if not complete:
+        lines.append(f"stopped before its end; go on with mbrl-flat-train resume={folder}")
+    return "\n".join(lines)

@@ -6,6 +6,7 @@ evaluation, is *droppable*: within it ``give_way`` raises ``Dropped`` once a req
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ _NOTED = b"stopping and saving; once more to quit at once\n"
 _STOP: ContextVar[Callable[[], bool]] = ContextVar("stop", default=bool)
 
 
-class Dropped(Exception):
+class Dropped(Exception):  # noqa: N818 - a request, not an error
     """Work was left unfinished because the process shall stop."""
 
 
@@ -60,12 +61,14 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, answer: bool = True) -> Iterator[StopRequest]:
     """Note signals that ask to stop instead of dying of them; a second one acts at once.
 
-    The first is answered on standard error. A run of a sweep is also stopped by the end of its
-    standard input, as if by SIGTERM. Outside the main thread signals cannot be caught, and nothing
-    is changed.
+    A run of a sweep is also stopped by the end of its standard input, as if by SIGTERM. Outside
+    the main thread signals cannot be caught, and nothing is changed.
+
+    Args:
+        answer: Say on standard error that the first one was noted.
     """
     request = StopRequest()
     if os.environ.get(STOP_WITH_STDIN):
@@ -79,7 +82,8 @@ def stop_requests() -> Iterator[StopRequest]:
         request.signal = signal.Signals(number)
         signal.signal(number, previous[request.signal])
         # Not by sys.stderr: the signal may have come while something was being printed there.
-        os.write(2, _NOTED)
+        if answer:
+            os.write(2, _NOTED)
 
     previous = {number: signal.getsignal(number) for number in _CAUGHT}
     for number in _CAUGHT:
@@ -97,3 +101,13 @@ def _note_end_of_stdin(request: StopRequest) -> None:
         pass
     if request.signal is None:
         request.signal = signal.SIGTERM
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process by Ctrl-C with status 130 and a word, not with where it happened to be."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        os.write(2, b"interrupted\n")
+        sys.exit(128 + signal.SIGINT)

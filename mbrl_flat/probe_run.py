@@ -18,11 +18,12 @@ from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.device import choose_device, use_threads
 from mbrl_flat.diagnostics.landscape_plots import draw_slice
+from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
 from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.value_estimates import with_critic
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluate import evaluate
-from mbrl_flat.protocols import Agent, Inspectable, Mode
+from mbrl_flat.protocols import Agent, Decodes, Inspectable, Mode
 from mbrl_flat.run import Parts, build_agent
 from mbrl_flat.run_config import RunConfig
 
@@ -100,6 +101,11 @@ def probe_run(
     )
     row = dict(_APPLY.get(name, _on_replay)(probe, subject))
     envs.close()
+    if not row and isinstance(probe, OpenLoopProbe) and not isinstance(agent, Decodes):
+        raise UserError(
+            f"probe={name} shows what the model's decoder expects to see, and the agent of "
+            f"{folder} has none; probe=rollout_error measures such rollouts in its latents."
+        )
     if not row:
         raise UserError(
             f"probe={name} found nothing to measure on in {folder}: no episode of the kind it "

@@ -1,5 +1,6 @@
 """A run that exists: where it is, and what of its settings may change when it goes on."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
                 f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
             )
         yield key
+
+
+def part_settings(overrides: Iterable[str]) -> list[str]:
+    """Those words that choose or change a part: a saved run has its own."""
+    return [o for o in overrides if re.match(r"[+~]*(agent|env|optimizer|preset)\b", o)]
 
 
 def moved_paths(settings: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,15 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("sed=3", ["'sed'", "'seed'"]),
         ("+amr=adam_twice", ["'amr'", "'arm'"]),
         ("+sed=3", ["'sed'", "'seed'"]),
+        ("+optimizer.roh=0.1", ["Unknown key 'optimizer.roh'"]),
+        ("+agent.config.horizn=3", ["'agent.config.horizn'", "'agent.config.horizon'"]),
+        ("optimizer.learning_rate=0.1", ["learning rate is model_lr"]),
+        ("seed=1,2", ["seed=1,2 holds several values", "-m", "seed=[1,2]"]),
+        ("run_dir=a=b", ["\"run_dir='a=b'\""]),
+        ("run_dir=runs/[x]", ["\"run_dir='runs/[x]'\""]),
+        ("optimizer.betas=[0.9", ["a bracket is missing"]),
+        ("wandb.tags=paper", ["wandb.tags=[a,b]"]),
+        ("experiment=label_noise", ["mbrl-flat-supervised"]),
         ("agent.config.horizn=4", ["'agent.config.horizn'", "'agent.config.horizon'"]),
         ("steps=abc", ["steps must be a whole number, got 'abc'."]),
         ("seed=1.5", ["seed must be a whole number, got '1.5'."]),
@@ -72,6 +81,53 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
 def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argument, parts):
     message = fails(command, capsys, *TINY, argument)
     assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments", "said"),
+    [
+        (cli.evaluate, ["run=r", "optimizer=sam"], "has no optimizer to choose"),
+        (cli.evaluate, ["run=r", "+optimizer=sam"], "A run keeps its settings"),
+        (cli.evaluate, ["run=r", "-m", "seed=1,2"], "leave out -m"),
+        (cli.evaluate, ["r"], "such as run=runs/NAME"),
+        (cli.probe, [], "Say which run: run=runs/NAME."),
+        (cli.probe, ["run=r", "probe=open_loop"], "probe=rollout_error"),
+        (cli.supervised, ["experiment=first_run"], "mbrl-flat-train"),
+        (cli.supervised, ["label_noise"], "such as experiment=label_noise"),
+        (cli.train, ["--resume=r"], "without dashes: resume=r, not --resume=r"),
+        (cli.train, ["resume=r", "optimizer.rho=0.1"], "A resumed run keeps its settings"),
+    ],
+)
+def test_words_of_another_command_or_run_get_one_sentence(command, capsys, entry, arguments, said):
+    if "probe=open_loop" in arguments:
+        command(cli.train, *TINY, "run_dir=r")
+        capsys.readouterr()
+    assert said in fails(command, capsys, *arguments, entry=entry)
+
+
+def test_flags_may_stand_among_the_settings(command, capsys):
+    command(cli.train, "seed=3", "--cfg", "job", "steps=7")
+    shown = capsys.readouterr().out
+    assert "seed: 3\n" in shown
+    assert "steps: 7\n" in shown
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("debug", 300), ("cpu", 20_000)])
+def test_small_presets_make_short_runs_of_random_actions_too(preset, steps):
+    config, _ = cli.compose_run("env=dummy", "agent=random", f"preset={preset}")
+    assert config.steps == steps
+
+
+@pytest.mark.parametrize("entry", [cli.train, cli.evaluate, cli.probe, cli.supervised])
+def test_ctrl_c_outside_of_the_loop_is_one_word_and_status_130(command, capfd, monkeypatch, entry):
+    def interrupted(*arguments, **words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "arranged", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        command(entry, "steps=10")
+    assert stop.value.code == 130
+    assert capfd.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +212,9 @@ def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
         while "step 120" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
+        lines = process.stdout.read().splitlines()
         assert process.wait(60) == 130
+    assert lines[-1] == "stopped before its end; go on with mbrl-flat-train resume=here"
     saved = load_safely(tmp_path / "here" / "checkpoints" / "latest.pt")
     assert saved["step"] >= 120
 

@@ -15,6 +15,7 @@ from mbrl_flat.compare.pictures import PICTURE_NAMES, draw_pictures
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
+from mbrl_flat.interrupts import interruptible
 from mbrl_flat.run_folder import write_text_atomically
 
 
@@ -28,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, or 2 for what the user can correct.
     """
     arguments = _parser().parse_intermixed_args(argv)
+    with interruptible():
+        return _compare(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
     try:
         comparison = compare_runs(
             [load_run(folder) for folder in find_runs(arguments.runs)],

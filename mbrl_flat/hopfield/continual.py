@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
 from mbrl_flat.hopfield.ddpm import NoiseSchedule, diffusion_loss
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 
 
@@ -81,6 +82,7 @@ def learn(
     kept = None if replayed is None or len(replayed) == 0 else replayed
     model.train()
     for step in range(stage.steps):
+        give_way()
         batch = _drawn(images, stage.batch_size, new)
         if kept is not None:
             count = round(share * stage.batch_size)

@@ -113,7 +113,7 @@ def follow(
         device: The agent's.
     """
     # Only process 0 stops the run, after it has saved it.
-    with stop_requests():
+    with stop_requests(answer=False):
         spec = processes.receive()
         if spec is None:
             return

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.registry import BASES
@@ -189,6 +190,7 @@ def train(
     loss = math.nan
     model.train()
     for step, batch in enumerate(_batches(len(x), recipe, generator)):
+        give_way()
         inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
 
         def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:

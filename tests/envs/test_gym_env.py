@@ -137,3 +137,54 @@ def test_what_draws_is_looked_for_before_an_episode(monkeypatch):
     make("Undrawn-v0", seed=0)
     with pytest.raises(UserError, match="cannot make 'Undrawn-v0': pygame is not installed"):
         make("Undrawn-v0", seed=0, render=True)
+
+
+class Plain(gym.Env):
+    """As many write them: without a render_mode."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        pass
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+class Broken(Plain):
+    def __init__(self):
+        raise RuntimeError("no licence here")
+
+
+@pytest.fixture
+def registered():
+    names = {"Plain-v0": Plain, "Broken-v0": Broken}
+    for name, kind in names.items():
+        gym.register(name, entry_point=kind, max_episode_steps=5)
+    yield
+    for name in names:
+        gym.registry.pop(name)
+
+
+def test_an_environment_that_cannot_draw_is_made_where_nothing_is_drawn(registered):
+    env = make("Plain-v0", seed=0)
+    assert env.reset(seed=0)[0]["state"].tolist() == [0.0, 0.0]
+    with pytest.raises(UserError, match="'Plain-v0' cannot be made"):
+        make("Plain-v0", seed=0, render=True)
+
+
+def test_what_the_code_of_an_environment_raises_is_one_sentence(registered):
+    with pytest.raises(UserError, match=r"'Broken-v0' cannot be made.*RuntimeError: no licence"):
+        make("Broken-v0", seed=0)
+
+
+def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        make("broken_module:Any-v0", seed=0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
 from mbrl_flat.errors import DivergedError, NonFiniteError
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
 from mbrl_flat.protocols import ProbeLoss
 from mbrl_flat.supervised.offline.learner import Learner
@@ -79,6 +80,7 @@ def fit(
     updates = spent = cost = 0
     model.train()
     while spent + max(cost, 1) <= evaluations:
+        give_way()
         slices = data.draw(model.batch_size, model.sequence_length, rng=rng)
         targets = model.targets(slices)
         calls = 0

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mbrl_flat.errors import DivergedError, UserError
-from mbrl_flat.interrupts import StopRequest, stop_requests
+from mbrl_flat.interrupts import Dropped, StopRequest, droppable, stop_requests
 from mbrl_flat.run_folder import write_text_atomically
 from mbrl_flat.seeding import restored_rng, seed_everything
 from mbrl_flat.supervised.study.report import write_report
@@ -138,7 +138,10 @@ def _compute(
         with restored_rng():
             seed_everything(int(cell.get("seed") or 0))
             try:
-                measured = dict(study.measure(cell))
+                with droppable(lambda: stop.signal is not None):
+                    measured = dict(study.measure(cell))
+            except Dropped:
+                return number
             except DivergedError as error:
                 measured = {DIVERGED: error.step}
         file.append(cell, {**measured, SECONDS: round(time.process_time() - start, 3)})

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from mbrl_flat.errors import DivergedError, UserError
+from mbrl_flat.interrupts import give_way
 from mbrl_flat.plot_style import make_panels
 from mbrl_flat.supervised.study import Cell, run_study, sign_claim
 
@@ -136,3 +139,24 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
     with pytest.raises(UserError, match="not the record of a study"):
         run_study(Toy(), tmp_path, command="toy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped(Toy):
+    """Is asked to stop while it measures for the fifth time, in the first stage."""
+
+    def measure(self, cell):
+        found = super().measure(cell)
+        if len(self.calls) == 5 and cell["stage"] == "sweep":
+            os.kill(os.getpid(), signal.SIGTERM)
+        give_way()
+        return found
+
+
+def test_a_signal_drops_the_measurement_under_way_which_is_made_anew(tmp_path):
+    first = run_study(Stopped(), tmp_path / "cut", command="toy")
+    assert (first.computed, first.exit_status, first.written) == (4, 143, [])
+    assert run_study(Stopped(), tmp_path / "cut", command="toy").exit_status == 0
+
+    run_study(Toy(), tmp_path / "whole", command="toy")
+    assert without_times(tmp_path / "cut") == without_times(tmp_path / "whole")
