@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.evaluations import Closure, Evaluations, kept
 from mbrl_flat.optim.groups import is_bias, selected
@@ -83,6 +84,7 @@ class Displacing(FlatOptimizer):
         params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius, at least 0, or a schedule of it.
+        every: Displace in every k-th step, beginning with the first; the others are plain.
         only: Which parameters are displaced (see ``groups.selected``).
         settings: See ``DriverSettings``.
     """
@@ -93,11 +95,15 @@ class Displacing(FlatOptimizer):
         *,
         base: BaseFactory,
         rho: Radius,
+        every: int = 1,
         only: Sequence[str] | None = None,
         **settings: Unpack[DriverSettings],
     ) -> None:
+        if every < 1 or every != int(every):
+            raise UserError(f"every must be a whole number of at least 1, got {every}.")
         super().__init__(params, base=base, **settings)
         self.rho = rho
+        self.every = every
         self.only = only
         self.memory: dict[nn.Parameter, Memory] = {}
         self.room = Room()
@@ -129,8 +135,17 @@ class Displacing(FlatOptimizer):
     def _radius(self, group: Mapping[str, Any]) -> float:
         return radius_at(group.get("rho", self.rho), self.steps, group["lr"])
 
-    def _chosen(self) -> dict[nn.Parameter, float]:
+    @property
+    def _displaces(self) -> bool:
+        """Whether this is one of the steps that are not plain."""
+        return self.steps % self.every == 0
+
+    def _chosen_now(self) -> dict[nn.Parameter, float]:
         """Radius of every parameter that is displaced in this step."""
+        return self._chosen() if self._displaces else {}
+
+    def _chosen(self) -> dict[nn.Parameter, float]:
+        """Radius of every parameter that steps displace which are not plain."""
         wanted = selected(self.param_groups, self.only)
         return {
             param: radius

@@ -28,8 +28,10 @@ gap between displaced and clean weights (0 for methods that evaluate at one of t
 between this displacement and the one before (over at most 4096 entries of each tensor, in runs at a
 prime distance; exact for smaller tensors), and the number of steps that were skipped.
 
-Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.schedules`), and every
-method takes several closures a step, loss scaling for float16 and averaging over processes; see
+Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.schedules`); with
+`only` it displaces some parameters alone (modules, kinds of layers, patterns: `groups.py`),
+with `every=k` in every k-th step alone. LPF-SGD and VGD call their radius sigma. Every method takes
+several closures a step, loss scaling for float16 and averaging over processes; see
 `FlatOptimizer.step` and `DriverSettings`.
 
 Keep the weights in float32 and compute in bfloat16 by autocast. Where the weights themselves are

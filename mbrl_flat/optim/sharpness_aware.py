@@ -18,7 +18,6 @@ from typing import Any, Protocol, Unpack
 
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.displacing import Displacing, Leaves, Memory
 from mbrl_flat.optim.evaluations import Evaluations
@@ -104,16 +103,13 @@ class SharpnessAware(Displacing):
         only: Sequence[str] | None = None,
         **settings: Unpack[DriverSettings],
     ) -> None:
-        if every < 1 or every != int(every):
-            raise UserError(f"every must be a whole number of at least 1, got {every}.")
-        super().__init__(params, base=base, rho=rho, only=only, **settings)
+        super().__init__(params, base=base, rho=rho, every=every, only=only, **settings)
         self.perturbation = perturbation
         self.combine: Combine = combine or TakePerturbed()
-        self.every = every
         self._restricts = True
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
-        chosen = self._chosen() if self.steps % self.every == 0 else {}
+        chosen = self._chosen_now()
         if not chosen:
             return evaluate()
         loss = self._first(evaluate, chosen)

@@ -37,6 +37,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
@@ -118,23 +119,29 @@ class BSAM(Displacing):
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         self._parts += 1
         groups = {p: group for group in self.param_groups for p in group["params"]}
-        trained = {p: group for p, group in groups.items() if p.requires_grad}
-        noise = [
-            torch.empty_like(p).normal_(generator=self.generator)
-            * (group["num_data"] * self.base.precision(p, group)).rsqrt()
-            for p, group in trained.items()
-        ]
-        loss = self._evaluate_at(evaluate, list(trained), Shifts.of(noise))
-        del noise
+        wanted = selected(self.param_groups, self.only) if self._displaces else set()
+        trained = {p: group for p, group in groups.items() if p.requires_grad and p in wanted}
+        if not trained:
+            loss = evaluate()
+        else:
+            noise = [
+                torch.empty_like(p).normal_(generator=self.generator)
+                * (group["num_data"] * self.base.precision(p, group)).rsqrt()
+                for p, group in trained.items()
+            ]
+            loss = self._evaluate_at(evaluate, list(trained), Shifts.of(noise))
+            del noise
         first = self._grads()
         if not is_finite(loss, list(first.values())):
             return loss
         shifts = {
             p: g * (self._radius(groups[p]) / self.base.precision(p, groups[p]))
             for p, g in first.items()
+            if p in trained
         }
-        ascent = self._report(list(shifts), Shifts.of(list(shifts.values())))
-        self._evaluate_at(evaluate, list(shifts), ascent)
+        if shifts:
+            ascent = self._report(list(shifts), Shifts.of(list(shifts.values())))
+            self._evaluate_at(evaluate, list(shifts), ascent)
         for param, grad in first.items():
             total = self.base.noisy.setdefault(param, torch.zeros_like(grad))
             total.add_(grad.abs())
@@ -152,6 +159,8 @@ def bsam(
     damping: float = 0.1,
     num_data: float = 5e4,
     init_precision: float = 1.0,
+    every: int = 1,
+    only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
     """Bayesian SAM; see the module for the equations.
@@ -165,6 +174,9 @@ def bsam(
         damping: The gamma of the equations.
         num_data: Number N of training examples.
         init_precision: The first s.
+        every: Take g_1 under noise and g_2 up the slope in every k-th step; in the others both
+            are the gradient at the weights, of one evaluation.
+        only: Which parameters get noise and ascent.
         settings: See ``DriverSettings``.
 
     Returns:
@@ -187,4 +199,4 @@ def bsam(
         num_data=num_data,
         init_precision=init_precision,
     )
-    return BSAM(params, base=base, rho=rho, **settings)
+    return BSAM(params, base=base, rho=rho, every=every, only=only, **settings)

@@ -41,7 +41,7 @@ class CRSAM(Displacing):
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         loss = evaluate()
-        leaves = self._leaves(self._chosen())
+        leaves = self._leaves(self._chosen_now())
         if not leaves.params or not leaves.are_finite(loss):
             return loss
         shifts = self._report(leaves.params, GradientAscent()(leaves))
@@ -69,11 +69,12 @@ def cr_sam(
     rho: Radius = 0.1,
     gamma: float = 0.1,
     beta: float = 0.01,
+    every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
     """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
-    optimizer = CRSAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer = CRSAM(params, base=base, rho=rho, every=every, only=only, **settings)
     optimizer.gamma = gamma
     optimizer.beta = beta
     return optimizer

@@ -44,7 +44,7 @@ class GAM(Displacing):
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         loss = evaluate()
-        chosen = self._chosen()
+        chosen = self._chosen_now()
         leaves = self._leaves(chosen)
         if not leaves.params or not leaves.are_finite(loss):
             return loss
@@ -91,12 +91,13 @@ def gam(
     rho: Radius = 0.2,
     inner_rho: float = 0.02,
     gamma: float = 0.03,
+    every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
     """GAM; ``inner_rho`` is the rho' of the equations."""
     check_radius(inner_rho, name="inner_rho")
-    optimizer = GAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer = GAM(params, base=base, rho=rho, every=every, only=only, **settings)
     optimizer.inner_rho = inner_rho
     optimizer.gamma = gamma
     return optimizer

@@ -68,7 +68,7 @@ class LookSAM(SharpnessAware):
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
         loss = super()._gradient(evaluate)
-        if self.steps % self.every == 0 or not self._chosen():
+        if self._displaces or not self._chosen():
             return loss
         both = [p for p in self._params_with_grad() if "across" in self.memory.get(p, {})]
         grads = [p.grad for p in both if p.grad is not None]

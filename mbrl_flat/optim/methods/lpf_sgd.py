@@ -39,7 +39,7 @@ class LPFSGD(Displacing):
     clean_first = False
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
-        leaves = self._leaves(self._chosen(), grads=False)
+        leaves = self._leaves(self._chosen_now(), grads=False)
         if not leaves.params:
             return evaluate()
         noise = [
@@ -70,9 +70,10 @@ def lpf_sgd(
     *,
     base: BaseFactory,
     sigma: Radius = 0.002,
+    every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
     """Noise of ``sigma`` times the norm of each filter; see the module for the equations."""
     check_radius(sigma, name="sigma")
-    return LPFSGD(params, base=base, rho=sigma, only=only, **settings)
+    return LPFSGD(params, base=base, rho=sigma, every=every, only=only, **settings)

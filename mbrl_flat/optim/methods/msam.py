@@ -50,7 +50,7 @@ class MSAM(Displacing):
     restore: Literal["subtract", "exact"] = "subtract"
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
-        chosen = self._chosen()
+        chosen = self._chosen_now()
         momenta = {p: v for p in chosen if (v := self._momentum(p)) is not None}
         if not momenta:
             return evaluate()
@@ -87,6 +87,7 @@ def msam(
     base: BaseFactory,
     rho: Radius = 3.0,
     restore: Literal["subtract", "exact"] = "subtract",
+    every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
@@ -99,6 +100,7 @@ def msam(
         restore: How the weights come back: ``subtract`` what was added, as the authors do, which
             needs no memory and is right up to one rounding; or ``exact``, from a copy. Half
             precision always takes the copy.
+        every: Displace in every k-th step.
         only: Which parameters are displaced.
         settings: See ``DriverSettings``.
 
@@ -111,7 +113,7 @@ def msam(
     """
     if restore not in ("subtract", "exact"):
         raise unknown_name("restore", restore, ["subtract", "exact"], where="msam")
-    optimizer = MSAM(params, base=base, rho=rho, only=only, **settings)
+    optimizer = MSAM(params, base=base, rho=rho, every=every, only=only, **settings)
     optimizer.restore = restore
     if "betas" not in optimizer.defaults and not optimizer.defaults.get("momentum"):
         raise UserError(

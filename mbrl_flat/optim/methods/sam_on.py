@@ -24,10 +24,14 @@ Deviations from the paper:
     bare parameters.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from mbrl_flat.errors import unknown_name
+from torch import nn
+
+from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.methods.asam import AdaptiveAscent
 from mbrl_flat.optim.methods.fisher_sam import FisherAscent
 from mbrl_flat.optim.methods.sam import GradientAscent
@@ -43,6 +47,16 @@ FORMS: dict[str, Perturbation] = {
     "fisher": FisherAscent(eta=1.0),
 }
 """Displacements by the names that ``form=`` accepts."""
+
+
+class SAMON(SharpnessAware):
+    """SharpnessAware on the layers of a kind; ``only`` chooses among them."""
+
+    layers: Sequence[str] = ()
+
+    def _chosen(self) -> dict[nn.Parameter, float]:
+        kind = selected(self.param_groups, self.layers)
+        return {param: rho for param, rho in super()._chosen().items() if param in kind}
 
 
 @register(
@@ -61,6 +75,7 @@ def sam_on(
     form: str = "sam",
     layers: Literal["norm", "other"] = "norm",
     every: int = 1,
+    only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> SharpnessAware:
     """SAM on normalisation layers; see the module for the equations.
@@ -72,6 +87,7 @@ def sam_on(
         form: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer`` or ``fisher``.
         layers: Displace ``norm`` layers only, or all ``other`` parameters instead.
         every: Displace in every k-th step.
+        only: Which of those layers are displaced; by default all.
         settings: See ``DriverSettings``.
 
     Returns:
@@ -79,17 +95,24 @@ def sam_on(
 
     Raises:
         unknown_name: If there is no such form or choice of layers, or no normalisation layer.
+        UserError: If ``only`` names no such layer.
     """
     if form not in FORMS:
         raise unknown_name("form", form, FORMS, where="sam_on")
     if layers not in ("norm", "other"):
         raise unknown_name("choice of layers", layers, ["norm", "other"], where="sam_on")
-    return SharpnessAware(
+    kind = ["norm"] if layers == "norm" else ["-norm"]
+    optimizer = SAMON(
         params,
         base=base,
         perturbation=FORMS[form],
         rho=rho,
         every=every,
-        only=["norm"] if layers == "norm" else ["-norm"],
+        only=only,
         **settings,
     )
+    optimizer.layers = kind
+    groups = optimizer.param_groups
+    if not selected(groups, kind) & selected(groups, only):
+        raise UserError(f"only={only} holds no parameter of layers={layers}, so nothing moves.")
+    return optimizer

@@ -56,7 +56,7 @@ class VGD(Displacing):
     dof: float | None = None
 
     def _gradient(self, evaluate: Evaluations) -> Tensor:
-        leaves = self._leaves(self._chosen(), grads=False)
+        leaves = self._leaves(self._chosen_now(), grads=False)
         if not leaves.params:
             return evaluate()
         mean = GradientMean(self.num_samples)
@@ -118,6 +118,7 @@ def vgd(
     sigma: Radius = 0.01,
     num_samples: int = 1,
     dof: float | None = None,
+    every: int = 1,
     only: Sequence[str] | None = None,
     **settings: Unpack[DriverSettings],
 ) -> FlatOptimizer:
@@ -129,6 +130,7 @@ def vgd(
         sigma: Scale of the noise, or a schedule of it.
         num_samples: Evaluations a step.
         dof: Degrees of freedom of Student-t noise; null for Gaussian.
+        every: Add noise in every k-th step; the others are plain.
         only: Which parameters are noisy.
         settings: See ``DriverSettings``.
 
@@ -143,7 +145,7 @@ def vgd(
         raise UserError(f"num_samples must be at least 1, got {num_samples}.")
     if dof is not None and not dof > 0.0:
         raise UserError(f"dof must be positive or null, got {dof}.")
-    optimizer = VGD(params, base=base, rho=sigma, only=only, **settings)
+    optimizer = VGD(params, base=base, rho=sigma, every=every, only=only, **settings)
     optimizer.num_samples = num_samples
     optimizer.dof = dof
     return optimizer

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS, evaluation_params, make_optimizer
 from mbrl_flat.optim.base import joint_norm
 
 NAMES = sorted(OPTIMIZERS)
 WITH_ONLY = [name for name in NAMES if "only" in OPTIMIZERS[name].settings]
 WITH_RHO = [n for n in NAMES if "rho" in OPTIMIZERS[n].settings]
+WITH_EVERY = [name for name in NAMES if "every" in OPTIMIZERS[name].settings and name != "swa"]
 NEUTRAL = [name for name in NAMES if OPTIMIZERS[name].neutral]
 SEVERAL = [name for name in NAMES if OPTIMIZERS[name].evaluations > 1]
 CONFIGS = Path(__file__).parents[3] / "configs" / "optimizer"
@@ -189,7 +191,9 @@ def test_the_final_gradient_is_clipped_once_and_jointly(problem, make, name):
 
 @pytest.mark.parametrize("name", WITH_ONLY)
 def test_only_the_selected_parameters_are_displaced_and_all_are_moved(problem, make, name):
-    optimizer = make(name, problem.groups(), only=["head"])
+    # SAM-ON chooses among layers of a kind, and the head is no normalisation layer.
+    kind = {"layers": "other"} if name == "sam_on" else {}
+    optimizer = make(name, problem.groups(), only=["head"], **kind)
     before = problem.values()
 
     optimizer.step(problem.closure)
@@ -199,6 +203,45 @@ def test_only_the_selected_parameters_are_displaced_and_all_are_moved(problem, m
     moved = [not torch.equal(a, b) for a, b in zip(problem.values(), before, strict=True)]
     # The bias before BatchNorm has no gradient but rounding.
     assert all(flag for i, flag in enumerate(moved) if i != 1)
+
+
+def test_sam_on_displaces_what_both_its_choices_hold(new_problem, make):
+    def step(problem, **choice):
+        make("sam_on", problem.groups(), **choice).step(problem.closure)
+        return problem.values()
+
+    assert all(map(torch.equal, step(new_problem(), only=["-head"]), step(new_problem())))
+    with pytest.raises(UserError, match="holds no parameter of layers=norm"):
+        step(new_problem(), only=["head"])
+
+
+@pytest.mark.parametrize("name", WITH_RHO)
+def test_every_method_with_a_radius_takes_the_same_three_words(name):
+    assert {"rho", "only", "every"} <= set(OPTIMIZERS[name].settings)
+
+
+@pytest.mark.parametrize("name", sorted(set(WITH_EVERY) - {"looksam"}))
+def test_steps_between_those_that_displace_are_plain(problem, make, name):
+    optimizer = make(name, problem.groups(), every=3)
+    evaluations = []
+
+    for _ in range(6):
+        before, calls = problem.values(), problem.calls
+        optimizer.step(problem.closure)
+        evaluations.append(problem.calls - calls)
+        if evaluations[-1] == 1 and len(evaluations) % 3 != 1:
+            assert all(map(torch.equal, problem.points[calls], before))
+            assert float(optimizer.last["perturbation_norm"]) == 0.0
+
+    displaced = 1 + (OPTIMIZERS[name].evaluations > 1) * (evaluations[0] - 1)
+    assert evaluations == [displaced, 1, 1, displaced, 1, 1]
+
+
+@pytest.mark.parametrize("name", WITH_EVERY)
+@pytest.mark.parametrize("every", [0, 2.5])
+def test_steps_that_cannot_be_counted_are_refused(problem, make, name, every):
+    with pytest.raises(UserError, match="every must be a whole number of at least 1"):
+        make(name, problem.groups(), every=every)
 
 
 @pytest.mark.parametrize("name", NAMES)
