@@ -97,6 +97,9 @@ def make():
             settings.setdefault("base", BASE)
         else:
             settings.setdefault("lr", 1e-2)
+        if name == "sam_on" and settings.get("only") == ["head"]:
+            # It chooses among layers of a kind, and the head is no normalisation layer.
+            settings.setdefault("layers", "other")
         return make_optimizer(name, params, **{**SMALL.get(name, {}), **settings})
 
     return build

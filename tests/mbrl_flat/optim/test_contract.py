@@ -191,9 +191,7 @@ def test_the_final_gradient_is_clipped_once_and_jointly(problem, make, name):
 
 @pytest.mark.parametrize("name", WITH_ONLY)
 def test_only_the_selected_parameters_are_displaced_and_all_are_moved(problem, make, name):
-    # SAM-ON chooses among layers of a kind, and the head is no normalisation layer.
-    kind = {"layers": "other"} if name == "sam_on" else {}
-    optimizer = make(name, problem.groups(), only=["head"], **kind)
+    optimizer = make(name, problem.groups(), only=["head"])
     before = problem.values()
 
     optimizer.step(problem.closure)
@@ -212,7 +210,7 @@ def test_sam_on_displaces_what_both_its_choices_hold(new_problem, make):
 
     assert all(map(torch.equal, step(new_problem(), only=["-head"]), step(new_problem())))
     with pytest.raises(UserError, match="holds no parameter of layers=norm"):
-        step(new_problem(), only=["head"])
+        step(new_problem(), only=["head"], layers="norm")
 
 
 @pytest.mark.parametrize("name", WITH_RHO)

@@ -103,7 +103,7 @@ def test_a_study_is_started_once_and_gone_on_with(run, capsys, monkeypatch, tmp_
         (["experiment=label_noise", "study.sed=3"], ["'study.sed'", "'study.seeds'"]),
         (["experiment=label_noise", "study.tries=9"], ["tries=9"]),
         (["experiment=label_noise", "study.task.network=mpl"], ["'mpl'", "'mlp'"]),
-        (["experiment=first_run"], ["env"]),
+        (["experiment=first_run"], ["mbrl-flat-train"]),
         ([], ["experiment"]),
     ],
 )
