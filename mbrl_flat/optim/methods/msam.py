@@ -10,7 +10,8 @@ minus: with rho equal to the length of the step that momentum alone would make, 
 
 How to choose rho:
     Ten to fifteen times SAM's: the authors take 3 where they take 0.2 for SAM, and 3 to 10 with
-    AdamW, for which they switch it on after the warm-up (``schedules.WarmUp(delay=...)``).
+    AdamW, for which they switch it on after the warm-up (``schedules.WarmUp(delay=...)``). That is
+    for images: on TD-MPC2 with Adam 0.01 earned more than 0.03 and 0.1.
 
 References:
     Becker, Altrock & Risse, "Momentum-SAM: Sharpness Aware Minimization without Computational
