@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.logging.labels import setting_key
 from mbrl_flat.saved_run import resumable_keys
+from mbrl_flat.sweeps import wants_sweep
 
 _FLAGS = {
     "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-m", "--multirun",
-    "-sc", "--shell-completion", "-i", "--info",
+    "-sc", "--shell-completion",
 }  # fmt: skip
 _FLAGS_WITH_A_VALUE = {
-    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name",
-    "-cd", "--config-dir", "--experimental-rerun",
+    "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun",
 }  # fmt: skip
+_SHOWN = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_FLAGS_WITH_A_CHOICE = {"-c": _SHOWN, "--cfg": _SHOWN, "-i": _INFO, "--info": _INFO}
 _EXAMPLES = {
     "train": "seed=1",
     "evaluate": "run=runs/NAME",
@@ -35,11 +39,13 @@ def arranged(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
 
     Raises:
         UserError: If a word is neither, or changes what a resumed run keeps.
+        unknown_name: If a flag has no such value.
     """
     flags: list[str] = []
     settings: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    left = list(words)
+    while left:
+        word = left.pop(0)
         name = word.partition("=")[0]
         if name in ("-m", "--multirun") and not sweeps:
             raise UserError(
@@ -48,21 +54,42 @@ def arranged(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
             )
         if name in _FLAGS:
             flags.append(word)
+        elif name in _FLAGS_WITH_A_CHOICE:
+            flags += [word, *_choice(word, left)]
         elif name in _FLAGS_WITH_A_VALUE:
-            value = [] if "=" in word else [next(rest, "")]
-            flags += [word, *value]
+            flags += [word, *([] if "=" in word else left[:1])]
+            left = left if "=" in word else left[1:]
         elif word.startswith("-"):
-            raise UserError(_dashes(word, next(rest, "")))
+            raise UserError(_dashes(word, "".join(left[:1])))
         elif "=" in word or word.startswith("~"):
             settings.append(word)
         else:
             raise UserError(
                 f"{word!r} is no setting: settings are key=value, such as {_EXAMPLES[command]}."
             )
+    if not wants_sweep(words):
+        _check_resumed(settings)
+    return [*flags, *settings]
+
+
+def _choice(word: str, left: list[str]) -> list[str]:
+    """Take the value of a flag off the words that are left, unless it is in the flag's own."""
+    name, equals, value = word.partition("=")
+    choices = _FLAGS_WITH_A_CHOICE[name]
+    if not equals and choices is _INFO and (not left or left[0] not in _INFO):
+        return []
+    if not equals:
+        value = left.pop(0) if left else ""
+    if value not in choices:
+        raise unknown_name("value", value, choices, where=name)
+    return [] if equals else [value]
+
+
+def _check_resumed(settings: Sequence[str]) -> None:
+    """Refuse what a resumed run keeps, before it is looked for in settings that are not its own."""
     resumed = [word for word in settings if setting_key(word) == "resume"]
     if resumed and resumed[-1].partition("=")[2] not in ("", "null"):
         tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
-    return [*flags, *settings]
 
 
 def _dashes(word: str, following: str) -> str:

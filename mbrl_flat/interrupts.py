@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 
@@ -81,9 +81,8 @@ def stop_requests(*, answer: bool = True) -> Iterator[StopRequest]:
         del frame
         request.signal = signal.Signals(number)
         signal.signal(number, previous[request.signal])
-        # Not by sys.stderr: the signal may have come while something was being printed there.
         if answer:
-            os.write(2, _NOTED)
+            _tell(_NOTED)
 
     previous = {number: signal.getsignal(number) for number in _CAUGHT}
     for number in _CAUGHT:
@@ -103,11 +102,18 @@ def _note_end_of_stdin(request: StopRequest) -> None:
         request.signal = signal.SIGTERM
 
 
+def _tell(text: bytes) -> None:
+    # Not by sys.stderr: the signal may have come while something was being printed there. And if
+    # nobody reads it any more, that is no reason not to save the run.
+    with suppress(OSError):
+        os.write(2, text)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """End the process by Ctrl-C with status 130 and a word, not with where it happened to be."""
     try:
         yield
     except KeyboardInterrupt:
-        os.write(2, b"interrupted\n")
+        _tell(b"interrupted\n")
         sys.exit(128 + signal.SIGINT)

@@ -41,10 +41,23 @@ def explained(
     if said := wrong_command(error, command=command, words=words):
         return said
     if key := unknown_key(error):
-        if command == "train" and key.rpartition(".")[2] in ("lr", "learning_rate"):
-            return f"Unknown key {key!r}; the world model's learning rate is model_lr."
-        return str(unknown_name("key", key, known()))
+        return _unknown(key, command=command, known=set(known()))
     return sentence_of(error)
+
+
+def _unknown(key: str, *, command: str, known: set[str]) -> str:
+    """Refuse a key, with what stands for it where that has another name."""
+    above, _, last = key.rpartition(".")
+    if command == "train" and last in ("lr", "learning_rate"):
+        return f"Unknown key {key!r}; the world model's learning rate is model_lr."
+    if key == "optimizer.rho" and f"{above}.sigma" in known:
+        return f"Unknown key {key!r}; this method calls its radius {above}.sigma."
+    if key == "optimizer.rho":
+        return (
+            f"Unknown key {key!r}: this optimizer has no radius; take one that has, such as "
+            f"optimizer=sam. A sweep over methods with radii of their own is -m +arm=adam,sam."
+        )
+    return str(unknown_name("key", key, known))
 
 
 def sentence_of(error: BaseException) -> str:
@@ -110,7 +123,7 @@ def wrong_command(error: BaseException, *, command: str, words: Sequence[str]) -
     """
     text = f"{error} {error.__cause__ or ''}"
     experiment = next((word for word in words if word.startswith("experiment=")), None)
-    if command == "train" and experiment and re.search(r"Key 'study'|[Kk]ey 'presets'", text):
+    if command == "train" and experiment and unknown_key(error) == "study":
         return f"{experiment} is one of mbrl-flat-supervised."
     if command == "train" or not (group := _NO_GROUP.search(text)):
         return None

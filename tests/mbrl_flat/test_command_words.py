@@ -21,6 +21,8 @@ def of_train(*words):
             ["+arm=sam", "~probes.sharpness", "seed=-1"],
             ["+arm=sam", "~probes.sharpness", "seed=-1"],
         ),
+        (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
+        (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
         (["run_dir=", "b='x y'"], ["run_dir=", "b='x y'"]),
         ([], []),
     ],
@@ -38,6 +40,9 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
         (["--seed", "steps=3"], "There is no flag --seed; .*: seed=VALUE."),
         (["--seed"], "There is no flag --seed; .*: seed=VALUE."),
         (["--agent.config.size", "5"], "agent.config.size=5, not"),
+        (["--cfg", "jbo"], "Unknown value 'jbo' for --cfg; did you mean 'job'"),
+        (["--cfg"], "Unknown value '' for --cfg; choose one of: all, hydra, job"),
+        (["--info=defalts"], "Unknown value 'defalts' for --info; did you mean 'defaults'"),
         (["--"], "There is no flag --;"),
         (["foo"], "'foo' is no setting: settings are key=value, such as seed=1."),
     ],
@@ -57,3 +62,8 @@ def test_a_resumed_run_takes_few_settings_whatever_the_order():
     assert of_train("resume=", "seed=3")
     with pytest.raises(UserError, match=r"keeps its settings, but optimizer\.rho=0.1"):
         of_train("optimizer.rho=0.1", "resume=a")
+
+
+def test_a_sweep_over_runs_that_go_on_has_a_folder_of_its_own():
+    words = ["-m", "resume=a,b", "run_dir=s", "hydra/launcher=joblib"]
+    assert of_train(*words) == words

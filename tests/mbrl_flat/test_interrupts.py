@@ -53,3 +53,20 @@ def test_the_first_signal_is_answered(capfd):
         assert capfd.readouterr().err == ""
         os.kill(os.getpid(), signal.SIGUSR1)
         assert "once more to quit at once" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_where_nobody_reads_the_answer(number):
+    """Ctrl-C in ``... 2>&1 | tee log`` ends tee as well, and the pipe with it."""
+    kept = os.dup(2)
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 2)
+    try:
+        with stop_requests() as request:
+            os.kill(os.getpid(), number)
+            assert request.signal == number
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(write)
