@@ -62,6 +62,8 @@ def _unknown(key: str, *, command: str, known: set[str]) -> str:
 
 def sentence_of(error: BaseException) -> str:
     """Put what an error and its cause say into one line."""
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads the output any more; what was saved before is whole."
     if isinstance(error, OSError):
         file = error.filename or "the run folder"
         return f"{error.strerror or error}: {file}; what was saved before is whole."

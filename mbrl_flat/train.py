@@ -196,9 +196,11 @@ class Training:
             due = [*due, *self.probes]
         before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
         try:
-            with droppable(stop), self.watch.measure("probe"):
+            with droppable(stop):
                 for measurement in due:
-                    self._note(measurement(self.step))
+                    with self.watch.measure("probe"):
+                        row = measurement(self.step)
+                    self._note(row)
         except Dropped:
             for measurement, state in zip(due, before, strict=True):
                 measurement.load_state_dict(state)

@@ -36,6 +36,10 @@ def test_a_file_is_named_with_the_reason():
     )
 
 
+def test_a_pipe_that_nobody_reads_is_not_taken_for_a_file():
+    assert sentence_of(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
+
+
 def test_a_part_is_named_with_what_is_wrong_in_it():
     error = RuntimeError("Error in call\nfull_key: agent.config")
     error.__cause__ = ValueError("size must be\nmore")
