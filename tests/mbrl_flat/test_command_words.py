@@ -42,7 +42,7 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
         (["--agent.config.size", "5"], "agent.config.size=5, not"),
         (["--cfg", "jbo"], "Unknown value 'jbo' for --cfg; did you mean 'job'"),
         (["--cfg"], "Unknown value '' for --cfg; choose one of: all, hydra, job"),
-        (["--info=defalts"], "Unknown value 'defalts' for --info; did you mean 'defaults'"),
+        (["--info=defaultz"], "Unknown value 'defaultz' for --info; did you mean 'defaults'"),
         (["--"], "There is no flag --;"),
         (["foo"], "'foo' is no setting: settings are key=value, such as seed=1."),
     ],
