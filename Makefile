@@ -27,6 +27,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell mbrl_flat agents envs configs scripts tests docs README.md CONTRIBUTING.md CHANGELOG.md
+	rm -rf .typing && mkdir -p .typing/mbrl_flat
+	cd .typing/mbrl_flat && ln -s ../../mbrl_flat/* ../../agents ../../envs ../../configs .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.installed

@@ -24,14 +24,14 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from agents.actors import CategoricalActor, GaussianActor
-from agents.imagination import Imagined
+from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
+from mbrl_flat.agents.imagination import Imagined
+from mbrl_flat.distributed.batch_shard import of_all_rows
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.functional import full_precision, percentile
-from mbrl_flat.latents import lambda_returns
+from mbrl_flat.interfaces import Metrics
+from mbrl_flat.models.categorical import lambda_returns
+from mbrl_flat.models.functional import full_precision, percentile
 from mbrl_flat.optim.synchronization import average_over_rows
-from mbrl_flat.parallel.rows import of_all_rows
-from mbrl_flat.protocols import Metrics
 
 
 class Bins(Protocol):

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.functional import full_precision, gaussian_log_prob
-from mbrl_flat.latents import draw_one_hot, straight_through, unimix
-from mbrl_flat.parallel.rows import rows_of_whole
+from mbrl_flat.distributed.batch_shard import rows_of_whole
+from mbrl_flat.models.categorical import draw_one_hot, straight_through, unimix
+from mbrl_flat.models.functional import full_precision, gaussian_log_prob
 from mbrl_flat.specs import Continuous, Discrete
 
 NetworkFactory = Callable[[int], nn.Module]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.actor_critic import Bins
-from agents.imagination import Heads, ImaginationModel
+from mbrl_flat.agents.actor_critic import Bins
+from mbrl_flat.agents.imagination import Heads, ImaginationModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.functional import full_precision
-from mbrl_flat.protocols import CategoricalLoss, ProbeLoss, Targets
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.interfaces import CategoricalLoss, ProbeLoss, Targets
+from mbrl_flat.models.functional import full_precision
+from mbrl_flat.runtime.seeding import restored_rng
 
 
 def head_logits(features: Tensor, reward: nn.Module, continuation: nn.Module) -> Heads:

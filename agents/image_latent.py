@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.latents import unimix
+from mbrl_flat.models.categorical import unimix
 from mbrl_flat.models.strided_conv import StridedEncoder, stages_for
 from mbrl_flat.specs import EnvSpec
 

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.protocols import Metrics, Observation, Targets
+from mbrl_flat.interfaces import Metrics, Observation, Targets
 
 ModelState = dict[str, Tensor]
 """State of a world model, every tensor ``[N, ...]``."""

@@ -19,17 +19,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from agents.actor_critic import ActorCritic, Learner, Replayed
-from agents.admission import admits
-from agents.head_losses import probe_loss
-from agents.imagination import ImaginationModel, ModelOutput, ModelState, flatten_states, imagine
-from agents.imagination_config import ImaginationConfig
+from mbrl_flat.agents.actor_critic import ActorCritic, Learner, Replayed
+from mbrl_flat.agents.admission import admits
+from mbrl_flat.agents.head_losses import probe_loss
+from mbrl_flat.agents.imagination import (
+    ImaginationModel,
+    ModelOutput,
+    ModelState,
+    flatten_states,
+    imagine,
+)
+from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.averaging import evaluation_params
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, joint_norm
-from mbrl_flat.optim.groups import module_groups
-from mbrl_flat.protocols import (
+from mbrl_flat.interfaces import (
     AgentState,
     Metrics,
     Mode,
@@ -38,7 +41,10 @@ from mbrl_flat.protocols import (
     ProbeLoss,
     Targets,
 )
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.optim.averaging import evaluation_params
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, joint_norm
+from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
 _OWN = ("action", "is_first", "value")
@@ -58,7 +64,7 @@ class ImaginationAgent:
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss with ``torch.compile``.
-        couples_rows: See ``mbrl_flat.protocols.Agent``.
+        couples_rows: See ``mbrl_flat.interfaces.Agent``.
     """
 
     across_episodes = True

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agents.image_latent import ImageSpec, LatentEncoder
-from agents.token_dynamics import TokenDynamics
+from mbrl_flat.agents.image_latent import ImageSpec, LatentEncoder
+from mbrl_flat.agents.token_dynamics import TokenDynamics
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.latents import straight_through
+from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache
 
 

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from agents.imagination import ModelState
+from mbrl_flat.agents.imagination import ModelState
 
 
 class Packing:

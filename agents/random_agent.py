@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.protocols import AgentState, Metrics, Mode, Observation
+from mbrl_flat.interfaces import AgentState, Metrics, Mode, Observation
 from mbrl_flat.specs import EnvSpec
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from agents.actors import into_box
-from agents.image_latent import LatentShape, full_precision
-from mbrl_flat.latents import straight_through, unimix
+from mbrl_flat.agents.actors import into_box
+from mbrl_flat.agents.image_latent import LatentShape, full_precision
+from mbrl_flat.models.categorical import straight_through, unimix
 from mbrl_flat.models.kv_cache import KVCache
 from mbrl_flat.models.transformer import (
     CausalTransformer,

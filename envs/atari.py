@@ -21,10 +21,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from envs.frames import AreaResize, FrameStack
-from envs.wrappers import Resumable
+from mbrl_flat.envs.frames import AreaResize, FrameStack
+from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
-from mbrl_flat.reference import reference_curves
+from mbrl_flat.evaluation.reference_scores import reference_curves
 
 ATARI_100K = (
     "alien", "amidar", "assault", "asterix", "bank_heist", "battle_zone", "boxing", "breakout",

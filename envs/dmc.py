@@ -19,10 +19,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.pixels import PixelObs
-from envs.wrappers import Resumable
+from mbrl_flat.envs.pixels import PixelObs
+from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
-from mbrl_flat.reference import one_spelling
+from mbrl_flat.evaluation.reference_scores import one_spelling
 
 MAX_FRAMES = 1000
 _IMAGE = 384
@@ -271,7 +271,7 @@ def _suite() -> Any:
 def _custom() -> Any:
     """Import the custom tasks, which need the suite."""
     _suite()
-    return importlib.import_module("envs.dmc_custom")
+    return importlib.import_module("mbrl_flat.envs.dmc_custom")
 
 
 def _load(domain: str, task: str, random: np.random.RandomState) -> Any:

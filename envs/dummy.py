@@ -5,8 +5,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.pixels import PixelObs
-from envs.wrappers import ActionRepeat, Resumable
+from mbrl_flat.envs.pixels import PixelObs
+from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
 TASKS = ("point", "point-discrete", "point-terminating")

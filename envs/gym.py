@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.wrappers import ActionRepeat, DictState, Resumable
+from mbrl_flat.envs.wrappers import ActionRepeat, DictState, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
 _NO_LIMIT = 1000

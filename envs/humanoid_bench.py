@@ -15,9 +15,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.dmc import choose_renderer
-from envs.humanoid_bench_compat import engine, global_random, load_model, load_package
-from envs.wrappers import ActionRepeat, Resumable
+from mbrl_flat.envs.dmc import choose_renderer
+from mbrl_flat.envs.humanoid_bench_compat import engine, global_random, load_model, load_package
+from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UserError, unknown_name
 
 _IMAGE = 256

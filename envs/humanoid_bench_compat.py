@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.dmc import set_renderer
+from mbrl_flat.envs.dmc import set_renderer
 from mbrl_flat.errors import MissingExtraError, UserError
 
 REPOSITORY = "carlosferrazza/humanoid-bench"

@@ -22,7 +22,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.wrappers import Resumable
+from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.wrappers import Resumable
+from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import TASK, TaskSpec
 

@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.frames import FrameStack
-from envs.wrappers import Obs
+from mbrl_flat.envs.frames import FrameStack
+from mbrl_flat.envs.wrappers import Obs
 from mbrl_flat.errors import UserError
 
 

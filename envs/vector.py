@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from envs.wrappers import Resumable
+from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import EnvFactory
+from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
 Vector = SyncVectorEnv | AsyncVectorEnv
@@ -47,7 +47,7 @@ def make_vector(
         if not isinstance(env, Resumable):
             raise UserError(
                 f"The environment that {factory} makes is a {type(env).__name__}; "
-                f"it must be wrapped in envs.wrappers.Resumable."
+                f"it must be wrapped in mbrl_flat.envs.wrappers.Resumable."
             )
         env.slot = slot
         return env

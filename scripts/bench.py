@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
-from envs.dmc import make
-from mbrl_flat.allocator import keep_freed_memory
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.device import choose_device, multiplies_bfloat16
-from mbrl_flat.meters import rss_bytes
+from mbrl_flat.envs.dmc import make
+from mbrl_flat.interfaces import AgentState
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.protocols import AgentState
-from mbrl_flat.seeding import seed_everything
+from mbrl_flat.runtime.allocator import keep_freed_memory
+from mbrl_flat.runtime.device import choose_device, multiplies_bfloat16
+from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.training.meters import rss_bytes
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 3e-4},

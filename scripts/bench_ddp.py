@@ -20,13 +20,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.distributed.processes import Processes
+from mbrl_flat.distributed.split_update import SplitUpdate, follow
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.parallel.learning import SplitUpdate, follow
-from mbrl_flat.parallel.processes import Processes
-from mbrl_flat.seeding import seed_everything
+from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
 
 CPU = torch.device("cpu")

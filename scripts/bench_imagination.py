@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.imagination import ModelOutput, flatten_states, imagine
-from agents.imagination_agent import ImaginationAgent
-from mbrl_flat.allocator import keep_freed_memory
-from mbrl_flat.cli import compose_run
+from mbrl_flat.agents.imagination import ModelOutput, flatten_states, imagine
+from mbrl_flat.agents.imagination_agent import ImaginationAgent
+from mbrl_flat.cli.main import compose_run
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.device import choose_device
-from mbrl_flat.run import build_agent
+from mbrl_flat.runs.parts import build_agent
+from mbrl_flat.runtime.allocator import keep_freed_memory
+from mbrl_flat.runtime.device import choose_device
 from mbrl_flat.specs import Discrete, EnvSpec
 
 PUBLISHED_MS = {

@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.device import choose_device
 from mbrl_flat.optim import OPTIMIZERS, make_optimizer
-from mbrl_flat.seeding import seed_everything
+from mbrl_flat.runtime.device import choose_device
+from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
 
 WARM_UP = 2

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
@@ -40,8 +40,8 @@ from mbrl_flat.diagnostics.sharpness import regions
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.models import ensemble, mlp
 from mbrl_flat.optim.methods.plain import adam
-from mbrl_flat.run_config import RunConfig
-from mbrl_flat.seeding import seed_everything
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(obs={"state": (24,)}, action=Continuous(dim=6), episode_length=500, action_repeat=2)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from same_run import differences
 
-from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.training.checkpoint import load_safely
 
 START_SECONDS = 6.0
 """What importing and building may take on a busy machine."""
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _command(arguments: argparse.Namespace) -> list[str]:
     return [
-        sys.executable, "-c", "from mbrl_flat.cli import train; train()",
+        sys.executable, "-c", "from mbrl_flat.cli.main import train; train()",
         "preset=debug", f"env.task={arguments.task}", "env.action_repeat=8",
         f"optimizer={arguments.optimizer}",
         f"seed={arguments.seed}", f"steps={arguments.steps}", "seed_steps=200", "threads=1",

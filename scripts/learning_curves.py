@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from mbrl_flat.analysis.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure
 from mbrl_flat.logging.jsonl import read_metrics
-from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure
 
 Curves = dict[str, dict[int, dict[int, float]]]
 """Return by agent, seed and the last step of an interval."""

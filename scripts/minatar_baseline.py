@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import yaml
 
-from envs.minatar import make
+from mbrl_flat.envs.minatar import make
 from mbrl_flat.errors import MissingExtraError
-from mbrl_flat.evaluate import episode_seeds
+from mbrl_flat.evaluation.episodes import episode_seeds
 
 
 class Flat(gym.ObservationWrapper[np.ndarray, Any, Any]):

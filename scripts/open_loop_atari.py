@@ -32,15 +32,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agents.imagination_agent import ImaginationAgent
-from envs import make_vector, spec_of
-from envs.atari import make as make_atari
-from mbrl_flat.cli import compose_run
+from mbrl_flat.agents.imagination_agent import ImaginationAgent
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.cli.main import compose_run
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.rollout_error import open_loop
-from mbrl_flat.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.run import build_agent
+from mbrl_flat.envs import make_vector, spec_of
+from mbrl_flat.envs.atari import make as make_atari
+from mbrl_flat.runs.parts import build_agent
 from mbrl_flat.specs import EnvSpec
 
 CONTEXT, STEPS, FUTURES = 8, (1, 10), 16

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.plots import draw_run
+from mbrl_flat.runs.plots import draw_run
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.training.checkpoint import load_safely
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def main() -> None:
 def _sweep(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[int]]:
     """Its exit status, and the files that were open in its processes, once a second."""
     command = [
-        sys.executable, "-c", "from mbrl_flat.cli import train; train()", "-m", *SHORT,
+        sys.executable, "-c", "from mbrl_flat.cli.main import train; train()", "-m", *SHORT,
         f"seed=range({arguments.runs})", "hydra/launcher=joblib",
         f"hydra.launcher.n_jobs={arguments.workers}", f"run_dir={folder}",
     ]  # fmt: skip

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t
 
+from mbrl_flat.analysis.plot_style import INK, PALETTE, make_panels, save_figure
 from mbrl_flat.compare.tables import format_number
-from mbrl_flat.plot_style import INK, PALETTE, make_panels, save_figure
 
 COLUMNS = {
     "final_return": "return",

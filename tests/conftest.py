@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from envs.dmc import set_renderer
+from mbrl_flat.envs.dmc import set_renderer
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
 # Simulators read the choice when the first test module imports one.

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli, run_folder
-from mbrl_flat.checkpoint import load_safely
-from mbrl_flat.run_folder import writing
+from mbrl_flat.cli import main as cli
+from mbrl_flat.runs import folder as run_folder
+from mbrl_flat.runs.folder import writing
+from mbrl_flat.training.checkpoint import load_safely
 
 TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu", "steps=150",
@@ -205,7 +206,7 @@ def test_a_run_writes_what_is_needed_to_rebuild_it(command, tmp_path):
 
 
 def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
-    code = "from mbrl_flat.cli import train; train()"
+    code = "from mbrl_flat.cli.main import train; train()"
     arguments = [*TINY, "steps=100000", "checkpoint_every=0", "log_every=20", "run_dir=here"]
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True

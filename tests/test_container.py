@@ -20,9 +20,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(cli.__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
-from mbrl_flat.checkpoint import load_safely
-from mbrl_flat.train import Training
+from mbrl_flat.cli import main as cli
+from mbrl_flat.training.checkpoint import load_safely
+from mbrl_flat.training.trainer import Training
 
 TASKS = "pendulum-swingup+reacher-easy"
 RECORD = ["agent=random", "preset=debug", "steps=250", "eval_every=0", "env.action_repeat=10"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mbrl_flat import cli
-from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.cli import main as cli
+from mbrl_flat.training.checkpoint import load_safely
 
 TINY = [
     "env=dummy", "env.obs=rgb", "preset=debug", "progress=false", "threads=1", "device=cpu",

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
-from mbrl_flat.checkpoint import save_atomically
+from mbrl_flat.cli import main as cli
 from mbrl_flat.compare.main import main as compare
+from mbrl_flat.runtime.files import save_atomically
 from mbrl_flat.sweeps import job as jobs
 
 COMMON = ["-m", "env=dummy", "preset=debug", "threads=1", "run_dir=s"]
@@ -122,7 +122,7 @@ def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, 
 
 
 def test_a_program_that_is_named_like_a_flag_is_none(sweep):
-    # As of python -c "from mbrl_flat.cli import train; train()" -m ...
+    # As of python -c "from mbrl_flat.cli.main import train; train()" -m ...
     status, made = sweep("seed=1,2", program="-c")
     assert (status, len(made)) == (0, 2)
 

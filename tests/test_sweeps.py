@@ -19,12 +19,12 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
-from mbrl_flat.checkpoint import load_safely
+from mbrl_flat.cli import main as cli
 from mbrl_flat.compare.main import main as compare
 from mbrl_flat.sweeps import run_name
+from mbrl_flat.training.checkpoint import load_safely
 
-COMMAND = "from mbrl_flat.cli import train; train()"
+COMMAND = "from mbrl_flat.cli.main import train; train()"
 # Words without the launcher's: they name the runs.
 RUN = [
     "env=dummy", "preset=debug", "steps=80", "seed_steps=60", "eval_every=80", "eval_episodes=1",
@@ -150,7 +150,7 @@ def slurm_here(tmp_path):
         code = DAEMON if name.endswith("d") else "#!/bin/bash\necho idle\n"
         (programs / name).write_text(code)
         (programs / name).chmod(0o755)
-    script = Path(cli.__file__).parent.parent / "scripts" / "slurm_here.sh"
+    script = Path(cli.__file__).parents[2] / "scripts" / "slurm_here.sh"
     path = f"{programs}:{os.environ['PATH']}"
 
     def do(action: str, **variables: str) -> None:

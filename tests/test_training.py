@@ -12,11 +12,11 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat import cli
-from mbrl_flat.checkpoint import load_safely
-from mbrl_flat.interrupts import give_way
-from mbrl_flat.run import train_run
-from mbrl_flat.train import Training
+from mbrl_flat.cli import main as cli
+from mbrl_flat.runs.train import train_run
+from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.training.checkpoint import load_safely
+from mbrl_flat.training.trainer import Training
 
 TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu",

@@ -16,12 +16,12 @@ from functools import partial
 import torch
 from torch import nn
 
-from agents.actor_critic import ActorCritic, Learner
-from agents.actors import make_actor
-from agents.dreamerv3.config import DreamerV3Config
-from agents.dreamerv3.rssm import NORM
-from agents.dreamerv3.world_model import WorldModel, zeros_
-from agents.imagination_agent import ImaginationAgent
+from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actors import make_actor
+from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
+from mbrl_flat.agents.dreamerv3.rssm import NORM
+from mbrl_flat.agents.dreamerv3.world_model import WorldModel, zeros_
+from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.models.perceptron import Perceptron, fan_in_normal_
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.optim.methods.laprop import LaProp

@@ -7,8 +7,8 @@ References:
 
 from dataclasses import dataclass, field
 
-from agents.actor_critic import ActorCriticConfig
-from agents.imagination_config import ImaginationConfig
+from mbrl_flat.agents.actor_critic import ActorCriticConfig
+from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.errors import UserError, unknown_name
 
 SIZES: dict[str, dict[str, int]] = {

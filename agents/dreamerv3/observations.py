@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.dreamerv3.config import DreamerV3Config
-from agents.dreamerv3.rssm import NORM
+from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
+from mbrl_flat.agents.dreamerv3.rssm import NORM
 from mbrl_flat.errors import UserError
-from mbrl_flat.functional import full_precision, symexp, symlog
+from mbrl_flat.interfaces import Observation
 from mbrl_flat.models.block_gru import BlockLinear
 from mbrl_flat.models.conv import ConvDecoder, ConvEncoder, stages_for
+from mbrl_flat.models.functional import full_precision, symexp, symlog
 from mbrl_flat.models.perceptron import Perceptron
-from mbrl_flat.protocols import Observation
 from mbrl_flat.specs import EnvSpec
 
 MULTIPLIERS = (2, 3, 4, 4)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.actors import into_box
-from agents.dreamerv3.config import DreamerV3Config
-from agents.imagination import ModelState
-from mbrl_flat.functional import full_precision
-from mbrl_flat.latents import straight_through, unimix
+from mbrl_flat.agents.actors import into_box
+from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
+from mbrl_flat.agents.imagination import ModelState
 from mbrl_flat.models.block_gru import BlockGRU
+from mbrl_flat.models.categorical import straight_through, unimix
+from mbrl_flat.models.functional import full_precision
 from mbrl_flat.models.norms import RMSNorm
 from mbrl_flat.models.perceptron import Perceptron
 

@@ -19,16 +19,16 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
-from agents.dreamerv3.config import DreamerV3Config
-from agents.dreamerv3.observations import Decoder, Encoder
-from agents.dreamerv3.rssm import NORM, RSSM
-from agents.head_losses import head_logits, head_losses
-from agents.imagination import Heads, ModelOutput, ModelState
+from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
+from mbrl_flat.agents.dreamerv3.observations import Decoder, Encoder
+from mbrl_flat.agents.dreamerv3.rssm import NORM, RSSM
+from mbrl_flat.agents.head_losses import head_logits, head_losses
+from mbrl_flat.agents.imagination import Heads, ModelOutput, ModelState
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.functional import SymexpTwoHot, full_precision
-from mbrl_flat.latents import balanced_kl, draw_one_hot, gumbel_noise, straight_through
+from mbrl_flat.interfaces import Metrics, Observation, Targets
+from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise, straight_through
+from mbrl_flat.models.functional import SymexpTwoHot, full_precision
 from mbrl_flat.models.perceptron import Perceptron, fan_in_normal_
-from mbrl_flat.protocols import Metrics, Observation, Targets
 from mbrl_flat.specs import EnvSpec
 
 zeros_ = partial(fan_in_normal_, scale=0.0)

@@ -13,14 +13,14 @@ from functools import partial
 
 import torch
 
-from agents.actor_critic import ActorCritic, Learner
-from agents.actors import make_actor
-from agents.imagination_agent import ImaginationAgent
-from agents.storm.config import STORMConfig
-from agents.storm.networks import head
-from agents.storm.world_model import WorldModel
+from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actors import make_actor
+from mbrl_flat.agents.imagination_agent import ImaginationAgent
+from mbrl_flat.agents.storm.config import STORMConfig
+from mbrl_flat.agents.storm.networks import head
+from mbrl_flat.agents.storm.world_model import WorldModel
 from mbrl_flat.errors import UserError
-from mbrl_flat.functional import TwoHot
+from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.specs import Discrete, EnvSpec
 

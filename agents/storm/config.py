@@ -8,8 +8,8 @@ References:
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agents.actor_critic import ActorCriticConfig
-from agents.imagination_config import ImaginationConfig
+from mbrl_flat.agents.actor_critic import ActorCriticConfig
+from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.models.strided_conv import NormName
 from mbrl_flat.models.transformer import TransformerConfig

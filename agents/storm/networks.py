@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from agents.image_latent import ImageSpec
-from agents.storm.config import STORMConfig
+from mbrl_flat.agents.image_latent import ImageSpec
+from mbrl_flat.agents.storm.config import STORMConfig
 from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.models.strided_conv import StridedDecoder, StridedEncoder
 

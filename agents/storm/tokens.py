@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agents.imagination import ModelState
+from mbrl_flat.agents.imagination import ModelState
 
 
 class Tokens(NamedTuple):

@@ -16,21 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.admission import admits
-from agents.tdmpc2 import official_checkpoint
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.encoder import augment, augment_batch
-from agents.tdmpc2.planner import LatentPlanner
-from agents.tdmpc2.policy import Policy, RunningScale, policy_loss
-from agents.tdmpc2.world_model import LossOutput, WorldModel
-from mbrl_flat.compilation import Compiled, own_gradients, owned
+from mbrl_flat.agents.admission import admits
+from mbrl_flat.agents.tdmpc2 import official_checkpoint
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.encoder import augment, augment_batch
+from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
+from mbrl_flat.agents.tdmpc2.policy import Policy, RunningScale, policy_loss
+from mbrl_flat.agents.tdmpc2.world_model import LossOutput, WorldModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.device import multiplies_bfloat16, transfer
-from mbrl_flat.optim.averaging import evaluation_params
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
-from mbrl_flat.optim.groups import module_groups
-from mbrl_flat.optim.synchronization import average_over_rows
-from mbrl_flat.protocols import (
+from mbrl_flat.interfaces import (
     AgentState,
     Metrics,
     Mode,
@@ -39,7 +33,13 @@ from mbrl_flat.protocols import (
     ProbeLoss,
     Targets,
 )
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.optim.averaging import evaluation_params
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
+from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.optim.synchronization import average_over_rows
+from mbrl_flat.runtime.compilation import Compiled, own_gradients, owned
+from mbrl_flat.runtime.device import multiplies_bfloat16, transfer
+from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Generator, nn
 
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
+from mbrl_flat.interfaces import Observation
 from mbrl_flat.models.mlp import MLP
 from mbrl_flat.models.pixel_encoder import PixelEncoder
 from mbrl_flat.models.random_shift import random_shift
-from mbrl_flat.protocols import Observation
 from mbrl_flat.specs import EnvSpec
 
 

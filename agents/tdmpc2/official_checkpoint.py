@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.tdmpc2.config import SIZES, TDMPC2Config
+from mbrl_flat.agents.tdmpc2.config import SIZES, TDMPC2Config
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import EnvSpec
 

@@ -16,21 +16,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.diagnostics.rollout_error import Readout, fit_readout
-from mbrl_flat.protocols import Targets
+from mbrl_flat.interfaces import Targets
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.supervised.offline.learner import Foretold
-from mbrl_flat.supervised.offline.transitions import Slices
+from mbrl_flat.studies.offline.learner import Foretold
+from mbrl_flat.studies.offline.transitions import Slices
 
 
 class OfflineTDMPC2(nn.Module):
-    """A ``Learner`` of ``mbrl_flat.supervised.offline``.
+    """A ``Learner`` of ``mbrl_flat.studies.offline``.
 
     Args:
         spec: The environment's shapes: vectors.
-        size: Label of the network size, see ``agents.tdmpc2.config.SIZES``.
+        size: Label of the network size, see ``mbrl_flat.agents.tdmpc2.config.SIZES``.
         horizon: Length of the rollouts that the loss judges.
         batch_size: Slices of a batch.
     """

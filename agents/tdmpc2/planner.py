@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agents.tdmpc2.policy import Policy
-from agents.tdmpc2.world_model import WorldModel
-from mbrl_flat.compilation import Compiled
+from mbrl_flat.agents.tdmpc2.policy import Policy
+from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.planning.mppi import MPPIConfig, Noise, Plan, draw_noise, mppi
+from mbrl_flat.runtime.compilation import Compiled
 
 
 class PlanNoise(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.tasks import LatentLayout
-from mbrl_flat.functional import gaussian_log_prob, percentile_range, tanh_log_det
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.tasks import LatentLayout
+from mbrl_flat.distributed.batch_shard import of_all_rows, rows_of_whole
+from mbrl_flat.models.functional import gaussian_log_prob, percentile_range, tanh_log_det
 from mbrl_flat.models.mlp import MLP
-from mbrl_flat.parallel.rows import of_all_rows, rows_of_whole
 from mbrl_flat.specs import EnvSpec
 
 

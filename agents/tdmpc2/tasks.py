@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, EnvSpec
 

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.encoder import make_encoder
-from agents.tdmpc2.policy import Policy
-from agents.tdmpc2.tasks import LatentLayout, make_task_table
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.encoder import make_encoder
+from mbrl_flat.agents.tdmpc2.policy import Policy
+from mbrl_flat.agents.tdmpc2.tasks import LatentLayout, make_task_table
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.functional import TwoHot
+from mbrl_flat.interfaces import CategoricalLoss, Metrics, Observation, Targets
 from mbrl_flat.models.ensemble import EnsembleMLP
+from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.mlp import MLP
-from mbrl_flat.protocols import CategoricalLoss, Metrics, Observation, Targets
 from mbrl_flat.specs import TASK, EnvSpec
 
 

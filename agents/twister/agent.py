@@ -9,13 +9,13 @@ from functools import partial
 
 import torch
 
-from agents.actor_critic import ActorCritic, Learner
-from agents.actors import make_actor
-from agents.imagination_agent import ImaginationAgent
-from agents.twister.config import TWISTERConfig
-from agents.twister.networks import head, initialise
-from agents.twister.world_model import WorldModel
-from mbrl_flat.functional import TwoHot
+from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actors import make_actor
+from mbrl_flat.agents.imagination_agent import ImaginationAgent
+from mbrl_flat.agents.twister.config import TWISTERConfig
+from mbrl_flat.agents.twister.networks import head, initialise
+from mbrl_flat.agents.twister.world_model import WorldModel
+from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.specs import EnvSpec
 

@@ -6,8 +6,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from agents.image_latent import ImageSpec
-from agents.twister.config import TWISTERConfig
+from mbrl_flat.agents.image_latent import ImageSpec
+from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.models.strided_conv import StridedDecoder, StridedEncoder
 

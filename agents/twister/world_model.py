@@ -18,23 +18,29 @@ Deviations from the paper:
 import torch
 from torch import Generator, Tensor, nn
 
-from agents.head_losses import head_logits, head_losses
-from agents.image_latent import ImageSpec, LatentEncoder, LatentShape
-from agents.imagination import Heads, ModelOutput, ModelState
-from agents.observed import Observed, decoded, image_error, judged_images, observe_sequences
-from agents.packing import Packing
-from agents.token_dynamics import TokenDynamics
-from agents.twister.config import TWISTERConfig
-from agents.twister.contrastive import ContrastivePredictor
-from agents.twister.networks import convolutions, deconvolutions, head, initialise
-from agents.twister.views import random_boxes, resized_crops
+from mbrl_flat.agents.head_losses import head_logits, head_losses
+from mbrl_flat.agents.image_latent import ImageSpec, LatentEncoder, LatentShape
+from mbrl_flat.agents.imagination import Heads, ModelOutput, ModelState
+from mbrl_flat.agents.observed import (
+    Observed,
+    decoded,
+    image_error,
+    judged_images,
+    observe_sequences,
+)
+from mbrl_flat.agents.packing import Packing
+from mbrl_flat.agents.token_dynamics import TokenDynamics
+from mbrl_flat.agents.twister.config import TWISTERConfig
+from mbrl_flat.agents.twister.contrastive import ContrastivePredictor
+from mbrl_flat.agents.twister.networks import convolutions, deconvolutions, head, initialise
+from mbrl_flat.agents.twister.views import random_boxes, resized_crops
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.functional import TwoHot
-from mbrl_flat.latents import balanced_kl, draw_one_hot, gumbel_noise, straight_through
+from mbrl_flat.interfaces import Metrics, Observation, Targets
+from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise, straight_through
+from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.optim.evaluations import frozen_statistics
-from mbrl_flat.protocols import Metrics, Observation, Targets
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
 _CENTRE = 0.5

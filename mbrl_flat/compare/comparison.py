@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mbrl_flat.analysis.stats import Interval, Statistic, iqm, mean, median
 from mbrl_flat.compare.axes import Axis
 from mbrl_flat.compare.charts import Chart, build_charts, build_clouds
 from mbrl_flat.compare.columns import FINAL_SHARE
@@ -19,8 +20,7 @@ from mbrl_flat.compare.summary import (
     summarize_groups,
 )
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.reference import ReferenceScore, is_task, load_references
-from mbrl_flat.stats import Interval, Statistic, iqm, mean, median
+from mbrl_flat.evaluation.reference_scores import ReferenceScore, is_task, load_references
 
 STATISTICS: Mapping[str, Statistic] = {"mean": mean, "iqm": iqm, "median": median}
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mbrl_flat.analysis.stats import bootstrap_band, spearman
 from mbrl_flat.compare.axes import Axis, scaled
 from mbrl_flat.compare.columns import FINAL_SHARE, final
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Series
-from mbrl_flat.reference import reference_curves
-from mbrl_flat.stats import bootstrap_band, spearman
+from mbrl_flat.evaluation.reference_scores import reference_curves
 
 _MAX_POINTS = 300
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from mbrl_flat.compare.runs import Run, task_names
 from mbrl_flat.errors import unknown_name
-from mbrl_flat.logging.labels import BOOKKEEPING, shown, under
+from mbrl_flat.logging.labels import BOOKKEEPING
+from mbrl_flat.runtime.settings import shown, under
 
 _MEASUREMENT = ("eval_episodes", "probes")
 _ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads")

@@ -15,8 +15,8 @@ from mbrl_flat.compare.pictures import PICTURE_NAMES, draw_pictures
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
-from mbrl_flat.interrupts import interruptible
-from mbrl_flat.run_folder import write_text_atomically
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.interrupts import interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from mbrl_flat.analysis.stats import normalise
 from mbrl_flat.compare.runs import Run, Series, task_names
-from mbrl_flat.reference import ScoreScale, score_scale
-from mbrl_flat.stats import normalise
+from mbrl_flat.evaluation.reference_scores import ScoreScale, score_scale
 
 _SCORE, _RETURN = "eval/normalised_score", "eval/return_mean"
 

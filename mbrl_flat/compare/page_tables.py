@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.runs import task_names
 from mbrl_flat.compare.summary import Row, Versus, present_columns
 from mbrl_flat.compare.svg import color_classes
 from mbrl_flat.compare.tables import format_number, head, versus_heads, versus_texts
-from mbrl_flat.stats import Interval
 
 
 def lead_table(comparison: Comparison) -> str:

@@ -6,11 +6,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mbrl_flat.analysis.plot_style import (
+    MUTED,
+    PALETTE,
+    add_legend,
+    make_panels,
+    save_figure,
+    spans_orders,
+)
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import LOGARITHMIC, PICTURES, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import Comparison
 from mbrl_flat.compare.curves import Cloud
-from mbrl_flat.plot_style import MUTED, PALETTE, add_legend, make_panels, save_figure, spans_orders
 
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")

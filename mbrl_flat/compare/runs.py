@@ -13,7 +13,7 @@ import yaml
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.jsonl import read_metrics
-from mbrl_flat.logging.labels import flatten
+from mbrl_flat.runtime.settings import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _EVALUATIONS = "optim/evaluations_total"

@@ -5,18 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mbrl_flat.compare.axes import Axis
-from mbrl_flat.compare.columns import (
-    COLUMNS,
-    FINAL_SHARE,
-    Column,
-    Match,
-    match_runs,
-    return_at,
-)
-from mbrl_flat.compare.groups import Group
-from mbrl_flat.compare.runs import Run
-from mbrl_flat.stats import (
+from mbrl_flat.analysis.stats import (
     Interval,
     Statistic,
     iqm,
@@ -25,6 +14,10 @@ from mbrl_flat.stats import (
     probability_of_improvement,
     stratified_bootstrap,
 )
+from mbrl_flat.compare.axes import Axis
+from mbrl_flat.compare.columns import COLUMNS, FINAL_SHARE, Column, Match, match_runs, return_at
+from mbrl_flat.compare.groups import Group
+from mbrl_flat.compare.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)

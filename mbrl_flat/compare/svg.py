@@ -8,8 +8,8 @@ from html import escape
 
 import numpy as np
 
+from mbrl_flat.analysis.plot_style import spans_orders
 from mbrl_flat.compare.curves import Cloud, Curve
-from mbrl_flat.plot_style import spans_orders
 
 WIDTH, HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44

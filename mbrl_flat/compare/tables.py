@@ -5,10 +5,10 @@ import io
 import math
 from collections.abc import Sequence
 
+from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.summary import Row, Versus, present_columns
-from mbrl_flat.stats import Interval
 
 _GROUP = ("task", "agent", "optimizer", "label")
 _IDENTITY = (*_GROUP, "seeds", "axis", "common_point")

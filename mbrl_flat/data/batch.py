@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mbrl_flat.device import transfer
+from mbrl_flat.runtime.device import transfer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.device import free_memory, transfer
 from mbrl_flat.errors import unknown_name
+from mbrl_flat.runtime.device import free_memory, transfer
 
 _HEADROOM = 2.5
 _CHOICES = ("auto", "always", "never")

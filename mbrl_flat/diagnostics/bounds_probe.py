@@ -15,8 +15,8 @@ from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
 from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Inspectable
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.interfaces import Inspectable
+from mbrl_flat.runtime.seeding import restored_rng
 
 
 class BoundsProbe:

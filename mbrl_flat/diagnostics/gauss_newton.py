@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.vectors import flatten, split
-from mbrl_flat.protocols import CategoricalLoss
+from mbrl_flat.interfaces import CategoricalLoss
 
 
 class GaussNewton:

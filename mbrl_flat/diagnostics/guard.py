@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.runtime.seeding import restored_rng
 
 
 @contextmanager

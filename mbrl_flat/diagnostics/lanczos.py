@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.vectors import dot, norm
-from mbrl_flat.interrupts import give_way
+from mbrl_flat.runtime.interrupts import give_way
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector ``[n]`` by a symmetric matrix."""

@@ -25,7 +25,7 @@ from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.sharpness import Region, loss_at, regions
 from mbrl_flat.diagnostics.vectors import dot, flatten, norm
 from mbrl_flat.errors import UserError, unknown_name
-from mbrl_flat.protocols import ProbeLoss
+from mbrl_flat.interfaces import ProbeLoss
 
 Directions = Literal["filter", "eigenvector"]
 

@@ -17,7 +17,7 @@ def draw_slice(found: Slice, path: Path, *, title: str = "") -> Path:
         ``path``.
     """
     # Measuring needs no matplotlib; only drawing pays for its import.
-    from mbrl_flat.plot_style import PALETTE, make_panels, save_figure  # noqa: PLC0415
+    from mbrl_flat.analysis.plot_style import PALETTE, make_panels, save_figure  # noqa: PLC0415
 
     figure, (axes,) = make_panels(1, title=title)
     name = "filter-normalised direction" if found.directions == "filter" else "eigenvector"

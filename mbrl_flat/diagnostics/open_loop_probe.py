@@ -13,9 +13,9 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Decodes, Inspectable
-from mbrl_flat.seeding import restored_rng
-from mbrl_flat.video import VideoWriter
+from mbrl_flat.interfaces import Decodes, Inspectable
+from mbrl_flat.logging.video import VideoWriter
+from mbrl_flat.runtime.seeding import restored_rng
 
 
 class OpenLoopProbe:

@@ -17,7 +17,7 @@ from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, th
 from mbrl_flat.diagnostics.sharpness import Region, sam_gap
 from mbrl_flat.diagnostics.trace import Estimate, hutchinson
 from mbrl_flat.diagnostics.vectors import norm
-from mbrl_flat.protocols import CategoricalLoss
+from mbrl_flat.interfaces import CategoricalLoss
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mbrl_flat.functional import symlog
+from mbrl_flat.models.functional import symlog
 from mbrl_flat.specs import TASK
 
 _HIDDEN = 256

@@ -12,7 +12,7 @@ actions and no further observation, ``zhat_{t+k}``. Over B slices, for every k,
 
 A latent error of 1 is that of always predicting the mean; one above ``copy`` is worse than claiming
 that nothing moves. Of latents that hold memory as well, only what heads read counts
-(``mbrl_flat.protocols.ShowsFeatures``). An encoder that maps everything to one point would make
+(``mbrl_flat.interfaces.ShowsFeatures``). An encoder that maps everything to one point would make
 latents easy to predict, so they are also read out: a linear map from ``enc(o)`` to the observation,
 fitted on other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of
 the observation's variance. ``state_0`` is what the read-out itself misses.
@@ -30,8 +30,8 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
-from mbrl_flat.interrupts import give_way
-from mbrl_flat.protocols import Inspectable, SeveralTasks, ShowsFeatures
+from mbrl_flat.interfaces import Inspectable, SeveralTasks, ShowsFeatures
+from mbrl_flat.runtime.interrupts import give_way
 from mbrl_flat.specs import TASK
 
 

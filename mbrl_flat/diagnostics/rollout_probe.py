@@ -21,8 +21,8 @@ from mbrl_flat.diagnostics.rollout_error import (
 from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import ForetellsTermination, Inspectable
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.interfaces import ForetellsTermination, Inspectable
+from mbrl_flat.runtime.seeding import restored_rng
 
 
 class RolloutProbe:

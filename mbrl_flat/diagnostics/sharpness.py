@@ -25,8 +25,8 @@ from torch import Tensor
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import Product
 from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
-from mbrl_flat.interrupts import give_way
-from mbrl_flat.protocols import ProbeLoss
+from mbrl_flat.interfaces import ProbeLoss
+from mbrl_flat.runtime.interrupts import give_way
 
 
 @dataclass(frozen=True, kw_only=True)

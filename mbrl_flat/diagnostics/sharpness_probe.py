@@ -14,8 +14,8 @@ from mbrl_flat.diagnostics.quantities import Context, Quantity
 from mbrl_flat.diagnostics.sharpness import Region, norms, regions, sam_gap
 from mbrl_flat.diagnostics.subject import measured_weights, optimizer_of, sequence_length_of
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Inspectable, ProbeLoss
-from mbrl_flat.seeding import restored_rng
+from mbrl_flat.interfaces import Inspectable, ProbeLoss
+from mbrl_flat.runtime.seeding import restored_rng
 
 _FEWEST_WARM = 5
 """Products from a start of an earlier measurement: enough to see that another direction is sharper

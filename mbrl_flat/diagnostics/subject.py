@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.optim.averaging import evaluation_params
-from mbrl_flat.protocols import Inspectable
 
 
 @runtime_checkable

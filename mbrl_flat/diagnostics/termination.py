@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl_flat.analysis.stats import probability_of_improvement
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.protocols import Inspectable
-from mbrl_flat.stats import probability_of_improvement
+from mbrl_flat.interfaces import Inspectable
 
 _CANDIDATES = 32
 """Slices that are looked at for each that is kept; looking takes one number of the replay."""

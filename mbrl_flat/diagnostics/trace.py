@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.lanczos import Product
 from mbrl_flat.diagnostics.vectors import dot
-from mbrl_flat.interrupts import give_way
+from mbrl_flat.runtime.interrupts import give_way
 
 
 class Estimate(NamedTuple):

@@ -34,9 +34,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl_flat.analysis.stats import Interval, spearman
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.errors import unknown_name
-from mbrl_flat.stats import Interval, spearman
 
 Truncation = Literal["drop", "bootstrap"]
 

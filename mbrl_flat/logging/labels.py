@@ -1,8 +1,10 @@
 """By which words a run is found and grouped, at Weights & Biases and by ``mbrl-flat-compare``."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from mbrl_flat.runtime.settings import flatten, shown, under
 
 BOOKKEEPING = (
     "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
@@ -64,36 +66,6 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {f"{part}_name": names[part] for part in _PARTS if part in names}
     group = run_labels(config)["group"]
     return {**config, **flat, "task": names["task"], "group_name": group}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Every setting by its dotted name."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def dotted_keys(tree: Mapping[str, Any]) -> set[str]:
-    """Names of all settings of a nested mapping, and of what holds them."""
-    paths = [key.split(".") for key, _ in flatten(tree)]
-    return {".".join(path[:n]) for path in paths for n in range(1, len(path) + 1)}
-
-
-def setting_key(override: str) -> str:
-    """Name of what a word of the command line sets, such as ``seed`` of ``seed=1``."""
-    return override.lstrip("+~").partition("=")[0]
-
-
-def shown(value: Any) -> str:
-    """A setting as text; equal numbers are equal text."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def under(key: str, prefixes: tuple[str, ...]) -> bool:
-    """Say whether a dotted name is one of ``prefixes`` or lies below one."""
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _own_settings(config: Mapping[str, Any]) -> list[str]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from mbrl_flat.interfaces import Logger
 from mbrl_flat.logging.jsonl import JsonlLogger
-from mbrl_flat.protocols import Logger
 
 
 class MultiLogger:

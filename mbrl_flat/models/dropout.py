@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mbrl_flat.parallel.rows import rows_of_whole
+from mbrl_flat.distributed.batch_shard import rows_of_whole
 
 
 def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ References:
 
 from torch import Tensor, nn
 
-from mbrl_flat.functional import full_precision
+from mbrl_flat.models.functional import full_precision
 
 
 class RMSNorm(nn.RMSNorm):

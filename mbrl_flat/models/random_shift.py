@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from mbrl_flat.parallel.rows import rows_of_whole
+from mbrl_flat.distributed.batch_shard import rows_of_whole
 
 
 def random_shift(images: Tensor, pad: int, *, generator: Generator | None = None) -> Tensor:

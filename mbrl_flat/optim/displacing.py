@@ -17,7 +17,7 @@ from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
 from mbrl_flat.optim.shifts import Room, Shifts, cosine
 from mbrl_flat.optim.synchronization import share_generator
-from mbrl_flat.seeding import set_generator
+from mbrl_flat.runtime.seeding import set_generator
 
 Memory = dict[str, Tensor]
 """What a method keeps for one parameter between steps; it is saved with the optimizer."""

@@ -13,8 +13,8 @@ from torch.distributed import (
     is_initialized,
 )
 
+from mbrl_flat.distributed.batch_shard import current_share
 from mbrl_flat.errors import UserError
-from mbrl_flat.parallel.rows import current_share
 
 
 def is_distributed() -> bool:

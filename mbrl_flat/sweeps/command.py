@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from mbrl_flat.distributed.processes import is_launched
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
-from mbrl_flat.parallel.processes import is_launched
 from mbrl_flat.sweeps.folder import Sweep
 from mbrl_flat.sweeps.objective import check_objective
 

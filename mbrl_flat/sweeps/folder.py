@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.file_name import as_file_name
-from mbrl_flat.logging.labels import setting_key
-from mbrl_flat.run_folder import create_run_folder, write_text_atomically
+from mbrl_flat.runs.folder import create_run_folder
+from mbrl_flat.runtime.file_names import as_file_name
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.settings import setting_key
 from mbrl_flat.sweeps.outcome import Outcome, read_outcomes, summary
 
 VARIABLE = "MBRL_FLAT_SWEEP"

@@ -16,17 +16,18 @@ from typing import Any, Self
 
 import yaml
 
-from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.errors import UserError
-from mbrl_flat.interrupts import StopRequest, stop_requests
-from mbrl_flat.lock import NO_LOCKS, take_lock
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.jsonl import read_metrics
-from mbrl_flat.logging.labels import flatten
-from mbrl_flat.run_folder import create_run_folder, removed_unless_begun, write_text_atomically
+from mbrl_flat.runs.folder import create_run_folder, removed_unless_begun
+from mbrl_flat.runtime.file_lock import NO_LOCKS, take_lock
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.interrupts import StopRequest, stop_requests
+from mbrl_flat.runtime.settings import flatten
 from mbrl_flat.sweeps.folder import VARIABLE, Sweep, quoted, run_name
 from mbrl_flat.sweeps.outcome import Outcome
 from mbrl_flat.sweeps.process import describe_status, run_in_process
+from mbrl_flat.training.checkpoint import CheckpointFolder
 
 _PARENT = os.getppid()
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -124,7 +125,7 @@ class SweepJob:
         """Run a command of the package, unless it has been done or is being done.
 
         Args:
-            entry: Name of its function in ``mbrl_flat.cli``.
+            entry: Name of its function in ``mbrl_flat.cli.main``.
             command: Its arguments, or ``None`` if there is nothing to do.
 
         Returns:
@@ -155,7 +156,7 @@ class SweepJob:
 
     def _run(self, entry: str, arguments: Sequence[str], request: StopRequest, lock: int) -> None:
         log = self.sweep.folder / ".sweep" / "logs" / f"{self.outcome.name}.log"
-        code = f"from mbrl_flat.cli import {entry}; {entry}()"
+        code = f"from mbrl_flat.cli.main import {entry}; {entry}()"
         status = run_in_process(
             # -P: what lies in the working directory is no module of this project.
             [sys.executable, "-P", "-c", code, *arguments],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mbrl_flat.errors import unknown_name
-from mbrl_flat.logging.labels import setting_key
+from mbrl_flat.runtime.settings import setting_key
 
 GROUPS = ("episode", "eval", "optim", "probe", "time", "train")
 """What names of metrics begin with."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mbrl_flat.run_folder import write_text_atomically
+from mbrl_flat.runtime.files import write_text_atomically
 
 Status = Literal["running", "finished", "finished before", "stopped", "failed", "skipped"]
 

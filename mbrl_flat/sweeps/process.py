@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mbrl_flat.interrupts import STOP_WITH_STDIN, StopRequest
+from mbrl_flat.runtime.interrupts import STOP_WITH_STDIN, StopRequest
 
 _POLL_SECONDS = 0.2
 
@@ -31,7 +31,7 @@ def run_in_process(
     """Run a command and wait for its end.
 
     Args:
-        command: Program and arguments; it stops by ``mbrl_flat.interrupts``.
+        command: Program and arguments; it stops by ``mbrl_flat.runtime.interrupts``.
         request: Once it is made, the child is asked to stop, and waited for.
         log: File that what it prints is appended to.
         cwd: Its working directory.

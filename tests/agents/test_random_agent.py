@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.random_agent import RandomAgent
+from mbrl_flat.agents.random_agent import RandomAgent
 from mbrl_flat.data.batch import Batch
 
 

@@ -8,13 +8,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from agents.dreamerv3.config import DreamerV3Config
-from agents.tdmpc2.config import TDMPC2Config
-from mbrl_flat import cli
+from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.cli import main as cli
 from mbrl_flat.optim import OPTIMIZERS
-from mbrl_flat.supervised.study.runner import settings_of
+from mbrl_flat.studies.framework.runner import settings_of
 
-CONFIGS = Path(cli.__file__).parent.parent / "configs"
+CONFIGS = Path(cli.__file__).parents[2] / "configs"
 
 
 def names(group: str) -> list[str]:
@@ -52,7 +52,7 @@ def test_every_base_composes(base):
 
 @pytest.mark.parametrize("env", names("env"))
 def test_every_environment_composes(env):
-    assert composed(f"env={env}").env._target_.startswith("envs.")
+    assert composed(f"env={env}").env._target_.startswith("mbrl_flat.envs.")
 
 
 @pytest.mark.parametrize("experiment", RECIPES)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(cli.__file__).parents[2]
 VERDICTS = (
     r"\*\*holds\*\*",
     r"\*\*does not hold here\*\*.*outside the claimed range",

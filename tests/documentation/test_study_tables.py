@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 from mbrl_flat.compare.comparison import compare_runs
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv_by_seed
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(cli.__file__).parents[2]
 STUDY = ROOT / "docs" / "studies" / "study_dmc_cpu"
 script = SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "tables_by_seed.py")))
 FIRST = ["adam", "sam_tiny", "adam_twice", "random_direction", "sam", "vasso", "msam", "sam_on"]

@@ -102,7 +102,7 @@ class HumanoidEnv(MujocoEnv):
     def __init__(self, robot=None, control=None, task=None, render_mode="rgb_array"):
         if render_mode is not None:
             raise RuntimeError("a GL context was asked for")
-        print("No randomness in this env.")  # noqa: T201 - the fault
+        print("No randomness in this env.")
         kind, size = TASKS[task], TASKS[task](robot, None).size
         path = Path(__file__).parent / "assets" / "envs" / f"{robot}_{control}_{task}.xml"
         space = Box(-np.inf, np.inf, (size,), np.float64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from envs import atari, make_vector, restore_vector, spec_of, vector_state
+from mbrl_flat.envs import atari, make_vector, restore_vector, spec_of, vector_state
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Discrete, EnvSpec
 

@@ -12,8 +12,8 @@ import pytest
 from dm_control import suite
 from gymnasium.utils.env_checker import check_env
 
-from envs.dmc import find_task, make, task_names
-from envs.dmc_custom import TASKS
+from mbrl_flat.envs.dmc import find_task, make, task_names
+from mbrl_flat.envs.dmc_custom import TASKS
 from mbrl_flat.errors import MissingExtraError, UserError
 
 

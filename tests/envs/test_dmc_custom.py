@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.dmc import make
-from envs.dmc_custom import TASKS
+from mbrl_flat.envs.dmc import make
+from mbrl_flat.envs.dmc_custom import TASKS
 
 
 def built(domain: str, task: str, *, seed: int = 0) -> Any:

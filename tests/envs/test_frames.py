@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.frames import AreaResize, FrameStack, area_weights
+from mbrl_flat.envs.frames import AreaResize, FrameStack, area_weights
 
 
 @pytest.mark.parametrize(("size", "target"), [(210, 64), (160, 64), (8, 8), (9, 2)])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import dummy
-from envs.gym import make
+from mbrl_flat.envs import dummy
+from mbrl_flat.envs.gym import make
 from mbrl_flat.errors import UserError
 
 

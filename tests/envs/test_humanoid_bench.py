@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import humanoid_bench, make_vector, spec_of
-from envs.humanoid_bench import make, task_names
-from envs.humanoid_bench_compat import COMMIT, SHADOW_SIZE, load_model, load_package
+from mbrl_flat.envs import humanoid_bench, make_vector, spec_of
+from mbrl_flat.envs.humanoid_bench import make, task_names
+from mbrl_flat.envs.humanoid_bench_compat import COMMIT, SHADOW_SIZE, load_model, load_package
 from mbrl_flat.errors import MissingExtraError, UserError
 
 POLICIES = "humanoid_bench.mjx.flax_to_torch"

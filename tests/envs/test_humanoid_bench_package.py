@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from envs.humanoid_bench import make
+from mbrl_flat.envs.humanoid_bench import make
 
 pytestmark = [
     pytest.mark.sim,
@@ -45,7 +45,7 @@ TASKS = {
 PROGRAM = """
 import json, sys
 import numpy as np
-from envs.humanoid_bench import make
+from mbrl_flat.envs.humanoid_bench import make
 
 for task in sys.argv[1:]:
     env = make(task, seed=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import make_vector, minatar, restore_vector, spec_of, vector_state
+from mbrl_flat.envs import make_vector, minatar, restore_vector, spec_of, vector_state
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Discrete, EnvSpec
 

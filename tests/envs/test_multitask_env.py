@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import dmc, dummy, make_vector, multitask, restore_vector, spec_of, vector_state
+from mbrl_flat.envs import dmc, dummy, make_vector, multitask, restore_vector, spec_of, vector_state
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, EnvSpec, TaskSpec
 

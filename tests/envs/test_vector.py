@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs import dmc, dummy, gym, make_vector, restore_vector, spec_of, vector_state
+from mbrl_flat.envs import dmc, dummy, gym, make_vector, restore_vector, spec_of, vector_state
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
@@ -95,5 +95,5 @@ def test_an_environment_that_cannot_be_resumed_is_refused():
     def bare(*, seed, render):
         return gymnasium.make("CartPole-v1")
 
-    with pytest.raises(UserError, match=r"must be wrapped in envs.wrappers.Resumable"):
+    with pytest.raises(UserError, match=r"must be wrapped in mbrl_flat.envs.wrappers.Resumable"):
         make_vector(bare, num_envs=1, seed=0)

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbrl_flat.clocks import Every, Ratio
-from mbrl_flat.functional import TwoHot, percentile_range, symexp, symlog
+from mbrl_flat.models.functional import TwoHot, percentile_range, symexp, symlog
+from mbrl_flat.training.clocks import Every, Ratio
 
 supports = st.builds(
     TwoHot,

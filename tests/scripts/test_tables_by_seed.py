@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 
-SCRIPT = Path(cli.__file__).parent.parent / "scripts" / "tables_by_seed.py"
+SCRIPT = Path(cli.__file__).parents[2] / "scripts" / "tables_by_seed.py"
 script = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 HEAD = "task,label,seed,final_return,value_rmse_normalised,lambda_max\n"
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from agents.actor_critic import ActorCriticConfig
-from agents.dreamerv3.config import SIZES, DreamerV3Config
-from agents.dreamerv3.observations import Decoder, Encoder
-from agents.dreamerv3.rssm import RSSM
-from agents.dreamerv3.world_model import WorldModel
+from mbrl_flat.agents.actor_critic import ActorCriticConfig
+from mbrl_flat.agents.dreamerv3.config import SIZES, DreamerV3Config
+from mbrl_flat.agents.dreamerv3.observations import Decoder, Encoder
+from mbrl_flat.agents.dreamerv3.rssm import RSSM
+from mbrl_flat.agents.dreamerv3.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
-from mbrl_flat.functional import symlog
 from mbrl_flat.models.block_gru import BlockGRU, BlockLinear
 from mbrl_flat.models.conv import ConvDecoder, ConvEncoder, stages_for
+from mbrl_flat.models.functional import symlog
 from mbrl_flat.specs import Continuous, EnvSpec
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}

@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.specs import Discrete, EnvSpec
 
-CATALOGUE = Path(cli.__file__).parent.parent / "configs" / "agent"
+CATALOGUE = Path(cli.__file__).parents[2] / "configs" / "agent"
 AGENTS = sorted(
     path.stem for path in CATALOGUE.glob("*.yaml") if path.stem not in ("tdmpc2", "random")
 )

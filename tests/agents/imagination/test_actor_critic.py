@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Normal
 
-from agents.actor_critic import ActorCritic, ActorCriticConfig, Learner, Replayed
-from agents.actors import CategoricalActor, GaussianActor, make_actor
-from agents.imagination import Imagined
+from mbrl_flat.agents.actor_critic import ActorCritic, ActorCriticConfig, Learner, Replayed
+from mbrl_flat.agents.actors import CategoricalActor, GaussianActor, make_actor
+from mbrl_flat.agents.imagination import Imagined
 from mbrl_flat.errors import UserError
-from mbrl_flat.functional import SymexpTwoHot, TwoHot
+from mbrl_flat.models.functional import SymexpTwoHot, TwoHot
 from mbrl_flat.specs import Continuous, Discrete
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs.atari import ATARI_100K
-from mbrl_flat.cli import compose_run
-from mbrl_flat.collect import Collector, TrainEnvs
+from mbrl_flat.cli.main import compose_run
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.meters import Stopwatch
-from mbrl_flat.run import build_agent
+from mbrl_flat.envs.atari import ATARI_100K
+from mbrl_flat.runs.parts import build_agent
+from mbrl_flat.training.collector import Collector, TrainEnvs
+from mbrl_flat.training.meters import Stopwatch
 
 STEPS = 200
 

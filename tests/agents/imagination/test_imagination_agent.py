@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-import agents.imagination_agent as module
-from agents.imagination import flatten_states
+import mbrl_flat.agents.imagination_agent as module
+from mbrl_flat.agents.imagination import flatten_states
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.protocols import Inspectable
+from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
 CONTROL = EnvSpec(

@@ -11,10 +11,10 @@ from functools import partial
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.policy import Policy
-from agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.policy import Policy
+from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agents.tdmpc2.planner import LatentPlanner
+from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
 from mbrl_flat.planning.mppi import MPPIConfig, draw_noise
 
 SMALL = MPPIConfig(num_samples=32, num_prior=4, num_elites=8, iterations=3)

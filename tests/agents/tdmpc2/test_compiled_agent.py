@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.planning.mppi import MPPIConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.errors import UserError
 
 

@@ -9,14 +9,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.planner import PlanNoise
-from agents.tdmpc2.policy import policy_loss
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.planner import PlanNoise
+from mbrl_flat.agents.tdmpc2.policy import policy_loss
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.device import transfer
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.planning.mppi import MPPIConfig, Noise
+from mbrl_flat.runtime.device import transfer
 
 PLANNER = MPPIConfig(num_samples=16, num_prior=4, num_elites=4, iterations=2)
 DEVICES = [

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim import OPTIMIZERS, make_optimizer
 

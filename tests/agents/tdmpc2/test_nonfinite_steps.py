@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import agents.tdmpc2.agent as tdmpc2
-from agents.tdmpc2.policy import RunningScale
+import mbrl_flat.agents.tdmpc2.agent as tdmpc2
+from mbrl_flat.agents.tdmpc2.policy import RunningScale
 from mbrl_flat.errors import NonFiniteError
 
 

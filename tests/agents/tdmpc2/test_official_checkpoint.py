@@ -13,15 +13,15 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch.nn import functional as F
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import SIZES, TDMPC2Config
-from agents.tdmpc2.official_checkpoint import convert
-from agents.tdmpc2.policy import Policy
-from agents.tdmpc2.world_model import WorldModel
-from mbrl_flat import cli
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import SIZES, TDMPC2Config
+from mbrl_flat.agents.tdmpc2.official_checkpoint import convert
+from mbrl_flat.agents.tdmpc2.policy import Policy
+from mbrl_flat.agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
+from mbrl_flat.interfaces import ReadsPublished
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.protocols import ReadsPublished
 from mbrl_flat.specs import Continuous, EnvSpec, TaskSpec
 
 OBS, ACTIONS = 7, 3

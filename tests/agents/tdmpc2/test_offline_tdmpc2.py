@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.tdmpc2.offline import OfflineTDMPC2
+from mbrl_flat.agents.tdmpc2.offline import OfflineTDMPC2
 from mbrl_flat.specs import Continuous, EnvSpec
-from mbrl_flat.supervised.offline.transitions import Transitions
+from mbrl_flat.studies.offline.transitions import Transitions
 
 SPEC = EnvSpec(obs={"state": (5,)}, action=Continuous(dim=2), episode_length=30)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.planner import LatentPlanner
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
 from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.specs import Continuous, EnvSpec
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from agents.tdmpc2.config import TDMPC2Config
-from agents.tdmpc2.planner import LatentPlanner
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
 from mbrl_flat.errors import UserError
 from mbrl_flat.planning.mppi import MPPIConfig
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from agents.tdmpc2.policy import PolicySample, RunningScale, policy_loss
+from mbrl_flat.agents.tdmpc2.policy import PolicySample, RunningScale, policy_loss
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 

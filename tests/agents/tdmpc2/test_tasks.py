@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
-from mbrl_flat.functional import gaussian_log_prob
+from mbrl_flat.models.functional import gaussian_log_prob
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.random_shift import random_shift

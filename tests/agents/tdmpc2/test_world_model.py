@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agents.tdmpc2.policy import Policy
-from agents.tdmpc2.world_model import WorldModel
+from mbrl_flat.agents.tdmpc2.policy import Policy
+from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.specs import Continuous, EnvSpec
 

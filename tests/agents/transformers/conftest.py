@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from agents.imagination_config import ImaginationConfig
-from agents.storm import agent as storm
-from agents.storm.config import STORMConfig
-from agents.twister import agent as twister
-from agents.twister.config import TWISTERConfig
+from mbrl_flat.agents.imagination_config import ImaginationConfig
+from mbrl_flat.agents.storm import agent as storm
+from mbrl_flat.agents.storm.config import STORMConfig
+from mbrl_flat.agents.twister import agent as twister
+from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.models.transformer import TransformerConfig
 from mbrl_flat.optim import make_optimizer

@@ -7,9 +7,9 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from agents.storm.config import STORMConfig
-from agents.twister.config import TWISTERConfig
-from mbrl_flat import cli
+from mbrl_flat.agents.storm.config import STORMConfig
+from mbrl_flat.agents.twister.config import TWISTERConfig
+from mbrl_flat.cli import main as cli
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.specs import Discrete, EnvSpec
 

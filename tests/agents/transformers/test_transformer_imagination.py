@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agents.imagination import flatten_states, imagine
+from mbrl_flat.agents.imagination import flatten_states, imagine
 from mbrl_flat.models.kv_cache import KVCache
 from mbrl_flat.specs import Continuous
 

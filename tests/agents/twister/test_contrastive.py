@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from agents.twister.contrastive import ContrastivePredictor, horizon_weights, info_nce
-from agents.twister.views import random_boxes, resized_crops
+from mbrl_flat.agents.twister.contrastive import ContrastivePredictor, horizon_weights, info_nce
+from mbrl_flat.agents.twister.views import random_boxes, resized_crops
 
 
 def test_without_any_knowledge_the_loss_is_the_log_of_the_number_of_keys():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mbrl_flat.analysis.stats import mean
 from mbrl_flat.compare.axes import common_point
 from mbrl_flat.compare.columns import Match, area_under_curve, final
 from mbrl_flat.compare.comparison import compare_runs
@@ -14,7 +15,6 @@ from mbrl_flat.compare.summary import (
     summarize_groups,
 )
 from mbrl_flat.errors import UserError
-from mbrl_flat.stats import mean
 
 AT_100 = Match(axis="steps", places={"steps": np.array([100.0])})
 

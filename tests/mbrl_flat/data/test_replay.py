@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.runtime.seeding import rng_state
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=8)

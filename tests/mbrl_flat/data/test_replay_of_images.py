@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbrl_flat.checkpoint import CheckpointFolder
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
+from mbrl_flat.training.checkpoint import CheckpointFolder
 
 
 def spec_of(stack, *, shape=(2, 3, 3), length=8):

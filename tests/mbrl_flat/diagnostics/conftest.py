@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.protocols import Prediction, ProbeLoss
+from mbrl_flat.interfaces import Prediction, ProbeLoss
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=12)

@@ -7,7 +7,7 @@ import torch
 
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.errors import UserError
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.runtime.seeding import rng_state
 
 
 def test_terms_add_up_to_their_bounds_and_stand_beside_what_they_bound(linear_agent, filled_replay):

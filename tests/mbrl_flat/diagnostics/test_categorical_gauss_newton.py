@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
-from mbrl_flat.protocols import CategoricalLoss, ProbeLoss
+from mbrl_flat.interfaces import CategoricalLoss, ProbeLoss
 
 CLOSELY = CategoricalGaussNewton(iterations=10, tolerance=1e-12)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mbrl_flat.diagnostics.guard import untouched
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.runtime.seeding import rng_state
 
 
 def make_net():

@@ -15,7 +15,7 @@ from mbrl_flat.diagnostics.landscape_plots import draw_slice
 from mbrl_flat.diagnostics.sharpness import regions
 from mbrl_flat.diagnostics.vectors import split
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import ProbeLoss
+from mbrl_flat.interfaces import ProbeLoss
 
 
 def bowl(spectrum):

@@ -17,7 +17,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.diagnostics.rollout_error import rollout_errors
 from mbrl_flat.diagnostics.value_error import value_error
-from mbrl_flat.protocols import Prediction
+from mbrl_flat.interfaces import Prediction
 
 DISCOUNT, BIAS = 0.9, 0.7
 A = np.array([[0.8, 0.2, 0.0], [0.0, 0.7, 0.1], [0.1, 0.0, 0.6]])

@@ -10,7 +10,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics import open_loop_probe
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Prediction
+from mbrl_flat.interfaces import Prediction
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.tdmpc2.agent import TDMPC2
-from agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.agent import TDMPC2
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.hvp import Hessian

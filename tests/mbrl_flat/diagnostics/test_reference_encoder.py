@@ -11,8 +11,8 @@ from mbrl_flat.diagnostics.rollout_error import (
     fit_tuned_readout,
     rollout_errors,
 )
-from mbrl_flat.protocols import Prediction
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.interfaces import Prediction
+from mbrl_flat.runtime.seeding import rng_state
 
 
 def pictures(size, channels=3, dtype=torch.uint8):

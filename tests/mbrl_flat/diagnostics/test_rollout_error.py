@@ -17,8 +17,8 @@ from mbrl_flat.diagnostics.rollout_error import (
 )
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Prediction
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.interfaces import Prediction
+from mbrl_flat.runtime.seeding import rng_state
 
 
 class Scaling:

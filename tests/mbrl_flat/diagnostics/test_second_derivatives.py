@@ -9,8 +9,8 @@ from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.vectors import displaced, flatten
+from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.models.activations import mish, simnorm
-from mbrl_flat.protocols import ProbeLoss
 
 
 class Block(nn.Module):

@@ -10,8 +10,8 @@ from torch import nn
 from mbrl_flat.diagnostics.sharpness import ascent, loss_at, norms, regions, sam_gap
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import UserError
-from mbrl_flat.protocols import Inspectable, ProbeLoss
-from mbrl_flat.seeding import rng_state
+from mbrl_flat.interfaces import Inspectable, ProbeLoss
+from mbrl_flat.runtime.seeding import rng_state
 
 QUANTITIES = {"sam_gap", "first_order", "grad_norm", "param_norm", "lambda_max", "lambda_min"}
 

@@ -27,7 +27,7 @@ from mbrl_flat.diagnostics.sharpness import regions, sam_gap
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.trace import hutchinson
 from mbrl_flat.diagnostics.vectors import flatten
-from mbrl_flat.protocols import ProbeLoss
+from mbrl_flat.interfaces import ProbeLoss
 
 
 def quadratic(hessian, weight):

@@ -10,7 +10,7 @@ import torch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
-from mbrl_flat.protocols import Prediction
+from mbrl_flat.interfaces import Prediction
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(obs={"state": (2,)}, action=Continuous(dim=1), episode_length=30)

@@ -7,7 +7,8 @@ import yaml
 
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.runs import load_run
-from mbrl_flat.logging.labels import flatten, run_labels, run_settings
+from mbrl_flat.logging.labels import run_labels, run_settings
+from mbrl_flat.runtime.settings import flatten
 
 BASE = {
     "names": {"agent": "tdmpc2", "env": "dmc", "task": "walker-walk", "optimizer": "sam"},

@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from mbrl_flat.checkpoint import read_plain_data, save_atomically
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.optim.schedules import Constant, Cosine, FollowsLearningRate, WarmUp
+from mbrl_flat.runtime.files import save_atomically
+from mbrl_flat.training.checkpoint import read_plain_data
 
 
 def test_a_constant_does_not_change():

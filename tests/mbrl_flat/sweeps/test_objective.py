@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
-from mbrl_flat import cli
+from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
-from mbrl_flat.measurements import EpisodeEvaluation
-from mbrl_flat.run import build_agent
+from mbrl_flat.evaluation.evaluator import EpisodeEvaluation
+from mbrl_flat.runs.parts import build_agent
 from mbrl_flat.sweeps.objective import EVALUATION, check_objective
 
 

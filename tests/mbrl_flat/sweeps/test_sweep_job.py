@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from mbrl_flat.checkpoint import save_atomically
 from mbrl_flat.errors import UserError
-from mbrl_flat.interrupts import StopRequest
+from mbrl_flat.runtime.files import save_atomically
+from mbrl_flat.runtime.interrupts import StopRequest
 from mbrl_flat.sweeps import Sweep, SweepJob, share_of_cores
 from mbrl_flat.sweeps import job as jobs
 from mbrl_flat.sweeps.outcome import read_outcomes

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mbrl_flat.interrupts import StopRequest
+from mbrl_flat.runtime.interrupts import StopRequest
 from mbrl_flat.sweeps.process import describe_status, run_in_process
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from mbrl_flat.interrupts import stop_requests
+from mbrl_flat.runtime.interrupts import stop_requests
 with stop_requests() as request:
     Path(sys.argv[1]).touch()
     while request.signal is None:
@@ -34,7 +34,7 @@ time.sleep(600)
 PARENT = """
 import os, sys
 from pathlib import Path
-from mbrl_flat.interrupts import StopRequest
+from mbrl_flat.runtime.interrupts import StopRequest
 from mbrl_flat.sweeps.process import run_in_process
 run_in_process([sys.executable, "-c", sys.argv[1], sys.argv[2]], request=StopRequest(),
     log=Path(sys.argv[2] + ".log"), cwd=Path.cwd(), environment=os.environ)

@@ -1,0 +1,1 @@
+"""Episodes of a frozen agent, and what their returns are compared with."""

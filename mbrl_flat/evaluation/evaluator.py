@@ -1,0 +1,110 @@
+"""What a run measures on a schedule: whole episodes of the current agent, and its probes."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from mbrl_flat.data.episode import Episode
+from mbrl_flat.diagnostics.value_error import planner_metrics, value_metrics
+from mbrl_flat.evaluation.episodes import FrameSink, evaluate, summarize
+from mbrl_flat.evaluation.reference_scores import ScoreScale
+from mbrl_flat.interfaces import Agent, Inspectable, Mode
+from mbrl_flat.logging.video import VideoWriter
+from mbrl_flat.specs import EnvSpec
+
+
+class EpisodeEvaluation:
+    """Returns of the planner and of the policy prior, and how well each one's value foretold them.
+
+    Args:
+        agent: Who is judged.
+        envs: Evaluation environments, not those of the training.
+        spec: Their shapes.
+        episodes: Episodes of each kind.
+        seed: With the step it determines every episode.
+        device: Where the agent draws its noise.
+        baseline: Judged once, on the first occasion; its mean return is in every row as
+            ``eval/random_return_mean``.
+        videos: Folder for a video of the first episode of each evaluation.
+        scale: Where 0 and 1 of ``eval/normalised_score`` lie, unless the spec says it.
+        discount: Of the task; by default the agent's.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: VectorEnv[Any, Any, Any],
+        spec: EnvSpec,
+        *,
+        episodes: int,
+        seed: int,
+        device: torch.device,
+        baseline: Agent | None = None,
+        videos: Path | None = None,
+        scale: ScoreScale | None = None,
+        discount: float | None = None,
+    ) -> None:
+        self.agent, self.envs, self.spec = agent, envs, spec
+        self.episodes, self.seed, self.device = episodes, seed, device
+        self.baseline, self.videos = baseline, videos
+        self.score_range = spec.score_range
+        if scale is not None and spec.score_range is None:
+            self.score_range = (scale.random, scale.reference)
+        self.discount = discount
+        self.random_return: float | None = None
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Play and summarize."""
+        seed = int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1)[0])
+        with self._video(step) as sink:
+            planned = self._play(self.agent, seed, "eval", sink)
+        row = summarize(planned, self.score_range)
+        if isinstance(self.agent, Inspectable):
+            followed = self._play(self.agent, seed, "policy")
+            returns = [episode.undiscounted_return for episode in followed]
+            row["eval/policy_return_mean"] = float(np.mean(returns))
+            discount = self.agent.discount if self.discount is None else self.discount
+            row |= value_metrics(followed, discount)
+            row |= planner_metrics(planned, discount)
+        if self.baseline is not None:
+            if self.random_return is None:
+                episodes = self._play(self.baseline, seed, "eval")
+                self.random_return = summarize(episodes)["eval/return_mean"]
+            row["eval/random_return_mean"] = self.random_return
+        return row
+
+    def _play(
+        self, agent: Agent, seed: int, mode: Mode, sink: FrameSink | None = None
+    ) -> list[Episode]:
+        return evaluate(
+            agent,
+            self.envs,
+            self.spec,
+            episodes=self.episodes,
+            seed=seed,
+            mode=mode,
+            device=self.device,
+            frame_sink=sink,
+        )
+
+    def _video(self, step: int) -> AbstractContextManager[FrameSink | None]:
+        if self.videos is None:
+            return nullcontext()
+        return VideoWriter(self.videos / f"step_{step:09d}.mp4")
+
+    def close(self) -> None:
+        """Free the environments."""
+        self.envs.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The baseline's return, once it is known."""
+        return {"random_return": self.random_return}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.random_return = state["random_return"]

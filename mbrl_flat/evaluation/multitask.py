@@ -1,0 +1,144 @@
+"""The evaluation of a run: of its task, or of each of several in turn and their mean."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Env
+from gymnasium.vector import VectorEnv
+
+from mbrl_flat.evaluation.evaluator import EpisodeEvaluation
+from mbrl_flat.evaluation.reference_scores import score_scale
+from mbrl_flat.interfaces import Agent, SeveralTasks
+from mbrl_flat.specs import EnvSpec
+
+
+class TaskEvaluation:
+    """Evaluates one task after the other.
+
+    What one evaluation calls ``eval/return_mean`` is ``eval/<task>/return_mean`` here, likewise for
+    all its names; under the plain name is the mean over the tasks that have it.
+
+    Args:
+        evaluations: By the names of the tasks.
+    """
+
+    def __init__(self, evaluations: Mapping[str, EpisodeEvaluation]) -> None:
+        self.evaluations = dict(evaluations)
+
+    def __call__(self, step: int) -> Mapping[str, float]:
+        """Play every task and summarize."""
+        rows = {task: evaluation(step) for task, evaluation in self.evaluations.items()}
+        found: dict[str, float] = {}
+        for task, row in rows.items():
+            for name, value in row.items():
+                group, _, quantity = name.rpartition("/")
+                found[f"{group}/{task}/{quantity}"] = value
+        for name in dict.fromkeys(name for row in rows.values() for name in row):
+            found[name] = float(np.mean([row[name] for row in rows.values() if name in row]))
+        return found
+
+    def close(self) -> None:
+        """Free the environments."""
+        for evaluation in self.evaluations.values():
+            evaluation.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the evaluation of every task."""
+        return {task: evaluation.state_dict() for task, evaluation in self.evaluations.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for task, evaluation in self.evaluations.items():
+            evaluation.load_state_dict(state[task])
+
+
+def shapes_of(vectors: Any, env: Callable[..., Env[Any, Any]], *, seed: int) -> EnvSpec:
+    """Build one environment, say its shapes and close it.
+
+    Args:
+        vectors: ``make_vector`` and ``spec_of``.
+        env: Makes the environment.
+        seed: Its seed.
+
+    Returns:
+        The shapes.
+    """
+    envs = vectors.make_vector(env, num_envs=1, seed=seed)
+    spec = vectors.spec_of(envs)
+    envs.close()
+    return spec
+
+
+def make_evaluation(
+    agent: Agent,
+    make_vector: Callable[..., VectorEnv[Any, Any, Any]],
+    env: Callable[..., Env[Any, Any]],
+    spec: EnvSpec,
+    *,
+    episodes: int,
+    seed: int,
+    env_seed: int,
+    device: torch.device,
+    baseline: Agent | None = None,
+    videos: Path | None = None,
+    names: Mapping[str, str] | None = None,
+) -> EpisodeEvaluation | TaskEvaluation:
+    """Build the evaluation of a run.
+
+    Args:
+        agent: Who is judged.
+        make_vector: Puts environments side by side.
+        env: Makes one of them; where there are several tasks it takes the ``index`` of one.
+        spec: Their shapes, and the tasks.
+        episodes: Episodes of each kind and task.
+        seed: With the step it determines every episode.
+        env_seed: Seed of the environments.
+        device: Where the agent draws its noise.
+        baseline: Judged once.
+        videos: Folder for videos; where there are several tasks each has a folder in it.
+        names: Of the environment and its task, by which the scale of normalised scores is found;
+            where there are several tasks it is in the spec.
+
+    Returns:
+        The evaluation, with environments of its own.
+    """
+
+    def one(
+        env: Callable[..., Env[Any, Any]],
+        spec: EnvSpec,
+        videos: Path | None,
+        discount: float | None = None,
+    ) -> EpisodeEvaluation:
+        return EpisodeEvaluation(
+            agent,
+            make_vector(env, num_envs=episodes, seed=env_seed, render=videos is not None),
+            spec,
+            episodes=episodes,
+            seed=seed,
+            device=device,
+            baseline=baseline,
+            videos=videos,
+            scale=score_scale(names.get("env", ""), names.get("task", "")) if names else None,
+            discount=discount,
+        )
+
+    if not spec.tasks:
+        return one(env, spec, videos)
+    plain = (None,) * len(spec.tasks)
+    discounts = agent.task_discounts if isinstance(agent, SeveralTasks) else plain
+    return TaskEvaluation(
+        {
+            task.name: one(
+                partial(env, index=index),
+                replace(spec, score_range=task.score_range),
+                videos / task.name if videos is not None else None,
+                discounts[index],
+            )
+            for index, task in enumerate(spec.tasks)
+        }
+    )

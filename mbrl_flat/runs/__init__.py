@@ -1,0 +1,1 @@
+"""One run: its configuration, its folder, and building, training, evaluating and probing it."""

@@ -1,0 +1,124 @@
+"""The keys of a run's configuration, with their types; ``configs/train.yaml`` gives the values."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.seeding import check_seed
+from mbrl_flat.training.energy_sampler import ReplayConfig
+
+
+@dataclass(kw_only=True)
+class WandbConfig:
+    """Mirror of the metrics in Weights & Biases.
+
+    Attributes:
+        mode: ``disabled``, ``offline``, ``online``, or ``auto`` (what the environment variable
+            ``WANDB_MODE`` says, else offline).
+        project: Project.
+        entity: Account or team; the default one if null.
+        group: Group of runs; by default the seeds of one setting, as in ``mbrl-flat-compare``.
+        tags: Labels beside task, agent, optimizer and preset.
+    """
+
+    mode: str = "disabled"
+    project: str = "mbrl_flat"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything that defines a run.
+
+    Attributes:
+        agent: What to build as the agent.
+        env: What to build as one environment.
+        optimizer: What to build as the world model's optimizer.
+        probes: Diagnostics by name.
+        names: Names of the agent, env, task and optimizer, for tables; filled in by the command.
+        seed: Determines every random draw.
+        steps: Length in agent steps.
+        model_lr: Learning rate of the world model.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads of torch; 0 chooses by the machine.
+        compile: Compile the loss and the planner.
+        preset: Size: ``default`` (published), ``cpu`` or ``debug``.
+        run_dir: The run's folder; by default ``runs/`` and a name.
+        resume: Folder of a run to go on with.
+        debug: Show tracebacks.
+        progress: Show a progress bar.
+        on_nonfinite: ``raise`` or ``skip``.
+        num_envs: Environments at once.
+        parallel_envs: Each environment in a process of its own.
+        sync: In a run over several processes (torchrun): ``global`` displaces by the gradient of
+            the whole batch, ``local`` each process by that of its own rows.
+        offline_data: Folders of earlier runs, or patterns of them, to learn from alone: nothing is
+            collected, and a step is an update.
+        updates_per_step: Update-to-data ratio.
+        seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
+        log_every: Interval of training metrics in steps.
+        eval_every: Interval of evaluations in steps; 0 means never.
+        eval_episodes: Episodes of an evaluation.
+        probe_every: Interval of the probes in steps; 0 means never.
+        checkpoint_every: Interval of checkpoints in steps; 0 means only at the end.
+        video: Record the first episode of every evaluation.
+        replay_capacity: Transitions that the replay holds.
+        replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
+            accelerator that has room for it.
+        replay: How the slices of a batch are chosen; ``uniform`` unless ``replay.policy`` says.
+        replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
+        heldout_fraction: Share of episodes that the probes alone see.
+        objective: Metric whose last value a hyperparameter search is told.
+        wandb: Weights & Biases.
+    """
+
+    agent: Any = None
+    env: Any = None
+    optimizer: Any = None
+    probes: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    steps: int = 1_000_000
+    model_lr: float = 3e-4
+    device: str = "auto"
+    threads: int = 0
+    compile: bool = False
+    preset: str = "default"
+    run_dir: str | None = None
+    resume: str | None = None
+    debug: bool = False
+    progress: bool = True
+    on_nonfinite: str = "raise"
+    num_envs: int = 1
+    parallel_envs: bool = False
+    sync: str = "global"
+    offline_data: list[str] = field(default_factory=list)
+    updates_per_step: float = 1.0
+    seed_steps: int | None = None
+    log_every: int = 1000
+    eval_every: int = 10_000
+    eval_episodes: int = 10
+    probe_every: int = 10_000
+    checkpoint_every: int = 10_000
+    video: bool = False
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    replay_capacity: int = 1_000_000
+    replay_mirror: str = "auto"
+    replay_storage: str = "memory"
+    heldout_fraction: float = 0.05
+    objective: str = "eval/return_mean"
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset == "ci":
+            raise UserError(
+                "preset=ci is for mbrl-flat-supervised only; choose preset=default, cpu or debug."
+            )
+        if not 0.0 <= self.model_lr < float("inf"):
+            raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
+        for name, least in {"num_envs": 1, "eval_episodes": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_seed(self.seed)

@@ -1,0 +1,115 @@
+"""Judge a checkpoint that the authors of an agent published, without a run of ours around it."""
+
+import json
+from pathlib import Path
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
+from mbrl_flat.interfaces import ReadsPublished
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.parts import Parts, build_agent
+from mbrl_flat.runtime.device import choose_device, use_threads
+from mbrl_flat.training.checkpoint import load_safely, read_plain_data
+
+
+def evaluate_published(
+    config: RunConfig, parts: Parts, file: Path, *, episodes: int, seed: int, video: bool
+) -> dict[str, float]:
+    """Build the agent, give it the weights of the file and play fresh episodes.
+
+    Args:
+        config: Configuration of the agent and the environment.
+        parts: The pluggable parts.
+        file: The checkpoint; nothing of it is executed.
+        episodes: How many.
+        seed: Determines them.
+        video: Record the first one, in ``videos`` beside the file.
+
+    Returns:
+        The row of metrics.
+
+    Raises:
+        UserError: If the agent reads no published checkpoints, or this one does not fit it.
+    """
+    device = choose_device(config.device)
+    use_threads(config.threads)
+    state = read_plain_data(file, device=device)
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
+    agent = build_agent(config, parts, spec, device)
+    if not isinstance(agent, ReadsPublished):
+        raise UserError(
+            f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
+            f"say run=runs/NAME."
+        )
+    agent.load_published(state)
+    evaluation = make_evaluation(
+        agent,
+        parts.vectors.make_vector,
+        parts.env,
+        spec,
+        episodes=episodes,
+        seed=seed,
+        env_seed=seed,
+        device=device,
+        videos=file.parent / "videos" if video else None,
+    )
+    try:
+        return {**evaluation(0), "seed": seed}
+    finally:
+        evaluation.close()
+
+
+def evaluate_run(
+    config: RunConfig,
+    parts: Parts,
+    folder: Path,
+    *,
+    episodes: int,
+    seed: int,
+    checkpoint: str,
+    video: bool,
+) -> dict[str, float]:
+    """Rebuild the agent from a run's folder and judge it on fresh episodes.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder; the result is appended to its ``evaluations.jsonl``.
+        episodes: How many.
+        seed: Determines them.
+        checkpoint: ``latest`` or ``best``.
+        video: Record the first one.
+
+    Returns:
+        The row of metrics.
+
+    Raises:
+        UserError: If there is no such checkpoint.
+    """
+    if checkpoint not in ("latest", "best"):
+        raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
+    device = choose_device(config.device)
+    use_threads(config.threads)
+    saved = load_safely(folder / "checkpoints" / f"{checkpoint}.pt", device=device)
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
+    agent = build_agent(config, parts, spec, device)
+    agent.load_state_dict(saved["agent"])
+    evaluation = make_evaluation(
+        agent,
+        parts.vectors.make_vector,
+        parts.env,
+        spec,
+        episodes=episodes,
+        seed=seed,
+        env_seed=seed,
+        device=device,
+        videos=folder / "videos" if video else None,
+        names=config.names,
+    )
+    step = int(saved["step"])
+    frame = step if config.offline_data else step * spec.action_repeat
+    row = {**evaluation(step), "step": step, "frame": frame, "seed": seed}
+    evaluation.close()
+    with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"checkpoint": checkpoint, "episodes": episodes, **row}) + "\n")
+    return row

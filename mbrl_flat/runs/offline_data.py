@@ -1,0 +1,235 @@
+"""Learn from the replays of earlier runs alone: nothing is collected, and a step is an update.
+
+Every run that has a checkpoint is a dataset of its task: its complete episodes are put, one after
+the other, into the replay of the new run, padded to the sizes of the largest task. Slices are then
+drawn uniformly over all transitions of all tasks, as the published TD-MPC2 does.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
+from mbrl_flat.training.checkpoint import CheckpointFolder, load_safely
+
+Episode = dict[str, np.ndarray]
+"""``state`` ``[T + 1, n]``, ``action`` ``[T, A]``, ``reward`` and ``terminated`` ``[T]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """What one run gave.
+
+    Attributes:
+        run: Its folder.
+        task: Its task.
+        episodes: Complete episodes.
+        transitions: Transitions in them.
+        return_mean: Their mean return.
+    """
+
+    run: str
+    task: str
+    episodes: int
+    transitions: int
+    return_mean: float
+
+
+def check_offline(config: RunConfig, spec: EnvSpec) -> None:
+    """Refuse settings that do not go with learning offline, or that need it.
+
+    Args:
+        config: The run's configuration.
+        spec: Shapes of its environment.
+
+    Raises:
+        UserError: If there are several tasks and no data, or several environments.
+    """
+    if spec.tasks and not config.offline_data:
+        raise UserError(
+            "Several tasks are learned from the replays of earlier runs; name their folders by "
+            "offline_data=[runs/A,runs/B]."
+        )
+    if config.offline_data and config.num_envs != 1:
+        raise UserError(
+            f"Nothing is collected with offline_data, but num_envs={config.num_envs} was given; "
+            f"leave it out."
+        )
+    if config.offline_data and (spec.images or not isinstance(spec.action, Continuous)):
+        raise UserError(
+            "offline_data takes tasks with vector observations and continuous actions; choose "
+            "another env.task."
+        )
+
+
+def fill_replay(replay: Replay, config: RunConfig, spec: EnvSpec, folder: Path) -> None:
+    """Put the episodes of earlier runs into the replay, and say in ``data.json`` what they are.
+
+    Args:
+        replay: An empty one of the new run.
+        config: The new run's configuration.
+        spec: Shapes of its environment.
+        folder: The new run's folder.
+
+    Raises:
+        UserError: If a folder is no run or of another task or shape, a task has no data, or the
+            replay is too small.
+    """
+    known = spec.tasks or (_single_task(config, spec),)
+    found = []
+    for run in _folders(config.offline_data):
+        settings = _settings(run)
+        index = _index_of(settings, known, run, spec)
+        episodes = list(_episodes(run, settings, known[index], spec))
+        for episode in episodes:
+            _put(replay, episode, index, spec)
+        found.append(_summary(run, known[index].name, episodes))
+    missing = [t.name for t in known if not any(s.task == t.name and s.episodes for s in found)]
+    if missing:
+        raise UserError(
+            f"There is no complete episode of {', '.join(missing)} in offline_data; add a run of "
+            f"it, or leave it out of env.task."
+        )
+    write_text_atomically(
+        folder / "data.json", json.dumps([asdict(row) for row in found], indent=2) + "\n"
+    )
+
+
+def _single_task(config: RunConfig, spec: EnvSpec) -> TaskSpec:
+    """The task of an environment that has but one."""
+    return TaskSpec(
+        name=config.names.get("task", ""),
+        obs_size=sum(shape[0] for shape in spec.obs.values()),
+        action_size=spec.action.size,
+        episode_length=spec.episode_length,
+    )
+
+
+def _folders(patterns: Sequence[str]) -> list[Path]:
+    """Folders that names and patterns stand for, each once."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        paths = sorted(glob(pattern))  # noqa: PTH207 - patterns may be absolute
+        if not paths:
+            raise UserError(f"There is no run at {pattern}, which offline_data names.")
+        found.update(dict.fromkeys(Path(path) for path in paths))
+    return list(found)
+
+
+def _settings(run: Path) -> Mapping[str, Any]:
+    """Read the configuration of a run."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"There is no run at {run}: {file} is missing; check offline_data.")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def _index_of(
+    settings: Mapping[str, Any], known: Sequence[TaskSpec], run: Path, spec: EnvSpec
+) -> int:
+    """Say which of the tasks a run is of, and refuse one that was played differently."""
+    task = str(settings["names"]["task"])
+    names = [one.name.replace("_", "-") for one in known]
+    if task.replace("_", "-") not in names:
+        raise unknown_name("task", task, [one.name for one in known], where=f"the run {run}")
+    repeat = settings["env"].get("action_repeat", 1)
+    if repeat != spec.action_repeat:
+        raise UserError(
+            f"The run {run} repeats each action {repeat} times, and this one {spec.action_repeat}; "
+            f"use data of equal action_repeat."
+        )
+    return names.index(task.replace("_", "-"))
+
+
+def _episodes(
+    run: Path, settings: Mapping[str, Any], task: TaskSpec, spec: EnvSpec
+) -> Iterator[Episode]:
+    """Read the complete episodes of a run's newest checkpoint, in the order of writing."""
+    own = EnvSpec(
+        obs={"state": (task.obs_size,)},
+        action=Continuous(dim=task.action_size),
+        episode_length=task.episode_length,
+        action_repeat=spec.action_repeat,
+    )
+    recorded = Replay(own, settings["replay_capacity"], num_envs=settings["num_envs"])
+    checkpoints = CheckpointFolder(run / "checkpoints")
+    state = load_safely(checkpoints.latest)
+    recorded.load_state_dict(state["replay"])
+    for piece in state["pieces"]:
+        arrays = load_safely(checkpoints.path / "replay" / piece["name"])["arrays"]
+        _check_shapes(arrays, task, run)
+        recorded.write_back(arrays)
+    for lane, still_open in enumerate(state["replay"]["open"]):
+        first = max(int(recorded.written[lane]) - recorded.lane_size, 0)
+        slots = np.arange(first, int(recorded.written[lane])) % recorded.lane_size
+        arrays = {name: array[lane, slots] for name, array in recorded.arrays.items()}
+        starts = np.flatnonzero(np.diff(arrays["episode"], prepend=-1))
+        ends = [*starts[1:], len(slots)]
+        for begin, end in zip(starts, ends, strict=True):
+            complete = arrays["is_first"][begin] and not (still_open and end == len(slots))
+            if complete and end - begin > 1:
+                yield {
+                    "state": arrays["obs/state"][begin:end],
+                    **{n: arrays[n][begin : end - 1] for n in ("action", "reward", "terminated")},
+                }
+
+
+def _check_shapes(arrays: Mapping[str, Any], task: TaskSpec, run: Path) -> None:
+    """Refuse data of other sizes than the task has."""
+    obs = arrays.get("0/obs/state")
+    sizes = (None if obs is None else obs.shape[-1], arrays["0/action"].shape[-1])
+    if sizes != (task.obs_size, task.action_size):
+        seen = "no vector" if sizes[0] is None else f"{sizes[0]} observations"
+        raise UserError(
+            f"The run {run} recorded {seen} and {sizes[1]} actions, and {task.name} has "
+            f"{task.obs_size} and {task.action_size}; use data of the same environment."
+        )
+
+
+def _put(replay: Replay, episode: Episode, index: int, spec: EnvSpec) -> None:
+    """Write one episode, padded."""
+    length = len(episode["reward"])
+    if int(replay.written[0]) + length + 1 > replay.lane_size:
+        raise UserError(
+            f"The episodes of offline_data do not fit into a replay of {replay.lane_size} slots; "
+            f"raise replay_capacity."
+        )
+    size = sum(shape[0] for shape in spec.observed.values())
+    state = _padded(episode["state"], size)
+    action = _padded(episode["action"], spec.action.size)
+    marks = {TASK: np.array([index], np.float32)} if spec.tasks else {}
+    replay.begin(0, {"state": state[0], **marks})
+    for t in range(length):
+        replay.add(
+            0,
+            action[t],
+            float(episode["reward"][t]),
+            {"state": state[t + 1], **marks},
+            terminated=bool(episode["terminated"][t]),
+            done=t + 1 == length,
+        )
+
+
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(rows, ((0, 0), (0, size - rows.shape[1])))
+
+
+def _summary(run: Path, task: str, episodes: Sequence[Episode]) -> DataSummary:
+    returns = [float(episode["reward"].sum(dtype=np.float64)) for episode in episodes]
+    return DataSummary(
+        run=str(run),
+        task=task,
+        episodes=len(episodes),
+        transitions=sum(len(episode["reward"]) for episode in episodes),
+        return_mean=float(np.mean(returns)) if returns else float("nan"),
+    )

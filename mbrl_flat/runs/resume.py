@@ -1,0 +1,81 @@
+"""A run that exists: where it is, and what of its settings may change when it goes on."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.settings import flatten, setting_key
+
+_RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
+"""Keys that may differ when a run goes on; everything else comes from its folder."""
+
+
+def existing_run(path: str | None, *, study: bool = False) -> Path:
+    """Find a run.
+
+    Args:
+        path: What the user wrote.
+        study: Whether that of a study is meant, not of an agent.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: If there is none, or one of the other kind.
+    """
+    if not path:
+        raise UserError("Say which run: run=runs/NAME.")
+    file = Path(path) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"There is no run at {path}: {file} is missing; check the path.")
+    if (Path(path) / "study.json").exists() != study:
+        kind, command = ("an agent", "train") if study else ("a study", "supervised")
+        raise UserError(
+            f"{path} is the run of {kind}; go on with it by mbrl-flat-{command} resume={path}."
+        )
+    return Path(path)
+
+
+def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
+    """Names of the settings that a run goes on with.
+
+    Args:
+        overrides: ``key=value`` of everything that the user set.
+
+    Yields:
+        Each key.
+
+    Raises:
+        UserError: If a run cannot go on with another value of one.
+    """
+    for override in overrides:
+        key = setting_key(override)
+        if key not in _RESUMABLE and not key.startswith("wandb."):
+            raise UserError(
+                f"A resumed run keeps its settings, but {override} was given; with resume= only "
+                f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
+            )
+        yield key
+
+
+def part_settings(overrides: Iterable[str]) -> list[str]:
+    """Those words that choose or change a part: a saved run has its own."""
+    return [o for o in overrides if re.match(r"[+~]*(agent|env|optimizer|preset)\b", o)]
+
+
+def moved_paths(settings: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Paths inside the folder that a run had when it began, as they are now.
+
+    Args:
+        settings: What the run's ``config.yaml`` holds.
+        folder: Where the run is now.
+
+    Yields:
+        Dotted names of settings and their new values.
+    """
+    before = settings["run_dir"]
+    for key, value in flatten(settings):
+        if before and isinstance(value, str) and Path(value).is_relative_to(before):
+            yield key, str(folder / Path(value).relative_to(before))

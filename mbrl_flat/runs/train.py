@@ -1,0 +1,192 @@
+"""Put the parts of a run together, train or evaluate, and leave a complete folder behind."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mbrl_flat.data.capacity import check_capacity
+from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.probe import ReplayProbe
+from mbrl_flat.distributed.processes import Processes
+from mbrl_flat.distributed.split_update import SplitUpdate, follow
+from mbrl_flat.errors import unknown_name
+from mbrl_flat.evaluation.multitask import make_evaluation
+from mbrl_flat.interfaces import Inspectable, Logger
+from mbrl_flat.logging.console import ConsoleLogger
+from mbrl_flat.logging.jsonl import JsonlLogger
+from mbrl_flat.logging.labels import run_labels, run_settings
+from mbrl_flat.logging.multi import MultiLogger
+from mbrl_flat.logging.wandb import WandbLogger
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.offline_data import check_offline, fill_replay
+from mbrl_flat.runs.parts import Parts, build_agent
+from mbrl_flat.runs.provenance import write_environment
+from mbrl_flat.runtime.device import use_threads
+from mbrl_flat.runtime.interrupts import stop_requests
+from mbrl_flat.specs import EnvSpec
+from mbrl_flat.training.checkpoint import CheckpointFolder
+from mbrl_flat.training.collector import TrainEnvs
+from mbrl_flat.training.energy_sampler import UNIFORM, EnergySampler
+from mbrl_flat.training.trainer import TrainConfig, Training
+
+
+def train_run(
+    config: RunConfig, parts: Parts, folder: Path, processes: Processes | None = None
+) -> int:
+    """Train in ``folder``, from its newest checkpoint if it has one.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder.
+        processes: Who helps with the updates; this process leads them.
+
+    Returns:
+        Exit status: 0 when complete, 130 after Ctrl-C.
+    """
+    processes = processes or Processes()
+    device = processes.device(config.device)
+    use_threads(config.threads, processes=processes.local_count)
+    make = partial(parts.vectors.make_vector, parts.env)
+    envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
+    spec = parts.vectors.spec_of(envs)
+    check_offline(config, spec)
+    schedule = _train_config(config, spec)
+    agent = build_agent(config, parts, spec, device, sync=_sync(config, processes))
+    replay = Replay(
+        spec,
+        config.replay_capacity,
+        num_envs=config.num_envs,
+        heldout_fraction=config.heldout_fraction,
+        complete_only=not agent.across_episodes,
+        seed=config.seed,
+        folder=_replay_folder(config, folder),
+    )
+    check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
+    if wants_mirror(config.replay_mirror, replay.nbytes, device):
+        replay.mirror = DeviceMirror(replay.arrays, device)
+    uniform = config.replay.policy == UNIFORM
+    sampler = None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    saved = checkpoints.load_to_go_on(steps=config.steps, device=device)
+    if config.offline_data and saved is None:
+        fill_replay(replay, config, spec, folder)
+    write_environment(folder, device)
+    jsonl = JsonlLogger(folder / "metrics.jsonl")
+    console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
+    logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec))
+    evaluations = []
+    if config.eval_every > 0:
+        evaluation = make_evaluation(
+            agent,
+            parts.vectors.make_vector,
+            parts.env,
+            spec,
+            episodes=config.eval_episodes,
+            seed=config.seed,
+            env_seed=config.seed + 1,
+            device=device,
+            baseline=parts.baseline(spec),
+            videos=folder / "videos" if config.video else None,
+            names=config.names,
+        )
+        evaluations = [evaluation]
+    probes = [
+        ReplayProbe(probe, agent, replay)
+        for probe in parts.probes.values()
+        if isinstance(agent, Inspectable)
+    ]
+    train_envs = TrainEnvs(
+        vector=envs,
+        spec=spec,
+        save=partial(parts.vectors.vector_state, envs),
+        restore=partial(parts.vectors.restore_vector, envs),
+    )
+    training = Training(
+        agent,
+        None if config.offline_data else train_envs,
+        replay,
+        logger,
+        config=schedule,
+        checkpoints=checkpoints,
+        evaluations=evaluations,
+        probes=probes,
+        device=device,
+        on_step=console.advance,
+        update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
+        sampler=sampler,
+    )
+    with stop_requests() as request:
+        try:
+            if saved is None:
+                logger.truncate(0)
+                training.start()
+            else:
+                training.load_state_dict(saved)
+            complete = training.run(stop=lambda: request.signal is not None)
+        finally:
+            logger.close()
+            envs.close()
+            for evaluation in evaluations:
+                evaluation.close()
+    return 0 if complete else request.exit_status
+
+
+def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Parts]]) -> None:
+    """Help with the updates of the run that another process leads, until it ends.
+
+    Args:
+        processes: The leading one sends the configuration, and all that follows from it.
+        build: Makes settings and parts of the configuration that is sent.
+    """
+    sent = processes.receive()
+    if sent is None:
+        return
+    config, parts = build(sent)
+    device = processes.device(config.device)
+    use_threads(config.threads, processes=processes.local_count)
+    sync = _sync(config, processes)
+    follow(lambda spec: build_agent(config, parts, spec, device, sync=sync), processes, device)
+
+
+def _sync(config: RunConfig, processes: Processes) -> str:
+    if config.sync not in ("global", "local"):
+        raise unknown_name("sync", config.sync, ("global", "local"))
+    return config.sync if processes.count > 1 else "none"
+
+
+def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
+    if config.replay_storage not in ("memory", "disk"):
+        raise unknown_name("replay_storage", config.replay_storage, ("memory", "disk"))
+    return folder / "replay" if config.replay_storage == "disk" else None
+
+
+def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
+    seed_steps = 0 if config.offline_data else config.seed_steps
+    if seed_steps is None:
+        seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
+    return TrainConfig(
+        steps=config.steps,
+        seed=config.seed,
+        seed_steps=seed_steps,
+        updates_per_step=config.updates_per_step,
+        log_every=config.log_every,
+        eval_every=config.eval_every,
+        probe_every=config.probe_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
+    """Dashboards that repeat what is written to ``metrics.jsonl``."""
+    if config.wandb.mode == "disabled":
+        return []
+    wandb, settings = asdict(config.wandb), asdict(config)
+    labels = run_labels(settings)
+    labels["group"] = wandb.pop("group") or labels["group"]
+    labels["tags"] += [tag for tag in wandb.pop("tags") if tag not in labels["tags"]]
+    shown = run_settings(settings) | {"action_repeat": spec.action_repeat}
+    return [WandbLogger(folder, config=shown, **wandb, **labels)]

@@ -1,0 +1,1 @@
+"""What a process needs below all else: device, seeds, files, locks, signals."""

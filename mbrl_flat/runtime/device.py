@@ -1,0 +1,83 @@
+"""Where a run computes, and with how many threads."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.runtime.allocator import keep_freed_memory
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
+
+    Args:
+        name: What the user wrote; ``auto`` takes CUDA if there is one, else the CPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: If it does not exist on this machine.
+        unknown_name: If it is not the name of a device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise unknown_name("device", name, ["auto", "cpu", "cuda", "mps"])
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[kind]
+    if int(index or 0) >= there:
+        raise UserError(f"device={name} is not on this machine; use device=auto or device=cpu.")
+    return torch.device(name)
+
+
+def transfer(value: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to CUDA from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on an accelerator."""
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Say whether products in bfloat16 are the hardware's, not emulated at many times the cost."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def use_threads(threads: int, *, processes: int = 1) -> None:
+    """Set torch's threads.
+
+    Args:
+        threads: How many; 0 means one for each core that this process may use, at most 8.
+        processes: How many share these cores.
+
+    Raises:
+        UserError: If ``threads`` is negative.
+    """
+    if threads < 0:
+        raise UserError(f"threads must be at least 0, got {threads}; 0 chooses by the machine.")
+    torch.set_num_threads(threads or max(1, min(usable_cores() // processes, 8)))
+    keep_freed_memory()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,145 @@
+"""Methods against each other on several networks: sweeps, controls, claims about pairs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mbrl_flat.analysis.plot_style import add_legend, make_panels
+from mbrl_flat.errors import unknown_name
+from mbrl_flat.studies.experiments.sweep import Sweep
+from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
+from mbrl_flat.studies.experiments.task import NoisyDigits
+from mbrl_flat.studies.framework import Cell, Claim, Rows, paired_claim
+from mbrl_flat.studies.framework.study import Value
+
+Radii = Mapping[str, Mapping[str, Sequence[float]]]
+"""Radii that are tried, by network and method; ``base`` has the one radius 0."""
+
+
+def noisy_tasks() -> dict[str, NoisyDigits]:
+    """The label-noise task with a BatchNorm perceptron, a BatchNorm CNN and a LayerNorm ViT."""
+    return {
+        "mlp": NoisyDigits(),
+        "cnn": NoisyDigits(network="cnn", epochs=40, batch_size=128),
+        "vit": NoisyDigits(network="vit", epochs=40, batch_size=128),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What the studies of single methods have in common.
+
+    Attributes:
+        radii: Radii of each method on each network; ``base`` is the optimizer without any.
+        controls: Methods that are run at the radius chosen for another one, with its name.
+        networks: Networks that are run.
+        tasks: Task of each network.
+        tries: Seeds at every radius, by which the best is chosen.
+        seeds: Seeds at the best one.
+    """
+
+    radii: Radii
+    controls: Mapping[str, str]
+    networks: Sequence[str] = ("mlp", "cnn", "vit")
+    tasks: Mapping[str, NoisyDigits] = field(default_factory=noisy_tasks)
+    tries: int = 2
+    seeds: int = 5
+
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            for kind, known in (("network", self.tasks), ("network", self.radii)):
+                if network not in known:
+                    raise unknown_name(kind, network, known)
+            self._sweep(network)
+
+    def cells(self, rows: Rows) -> list[Cell]:
+        """Sweeps of all networks; then the chosen radii with all seeds, and the controls there."""
+        cells: list[Cell] = []
+        for network in self.networks:
+            sweep = self._sweep(network)
+            cells += sweep.cells(rows)
+            if sweep.is_complete(rows):
+                cells += [
+                    Cell(
+                        network=network,
+                        method=control,
+                        rho=sweep.chosen(rows, method),
+                        seed=seed,
+                    )
+                    for control, method in self.controls.items()
+                    for seed in range(self.seeds)
+                ]
+        return cells
+
+    def measure(self, cell: Cell) -> Mapping[str, Value]:
+        """Train once; accuracies and sharpness."""
+        fitted = self.tasks[str(cell["network"])].fitted(cell)
+        return {**fitted.scores(), **fitted.sharpness()}
+
+    def is_swept(self, rows: Rows, network: str) -> bool:
+        """Whether all radii of a network have been tried."""
+        return self._sweep(network).is_complete(rows)
+
+    def chosen(self, rows: Rows, network: str, method: str) -> float:
+        """Radius of a method on a network, chosen by validation."""
+        return self._sweep(network).chosen(rows, method)
+
+    def final(self, rows: Rows, network: str, method: str) -> Rows:
+        """Rows of all seeds of a method at its chosen radius, or of a control."""
+        if method in self.controls:
+            rho = self.chosen(rows, network, self.controls[method])
+            return rows.where(network=network, method=method, rho=rho)
+        return self._sweep(network).at_chosen(rows, method)
+
+    def claim(
+        self, rows: Rows, name: str, statement: str, pair: tuple[str, str, str], **bounds: Any
+    ) -> Claim:
+        """Build a claim about the difference of two methods on a network.
+
+        Args:
+            rows: All rows.
+            name: Short name of the claim.
+            statement: What is claimed, without the network.
+            pair: Network, method and the one that it is compared with.
+            bounds: ``metric`` (test accuracy unless given), ``above`` and ``below``.
+
+        Returns:
+            The claim.
+        """
+        network, method, other = pair
+        metric = bounds.pop("metric", "test_accuracy")
+        radii = ", ".join(f"rho {self._radius(rows, network, m):g}" for m in (method, other))
+        ours, theirs = (self.final(rows, network, m).by_seed(metric) for m in (method, other))
+        return paired_claim(
+            name,
+            f"{network}: {statement}",
+            f"{metric.replace('_', ' ')} of {method} minus {other} ({radii})",
+            ours,
+            theirs,
+            **bounds,
+        )
+
+    def figures(self, rows: Rows, title: str) -> dict[str, Figure]:
+        """Draw test accuracy and sharpness against the radius, a row of panels for each network."""
+        figure, panels = make_panels(2 * len(self.networks), title=title)
+        swept = Rows([row for row in rows if "test_accuracy" in row])
+        for network, pair in zip(self.networks, zip(*[iter(panels)] * 2, strict=True), strict=True):
+            ours = swept.where(network=network)
+            draw_sweep(pair[0], ours, "test_accuracy", f"{network}: test accuracy, %")
+            draw_sweep(pair[1], ours, "lambda_max", f"{network}: largest Hessian eigenvalue")
+            pair[1].set_yscale("log")
+        add_legend(panels[0])
+        return {"sweep": figure}
+
+    def _radius(self, rows: Rows, network: str, method: str) -> float:
+        return self.chosen(rows, network, self.controls.get(method, method))
+
+    def _sweep(self, network: str) -> Sweep:
+        return Sweep(
+            radii=self.radii[network],
+            tries=self.tries,
+            seeds=self.seeds,
+            common={"network": network},
+        )

@@ -1,0 +1,155 @@
+"""Claims and pictures of the study of forgetting in a diffusion model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.studies.framework import Claim, Rows, mean_interval, paired_claim, sign_claim
+
+_BINS = 10
+
+
+def diffusion_claims(rows: Rows) -> list[Claim]:
+    """Hold the rows against the claims; forgetting is in units of squared error of an image."""
+    none = rows.where(policy="none")
+    claims = [
+        sign_claim(
+            "D1",
+            "Images of higher energy are forgotten more",
+            "Spearman correlation of energy and forgetting, no replay",
+            none.values("energy_correlation_1"),
+            above=0.0,
+            note=_at_other_widths(none, "energy"),
+        ),
+        sign_claim(
+            "D2",
+            "The rise of the energy goes with forgetting",
+            "Spearman correlation of the rise and forgetting, no replay",
+            none.values("rise_correlation_1"),
+            above=0.0,
+            note=_at_other_widths(none, "rise"),
+        ),
+        sign_claim(
+            "D3",
+            "Energy foretells forgetting beyond how hard an image was before",
+            "partial Spearman correlation, error before taken out",
+            none.values("partial_correlation"),
+            above=0.0,
+        ),
+        paired_claim(
+            "D4",
+            "The tenth of highest energy is forgotten more than that of the lowest",
+            "forgetting, highest less lowest tenth, no replay",
+            none.by_seed("forgetting_high"),
+            none.by_seed("forgetting_low"),
+            above=0.0,
+        ),
+    ]
+    replaying = [policy for policy in rows.distinct("policy") if policy != "none"]
+    claims += [
+        _less(rows, "D5", f"{policy} replay forgets less than none", (policy, "none"), "forgetting")
+        for policy in replaying
+    ]
+    top = "top_energy"
+    claims += [
+        _less(rows, "D6", "Top energy saves more of the highest tenth than a random choice",
+              (top, "random"), "forgetting_high"),
+        _less(rows, "D7", "Top energy forgets less of everything than a random choice",
+              (top, "random"), "forgetting"),
+        _less(rows, "D7", "Top energy forgets less of everything than bottom energy",
+              (top, "bottom_energy"), "forgetting"),
+        paired_claim(
+            "D8",
+            "Replay gains more on images of high energy than on those of low energy",
+            "gain on the replayed images themselves, top less bottom energy",
+            own_gains(rows, top),
+            own_gains(rows, "bottom_energy"),
+            above=0.0,
+        ),
+    ]  # fmt: skip
+    claims += [
+        _less(
+            rows,
+            "cost",
+            f"{policy} replay learns the second task as well as none",
+            (policy, "none"),
+            "second_loss",
+            below=0.005,
+        )
+        for policy in replaying
+    ]
+    return claims
+
+
+def _less(
+    rows: Rows,
+    name: str,
+    statement: str,
+    pair: tuple[str, str],
+    metric: str,
+    *,
+    below: float = 0.0,
+) -> Claim:
+    policy, other = pair
+    return paired_claim(
+        name,
+        statement,
+        f"{metric.replace('_', ' ')}, {policy} less {other}",
+        rows.where(policy=policy).by_seed(metric),
+        rows.where(policy=other).by_seed(metric),
+        below=below,
+    )
+
+
+def _at_other_widths(rows: Rows, kind: str) -> str:
+    if not len(rows):
+        return ""
+    values = [mean_interval(rows.values(f"{kind}_correlation_{f}")).point for f in ("0.5", "2")]
+    return f"at half and twice the width: {values[0]:.2f} and {values[1]:.2f}"
+
+
+def own_gains(rows: Rows, policy: str) -> dict[int, float]:
+    """By how much replay lessens the forgetting of the replayed images themselves, by seed."""
+    without = {row["seed"]: row for row in rows.where(policy="none") if not row.diverged}
+    gains: dict[int, float] = {}
+    for row in rows.where(policy=policy):
+        if row.diverged or row["seed"] not in without or not row["replayed_curve"]:
+            continue
+        kept = np.array(row["replayed_curve"], np.int64)
+        before, after = (np.array(r["forgetting_curve"]) for r in (without[row["seed"]], row))
+        gains[row["seed"]] = float((before - after)[kept].mean())
+    return gains
+
+
+def draw(rows: Rows, *, title: str) -> Figure:
+    """Forgetting by decile of energy, and over all images with what the second task costs."""
+    figure, (left, right) = make_panels(2, title=title)
+    for number, policy in enumerate(rows.distinct("policy")):
+        ours = [row for row in rows.where(policy=policy) if not row.diverged]
+        if not ours:
+            continue
+        color = PALETTE[number % len(PALETTE)]
+        deciles = np.mean([by_decile(r["energy_curve"], r["forgetting_curve"]) for r in ours], 0)
+        left.plot(range(1, _BINS + 1), deciles, color=color, marker="o", ms=3, lw=1.2, label=policy)
+        right.scatter(
+            [row["forgetting"] for row in ours],
+            [row["second_loss"] for row in ours],
+            color=color,
+            s=14,
+            label=policy,
+        )
+    left.set_xlabel("decile of energy, lowest first")
+    left.set_ylabel("rise of the reconstruction error")
+    right.set_xlabel("rise of the reconstruction error, all images")
+    right.set_ylabel("denoising loss on the second task")
+    add_legend(left)
+    return figure
+
+
+def by_decile(energy: Sequence[float], forgetting: Sequence[float]) -> np.ndarray:
+    """Mean forgetting in each tenth of the images, ordered by energy, ``[10]``."""
+    order = np.argsort(np.array(energy), kind="stable")
+    parts = np.array_split(np.array(forgetting)[order], _BINS)
+    return np.array([part.mean() if len(part) else np.nan for part in parts])

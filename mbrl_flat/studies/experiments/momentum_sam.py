@@ -1,0 +1,185 @@
+"""Momentum-SAM: does a step along the momentum do what SAM's second gradient does?
+
+References:
+    Becker, Altrock & Risse, "Momentum-SAM: Sharpness Aware Minimization without Computational
+    Overhead", arXiv:2401.12033. Claims and bounds of the table are those of a small replication;
+    the paper's networks and data sets are larger.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from matplotlib.figure import Figure
+
+from mbrl_flat.optim.norms import joint_norm
+from mbrl_flat.optim.shifts import Room, Shifts
+from mbrl_flat.studies.experiments.comparison import Comparison
+from mbrl_flat.studies.experiments.cost import step_costs
+from mbrl_flat.studies.experiments.task import Fitted
+from mbrl_flat.studies.framework import (
+    Cell,
+    Claim,
+    Rows,
+    mean_interval,
+    paired_claim,
+    point_claim,
+    sign_claim,
+)
+from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.training import accuracy, refresh_statistics
+
+
+def _runs() -> Comparison:
+    return Comparison(
+        radii={
+            "mlp": {
+                "base": [0.0],
+                "sam": [0.7, 1.0, 1.4],
+                "msam": [2.8, 4.0, 5.6],
+            },
+            "cnn": {
+                "base": [0.0],
+                "sam": [0.25, 0.5, 1.0],
+                "msam": [1.0, 2.0, 4.0],
+            },
+            "vit": {
+                "base": [0.0],
+                "sam": [0.2, 0.3, 0.45],
+                "msam": [1.0, 2.0, 4.0],
+            },
+        },
+        controls={"msam_flipped": "msam", "random_direction": "msam"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentumSAM:
+    """The study; its settings.
+
+    Attributes:
+        runs: Methods, their radii, networks and seeds.
+    """
+
+    title: ClassVar[str] = "Momentum-SAM on noisy labels"
+    paper: ClassVar[str] = "Becker, Altrock & Risse, Momentum-SAM, arXiv:2401.12033"
+
+    runs: Comparison = field(default_factory=_runs)
+
+    def cells(self, rows: Rows) -> Sequence[Cell]:
+        """Accuracy on every network; cost there; evaluation at displaced weights on the first."""
+        cells, seeds = self.runs.cells(rows), range(self.runs.seeds)
+        cells += [Cell(cost=net, seed=seed) for net in self.runs.networks for seed in seeds]
+        first = self.runs.networks[0]
+        if self.runs.is_swept(rows, first):
+            rho = self.runs.chosen(rows, first, "msam")
+            cells += [Cell(evaluation=first, method="msam", rho=rho, seed=s) for s in seeds]
+        return cells
+
+    def measure(self, cell: Cell) -> Mapping[str, Value]:
+        """Compute one cell of any of the three kinds."""
+        if "cost" in cell:
+            task, seed = self.runs.tasks[str(cell["cost"])], int(cell["seed"] or 0)
+            return step_costs(task, {"msam": 1.0, "sam": 0.1}, seed=seed)
+        if "evaluation" in cell:
+            task = self.runs.tasks[str(cell["evaluation"])]
+            return evaluations(task.fitted(cell), batch_size=task.batch_size)
+        return self.runs.measure(cell)
+
+    def claims(self, rows: Rows) -> Sequence[Claim]:
+        """C1 to C6 on every network."""
+        runs = self.runs
+        claims: list[Claim] = []
+        for net in self.runs.networks:
+            cost = rows.where(cost=net)
+            claims += [
+                sign_claim(
+                    "C1",
+                    f"{net}: a step costs at most 1.1 of the base's",
+                    "CPU time of a step relative to the base's",
+                    cost.values("cost_msam"),
+                    below=1.1,
+                    note=f"SAM: {mean_interval(cost.values('cost_sam')).point:.2f}" if cost else "",
+                ),
+                runs.claim(rows, "C2", "beats the base", (net, "msam", "base"), above=0.0),
+                runs.claim(
+                    rows, "C2", "is within 3 points of SAM", (net, "msam", "sam"), above=-3.0
+                ),
+                point_claim(
+                    "C3",
+                    f"{net}: its best radius is 5 to 15 times SAM's",
+                    "ratio of the radii chosen by validation",
+                    runs.chosen(rows, net, "msam") / runs.chosen(rows, net, "sam"),
+                    num_seeds=self.runs.tries,
+                    above=5.0,
+                    below=15.0,
+                    note="radii were tried in steps of a factor of 1.4 to 2",
+                ),
+                runs.claim(
+                    rows,
+                    "C4",
+                    "the other sign is worse",
+                    (net, "msam_flipped", "msam"),
+                    below=0.0,
+                ),
+                runs.claim(
+                    rows,
+                    "C4",
+                    "a random direction of the same length is worse",
+                    (net, "random_direction", "msam"),
+                    below=0.0,
+                ),
+                runs.claim(
+                    rows,
+                    "C5",
+                    "the minimum is flatter than the base's",
+                    (net, "msam", "base"),
+                    metric="lambda_max",
+                    below=0.0,
+                ),
+            ]
+        return [*claims, *self._evaluation_claims(rows)]
+
+    def _evaluation_claims(self, rows: Rows) -> list[Claim]:
+        first = self.runs.networks[0]
+        ours = rows.where(evaluation=first)
+        clean = ours.by_seed("clean_accuracy")
+        return [
+            paired_claim(
+                "C6",
+                f"{first}: evaluation at the displaced weights is worse",
+                "test accuracy there minus that at the clean weights",
+                ours.by_seed("displaced_accuracy"),
+                clean,
+                below=0.0,
+            ),
+            paired_claim(
+                "C6",
+                f"{first}: BatchNorm statistics estimated anew at the clean weights are better",
+                "test accuracy with them minus that with the running ones",
+                ours.by_seed("refreshed_accuracy"),
+                clean,
+                above=0.0,
+            ),
+        ]
+
+    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+        """Accuracy and sharpness against the radius."""
+        return self.runs.figures(rows, self.title)
+
+
+def evaluations(fitted: Fitted, *, batch_size: int) -> dict[str, Value]:
+    """Test accuracy of MSAM at the clean and the displaced weights, and with fresh statistics."""
+    x, y = fitted.split.test
+    optimizer = fitted.trained.optimizer
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    buffers = [optimizer.state[p]["momentum_buffer"] for p in params]
+    rho = float(optimizer.last["perturbation_norm"])
+    scale = -rho / (float(joint_norm(buffers)) + 1e-12)
+    shifts = Shifts(directions=buffers, scales=[scale] * len(buffers))
+    measured: dict[str, Value] = {"clean_accuracy": 100.0 * accuracy(fitted.model, x, y)}
+    with Room().displaced(params, shifts):
+        measured["displaced_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
+    refresh_statistics(fitted.model, fitted.split.train[0], batch_size=batch_size)
+    measured["refreshed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
+    return measured

@@ -1,0 +1,97 @@
+"""A sweep of radii: every method at every radius, the best of each chosen by validation.
+
+First every radius is tried with a few seeds; then the chosen one of each method is run with all
+seeds. The choice rests on the first stage alone and never on the test.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.studies.framework import Cell, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Methods with their radii, on one task.
+
+    Attributes:
+        radii: Radii of each method that are tried; 0 stands for a method without one.
+        tries: Seeds 0 to ``tries - 1`` are run at every radius.
+        seeds: Seeds 0 to ``seeds - 1`` are run at the chosen radius.
+        common: Further settings of all cells, such as the network.
+    """
+
+    radii: Mapping[str, Sequence[float]]
+    tries: int
+    seeds: int
+    common: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tries <= self.seeds:
+            raise UserError(
+                f"tries must lie between 1 and seeds, got tries={self.tries}, seeds={self.seeds}."
+            )
+        empty = [method for method, values in self.radii.items() if not values]
+        if empty:
+            raise UserError(f"{empty[0]} has no radius to try; give at least one, 0 for none.")
+
+    def cells(self, rows: Rows) -> list[Cell]:
+        """The first stage, and the second once the first is there."""
+        first = [
+            self._cell(method, rho, seed)
+            for method, values in self.radii.items()
+            for rho in values
+            for seed in range(self.tries)
+        ]
+        if not self.is_complete(rows):
+            return first
+        return first + [
+            self._cell(method, self.chosen(rows, method), seed)
+            for method in self.radii
+            for seed in range(self.tries, self.seeds)
+        ]
+
+    def is_complete(self, rows: Rows) -> bool:
+        """Whether the rows have all of the first stage."""
+        return all(
+            len(self._tried(rows, method).where(rho=float(rho))) == self.tries
+            for method, values in self.radii.items()
+            for rho in values
+        )
+
+    def chosen(self, rows: Rows, method: str) -> float:
+        """Radius with the best mean validation accuracy in the first stage.
+
+        Args:
+            rows: Rows with those of the first stage among them.
+            method: Whose.
+
+        Returns:
+            The radius; of equal ones the smaller, and one at which a run diverged only if there
+            is no other.
+        """
+        ours = self._tried(rows, method)
+
+        def goodness(rho: float) -> tuple[bool, float, float]:
+            at = ours.where(rho=float(rho))
+            values = at.values("validation_accuracy")
+            mean = math.fsum(values) / len(values) if values else -math.inf
+            return not at.diverged_at(), mean, -rho
+
+        return float(max(self.radii[method], key=goodness))
+
+    def at_chosen(self, rows: Rows, method: str) -> Rows:
+        """Rows of a method at its chosen radius, all seeds."""
+        return self._ours(rows, method).where(rho=self.chosen(rows, method))
+
+    def _tried(self, rows: Rows, method: str) -> Rows:
+        return Rows([row for row in self._ours(rows, method) if row["seed"] < self.tries])
+
+    def _ours(self, rows: Rows, method: str) -> Rows:
+        return rows.where(**self.common, method=method)
+
+    def _cell(self, method: str, rho: float, seed: int) -> Cell:
+        return Cell(**self.common, method=method, rho=float(rho), seed=seed)

@@ -1,0 +1,35 @@
+"""Pictures of a sweep of radii."""
+
+from matplotlib.axes import Axes
+
+from mbrl_flat.analysis.plot_style import PALETTE
+from mbrl_flat.studies.framework import Rows, mean_interval, standard_error
+
+
+def draw_sweep(axes: Axes, rows: Rows, metric: str, label: str) -> None:
+    """Draw a metric of every method against its radius, the mean with its standard error.
+
+    A method without a radius is a horizontal line.
+
+    Args:
+        axes: Where.
+        rows: Of one data set and model.
+        metric: What is on the y axis.
+        label: How it is called there.
+    """
+    for number, method in enumerate(rows.distinct("method")):
+        ours, color = rows.where(method=method), PALETTE[number % len(PALETTE)]
+        style = "-" if number < len(PALETTE) else "--"
+        radii = sorted(ours.distinct("rho"))
+        values = [ours.where(rho=rho).values(metric) for rho in radii]
+        means = [mean_interval(each).point for each in values]
+        if radii == [0.0]:
+            axes.axhline(means[0], color=color, linestyle=style, linewidth=1, label=method)
+            continue
+        axes.errorbar(
+            radii, means, [standard_error(each) for each in values], color=color, linestyle=style,
+            marker="o", markersize=3, linewidth=1.2, label=method,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("radius")
+    axes.set_ylabel(label)

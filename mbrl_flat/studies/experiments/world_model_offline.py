@@ -1,0 +1,263 @@
+"""Does a flatter world model predict better? Learned from recorded transitions, without control.
+
+Every method trains on the same batches and spends the same number of gradient evaluations: SAM
+makes half as many updates as ``adam_matched``, and as many as ``adam``, which spends half. Radii
+are chosen by other seeds on other episodes than those that are reported.
+
+References:
+    "Improving Model-Based Reinforcement Learning by Converging to Flatter Minima", NeurIPS 2025:
+    sharpness-aware world models are flatter, their value predictions better. The protocol is ours.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
+from mbrl_flat.studies.framework import Cell, Claim, Rows
+from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.offline.errors import open_loop_errors, summary
+from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
+from mbrl_flat.studies.offline.learner import Learner
+from mbrl_flat.studies.offline.recording import Recording, named_part
+from mbrl_flat.studies.offline.transitions import Transitions
+
+METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
+    "adam": ("adam", {}, 0.5),
+    "adam_matched": ("adam", {}, 1.0),
+    "sam": ("sam", {}, 1.0),
+    "msam": ("msam", {}, 1.0),
+    "vasso": ("vasso", {"theta": 0.2}, 1.0),
+    "sam_on": ("sam_on", {}, 1.0),
+    "random_direction": ("random_direction", {}, 1.0),
+}
+"""Name in the registry, settings, and share of the evaluations that is spent."""
+
+CONTROLS = {"random_direction": "sam"}
+"""Methods that are run at the radius chosen for another one."""
+
+VALIDATION_SEED = 1000
+"""First of the seeds by which radii are chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A world model and what is tried on it.
+
+    Attributes:
+        model: Path of its class, a ``Learner``.
+        settings: Its settings.
+        lr: Learning rate of Adam.
+        radii: Radii that are tried, by method; the methods without one are always run.
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    lr: float
+    radii: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        for method, values in self.radii.items():
+            if method not in METHODS:
+                raise unknown_name("method", method, METHODS)
+            if not values:
+                raise UserError(f"{method} has no radius to try; give at least one.")
+
+
+def _subjects() -> dict[str, Subject]:
+    return {
+        "tdmpc2": Subject(
+            model="mbrl_flat.agents.tdmpc2.offline.OfflineTDMPC2",
+            settings={"size": "cpu", "batch_size": 64},
+            lr=1e-3,
+            radii={
+                "sam": [0.02, 0.1, 0.5],
+                "msam": [0.1, 0.5, 2.0],
+                "vasso": [0.02, 0.1, 0.5],
+                "sam_on": [0.1, 0.5, 2.0],
+            },
+        ),
+        "transformer": Subject(
+            model="mbrl_flat.studies.offline.vector_transformer.VectorTransformer",
+            settings={"size": 64, "num_layers": 2, "batch_size": 16},
+            lr=1e-3,
+            radii={
+                "sam": [0.02, 0.1, 0.5],
+                "msam": [0.1, 0.5, 2.0],
+                "vasso": [0.02, 0.1, 0.5],
+                "sam_on": [0.1, 0.5, 2.0],
+            },
+        ),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelOffline:
+    """The study; its settings.
+
+    Attributes:
+        recording: The data set: its first ``pool`` episodes are for training, the next
+            ``validation`` for choosing radii, all others for the report.
+        pool: Training episodes there are.
+        validation: Validation episodes.
+        train: Training episodes that a seed draws from the pool and learns from.
+        discount: Of the returns.
+        subjects: World models by name.
+        models: Those that are run.
+        evaluations: Gradient evaluations of a training.
+        horizon: Longest open-loop prediction K.
+        tries: Validation seeds at every radius.
+        seeds: Seeds at the chosen one: start, batches, and which episodes are learned from.
+    """
+
+    title: ClassVar[str] = "World-model learning without control"
+    paper: ClassVar[str] = (
+        '"Improving Model-Based Reinforcement Learning by Converging to Flatter Minima", '
+        "NeurIPS 2025"
+    )
+
+    recording: Recording = field(default_factory=Recording)
+    pool: int = 120
+    validation: int = 24
+    train: int = 80
+    discount: float = 0.95
+    subjects: Mapping[str, Subject] = field(default_factory=_subjects)
+    models: Sequence[str] = ("tdmpc2", "transformer")
+    evaluations: int = 1000
+    horizon: int = 10
+    tries: int = 2
+    seeds: int = 5
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            if model not in self.subjects:
+                raise unknown_name("model", model, self.subjects)
+        if not 1 <= self.train <= self.pool:
+            raise UserError(f"train must lie between 1 and pool={self.pool}, got {self.train}.")
+        if self.validation < 1 or self.pool + self.validation >= self.recording.episodes:
+            raise UserError(
+                f"pool={self.pool} and validation={self.validation} leave no episode of "
+                f"{self.recording.episodes} for the report; record more."
+            )
+        if self.evaluations < 4 or min(self.horizon, self.tries, self.seeds) < 1:
+            raise UserError("evaluations must be at least 4; horizon, tries and seeds at least 1.")
+
+    def cells(self, rows: Rows) -> Sequence[Cell]:
+        """All radii on validation seeds; then every method at its own, seed after seed."""
+        first = [
+            Cell(part="validation", model=model, method=method, rho=float(rho), seed=seed)
+            for model in self.models
+            for seed in range(VALIDATION_SEED, VALIDATION_SEED + self.tries)
+            for method, radii in self.subjects[model].radii.items()
+            for rho in radii
+        ]
+        if len(rows.where(part="validation")) < len(first):
+            return first
+        return first + [
+            Cell(
+                part="test", model=model, method=method, rho=self._rho(rows, model, method), seed=s
+            )
+            for s in range(self.seeds)
+            for model in self.models
+            for method in METHODS
+            if CONTROLS.get(method, method) in self.subjects[model].radii
+            or METHODS[method][0] == "adam"
+        ]
+
+    def _rho(self, rows: Rows, model: str, method: str) -> float:
+        """The radius with the best mean validation score; 0 for a method that has none."""
+        source = CONTROLS.get(method, method)
+        if source not in self.subjects[model].radii:
+            return 0.0
+        tried = rows.where(part="validation", model=model, method=source)
+
+        def badness(rho: float) -> tuple[bool, float, float]:
+            at = tried.where(rho=float(rho))
+            scores = at.values("score")
+            mean = math.fsum(scores) / len(scores) if scores else math.inf
+            return bool(at.diverged_at()), mean, rho
+
+        return float(min(self.subjects[model].radii[source], key=badness))
+
+    def measure(self, cell: Cell) -> Mapping[str, Value]:
+        """Train once and look at the validation or the test episodes."""
+        subject, seed = self.subjects[str(cell["model"])], int(cell["seed"] or 0)
+        name, settings, share = METHODS[str(cell["method"])]
+        split = self._split(seed)
+        model = self._model(subject, split["train"], seed)
+        optimizer = build_optimizer(
+            model, name, lr=subject.lr, rho=float(cell["rho"] or 0.0), settings=settings
+        )
+        spent = fit(
+            model,
+            split["train"],
+            optimizer,
+            evaluations=int(share * self.evaluations),
+            seed=seed,
+        )
+        model.calibrate(split["train"].every(2, 1))
+        measured = self._errors(model, split[str(cell["part"])])
+        if cell["part"] == "test":
+            measured |= self._fit_and_sharpness(model, split)
+        return {"updates": spent.updates, "evaluations": spent.evaluations, **measured}
+
+    def _split(self, seed: int) -> dict[str, Transitions]:
+        """Episodes by part, standardised by those that this seed learns from."""
+        whole = _episodes(self.recording, self.discount)
+        drawn = np.random.default_rng([seed, 2]).permutation(self.pool)[: self.train]
+        train, end = whole.take(drawn), self.pool + self.validation
+        return {
+            "train": train.standardised(train),
+            "validation": whole.take(np.arange(self.pool, end)).standardised(train),
+            "test": whole.take(np.arange(end, len(whole))).standardised(train),
+        }
+
+    @staticmethod
+    def _model(subject: Subject, data: Transitions, seed: int) -> Learner:
+        spec = EnvSpec(
+            obs={"state": (data.obs.shape[-1],)},
+            action=Continuous(dim=data.action.shape[-1]),
+            episode_length=data.action.shape[1],
+        )
+        torch.manual_seed(seed)
+        return named_part(subject.model)(spec, **subject.settings)
+
+    def _errors(self, model: Learner, data: Transitions) -> dict[str, Value]:
+        slices = data.every(5, model.context + self.horizon)
+        curves = open_loop_errors(model, slices, self.horizon)
+        return {**summary(curves), **{f"{name}_curve": each for name, each in curves.items()}}
+
+    def _fit_and_sharpness(
+        self, model: Learner, split: Mapping[str, Transitions]
+    ) -> dict[str, Value]:
+        """Loss and sharpness on as many slices of training as of test episodes."""
+        length, num = model.sequence_length, 4 * model.batch_size
+        row: dict[str, Value] = {}
+        for part in ("train", "test"):
+            slices = split[part].draw(num, length, rng=np.random.default_rng(0))
+            row[f"{part}_loss"] = loss_on(model, slices)
+            sharpness = sharpness_on(model, slices)
+            row |= {f"{part}_{name}": value for name, value in sharpness.items()}
+        return row
+
+    def claims(self, rows: Rows) -> Sequence[Claim]:
+        """What the test episodes say of every claim, model after model."""
+        tests = rows.where(part="test")
+        return [claim for model in self.models for claim in offline_claims(tests, model)]
+
+    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+        """Errors along the prediction, and error against sharpness."""
+        return {"errors": draw(rows.where(part="test"), self.models, title=self.title)}
+
+
+@lru_cache(maxsize=2)
+def _episodes(recording: Recording, discount: float) -> Transitions:
+    return Transitions.of(recording.load(), length=recording.length, discount=discount)

@@ -1,0 +1,28 @@
+"""Studies: cells that are computed once, and claims about their rows."""
+
+from mbrl_flat.studies.framework.claims import (
+    Claim,
+    not_tested,
+    paired_claim,
+    point_claim,
+    sign_claim,
+)
+from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
+from mbrl_flat.studies.framework.rows import Cell, Row, Rows
+from mbrl_flat.studies.framework.runner import run_study
+from mbrl_flat.studies.framework.study import Study
+
+__all__ = [
+    "Cell",
+    "Claim",
+    "Row",
+    "Rows",
+    "Study",
+    "mean_interval",
+    "not_tested",
+    "paired_claim",
+    "point_claim",
+    "run_study",
+    "sign_claim",
+    "standard_error",
+]

@@ -1,0 +1,176 @@
+"""What a study leaves behind: rows and claims as CSV, pages of claims and means, pictures."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mbrl_flat.analysis.plot_style import save_figure
+from mbrl_flat.analysis.stats import Interval
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.studies.framework.claims import Claim
+from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
+from mbrl_flat.studies.framework.rows import SECONDS, Rows
+from mbrl_flat.studies.framework.study import Study
+
+_CLAIM_COLUMNS = ("claim", "statement", "metric", "mean", "low", "high", "seeds", "verdict", "note")
+
+
+def write_report(study: Study, rows: Rows, folder: Path, *, command: str) -> list[Path]:
+    """Write tables and pictures of a study whose rows are all there.
+
+    Args:
+        study: Whose.
+        rows: Its rows.
+        folder: Where to; files of an earlier report are replaced.
+        command: How the study is run again.
+
+    Returns:
+        The files written.
+    """
+    claims = list(study.claims(rows))
+    texts = {
+        "results.csv": results_csv(rows),
+        "claims.csv": claims_csv(claims),
+        "claims.md": _page(study, rows, claims, command),
+        "summary.md": summary_markdown(rows),
+    }
+    for name, text in texts.items():
+        write_text_atomically(folder / name, text)
+    pictures = [
+        path
+        for name, figure in study.figures(rows).items()
+        for path in _save(figure, folder / "plots" / name)
+    ]
+    return [*(folder / name for name in texts), *pictures]
+
+
+def results_csv(rows: Rows) -> str:
+    """Every row with every number in it; curves stay in ``rows.jsonl``."""
+    names = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if name != SECONDS and not any(isinstance(row.get(name), list) for row in rows)
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def claims_csv(claims: Sequence[Claim]) -> str:
+    """The table of claims for programs; empty where there is no number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CLAIM_COLUMNS)
+    for claim in claims:
+        low, point, high = claim.interval
+        numbers = [_csv_cell(value) for value in (point, low, high)]
+        texts = [claim.name, claim.statement, claim.metric]
+        writer.writerow([*texts, *numbers, claim.num_seeds, claim.verdict, claim.note])
+    return text.getvalue()
+
+
+def claims_markdown(claims: Sequence[Claim]) -> str:
+    """The table of claims for people."""
+    lines = ["| | claim | measured | seeds | mean [95 % interval] | verdict |", "|---" * 6 + "|"]
+    for claim in claims:
+        note = f" ({claim.note})" if claim.note else ""
+        cells = [claim.name, claim.statement, claim.metric, str(claim.num_seeds)]
+        cells += [format_interval(claim.interval), f"**{claim.verdict}**{note}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def format_interval(interval: Interval) -> str:
+    """``point [low, high]`` in four significant digits; a dash where nothing was measured."""
+    if math.isnan(interval.point):
+        return "-"
+    if math.isnan(interval.low):
+        return f"{interval.point:.4g}"
+    return f"{interval.point:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+
+
+def summary_markdown(rows: Rows) -> str:
+    """Every setting with the mean of every number over its seeds, and its standard error.
+
+    Args:
+        rows: All rows.
+
+    Returns:
+        Markdown; settings with the same entries share a table.
+    """
+    tables: dict[tuple[str, ...], dict[str, Rows]] = {}
+    for row in rows:
+        names = tuple(name for name in row.settings if name != "seed")
+        setting = " | ".join(str(row[name]) for name in names)
+        groups = tables.setdefault(names, {})
+        groups[setting] = Rows([*groups.get(setting, ()), row])
+    return "\n".join(_summary_table(names, groups) for names, groups in tables.items())
+
+
+def _summary_table(names: Sequence[str], groups: Mapping[str, Rows]) -> str:
+    metrics = [
+        metric
+        for metric in dict.fromkeys(key for ours in groups.values() for row in ours for key in row)
+        if metric not in (*names, "seed", SECONDS) and _is_number(groups.values(), metric)
+    ]
+    heads = [name.replace("_", " ") for name in (*names, "seeds", *metrics)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for setting, ours in groups.items():
+        numbers = [_mean_and_error(ours.values(metric)) for metric in metrics]
+        lines.append("| " + " | ".join([setting, str(len(ours)), *numbers]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_number(groups: Iterable[Rows], metric: str) -> bool:
+    values = [row[metric] for ours in groups for row in ours if row.get(metric) is not None]
+    return all(isinstance(value, int | float) for value in values)
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{mean_interval(values).point:.4g}"
+    return mean if len(values) < 2 else f"{mean} +- {standard_error(values):.2g}"
+
+
+def _page(study: Study, rows: Rows, claims: Sequence[Claim], command: str) -> str:
+    minutes = math.fsum(rows.values(SECONDS)) / 60.0
+    parts = [
+        f"# {study.title}",
+        f"Claims of {study.paper}.",
+        claims_markdown(claims),
+        _divergence(rows),
+        f"`{command}`: {len(rows)} runs, {minutes:.1f} minutes of CPU time in one thread.",
+    ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _divergence(rows: Rows) -> str:
+    diverged = rows.diverged_at()
+    if not diverged:
+        return ""
+    return (
+        f"{len(diverged)} of {len(rows)} runs diverged, between steps {min(diverged)} and "
+        f"{max(diverged)}; `results.csv` says which, and they are in no mean."
+    )
+
+
+def _csv_cell(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    picture = save_figure(figure, stem.with_suffix(".png"))
+    vector = stem.with_suffix(".svg")
+    # Without the date and with a fixed salt, equal figures give equal files.
+    with matplotlib.rc_context({"svg.hashsalt": stem.name}):
+        figure.savefig(vector, format="svg", metadata={"Date": None})
+    return [picture, vector]

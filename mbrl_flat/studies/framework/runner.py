@@ -1,0 +1,149 @@
+"""Compute what is missing of a study, one cell after the other, then write its report."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mbrl_flat.errors import DivergedError, UserError
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.interrupts import Dropped, StopRequest, droppable, stop_requests
+from mbrl_flat.runtime.seeding import restored_rng, seed_everything
+from mbrl_flat.studies.framework.report import write_report
+from mbrl_flat.studies.framework.rows import DIVERGED, SECONDS, Cell, RowFile, Rows
+from mbrl_flat.studies.framework.study import Study
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of a study ended.
+
+    Attributes:
+        rows: Everything computed, in this run or before.
+        written: Files of the report; none if the run was stopped.
+        computed: Cells computed in this run.
+        exit_status: 0, or what a shell expects after Ctrl-C (130) or SIGTERM (143).
+    """
+
+    rows: Rows
+    written: list[Path]
+    computed: int
+    exit_status: int
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    command: str,
+    progress: bool = False,
+    on_start: Callable[[], None] | None = None,
+    on_row: Callable[[Cell], None] | None = None,
+) -> Outcome:
+    """Run or go on with a study; a cell that is in ``rows.jsonl`` is not computed again.
+
+    Args:
+        study: What to compute.
+        folder: Where its files are; made if it is absent.
+        command: How it is run again, for its page.
+        progress: Show a progress bar.
+        on_start: Called once the folder is known to be that of this study.
+        on_row: Called after each computed cell.
+
+    Returns:
+        Rows and files.
+
+    Raises:
+        UserError: If the folder holds the rows of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim_folder(study, folder)
+    if on_start is not None:
+        on_start()
+    file = RowFile(folder / "rows.jsonl")
+    computed = 0
+    bar = tqdm(disable=not progress, dynamic_ncols=True, unit="run", leave=False)
+
+    def done(cell: Cell) -> None:
+        bar.set_description(cell.label)
+        bar.update()
+        if on_row is not None:
+            on_row(cell)
+
+    with stop_requests() as stop, bar:
+        while not stop.exit_status:
+            cells = _known(study, file)
+            missing = [cell for cell in cells if cell not in file]
+            bar.total, bar.n = len(cells), len(cells) - len(missing)
+            if not missing:
+                break
+            computed += _compute(study, missing, file, stop, done)
+    rows = file.select(_known(study, file))
+    written = write_report(study, rows, folder, command=command) if not stop.exit_status else []
+    return Outcome(rows=rows, written=written, computed=computed, exit_status=stop.exit_status)
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """Type and settings of a study, as JSON gives them back."""
+    if not dataclasses.is_dataclass(study) or isinstance(study, type):
+        raise TypeError(f"A study is a dataclass instance, got {study!r}.")
+    settings = {"study": type(study).__name__, **dataclasses.asdict(study)}
+    return json.loads(json.dumps(settings))
+
+
+def _claim_folder(study: Study, folder: Path) -> None:
+    """Write the study's settings, or see to it that those of the folder are the same."""
+    path, settings = folder / "study.json", settings_of(study)
+    if not path.exists():
+        write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    differing = sorted(
+        key for key in settings.keys() | there.keys() if settings.get(key) != there.get(key)
+    )
+    if differing:
+        raise UserError(
+            f"{folder} holds a study with other settings ({', '.join(differing)}); choose another "
+            f"run_dir, or give the same settings to go on with it."
+        )
+
+
+def _known(study: Study, file: RowFile) -> list[Cell]:
+    """Cells of all stages that are complete, and of the first one that is not."""
+    cells: list[Cell] = []
+    while True:
+        rows = file.select(cells)
+        more = list(study.cells(rows))
+        if len(more) <= len(cells) or any(cell not in file for cell in more):
+            return more
+        cells = more
+
+
+def _compute(
+    study: Study,
+    missing: list[Cell],
+    file: RowFile,
+    stop: StopRequest,
+    done: Callable[[Cell], None],
+) -> int:
+    """Compute cells until all are there or a signal came; return how many were."""
+    for number, cell in enumerate(missing):
+        if stop.exit_status:
+            return number
+        start = time.process_time()
+        with restored_rng():
+            seed_everything(int(cell.get("seed") or 0))
+            try:
+                with droppable(lambda: stop.signal is not None):
+                    measured = dict(study.measure(cell))
+            except Dropped:
+                return number
+            except DivergedError as error:
+                measured = {DIVERGED: error.step}
+        file.append(cell, {**measured, SECONDS: round(time.process_time() - start, 3)})
+        done(cell)
+    return len(missing)

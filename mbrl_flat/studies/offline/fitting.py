@@ -1,0 +1,144 @@
+"""Train a world model on recorded transitions until a number of gradient evaluations is spent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
+from mbrl_flat.errors import DivergedError, NonFiniteError
+from mbrl_flat.interfaces import ProbeLoss
+from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
+from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.studies.offline.learner import Learner
+from mbrl_flat.studies.offline.transitions import Slices, Transitions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What training took.
+
+    Attributes:
+        updates: Steps of the optimizer.
+        evaluations: Gradients of the loss that were computed.
+    """
+
+    updates: int
+    evaluations: int
+
+
+def build_optimizer(
+    model: Learner,
+    name: str,
+    *,
+    lr: float,
+    rho: float = 0.0,
+    settings: Mapping[str, Any] | None = None,
+) -> FlatOptimizer:
+    """Make a method of the registry for a world model, on Adam where it has a base.
+
+    Args:
+        model: Whose weights.
+        name: Method.
+        lr: Learning rate.
+        rho: Radius; 0 for a method that has none.
+        settings: Further settings of the method.
+
+    Returns:
+        The optimizer, with the model's own bound on the gradient.
+    """
+    groups = module_groups(model.trained_modules(), lr_scales=model.lr_scales)
+    chosen: dict[str, Any] = {"max_grad_norm": model.max_grad_norm, **(settings or {})}
+    if OPTIMIZERS[name].has_base:
+        return make_optimizer(name, groups, base="adam", lr=lr, rho=rho, **chosen)
+    return make_optimizer(name, groups, **{"lr": lr, **chosen})
+
+
+def fit(
+    model: Learner, data: Transitions, optimizer: FlatOptimizer, *, evaluations: int, seed: int
+) -> Spent:
+    """Train until another step would take more than the evaluations that are left.
+
+    Args:
+        model: Trained in place; in evaluation mode afterwards.
+        data: Training episodes.
+        optimizer: Of the model.
+        evaluations: Gradients that may be computed.
+        seed: Determines the batches: method after method sees the same.
+
+    Returns:
+        What it took.
+
+    Raises:
+        DivergedError: If a loss or gradient is not finite.
+    """
+    rng = np.random.default_rng([seed, 1])
+    updates = spent = cost = 0
+    model.train()
+    while spent + max(cost, 1) <= evaluations:
+        give_way()
+        slices = data.draw(model.batch_size, model.sequence_length, rng=rng)
+        targets = model.targets(slices)
+        calls = 0
+
+        def closure() -> Tensor:
+            nonlocal calls
+            calls += 1
+            optimizer.zero_grad()
+            loss = model.loss(slices, targets)  # noqa: B023 - called before the next draw
+            loss.backward()
+            return loss.detach()
+
+        try:
+            optimizer.step(closure)
+        except NonFiniteError as error:
+            raise DivergedError(updates, str(error)) from error
+        updates, spent, cost = updates + 1, spent + calls, calls
+    model.train(False)
+    return Spent(updates=updates, evaluations=spent)
+
+
+def loss_on(model: Learner, slices: Slices) -> float:
+    """The loss on slices, with the targets of the model as it is."""
+    with torch.no_grad():
+        return float(model.loss(slices, model.targets(slices)))
+
+
+def sharpness_on(
+    model: Learner, slices: Slices, *, rho: float = 0.05, iterations: int = 20
+) -> dict[str, float]:
+    """Largest Hessian eigenvalue of the loss on slices, with targets held fixed, and more.
+
+    Args:
+        model: In evaluation mode.
+        slices: A batch; compare only what was measured at equal size.
+        rho: Radius of ``sam_gap``.
+        iterations: Most iterations of Lanczos.
+
+    Returns:
+        ``lambda_max``, ``scaled_lambda`` (times the squared norm of the weights, which does not
+        change when the weights before a normalisation grow), ``sam_gap``, ``grad_norm`` and
+        ``param_norm``.
+    """
+    targets = model.targets(slices)
+    modules = {
+        name: [p for p in module.parameters() if p.requires_grad]
+        for name, module in model.trained_modules().items()
+    }
+    subject = ProbeLoss(loss=lambda: model.loss(slices, targets), modules=modules)
+    (region,) = regions(subject, per_module=False)
+    generator = torch.Generator().manual_seed(0)
+    start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
+    found = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)
+    size = norms(region, rho=rho)
+    return {
+        "lambda_max": found.lambda_max,
+        "scaled_lambda": found.lambda_max * size["param_norm"] ** 2,
+        "sam_gap": sam_gap(region, rho=rho),
+        "grad_norm": size["grad_norm"],
+        "param_norm": size["param_norm"],
+    }

@@ -1,0 +1,71 @@
+"""What the study asks of a world model; structural, nothing has to inherit."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from mbrl_flat.interfaces import Targets
+from mbrl_flat.studies.offline.transitions import Slices
+
+
+class Foretold(NamedTuple):
+    """What a model expects from its last recorded observation ``o_t`` on, K steps ahead.
+
+    Only the recorded actions reach it after that.
+    """
+
+    obs: Tensor
+    """``[B, K + 1, n]``: expected ``o_t .. o_{t+K}``; the first is what it makes of ``o_t``."""
+    reward: Tensor
+    """``[B, K]``: expected ``r_t .. r_{t+K-1}``."""
+    value: Tensor
+    """``[B, K + 1]``: expected returns from ``(o_t, a_t)`` to ``(o_{t+K}, a_{t+K})`` on."""
+
+
+class Learner(Protocol):
+    """A world model with the loss that its paper trains it by, but returns as value targets."""
+
+    context: int
+    """Recorded observations that it looks at before it predicts."""
+    sequence_length: int
+    """Transitions of the slices that it learns from."""
+    batch_size: int
+    """How many of them."""
+    lr_scales: Mapping[str, float]
+    """Learning rates of modules relative to the rest."""
+    max_grad_norm: float
+    """Bound on the joint norm of its gradient."""
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """The modules that the loss trains, by name; no parameter twice."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Switch dropout on or off, as ``nn.Module.train`` does."""
+        ...
+
+    def targets(self, slices: Slices) -> Targets:
+        """What the loss regresses on: computed once, without gradient."""
+        ...
+
+    def loss(self, slices: Slices, targets: Targets) -> Tensor:
+        """Scalar loss; a function of the weights and, in training mode, of the dropout."""
+        ...
+
+    def calibrate(self, slices: Slices) -> None:
+        """Fit on training slices whatever reads observations out of latents."""
+        ...
+
+    def foretell(self, slices: Slices, horizon: int) -> Foretold:
+        """Predict ``horizon`` steps from the last of the first ``context`` observations.
+
+        Args:
+            slices: ``context + horizon`` transitions each; actions alone are read of the last
+                ``horizon`` of them.
+            horizon: K.
+
+        Returns:
+            The predictions, without gradient.
+        """
+        ...

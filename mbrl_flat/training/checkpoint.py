@@ -1,0 +1,200 @@
+"""Checkpoints that are whole or absent, hold everything, and never execute what they hold.
+
+A run's folder keeps ``checkpoints/latest.pt`` (everything), ``checkpoints/best.pt`` (the agent
+alone) and ``checkpoints/replay/*.pt``: the replay in pieces, each what was added since the piece
+before, so that the cost of a checkpoint does not grow with the buffer. Every file is written
+under a temporary name, flushed to the disk and renamed. A piece is written before the checkpoint
+that names it, and deleted after the first that no longer does.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.files import save_atomically
+
+FORMAT = 1
+"""Raised whenever an older reader would misunderstand a file."""
+
+
+def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without executing anything from it.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        UserError: If the file is absent, truncated, not one of ours, or holds more than data.
+    """
+    value = read_plain_data(path, device=device)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UserError(
+            f"The file {path} is not a checkpoint of this version of mbrl_flat "
+            f"(format {FORMAT} was expected)."
+        )
+    return value
+
+
+def read_plain_data(path: Path, *, device: torch.device | str = "cpu") -> Any:
+    """Read any file of ``torch.save`` that holds tensors and plain data.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+
+    Returns:
+        What was saved; nothing of it has been executed.
+
+    Raises:
+        UserError: If the file is absent, truncated, no such file, or holds more than data.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; check the path.")
+    try:
+        value = _read(path, device)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"Refused the checkpoint {path}: it is damaged, or it holds objects that loading "
+            f"would execute; use another one."
+        ) from error
+    except Exception as error:  # damaged bytes fail in whatever way the parser happens to
+        raise UserError(
+            f"The file {path} is truncated, corrupt or no checkpoint at all; "
+            f"use another one of the run, or start the run again."
+        ) from error
+    return value
+
+
+def _read(path: Path, device: torch.device | str) -> Any:
+    """Read a file of ``torch.save``; its old format, a bare pickle, is not tried."""
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+class CheckpointFolder:
+    """The ``checkpoints`` folder of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pieces: list[dict[str, Any]] = []
+        self._position: np.ndarray | None = None
+
+    @property
+    def latest(self) -> Path:
+        """File of the newest whole checkpoint."""
+        return self.path / "latest.pt"
+
+    @property
+    def best(self) -> Path:
+        """File of the agent with the best evaluation."""
+        return self.path / "best.pt"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the newest checkpoint is that of a complete run."""
+        return self.latest.exists() and bool(load_safely(self.latest).get("finished"))
+
+    def save_latest(self, state: Mapping[str, Any], replay: Replay) -> None:
+        """Save everything; the replay only as far as it is new.
+
+        Args:
+            state: Everything but the replay.
+            replay: The buffer.
+        """
+        position = np.zeros_like(replay.written) if self._position is None else self._position
+        begin = (replay.written - replay.lane_size).clip(0)
+        kept = [p for p in self._pieces if np.any(np.array(p["until"]) > begin)]
+        if np.any(replay.written > position):
+            number = int(self._pieces[-1]["name"].removesuffix(".pt")) + 1 if self._pieces else 0
+            piece = {"name": f"{number:06d}.pt", "until": replay.written.tolist()}
+            content = {"format": FORMAT, "arrays": replay.written_since(position)}
+            save_atomically(content, self.path / "replay" / piece["name"])
+            kept.append(piece)
+        full = {"format": FORMAT, **state, "replay": replay.state_dict(), "pieces": kept}
+        save_atomically(full, self.latest)
+        self._pieces, self._position = kept, replay.written.copy()
+        self._drop_unnamed()
+
+    def save_best(self, agent_state: Mapping[str, Any], *, step: int, score: float) -> None:
+        """Save the agent alone, with the evaluation that made it the best."""
+        save_atomically(
+            {"format": FORMAT, "agent": agent_state, "step": step, "score": score}, self.best
+        )
+
+    def load_latest(self, *, device: torch.device) -> dict[str, Any]:
+        """Read the newest checkpoint; nothing is changed by it.
+
+        Args:
+            device: Where the tensors of the agent go. All others, such as those of simulators,
+                stay on the CPU.
+
+        Returns:
+            Its content.
+        """
+        state = load_safely(self.latest)
+        agent = pytree.tree_map_only(
+            Tensor, lambda tensor: tensor.to(device), state.get("agent", {})
+        )
+        return {**state, "agent": agent}
+
+    def load_to_go_on(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
+        """Read the newest checkpoint of a run that goes on.
+
+        Args:
+            steps: The length of the whole run.
+            device: Where the tensors of the agent go.
+
+        Returns:
+            Its content, or None if there is none.
+
+        Raises:
+            UserError: If the run is past its steps.
+        """
+        if not self.latest.exists():
+            return None
+        state = self.load_latest(device=device)
+        if state["step"] > steps:
+            raise UserError(
+                f"{self.path.parent} is at step {state['step']} already, and steps={steps} is the "
+                "length of the whole run; give more steps than it has."
+            )
+        return state
+
+    def restore_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
+        """Fill ``replay`` from the pieces that a loaded checkpoint names, and go on from there."""
+        self.read_replay(state, replay)
+        self._pieces = list(state["pieces"])
+        self._position = replay.written.copy()
+        self._drop_unnamed()
+
+    def read_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
+        """Fill ``replay``; no file is touched."""
+        replay.load_state_dict(state["replay"])
+        for piece in state["pieces"]:
+            content = load_safely(self.path / "replay" / piece["name"])
+            replay.write_back(content["arrays"])
+
+    def _drop_unnamed(self) -> None:
+        """Delete pieces that no checkpoint names: overwritten, or of a run that was killed."""
+        names = {piece["name"] for piece in self._pieces}
+        for file in (self.path / "replay").glob("*.pt*"):
+            if file.name not in names:
+                file.unlink()

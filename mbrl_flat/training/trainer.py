@@ -1,0 +1,295 @@
+"""The loop: act, record, learn, measure, save; the same for every agent and optimizer.
+
+A *step* is one decision in one environment, a *frame* one simulator step. With N environments an
+iteration makes N steps. Everything that the next iteration depends on is in ``state_dict``, so a
+run that was killed goes on as if it had not been.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.interfaces import Agent, Measurement, Metrics, RunLogger
+from mbrl_flat.runtime.interrupts import Dropped, droppable
+from mbrl_flat.runtime.seeding import rng_state, set_rng_state
+from mbrl_flat.training.checkpoint import CheckpointFolder
+from mbrl_flat.training.clocks import Every, Ratio
+from mbrl_flat.training.collector import TrainEnvs, data_from
+from mbrl_flat.training.meters import MeanMeter, Stopwatch, rss_bytes
+from mbrl_flat.training.samplers import Sampler, UniformSampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """When things happen in a run; all in agent steps.
+
+    Attributes:
+        steps: Length of the run.
+        seed: Determines every random draw.
+        seed_steps: Steps of random actions before learning; when they are over, as many updates
+            are made as would have been due.
+        updates_per_step: Update-to-data ratio.
+        log_every: Interval of training metrics.
+        eval_every: Interval of evaluations; 0 means never.
+        probe_every: Interval of the probes; 0 means never.
+        checkpoint_every: Interval of checkpoints; 0 means only at the end.
+    """
+
+    steps: int
+    seed: int
+    seed_steps: int
+    updates_per_step: float = 1.0
+    log_every: int = 1000
+    eval_every: int = 10_000
+    probe_every: int = 10_000
+    checkpoint_every: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps must be at least 1, got {self.steps}.")
+        if not 0.0 <= self.updates_per_step < float("inf"):
+            raise UserError(f"updates_per_step must be at least 0, got {self.updates_per_step}.")
+        for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
+
+
+class Training:
+    """One run.
+
+    Args:
+        agent: Who acts and learns.
+        envs: Where; None to learn offline, from what is in the replay.
+        replay: What it learns from.
+        logger: Where metrics go.
+        config: When things happen.
+        checkpoints: Where the run is saved.
+        evaluations: Measured every ``eval_every`` steps.
+        probes: Measured every ``probe_every`` steps.
+        device: Where the agent draws its exploration noise.
+        on_step: Told the step after every iteration, for a progress bar.
+        update: What learns from a batch; by default the agent in this process alone.
+        sampler: What draws the batches; by default uniformly from the replay.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        envs: TrainEnvs | None,
+        replay: Replay,
+        logger: RunLogger,
+        *,
+        config: TrainConfig,
+        checkpoints: CheckpointFolder,
+        evaluations: Sequence[Measurement] = (),
+        probes: Sequence[Measurement] = (),
+        device: torch.device,
+        on_step: Callable[[int], object] = int,
+        update: Callable[[Batch], Metrics] | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self.agent, self.replay, self.logger = agent, replay, logger
+        self.config, self.checkpoints = config, checkpoints
+        self.evaluations, self.probes = list(evaluations), list(probes)
+        self.on_step, self.update = on_step, update or agent.update
+        self.sampler = sampler or UniformSampler(replay, agent)
+        self.step = 0
+        self.updates = 0
+        self.evaluations_total = 0.0
+        self.best = -np.inf
+        self.saved_step: int | None = None
+        self.finished = False
+        self.debt = Ratio(config.updates_per_step)
+        self.clocks = {
+            "log": Every(config.log_every),
+            "eval": Every(config.eval_every, next=0),
+            "probe": Every(config.probe_every),
+            "checkpoint": Every(config.checkpoint_every),
+        }
+        self.meter, self.watch = MeanMeter(), Stopwatch()
+        self.replay_rng = np.random.default_rng([config.seed, 1])
+        self.collector = data_from(agent, envs, replay, self.watch, seed=config.seed, device=device)
+
+    def start(self) -> None:
+        """Begin every environment's first episode and save the run once."""
+        self.collector.start()
+        self.save()
+
+    def run(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Go on until all steps are made.
+
+        Args:
+            stop: Asked between updates and steps, and within measurements, which are then dropped
+                and made anew by whoever goes on; once it says so the run is saved and left.
+
+        Returns:
+            Whether the run is complete.
+
+        Raises:
+            NonFiniteError: If an update is not finite; names the step and the last checkpoint.
+        """
+        while not self.finished:
+            self._learn(stop)
+            last = self.step >= self.config.steps
+            if stop() or not self._measure(stop, last=last):
+                self.save()
+                return False
+            self.finished = last
+            self._report(last=last)
+            if not last:
+                self._advance()
+        return True
+
+    def _advance(self) -> None:
+        """One step in every environment."""
+        self.collector.step(random=self.step < self.config.seed_steps)
+        self.step += self.collector.num_envs
+        self.on_step(self.step)
+        if self.step >= self.config.seed_steps:
+            fresh = self.updates == 0 and self.debt.owed == 0.0
+            self.debt.add_steps(self.step if fresh else self.collector.num_envs)
+
+    def _learn(self, stop: Callable[[], bool]) -> None:
+        """Make the updates that are owed, as soon as a slice can be drawn."""
+        if not self.debt.due or not self._can_learn():
+            return
+        while not stop() and self.debt.pop():
+            with self.watch.measure("sample"):
+                batch = self.sampler(self.replay_rng)
+            with self.watch.measure("update"):
+                try:
+                    metrics = self.update(batch)
+                except NonFiniteError as error:
+                    raise NonFiniteError(self._describe(error)) from error
+            self.updates += 1
+            self.evaluations_total += float(metrics.get("optim/evaluations", 0.0))
+            self.meter.add(metrics)
+
+    def _can_learn(self) -> bool:
+        return self.updates > 0 or self.replay.can_sample(
+            self.agent.sequence_length, across_episodes=self.agent.across_episodes
+        )
+
+    def _describe(self, error: NonFiniteError) -> str:
+        good = (
+            f"the last good checkpoint is {self.checkpoints.latest} (step {self.saved_step})"
+            if self.saved_step is not None
+            else "there is no checkpoint yet"
+        )
+        return (
+            f"Stopped at step {self.step}, update {self.updates + 1}: {error} Nothing was written "
+            f"after that; {good}. Lower the learning rate or rho, or set on_nonfinite=skip."
+        )
+
+    def _measure(self, stop: Callable[[], bool], *, last: bool) -> bool:
+        """Make the measurements that are due at this step, all of them or none."""
+        clocks, position = self._clocks(), self.logger.position
+        due = self.evaluations if self._due("eval", last=last) else []
+        if self._due("probe", last=last) and self.updates > 0:
+            due = [*due, *self.probes]
+        before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
+        try:
+            with droppable(stop):
+                for measurement in due:
+                    with self.watch.measure("probe"):
+                        row = measurement(self.step)
+                    self._note(row)
+        except Dropped:
+            for measurement, state in zip(due, before, strict=True):
+                measurement.load_state_dict(state)
+            self._set_clocks(clocks)
+            self.logger.truncate(position)
+            set_rng_state(rng)
+            return False
+        return True
+
+    def _note(self, row: Mapping[str, float]) -> None:
+        if row:
+            self._write(row)
+        score = row.get("eval/return_mean")
+        if score is not None and score > self.best and self.updates > 0:
+            self.best = score
+            self.checkpoints.save_best(self.agent.state_dict(), step=self.step, score=score)
+
+    def _report(self, *, last: bool) -> None:
+        """Log and save if it is due; the checkpoint comes last and holds all the clocks."""
+        if self._due("log", last=last) and self.step > 0:
+            self._log()
+        if self._due("checkpoint", last=last) or last:
+            self.save()
+
+    def _due(self, clock: str, *, last: bool) -> bool:
+        """Say whether it is due; what is on at all is due once more at the end of the run."""
+        due = self.clocks[clock].due(self.step)
+        return due or (last and self.clocks[clock].interval > 0)
+
+    def _clocks(self) -> dict[str, int]:
+        return {name: clock.next for name, clock in self.clocks.items()}
+
+    def _set_clocks(self, saved: Mapping[str, int]) -> None:
+        for name, clock in self.clocks.items():
+            clock.next = saved[name]
+
+    def _log(self) -> None:
+        row = self.meter.pop() | self.collector.meter.pop() | self.watch.pop()
+        row["train/updates"] = float(self.updates)
+        if self.updates > 0:
+            row["optim/param_norm"] = float(self.agent.param_norm())
+            row["optim/evaluations_total"] = self.evaluations_total
+        row["time/rss_bytes"] = rss_bytes()
+        self._write(row)
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        self.logger.write(row, step=self.step, frame=self.step * self.collector.action_repeat)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.checkpoints.save_latest(self.state_dict(), self.replay)
+        self.saved_step = self.step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the replay."""
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "evaluations_total": self.evaluations_total,
+            "best": float(self.best),
+            "finished": self.finished,
+            "owed": self.debt.owed,
+            "clocks": self._clocks(),
+            "meter": self.meter.state_dict(),
+            "rng": rng_state(),
+            "replay_rng": self.replay_rng.bit_generator.state,
+            "sampler": self.sampler.state_dict(),
+            "agent": self.agent.state_dict(),
+            "collector": self.collector.state_dict(),
+            "measurements": [m.state_dict() for m in (*self.evaluations, *self.probes)],
+            "log_position": self.logger.position,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave, the replay included; the random streams come last."""
+        self.step, self.updates = state["step"], state["updates"]
+        self.evaluations_total, self.best = state["evaluations_total"], state["best"]
+        self.saved_step = self.step
+        self.finished = state["finished"] and self.step >= self.config.steps
+        self.debt.owed = state["owed"]
+        self._set_clocks(state["clocks"])
+        self.meter.load_state_dict(state["meter"])
+        self.replay_rng.bit_generator.state = state["replay_rng"]
+        self.sampler.load_state_dict(state.get("sampler", {}))
+        self.agent.load_state_dict(state["agent"])
+        self.checkpoints.restore_replay(state, self.replay)
+        self.collector.load_state_dict(state["collector"])
+        measurements = (*self.evaluations, *self.probes)
+        for measurement, saved in zip(measurements, state["measurements"], strict=True):
+            measurement.load_state_dict(saved)
+        self.logger.truncate(state["log_position"])
+        set_rng_state(state["rng"])

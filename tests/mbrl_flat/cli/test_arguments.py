@@ -1,0 +1,69 @@
+"""Words of a command as Hydra's parser finds them."""
+
+import pytest
+
+from mbrl_flat.cli.arguments import arranged
+from mbrl_flat.errors import UserError
+
+
+def of_train(*words):
+    return arranged(words, command="train", sweeps=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["seed=1", "-m", "steps=2,3"], ["-m", "seed=1", "steps=2,3"]),
+        (["seed=1", "--cfg", "job", "steps=2"], ["--cfg", "job", "seed=1", "steps=2"]),
+        (["a=1", "--cfg=job", "--resolve"], ["--cfg=job", "--resolve", "a=1"]),
+        (["a=1", "-c", "job", "b=2", "-p", "agent"], ["-c", "job", "-p", "agent", "a=1", "b=2"]),
+        (
+            ["+arm=sam", "~probes.sharpness", "seed=-1"],
+            ["+arm=sam", "~probes.sharpness", "seed=-1"],
+        ),
+        (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
+        (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
+        (["run_dir=", "b='x y'"], ["run_dir=", "b='x y'"]),
+        ([], []),
+    ],
+)
+def test_flags_come_first_and_nothing_is_lost(words, expected):
+    assert of_train(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seed", "1"], "without dashes: seed=1, not --seed 1."),
+        (["--seed=1"], "without dashes: seed=1, not --seed=1."),
+        (["-seed", "1"], "without dashes: seed=1, not -seed 1."),
+        (["--seed", "steps=3"], "There is no flag --seed; .*: seed=VALUE."),
+        (["--seed"], "There is no flag --seed; .*: seed=VALUE."),
+        (["--agent.config.size", "5"], "agent.config.size=5, not"),
+        (["--cfg", "jbo"], "Unknown value 'jbo' for --cfg; did you mean 'job'"),
+        (["--cfg"], "Unknown value '' for --cfg; choose one of: all, hydra, job"),
+        (["--info=defaultz"], "Unknown value 'defaultz' for --info; did you mean 'defaults'"),
+        (["--"], "There is no flag --;"),
+        (["foo"], "'foo' is no setting: settings are key=value, such as seed=1."),
+    ],
+)
+def test_anything_else_is_refused_with_what_to_write(words, said):
+    with pytest.raises(UserError, match=said):
+        of_train("steps=10", *words)
+
+
+def test_commands_that_look_at_one_run_make_no_sweeps():
+    with pytest.raises(UserError, match="leave out --multirun"):
+        arranged(["run=a", "--multirun"], command="probe", sweeps=False)
+
+
+def test_a_resumed_run_takes_few_settings_whatever_the_order():
+    assert of_train("steps=10", "resume=a", "hydra.verbose=true")
+    assert of_train("resume=", "seed=3")
+    with pytest.raises(UserError, match=r"keeps its settings, but optimizer\.rho=0.1"):
+        of_train("optimizer.rho=0.1", "resume=a")
+
+
+def test_a_sweep_over_runs_that_go_on_has_a_folder_of_its_own():
+    words = ["-m", "resume=a,b", "run_dir=s", "hydra/launcher=joblib"]
+    assert of_train(*words) == words

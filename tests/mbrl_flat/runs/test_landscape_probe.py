@@ -1,0 +1,42 @@
+"""The landscape is that of the weights that the agent acts with."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from torch import nn
+
+from mbrl_flat.optim import make_optimizer
+from mbrl_flat.runs import probe as probe_run
+
+
+def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = make_optimizer("ema", model.parameters(), lr=0.1)
+
+    def loss():
+        return model.weight.sum()
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value.detach()
+
+    for _ in range(5):
+        optimizer.step(closure)
+    agent = SimpleNamespace(
+        optimizer=optimizer, batch_size=1, sequence_length=1, probe_loss=lambda _: loss
+    )
+    replay = SimpleNamespace(sample=lambda *_, **__: None)
+    subject = SimpleNamespace(agent=agent, replay=replay, folder=tmp_path, step=5, seed=0)
+    monkeypatch.setattr(probe_run, "draw_slice", lambda *_, **__: None)
+
+    def probe(loss):
+        return SimpleNamespace(distances=np.zeros(1), losses=np.array([loss().item()]))
+
+    row = probe_run._landscape(probe, subject)
+
+    with optimizer.evaluation_params():
+        averaged = loss().item()
+    assert row["probe/landscape/centre"] == averaged
+    assert averaged != loss().item()

@@ -1,0 +1,54 @@
+"""A run that exists."""
+
+from pathlib import Path
+
+import pytest
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.runs.resume import existing_run, moved_paths, resumable_keys
+
+
+def test_paths_in_a_folder_that_was_moved_move_with_it():
+    settings = {
+        "run_dir": "runs/a",
+        "names": {"task": "runs/ab"},
+        "probes": {"open_loop": {"folder": "runs/a/videos"}, "other": {"folder": "elsewhere"}},
+    }
+
+    moved = dict(moved_paths(settings, Path("old") / "b"))
+
+    assert moved == {"run_dir": "old/b", "probes.open_loop.folder": "old/b/videos"}
+
+
+def test_without_a_folder_nothing_is_moved():
+    assert dict(moved_paths({"run_dir": None, "name": "x"}, Path("b"))) == {}
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_a_run_must_be_named(path):
+    with pytest.raises(UserError, match="Say which run"):
+        existing_run(path)
+
+
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="There is no run at"):
+        existing_run(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(("study", "command"), [(True, "train"), (False, "supervised")])
+def test_a_run_of_the_other_kind_names_the_command_for_it(tmp_path, study, command):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    if not study:
+        (tmp_path / "study.json").write_text("{}")
+
+    with pytest.raises(UserError, match=f"mbrl-flat-{command} resume={tmp_path}"):
+        existing_run(str(tmp_path), study=study)
+
+    assert existing_run(str(tmp_path), study=not study) == tmp_path
+
+
+def test_only_some_settings_change_when_a_run_goes_on():
+    assert list(resumable_keys(["steps=3", "+wandb.mode=offline"])) == ["steps", "wandb.mode"]
+    with pytest.raises(UserError, match="keeps its settings, but seed=3 was given"):
+        list(resumable_keys(["seed=3"]))

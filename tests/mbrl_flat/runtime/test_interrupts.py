@@ -1,0 +1,72 @@
+"""Signals as requests."""
+
+import os
+import signal
+
+import pytest
+
+from mbrl_flat.runtime.interrupts import Dropped, droppable, give_way, stop_requests
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
+    ],
+)
+def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
+    before = signal.getsignal(number)
+    with stop_requests() as request:
+        assert (request.signal, request.exit_status) == (None, 0)
+        os.kill(os.getpid(), number)
+        assert request.signal == number
+        assert request.exit_status == status
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_acts_at_once():
+    # A shell's background jobs start with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stop_requests():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_only_droppable_work_gives_way_and_only_once_it_was_asked_to():
+    asked = False
+    give_way()
+    with droppable(lambda: asked):
+        give_way()
+        asked = True
+        with pytest.raises(Dropped):
+            give_way()
+    give_way()
+
+
+def test_the_first_signal_is_answered(capfd):
+    with stop_requests():
+        assert capfd.readouterr().err == ""
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert "once more to quit at once" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_where_nobody_reads_the_answer(number):
+    """Ctrl-C in ``... 2>&1 | tee log`` ends tee as well, and the pipe with it."""
+    kept = os.dup(2)
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 2)
+    try:
+        with stop_requests() as request:
+            os.kill(os.getpid(), number)
+            assert request.signal == number
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(write)

@@ -1,0 +1,100 @@
+"""Clocks are due once in each interval and go on exactly where they were saved."""
+
+import dataclasses
+
+import pytest
+
+from mbrl_flat.training.clocks import Every, Ratio
+
+
+def test_a_clock_is_due_at_the_first_step_of_each_interval_that_is_reached():
+    clock = Every(10)
+
+    assert [step for step in range(0, 50, 3) if clock.due(step)] == [12, 21, 30, 42]
+
+
+def test_a_stride_over_several_intervals_is_due_once():
+    clock = Every(10)
+
+    assert clock.due(95)
+    assert not clock.due(99)
+    assert clock.due(100)
+
+
+def test_asking_twice_at_a_step_is_due_once():
+    clock = Every(5)
+
+    assert clock.due(5)
+    assert not clock.due(5)
+
+
+@pytest.mark.parametrize("interval", [0, -1])
+def test_an_interval_of_zero_is_never_due(interval):
+    clock = Every(interval)
+
+    assert not any(clock.due(step) for step in range(100))
+
+
+def test_a_clock_can_be_due_at_the_start():
+    clock = Every(10, next=0)
+
+    assert [step for step in range(25) if clock.due(step)] == [0, 10, 20]
+
+
+def test_a_saved_clock_goes_on():
+    clock, straight = Every(7), Every(7)
+    first = [step for step in range(0, 40, 2) if clock.due(step)]
+
+    resumed = Every(**dataclasses.asdict(clock))
+    second = [step for step in range(40, 80, 2) if resumed.due(step)]
+
+    assert first + second == [step for step in range(0, 80, 2) if straight.due(step)]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0 / 3.0, 1.0, 2.0, 8.0])
+def test_updates_are_steps_times_ratio_without_drift(ratio):
+    debt, made = Ratio(ratio), 0
+
+    for _ in range(3000):
+        debt.add_steps(1)
+        while debt.pop():
+            made += 1
+
+    assert made == round(3000 * ratio)
+
+
+def test_a_ratio_of_zero_owes_nothing():
+    debt = Ratio(0.0)
+    debt.add_steps(1000)
+
+    assert not debt.pop()
+
+
+def test_many_steps_at_once_owe_what_they_owe_one_by_one():
+    debt = Ratio(0.5)
+    debt.add_steps(7)
+
+    assert [debt.pop() for _ in range(5)] == [True, True, True, False, False]
+    assert debt.owed == 0.5
+
+
+def test_a_saved_debt_goes_on():
+    debt = Ratio(0.3)
+    debt.add_steps(2)
+
+    resumed = Ratio(**dataclasses.asdict(debt))
+    resumed.add_steps(2)
+
+    assert resumed.pop()
+    assert resumed.owed == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("ratio", "updates"), [(0.1, 10), (0.7, 70), (0.25, 25)])
+def test_rounding_delays_no_update(ratio, updates):
+    debt, made = Ratio(ratio), 0
+    for _ in range(100):
+        debt.add_steps(1)
+        while debt.due:
+            made += debt.pop()
+
+    assert made == updates
