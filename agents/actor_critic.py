@@ -264,7 +264,7 @@ class ActorCritic(nn.Module):
         )
 
 
-class Learner:
+class BoundedOptimizer:
     """Parameters, their own optimizer and a bound on the norm of their gradient.
 
     Args:
@@ -284,14 +284,14 @@ class Learner:
         self.optimizer = make(self.params)
         self.max_grad_norm = max_grad_norm
 
-    def step(self, loss: Tensor, *, admits: Callable[[Tensor], bool]) -> Tensor:
-        """Step on the gradients that ``loss`` left, if their norm is admitted; return that norm."""
+    def step(self, loss: Tensor, *, step_allowed: Callable[[Tensor], bool]) -> Tensor:
+        """Step on the gradients that ``loss`` left, if ``step_allowed(norm)``; return the norm."""
         average_over_rows(self.params, loss)
         grads = [p.grad for p in self.params if p.grad is not None]
         norm = nn.utils.get_total_norm(grads)
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.params, self.max_grad_norm, norm)
-        if admits(norm):
+        if step_allowed(norm):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return norm

@@ -23,7 +23,7 @@ NetworkFactory = Callable[[int], nn.Module]
 
 
 class Score(NamedTuple):
-    """How a policy judges actions, each ``[...]``."""
+    """What a policy says of actions, each ``[...]``."""
 
     log_prob: Tensor
     """Log probability or density of the actions."""

@@ -1,7 +1,7 @@
-"""What the heads of a world model that imagines are judged by, apart from its other losses.
+"""Losses of the reward and continuation heads of a world model that imagines.
 
 Reward and continuation are categorical in DreamerV3, STORM and TWISTER alike: the cross entropy
-of a two-hot reward, and that of going on. Both count once in each paper's loss.
+of a two-hot reward, and that of continuing. Both count once in each paper's loss.
 """
 
 import torch
@@ -24,13 +24,13 @@ def head_logits(features: Tensor, reward: nn.Module, continuation: nn.Module) ->
     }
 
 
-def head_losses(logits: Heads, bins: Bins, goes_on: Tensor, targets: Targets) -> Heads:
+def head_losses(logits: Heads, bins: Bins, continues: Tensor, targets: Targets) -> Heads:
     """Cross entropies of both heads, each a mean over batch and time.
 
     Args:
         logits: ``reward`` ``[B, T, bins]`` and ``continue`` ``[B, T]``.
         bins: What the reward's logits stand for.
-        goes_on: Probability that the episode goes on ``[B, T]``.
+        continues: Probability that the episode continues ``[B, T]``.
         targets: ``r_lower`` and ``r_share`` ``[B, T]``: where rewards lie between the bins.
 
     Returns:
@@ -39,7 +39,7 @@ def head_losses(logits: Heads, bins: Bins, goes_on: Tensor, targets: Targets) ->
     position = (targets["r_lower"], targets["r_share"])
     return {
         "reward": bins.cross_entropy(logits["reward"], position).mean(),
-        "continue": F.binary_cross_entropy_with_logits(logits["continue"], goes_on),
+        "continue": F.binary_cross_entropy_with_logits(logits["continue"], continues),
     }
 
 

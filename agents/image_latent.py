@@ -49,7 +49,7 @@ class ImageSpec(NamedTuple):
 
         Args:
             spec: The environment's shapes.
-            where: Who asks, for messages.
+            where: Name of the caller, for messages.
 
         Returns:
             The image.

@@ -23,7 +23,7 @@ ModelState = dict[str, Tensor]
 
 
 Heads = Mapping[str, Tensor]
-"""A tensor for each head that is judged by cross entropy: ``reward`` and ``continue``."""
+"""A tensor for each head that is trained by cross entropy: ``reward`` and ``continue``."""
 
 
 class ModelOutput(NamedTuple):
@@ -144,7 +144,7 @@ class ImaginationModel(Protocol):
         ...
 
     def predict_continue(self, features: Tensor) -> Tensor:
-        """Probability ``[...]`` that the episode goes on from ``[..., F]``, undiscounted."""
+        """Probability ``[...]`` that the episode continues from ``[..., F]``, undiscounted."""
         ...
 
 
@@ -166,7 +166,7 @@ class Imagined(NamedTuple):
     reward: Tensor
     """``[N, H]``; ``reward[:, t]`` is expected on arriving at ``features[:, t + 1]``."""
     cont: Tensor
-    """``[N, H + 1]``: probability that the episode goes on from ``features[:, t]``."""
+    """``[N, H + 1]``: probability that the episode continues from ``features[:, t]``."""
 
     def starting_with(self, cont: Tensor) -> "Imagined":
         """Take the first ``cont`` of each rollout from elsewhere, of any shape of N entries."""

@@ -19,8 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.agents.actor_critic import ActorCritic, Learner, Replayed
-from mbrl_flat.agents.admission import admits
+from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer, Replayed
 from mbrl_flat.agents.head_losses import probe_loss
 from mbrl_flat.agents.imagination import (
     ImaginationModel,
@@ -30,6 +29,7 @@ from mbrl_flat.agents.imagination import (
     imagine,
 )
 from mbrl_flat.agents.imagination_config import ImaginationConfig
+from mbrl_flat.agents.nonfinite_guard import step_allowed
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import (
@@ -59,7 +59,7 @@ class ImaginationAgent:
         spec: The environment's shapes.
         model: The world model, an ``nn.Module`` as well.
         actor_critic: Policy and critic.
-        learners: Who trains them, by name.
+        optimizers: Of the behaviour, by name.
         config: Settings.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
@@ -68,7 +68,7 @@ class ImaginationAgent:
     """
 
     across_episodes = True
-    foretells_termination = True
+    predicts_termination = True
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ImaginationAgent:
         *,
         model: ImaginationModel,
         actor_critic: ActorCritic,
-        learners: Mapping[str, Learner],
+        optimizers: Mapping[str, BoundedOptimizer],
         config: ImaginationConfig,
         optimizer: OptimizerFactory,
         device: torch.device,
@@ -86,7 +86,7 @@ class ImaginationAgent:
     ) -> None:
         self.couples_rows = couples_rows
         self.name, self.spec, self.config, self.device = name, spec, config, device
-        self.model, self.actor_critic, self.learners = model, actor_critic, dict(learners)
+        self.model, self.actor_critic, self.optimizers = model, actor_critic, dict(optimizers)
         self.discount = actor_critic.config.discount
         self._module.eval()
         groups = module_groups(model.trained_modules())
@@ -100,12 +100,12 @@ class ImaginationAgent:
 
     @property
     def sequence_length(self) -> int:
-        """Transitions in a slice of the batches that ``update`` takes."""
+        """Transitions in a subsequence of the batches that ``update`` takes."""
         return self.config.sequence_length
 
     @property
     def batch_size(self) -> int:
-        """Slices in a batch that ``update`` takes."""
+        """Subsequences in a batch that ``update`` takes."""
         return self.config.batch_size
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -163,7 +163,7 @@ class ImaginationAgent:
         """Make one step of the world model, then one of actor and critic.
 
         Args:
-            batch: Slices ``[B, T]`` on any device.
+            batch: Subsequences ``[B, T]`` on any device.
 
         Returns:
             Losses at the weights before the step, and what the optimizer reports.
@@ -197,7 +197,7 @@ class ImaginationAgent:
             return self.model.observe_batch(batch, targets)
 
     def _learn_behaviour(self, batch: Batch, states: ModelState) -> Metrics:
-        """Imagine from all judged observations and step actor and critic."""
+        """Imagine from all observations after the first and step actor and critic."""
         states = {name: value[:, 1:] for name, value in states.items()}
         with self._autocast():
             imagined = imagine(
@@ -209,9 +209,9 @@ class ImaginationAgent:
         loss = losses.actor + losses.critic
         loss.backward()
         metrics = dict(losses.metrics)
-        for name, learner in self.learners.items():
-            admit = partial(admits, self.optimizer, name=name)
-            metrics[f"train/{name}_grad_norm"] = learner.step(loss, admits=admit)
+        for name, bounded in self.optimizers.items():
+            allowed = partial(step_allowed, self.optimizer, name=name)
+            metrics[f"train/{name}_grad_norm"] = bounded.step(loss, step_allowed=allowed)
         self.actor_critic.update_slow_critic()
         return {**metrics, "optim/skipped": float(self.optimizer.skipped)}
 
@@ -280,7 +280,9 @@ class ImaginationAgent:
             "model": self._module.state_dict(),
             "actor_critic": self.actor_critic.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "learners": {k: learner.optimizer.state_dict() for k, learner in self.learners.items()},
+            "learners": {
+                k: bounded.optimizer.state_dict() for k, bounded in self.optimizers.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -300,5 +302,5 @@ class ImaginationAgent:
         self._module.load_state_dict(state["model"])
         self.actor_critic.load_state_dict(state["actor_critic"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name, learner in self.learners.items():
-            learner.optimizer.load_state_dict(state["learners"][name])
+        for name, bounded in self.optimizers.items():
+            bounded.optimizer.load_state_dict(state["learners"][name])

@@ -11,8 +11,8 @@ class ImaginationConfig:
     """How batches, rollouts and actions are made; the defaults are DreamerV3's.
 
     Attributes:
-        batch_size: Slices in a batch.
-        sequence_length: Transitions T of a slice; the loss judges its last T observations.
+        batch_size: Subsequences in a batch.
+        sequence_length: Transitions T of a subsequence; the loss covers its last T observations.
         horizon: Imagined steps H.
         max_grad_norm: Bound on the joint norm of the model's gradient; None leaves it to a base
             optimizer that clips by itself.

@@ -13,7 +13,7 @@ from mbrl_flat.models.kv_cache import KVCache
 
 
 class Observed(NamedTuple):
-    """B slices of T transitions as the model sees them."""
+    """B subsequences of T transitions as the model sees them."""
 
     posterior: Tensor
     """Log probabilities ``[B, T + 1, S, C]``."""
@@ -24,7 +24,7 @@ class Observed(NamedTuple):
     moves: Tensor
     """Actions of the step before ``[B, T + 1, A]``."""
     begins: Tensor
-    """Where episodes, and slices, begin ``[B, T + 1]``."""
+    """Where episodes, and subsequences, begin ``[B, T + 1]``."""
     hidden: Tensor
     """Outputs ``[B, T + 1, D]``."""
     cache: KVCache
@@ -32,7 +32,7 @@ class Observed(NamedTuple):
 
     @property
     def features(self) -> Tensor:
-        """Latents and outputs of the judged steps ``[B, T, S C + D]``."""
+        """Latents and outputs of the last T steps ``[B, T, S C + D]``."""
         return torch.cat([self.latent[:, 1:], self.hidden[:, 1:]], -1)
 
 
@@ -48,7 +48,7 @@ def observe_sequences(
     """Encode all images at once, sample their latents, and run the transformer over the tokens.
 
     Args:
-        batch: Slices of T transitions.
+        batch: Subsequences of T transitions.
         noise: Gumbel draws ``[B, T + 1, S, C]``.
         image: Which entry is the image.
         centre: What is taken off its pixels.
@@ -69,8 +69,8 @@ def observe_sequences(
     return Observed(posterior, latent, before, moves, begins, hidden, cache)
 
 
-def judged_images(batch: Batch, image: ImageSpec, *, centre: float) -> Tensor:
-    """All images but the first of each slice, as floats ``[B T, C, H, W]``."""
+def reconstructed_images(batch: Batch, image: ImageSpec, *, centre: float) -> Tensor:
+    """All images but the first of each subsequence, as floats ``[B T, C, H, W]``."""
     return image.as_float({image.name: batch.obs[image.name][:, 1:]}, centre=centre)
 
 

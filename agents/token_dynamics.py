@@ -87,7 +87,7 @@ class TokenDynamics(nn.Module):
         Args:
             latent: ``[B, T + 1, S C]``.
             action: ``[B, T, A]``.
-            is_first: Where episodes begin, ``[B, T + 1]``; a slice begins like an episode.
+            is_first: Where episodes begin, ``[B, T + 1]``; a subsequence begins like an episode.
 
         Returns:
             Latents ``[B, T + 1, S C]`` and actions ``[B, T + 1, A]`` of the step before, and where

@@ -132,10 +132,10 @@ class Agent(Protocol):
 
 
 @runtime_checkable
-class ReadsPublished(Protocol):
+class LoadsPretrained(Protocol):
     """An agent that takes the weights of its authors' own checkpoints."""
 
-    def load_published(self, state: Any) -> None:
+    def load_pretrained(self, state: Any) -> None:
         """Convert what such a file holds and act with it; refuse what does not fit."""
         ...
 
@@ -218,10 +218,10 @@ class SeveralTasks(Protocol):
 
 
 @runtime_checkable
-class ForetellsTermination(Protocol):
+class PredictsTermination(Protocol):
     """An agent that may have learned when a task ends."""
 
-    foretells_termination: bool
+    predicts_termination: bool
     """Whether the ``cont`` of ``predict`` is learned; false without that head."""
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
 from mbrl_flat.agents.dreamerv3.rssm import NORM
@@ -64,7 +64,7 @@ def dreamerv3(
         spec,
         model=model,
         actor_critic=behaviour,
-        learners={"behaviour": Learner([actor, critic], make, max_grad_norm=None)},
+        optimizers={"behaviour": BoundedOptimizer([actor, critic], make, max_grad_norm=None)},
         config=config.imagination,
         optimizer=optimizer,
         device=device,

@@ -8,7 +8,7 @@ References:
     the official code.
 
 Deviations from the paper:
-    The first observation of a slice is context that the loss does not judge, and its recurrent
+    The first observation of a subsequence is context outside the loss, and its recurrent
     state starts from zeros; the official code starts it from the state stored in the replay, and
     stores the new one there. The replay critic loss does not reach the representation, so that the
     world model's loss is what the optimizer under study trains and nothing else.
@@ -96,7 +96,7 @@ class WorldModel(nn.Module):
         The reward and continuation that belong to ``o_{t+1}`` are those of transition t.
 
         Args:
-            batch: Slices of T transitions.
+            batch: Subsequences of T transitions.
             targets: What ``targets`` returned for this batch.
 
         Returns:
@@ -134,8 +134,8 @@ class WorldModel(nn.Module):
 
     def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
         """What ``loss`` makes of such logits."""
-        goes_on = self.discount * (1.0 - batch.terminated)
-        return head_losses(logits, self.bins, goes_on, targets)
+        continues = self.discount * (1.0 - batch.terminated)
+        return head_losses(logits, self.bins, continues, targets)
 
     @torch.no_grad()
     def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:
@@ -202,7 +202,7 @@ class WorldModel(nn.Module):
         return self.bins.decode(full_precision(self.reward(features)))
 
     def predict_continue(self, features: Tensor) -> Tensor:
-        """Probability ``[...]`` that the episode goes on: the head's output without discount."""
+        """Probability ``[...]`` that the episode continues: the head's output without discount."""
         folded = torch.sigmoid(full_precision(self.continuation(features))[..., 0])
         return folded / self.discount
 

@@ -1,4 +1,4 @@
-"""STORM, put together: its world model, and the actor-critic that imagination agents share.
+"""STORM: its world model, and the actor-critic that imagination agents share.
 
 References:
     Zhang et al., "STORM: Efficient Stochastic Transformer based World Models for Reinforcement
@@ -6,14 +6,14 @@ References:
 
 Deviations from the paper:
     Lambda-returns bootstrap with the value of the next state; the published code took that of
-    the present one. Actor and critic learn at the states that the model was trained on.
+    the current one. Actor and critic learn at the states that the model was trained on.
 """
 
 from functools import partial
 
 import torch
 
-from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.storm.config import STORMConfig
@@ -60,13 +60,13 @@ def make(
     critic = head(model.feature_size, layers, config.num_bins)
     behaviour = ActorCritic(actor, critic, bins, config.actor_critic).to(device)
     adam = partial(torch.optim.Adam, lr=config.behaviour_lr, eps=config.behaviour_eps)
-    learner = Learner([actor, critic], adam, max_grad_norm=config.behaviour_grad_clip)
+    bounded = BoundedOptimizer([actor, critic], adam, max_grad_norm=config.behaviour_grad_clip)
     return ImaginationAgent(
         "storm",
         spec,
         model=model,
         actor_critic=behaviour,
-        learners={"behaviour": learner},
+        optimizers={"behaviour": bounded},
         config=config.imagination,
         optimizer=optimizer,
         device=device,

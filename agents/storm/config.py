@@ -22,7 +22,7 @@ class STORMConfig:
     Attributes:
         conv_width: Channels of the first convolution; they double at each stage.
         norm: Of the convolutions: ``batch`` (published) or ``layer``.
-        act_on: What the policy sees of the present: the ``frame``, or what the model had
+        act_on: What the policy sees of the current step: the ``frame``, or what the model had
             predicted of it (``prediction``, published).
         hidden: Features of the two layers of actor and critic.
         latent_groups: Categoricals of a latent.
@@ -95,6 +95,6 @@ class STORMConfig:
 
     @property
     def max_length(self) -> int:
-        """Positions that are needed: a slice, a rollout with its context, or the memory."""
-        slice_length = self.imagination.sequence_length + 1
-        return max(slice_length, self.context + self.imagination.horizon, self.act_context)
+        """Positions that are needed: a subsequence, a rollout with its context, or the memory."""
+        sequence = self.imagination.sequence_length + 1
+        return max(sequence, self.context + self.imagination.horizon, self.act_context)

@@ -16,7 +16,7 @@ class Tokens(NamedTuple):
     action: Tensor
     """``[N, W, A]``."""
     valid: Tensor
-    """Which of them belong to the present episode, bool ``[N, W]``."""
+    """Which of them belong to the current episode, bool ``[N, W]``."""
 
     @classmethod
     def of(cls, state: ModelState) -> "Tokens":

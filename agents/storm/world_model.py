@@ -11,7 +11,7 @@ References:
 
 Deviations from the paper:
     Nothing crosses an episode's start, where a learned token takes the place of what came before;
-    the published context ran on. The policy sees the present frame (``act_on=prediction`` is
+    the published context continued. The policy sees the current frame (``act_on=prediction`` is
     published). Rollouts begin at the states of the model's own batch, not at another one's.
     Remembered tokens keep the latents that were sampled when their frames were new.
 """
@@ -26,8 +26,8 @@ from mbrl_flat.agents.observed import (
     Observed,
     decoded,
     image_error,
-    judged_images,
     observe_sequences,
+    reconstructed_images,
 )
 from mbrl_flat.agents.packing import Packing
 from mbrl_flat.agents.storm.config import STORMConfig
@@ -105,7 +105,7 @@ class WorldModel(nn.Module):
         """Draw the noise of all samples, and locate the rewards between the bins.
 
         Args:
-            batch: Slices of T transitions.
+            batch: Subsequences of T transitions.
 
         Returns:
             ``noise`` and ``prior_noise`` ``[B, T + 1, S, C]``; ``r_lower`` and ``r_share``
@@ -139,7 +139,7 @@ class WorldModel(nn.Module):
         return {"latent": latent, "shown": shown, "hidden": hidden, **tokens.to_state()}
 
     def _shown(self, latent: Tensor, hidden: Tensor, prior_noise: Tensor) -> Tensor:
-        """What the policy sees of the present, ``[..., S C]``."""
+        """What the policy sees of the current step, ``[..., S C]``."""
         if self.config.act_on == "frame":
             return latent
         return straight_through(self.dynamics.prior(hidden).detach(), prior_noise).flatten(-2)
@@ -152,7 +152,7 @@ class WorldModel(nn.Module):
             + 0.5 \max(1, \overline{KL(sg(q) \| p)}) + 0.1 \max(1, \overline{KL(q \| sg(p))})
 
         Args:
-            batch: Slices of T transitions; the first image of each is context.
+            batch: Subsequences of T transitions; the first image of each is context.
             targets: What ``targets`` returned for this batch.
 
         Returns:
@@ -163,7 +163,7 @@ class WorldModel(nn.Module):
         hidden = seen.hidden[:, 1:]
         kl = balanced_kl(seen.posterior[:, 1:], self.dynamics.prior(hidden))
         heads = self.head_losses(head_logits(hidden, self.reward, self.continues), batch, targets)
-        images = judged_images(batch, self.image, centre=0.0)
+        images = reconstructed_images(batch, self.image, centre=0.0)
         parts = {
             "image": image_error(self.decoder, seen.latent[:, 1:], images),
             **heads,
@@ -287,11 +287,11 @@ class WorldModel(nn.Module):
         return torch.cat([state["shown"], state["hidden"].float()], -1)
 
     def predict_reward(self, features: Tensor) -> Tensor:
-        """Expected reward ``[...]`` of arriving in ``[..., F]``; the latent has no say."""
+        """Expected reward ``[...]`` of arriving in ``[..., F]``. The latent does not enter."""
         return self.two_hot.decode(self.reward(features[..., self.shape.size :]).float())
 
     def predict_continue(self, features: Tensor) -> Tensor:
-        """One where the episode more likely goes on than not, else zero ``[...]``."""
+        """One where the episode more likely continues, else zero ``[...]``."""
         return (self.continues(features[..., self.shape.size :])[..., 0] > 0.0).float()
 
     def decode(self, features: Tensor) -> Observation:

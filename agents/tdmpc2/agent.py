@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.agents.admission import admits
+from mbrl_flat.agents.nonfinite_guard import step_allowed
 from mbrl_flat.agents.tdmpc2 import official_checkpoint
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.encoder import augment, augment_batch
@@ -72,7 +72,7 @@ class TDMPC2:
         self.discount = config.discount(spec)
         self.task_discounts = tuple(config.discount(task) for task in spec.tasks)
         self.latent_size = config.dims["latent_dim"]
-        self.foretells_termination = config.episodic
+        self.predicts_termination = config.episodic
         self.model = WorldModel(spec, config).to(device).eval()
         self.policy = Policy(spec, config).to(device)
         self.planner = LatentPlanner(
@@ -97,12 +97,12 @@ class TDMPC2:
 
     @property
     def sequence_length(self) -> int:
-        """Transitions in a slice of the batches that ``update`` takes."""
+        """Transitions in a subsequence of the batches that ``update`` takes."""
         return self.config.horizon
 
     @property
     def batch_size(self) -> int:
-        """Slices in a batch that ``update`` takes."""
+        """Subsequences in a batch that ``update`` takes."""
         return self.config.batch_size
 
     def initial_state(self, num_envs: int) -> AgentState:
@@ -156,7 +156,7 @@ class TDMPC2:
         and the policy learns on the latents of the unperturbed model.
 
         Args:
-            batch: Slices ``[B, H]`` on any device.
+            batch: Subsequences ``[B, H]`` on any device.
 
         Returns:
             Losses at the weights before the step, and what the optimizer reports.
@@ -215,7 +215,7 @@ class TDMPC2:
         average_over_rows(list(self.policy.parameters()), loss)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
         self.model.q.requires_grad_(True)
-        if admits(self.optimizer, norm, "policy"):
+        if step_allowed(self.optimizer, norm, "policy"):
             self.policy_optimizer.step()
         return {
             "optim/skipped": float(self.optimizer.skipped),
@@ -289,7 +289,7 @@ class TDMPC2:
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.scale.value.copy_(state["scale"])
 
-    def load_published(self, state: Any) -> None:
+    def load_pretrained(self, state: Any) -> None:
         """Take the weights of a checkpoint of the official code; optimizers stay as they are."""
         weights = official_checkpoint.convert(state, self.spec, self.config)
         self.model.load_state_dict(weights.model)

@@ -62,7 +62,7 @@ class TDMPC2Config:
         mask_terminated: Let a termination end the return in TD targets (the published code for
             HumanoidBench did not).
         horizon: Length H of model rollouts and plans, in agent steps.
-        batch_size: Slices in a batch.
+        batch_size: Subsequences in a batch.
         temporal_decay: Weight of step t in the losses is its power t. The paper calls it rho;
             here rho is the radius of sharpness-aware methods and nothing else.
         consistency_coef: Weight of the latent prediction loss.

@@ -13,8 +13,8 @@ References:
 
 Deviations from the paper:
     Embeddings are brought back into the unit ball after each step of the optimizer, not when they
-    are looked up: the loss stays a function of the weights, so that it can be evaluated, displaced
-    and differentiated like any other. A displacement of radius rho may leave the ball by rho.
+    are looked up: the loss stays a function of the weights, so that it can be evaluated, perturbed
+    and differentiated like any other. A perturbation of radius rho may leave the ball by rho.
     Only the world model's loss trains them; in the official code the gradients of the policy's
     loss are left in them and go into the next step.
 """

@@ -144,7 +144,7 @@ class WorldModel(nn.Module):
                   \bar Q_i(z'_{t+1}, \pi(z'_{t+1})), \qquad z'_{t+1} = h(o_{t+1})
 
         Args:
-            batch: Slices of H transitions.
+            batch: Subsequences of H transitions.
             policy: Gives one sampled action for each next latent.
 
         Returns:
@@ -199,7 +199,7 @@ class WorldModel(nn.Module):
         Args:
             logits: ``reward`` ``[B, H, bins]``, ``value`` ``[K, B, H, bins]`` and, where the model
                 has that head, ``termination`` ``[B, H]``.
-            batch: Slices of H transitions.
+            batch: Subsequences of H transitions.
             targets: What ``targets`` returned for this batch.
 
         Returns:
@@ -253,7 +253,7 @@ class WorldModel(nn.Module):
                 + c_3 \frac{1}{K} \sum_i CE(Q_{i,t}, y_t) \right] + c_4 BCE(T(z_{1..H}))
 
         Args:
-            batch: Slices of H transitions.
+            batch: Subsequences of H transitions.
             targets: What ``targets`` returned for this batch.
 
         Returns:

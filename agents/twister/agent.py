@@ -1,4 +1,4 @@
-"""TWISTER, put together: its world model, and the actor-critic that imagination agents share.
+"""TWISTER: its world model, and the actor-critic that imagination agents share.
 
 References:
     Burchi & Timofte, "Learning Transformer-based World Models with Contrastive Predictive
@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from mbrl_flat.agents.actor_critic import ActorCritic, Learner
+from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.twister.config import TWISTERConfig
@@ -55,9 +55,9 @@ def make(
         spec,
         model=model,
         actor_critic=behaviour,
-        learners={
-            "actor": Learner([actor], adam, max_grad_norm=clip),
-            "critic": Learner([critic], adam, max_grad_norm=clip),
+        optimizers={
+            "actor": BoundedOptimizer([actor], adam, max_grad_norm=clip),
+            "critic": BoundedOptimizer([critic], adam, max_grad_norm=clip),
         },
         config=config.imagination,
         optimizer=optimizer,

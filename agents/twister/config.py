@@ -88,5 +88,5 @@ class TWISTERConfig:
         if self.contrastive_steps > self.imagination.sequence_length:
             raise UserError(
                 f"contrastive_steps={self.contrastive_steps} is more than the "
-                f"{self.imagination.sequence_length} steps of a slice; lower it."
+                f"{self.imagination.sequence_length} steps of a subsequence; lower it."
             )

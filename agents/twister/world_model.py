@@ -11,7 +11,8 @@ References:
     Coding", ICLR 2025, arXiv:2503.04416, Section 3.
 
 Deviations from the paper:
-    A slice has one image more than published, which is context: 65, of which 64 are judged.
+    A subsequence has one image more than published, which is context: 65, of which 64 enter the
+    loss.
     Attention has no biases but the two of its relative positions, and these start at zero.
 """
 
@@ -25,8 +26,8 @@ from mbrl_flat.agents.observed import (
     Observed,
     decoded,
     image_error,
-    judged_images,
     observe_sequences,
+    reconstructed_images,
 )
 from mbrl_flat.agents.packing import Packing
 from mbrl_flat.agents.token_dynamics import TokenDynamics
@@ -113,7 +114,7 @@ class WorldModel(nn.Module):
         """Draw all noise and the augmented views, and locate the rewards between the bins.
 
         Args:
-            batch: Slices of T transitions.
+            batch: Subsequences of T transitions.
 
         Returns:
             ``noise`` ``[B, T + 1, S, C]``; ``r_lower`` and ``r_share`` ``[B, T]``; and, with a
@@ -129,7 +130,7 @@ class WorldModel(nn.Module):
         r_lower, r_share = self.two_hot.position(batch.reward)
         targets = Targets(noise=noise(length + 1), r_lower=r_lower, r_share=r_share)
         if self.config.contrastive_coef > 0.0:
-            images = judged_images(batch, self.image, centre=_CENTRE)
+            images = reconstructed_images(batch, self.image, centre=_CENTRE)
             boxes = random_boxes(rows * length, min_area=self.config.min_crop_area, device=device)
             targets["view"] = resized_crops(images, boxes)
             targets["prior_noise"], targets["view_noise"] = noise(length), noise(length)
@@ -170,7 +171,7 @@ class WorldModel(nn.Module):
             + 0.5 \max(1, KL(sg(q) \| p)) + 0.1 \max(1, KL(q \| sg(p))) + L_{contrastive}
 
         Args:
-            batch: Slices of T transitions; the first image of each is context.
+            batch: Subsequences of T transitions; the first image of each is context.
             targets: What ``targets`` returned for this batch.
 
         Returns:
@@ -186,7 +187,7 @@ class WorldModel(nn.Module):
             "image": image_error(
                 self.decoder,
                 seen.latent[:, 1:],
-                judged_images(batch, self.image, centre=_CENTRE),
+                reconstructed_images(batch, self.image, centre=_CENTRE),
             ),
             **heads,
             "dynamics": kl.dynamics.clamp(min=config.free_nats).mean(),
@@ -295,7 +296,7 @@ class WorldModel(nn.Module):
         return self.two_hot.decode(self.reward(features).float())
 
     def predict_continue(self, features: Tensor) -> Tensor:
-        """One where the episode more likely goes on than not, else zero ``[...]``."""
+        """One where the episode more likely continues, else zero ``[...]``."""
         return (self.continues(features)[..., 0] > 0.0).float()
 
     def decode(self, features: Tensor) -> Observation:

@@ -21,7 +21,7 @@ from mbrl_flat.diagnostics.rollout_error import (
 from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
 from mbrl_flat.errors import UserError
-from mbrl_flat.interfaces import ForetellsTermination, Inspectable
+from mbrl_flat.interfaces import Inspectable, PredictsTermination
 from mbrl_flat.runtime.seeding import restored_rng
 
 
@@ -103,7 +103,7 @@ class RolloutProbe:
         return rollout_errors(agent, tested, readout=readout, reference=reference)
 
     def _terminations(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
-        if not (isinstance(agent, ForetellsTermination) and agent.foretells_termination):
+        if not (isinstance(agent, PredictsTermination) and agent.predicts_termination):
             return {}
         drawn = draw_endings(
             replay, self.batch_size, self.horizon, rng=self._rng, heldout=self.heldout

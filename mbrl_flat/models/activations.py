@@ -14,7 +14,7 @@ def _mish_slope(x: Tensor) -> Tensor:
 
 
 class _Mish(torch.autograd.Function):
-    """Mish with one exponential, and its slope computed while that is at hand.
+    """Mish with one exponential, and its slope computed while that is available.
 
     The backward pass is one product. If it has to be differentiated in turn (Hessian-vector
     products), it is rebuilt from the input, so derivatives of every order are right.

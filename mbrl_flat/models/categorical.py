@@ -79,7 +79,7 @@ def draw_one_hot(log_probs: Tensor, *, generator: Generator | None = None) -> Te
     shape, device = cumulative.shape[:-1], cumulative.device
     draw = partial(torch.rand, generator=generator, device=device, dtype=cumulative.dtype)
     uniform = rows_of_whole(draw, shape)
-    # Scaled by the last sum, which rounding puts a trifle beside one.
+    # Scaled by the last sum, which rounding moves slightly off one.
     beyond = cumulative[..., :-1] <= (uniform * cumulative[..., -1])[..., None]
     index = beyond.sum(-1, keepdim=True)
     return torch.zeros_like(cumulative).scatter_(-1, index, 1.0)

@@ -88,9 +88,9 @@ class TwoHot:
             the bin above it ``[...]``, in [0, 1].
         """
         place = (symlog(target).clamp(self.low, self.high) - self.low) / self.spacing
-        # What is not a number gets a valid index; its share carries it on into the loss.
+        # What is not a number gets a valid index; its share passes it to the loss.
         lower = place.nan_to_num(0.0).floor().clamp(max=self.num_bins - 2)
-        # Rounding puts the top edge a trifle above the last bin.
+        # Rounding puts the top edge slightly above the last bin.
         return lower.long(), (place - lower).clamp(max=1.0)
 
     def encode(self, target: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class SymexpTwoHot:
         lower = torch.searchsorted(bins, inside.contiguous(), right=True) - 1
         lower = lower.clamp(0, self.num_bins - 2)
         below, above = bins[lower], bins[lower + 1]
-        # What is not a number gets a valid index; its share carries it on into the loss.
+        # What is not a number gets a valid index; its share passes it to the loss.
         clamped = target.clamp(bins[0], bins[-1])
         return lower, (clamped - below) / (above - below)
 

@@ -30,7 +30,7 @@ def stages_for(shape: Sequence[int], *, where: str) -> int:
 
     Args:
         shape: Channels, height and width.
-        where: Who asks, for the message.
+        where: Name of the caller, for the message.
 
     Returns:
         How many, at least one.

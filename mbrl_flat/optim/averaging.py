@@ -96,7 +96,7 @@ class Averaging(FlatOptimizer):
             loss = self.learner.step(closure, scaler=scaler)
         finally:
             made = self.learner.skipped == skipped
-            # Added and not copied: ``mbrl_flat.agents.admission`` counts steps here too.
+            # Added and not copied: ``mbrl_flat.agents.nonfinite_guard`` counts steps here too.
             self.skipped += self.learner.skipped - skipped
             self.last = {**self.learner.last, "skipped": float(self.skipped)}
         if made:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
-from mbrl_flat.interfaces import ReadsPublished
+from mbrl_flat.interfaces import LoadsPretrained
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runtime.device import choose_device, use_threads
@@ -36,12 +36,12 @@ def evaluate_published(
     state = read_plain_data(file, device=device)
     spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
-    if not isinstance(agent, ReadsPublished):
+    if not isinstance(agent, LoadsPretrained):
         raise UserError(
             f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
             f"say run=runs/NAME."
         )
-    agent.load_published(state)
+    agent.load_pretrained(state)
     evaluation = make_evaluation(
         agent,
         parts.vectors.make_vector,

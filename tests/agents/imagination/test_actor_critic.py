@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Normal
 
-from mbrl_flat.agents.actor_critic import ActorCritic, ActorCriticConfig, Learner, Replayed
+from mbrl_flat.agents.actor_critic import ActorCritic, ActorCriticConfig, BoundedOptimizer, Replayed
 from mbrl_flat.agents.actors import CategoricalActor, GaussianActor, make_actor
 from mbrl_flat.agents.imagination import Imagined
 from mbrl_flat.errors import UserError
@@ -278,11 +278,11 @@ def test_the_action_space_chooses_the_policy():
 
 def test_a_learner_clips_once_and_leaves_no_gradient():
     module = nn.Linear(2, 1, bias=False)
-    learner = Learner([module], partial(torch.optim.SGD, lr=1.0), max_grad_norm=1.0)
+    bounded = BoundedOptimizer([module], partial(torch.optim.SGD, lr=1.0), max_grad_norm=1.0)
     start = module.weight.detach().clone()
     module.weight.grad = torch.tensor([[3.0, 4.0]])
 
-    norm = learner.step(torch.zeros(()), admits=torch.isfinite)
+    norm = bounded.step(torch.zeros(()), step_allowed=torch.isfinite)
 
     assert norm.item() == pytest.approx(5.0)
     torch.testing.assert_close(start - module.weight, torch.tensor([[0.6, 0.8]]))

@@ -66,10 +66,10 @@ def test_rewards_that_are_not_finite_stop_the_run_or_are_skipped(
         learn(build(name), make_batch, 1)
 
     agent = build(name, on_nonfinite="skip")
-    trained = [p for learner in agent.learners.values() for p in learner.params]
+    trained = [p for bounded in agent.optimizers.values() for p in bounded.params]
     before = [p.detach().clone() for p in trained]
     (row,) = learn(agent, make_batch, 1)
-    assert row["optim/skipped"] == len(agent.learners)
+    assert row["optim/skipped"] == len(agent.optimizers)
     assert all(map(torch.equal, trained, before))
     assert all(tensor.isfinite().all() for tensor in weights(agent))
 

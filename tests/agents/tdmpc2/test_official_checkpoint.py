@@ -20,7 +20,7 @@ from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
-from mbrl_flat.interfaces import ReadsPublished
+from mbrl_flat.interfaces import LoadsPretrained
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.specs import Continuous, EnvSpec, TaskSpec
 
@@ -233,8 +233,8 @@ def test_an_agent_acts_with_the_weights_and_keeps_its_optimizers():
     agent = TDMPC2(SPEC, config=CONFIG, optimizer=optimizer, device=torch.device("cpu"))
     state = {"model": official(CONFIG)}
 
-    assert isinstance(agent, ReadsPublished)
-    agent.load_published(state)
+    assert isinstance(agent, LoadsPretrained)
+    agent.load_pretrained(state)
 
     expected = convert(state, SPEC, CONFIG).model
     for name, value in agent.model.state_dict().items():

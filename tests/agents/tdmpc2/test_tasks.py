@@ -45,7 +45,7 @@ def make_agent(spec=SPEC, config=CONFIG, optimizer=ADAM, *, spread=0.3):
 
 
 def make_batch(tasks=(0, 1, 0, 1, 1, 0), horizon=3, seed=0):
-    """Slices as the replay gives them: what a task does not have is zero."""
+    """Subsequences as the replay gives them: what a task does not have is zero."""
     g = torch.Generator().manual_seed(seed)
     size = len(tasks)
     state = torch.randn(size, horizon + 1, 4, generator=g)

@@ -133,7 +133,7 @@ def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, m
         agent._update_policy = lambda latents, name=name: given.update({name: latents}) or {}
     once = twice.optimizer._gradient
 
-    def displaced_then_back(evaluate):
+    def perturbed_then_back(evaluate):
         loss = once(evaluate)
         weight = twice.model.encoder[0].linear.weight
         weight.add_(1.0)
@@ -141,7 +141,7 @@ def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, m
         weight.sub_(1.0)
         return loss
 
-    twice.optimizer._gradient = displaced_then_back
+    twice.optimizer._gradient = perturbed_then_back
 
     for agent in (plain, twice):
         torch.manual_seed(0)
@@ -217,7 +217,7 @@ def test_resetting_makes_new_only_the_rows_whose_episode_begins(make_agent):
         assert state[name][1].abs().sum() > 0
 
 
-def test_a_restored_agent_goes_on_bit_for_bit(make_agent, make_batch32, by_hand):
+def test_a_restored_agent_continues_bit_for_bit(make_agent, make_batch32, by_hand):
     agent, other = make_agent(), make_agent(seed=5)
     batch = make_batch32()
     agent.update(batch)
@@ -318,7 +318,7 @@ def test_a_prediction_is_the_step_that_the_loss_trains(make_agent, by_hand):
     torch.testing.assert_close(prediction.cont, cont, **EXACT)
 
 
-def test_without_a_termination_head_the_task_always_goes_on(make_agent, config):
+def test_without_a_termination_head_the_task_always_continues(make_agent, config):
     agent = make_agent(replace(config, episodic=False))
 
     assert torch.equal(agent.predict(torch.rand(3, 16), torch.rand(3, 2)).cont, torch.ones(3))

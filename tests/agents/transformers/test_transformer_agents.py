@@ -174,7 +174,7 @@ def test_probes_take_batches_of_any_size(name, make_agent, make_batch):
     assert agent.value(latent[:, 0]).shape == (5,)
 
 
-def test_a_restored_agent_goes_on_bit_for_bit(name, make_agent, make_batch):
+def test_a_restored_agent_continues_bit_for_bit(name, make_agent, make_batch):
     agent = make_agent(name, "sam", {"rho": 0.05})
     trained(agent, make_batch, 2)
     twin = make_agent(name, "sam", {"rho": 0.05})

@@ -73,7 +73,7 @@ def test_cached_imagination_of_storm_is_the_uncached_forward_pass(
 def test_cached_imagination_of_twister_is_the_uncached_forward_pass(
     make_agent, make_batch, dtype, tolerance
 ):
-    """From the last step of each slice on: the whole slice is what came before."""
+    """From the last step of each subsequence on: the whole subsequence is what came before."""
     model = make_agent("twister").model.to(dtype).eval()
     batch = batch_as(make_batch(begins=[(1, 4)]), dtype)
     torch.manual_seed(3)
@@ -153,7 +153,7 @@ def test_nothing_crosses_an_episode_start(name, make_agent, make_batch):
 def test_frames_taken_in_one_by_one_give_what_their_tokens_give_at_once(
     name, make_agent, make_batch
 ):
-    """An episode of row 0 begins anew at step 2, so all tokens fit into either memory."""
+    """An episode of row 0 begins at step 2, so all tokens fit into either memory."""
     model, batch = make_agent(name).model.eval(), make_batch(num=2, length=4, begins=[(0, 2)])
     generator = torch.Generator().manual_seed(0)
     state, latent, hidden = model.initial_state(2), [], []

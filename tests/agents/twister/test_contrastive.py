@@ -112,7 +112,7 @@ def test_a_crop_of_the_left_half_is_stretched_to_the_whole_width():
 
     crop = resized_crops(images, torch.tensor([[-0.5, 0.0, 0.5, 1.0]]))
 
-    # Output pixel i lies at input place (i + 0.5) / 2 - 0.5; before the edge the edge goes on.
+    # Output pixel i lies at input place (i + 0.5) / 2 - 0.5; edge values repeat outside.
     place = (torch.arange(8, dtype=torch.float64) + 0.5) / 2.0 - 0.5
     torch.testing.assert_close(crop[0, 0, 3], place.clamp(min=0.0), rtol=0.0, atol=1e-12)
 

@@ -36,7 +36,7 @@ def countdown(*, lengths=LENGTHS, ends=lambda episode: episode % 2 == 0, heldout
 class Counting:
     """Counts down as the episodes do and says with ``confidence`` what follows from it."""
 
-    discount, sequence_length, foretells_termination = 0.9, 3, True
+    discount, sequence_length, predicts_termination = 0.9, 3, True
 
     def __init__(self, confidence=1.0):
         self.confidence = confidence
@@ -180,7 +180,7 @@ def scores(row):
 
 def test_nothing_is_said_where_nothing_ends_or_nothing_was_learned(filled_replay, linear_agent):
     class Headless(Counting):
-        foretells_termination = False
+        predicts_termination = False
 
     probe = RolloutProbe(horizon=4, heldout=False)
 

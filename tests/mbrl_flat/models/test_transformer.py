@@ -223,9 +223,9 @@ def test_forgotten_rows_start_anew():
 
     out, _ = model.step(x[:, 1], used.keep(torch.tensor([False, True])))
 
-    anew, _ = model.step(x[:, 1], fresh)
-    assert torch.equal(out[0], anew[0])
-    assert not torch.isclose(out[1], anew[1]).any()
+    fresh_out, _ = model.step(x[:, 1], fresh)
+    assert torch.equal(out[0], fresh_out[0])
+    assert not torch.isclose(out[1], fresh_out[1]).any()
 
 
 def test_windows_hold_each_step_and_those_before_it():

@@ -76,7 +76,7 @@ def test_statistics_of_a_group_that_is_added_reach_the_learner(averaging):
 
 
 def test_steps_that_others_skipped_stay_counted(averaging):
-    """An agent counts those of its policy here too (``mbrl_flat.agents.admission``)."""
+    """An agent counts those of its policy here too (``mbrl_flat.agents.nonfinite_guard``)."""
     net = nn.Linear(2, 1)
     optimizer = make_optimizer(averaging, net, base=SGD, on_nonfinite="skip")
     counts = []
