@@ -91,7 +91,8 @@ def test_replay_by_energy_changes_the_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "at"), [("evaluate", 0), ("evaluate", 200), ("diagnostics.lanczos", 200)]
+    ("place", "at"),
+    [("evaluation.episodes", 0), ("evaluation.episodes", 200), ("diagnostics.lanczos", 200)],
 )
 def test_a_measurement_is_dropped_when_a_signal_comes_and_made_anew(
     tmp_path, monkeypatch, capfd, place, at

@@ -9,6 +9,7 @@ import torch
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs import folder as run_folder
+from mbrl_flat.runs import provenance
 from mbrl_flat.runs.folder import create_run_folder
 from mbrl_flat.runs.provenance import describe_environment, write_environment
 from mbrl_flat.runtime.files import write_text_atomically
@@ -129,7 +130,7 @@ def test_without_git_nothing_is_said_of_the_revision(monkeypatch):
     def absent(*args, **kwargs):
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(run_folder.subprocess, "run", absent)
+    monkeypatch.setattr(provenance.subprocess, "run", absent)
 
     told = describe_environment(torch.device("cpu"))
 
