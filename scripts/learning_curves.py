@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--interval", type=int, default=500, help="steps that make a point")
     parser.add_argument("--random", type=float, help="return of random actions")
-    parser.add_argument("--out", type=Path, required=True, help="pictures and table, no ending")
+    parser.add_argument("--out", type=Path, required=True, help="figures and table, no ending")
     args = parser.parse_args()
     figure, (panel,) = make_panels(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)

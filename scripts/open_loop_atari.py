@@ -5,13 +5,13 @@ of the frames, and predicts the others, which it has not seen, open-loop: after 
 frames it sees actions, and no frame any more. Of every 200 frames the last 40 are for testing; a
 score that only the last frames show could not be learned from the first ones. The error is the
 squared one of pixels in [0, 1], summed over an image; the baseline, ``copy``, repeats the last
-frame of the context; ``mean`` is the mean picture. ``model`` decodes the most likely latent of each
-step, which is fed back; ``expected`` is the mean of the pictures of 16 futures whose latents are
+frame of the context; ``mean`` is the mean image. ``model`` decodes the most likely latent of each
+step, which is fed back; ``expected`` is the mean of the images of 16 futures whose latents are
 drawn, the prediction of least squared error if the model is right. ``model_0`` is what the model
 makes of the last frame that it sees.
 
-The model sees what differs from the mean picture of the training frames, at half the contrast:
-what never moves need not be learned. Errors are those of whole pictures. Writes ``errors.jsonl``,
+The model sees what differs from the mean image of the training frames, at half the contrast:
+what never moves need not be learned. Errors are those of whole images. Writes ``errors.jsonl``,
 ``errors.png``, ``strip.png`` (rows: recorded, predicted; columns: steps ahead) and ``video.gif``
 (left: recorded, right: predicted; first frame: seen).
 
@@ -58,7 +58,7 @@ def build(name: str, spec: EnvSpec, settings: list[str]) -> ImaginationAgent:
 
 
 class Contrast:
-    """Pictures against the mean of some of them.
+    """Figures against the mean of some of them.
 
     Args:
         frames: Those, uint8 ``[N, C, H, W]``.
@@ -76,7 +76,7 @@ class Contrast:
         return replace(batch, obs=obs)
 
     def invert(self, shown: Tensor) -> Tensor:
-        """Whole pictures in [0, 1] ``[..., C, H, W]`` of what was shown, likewise in [0, 1]."""
+        """Whole images in [0, 1] ``[..., C, H, W]`` of what was shown, likewise in [0, 1]."""
         return (self.mean / 255.0 + 2.0 * (shown - 0.5)).clamp(0.0, 1.0)
 
 
@@ -103,7 +103,7 @@ def record(game: str, frames: int, seed: int) -> tuple[EnvSpec, Replay]:
 
 
 def beginnings(usable: np.ndarray, length: int) -> np.ndarray:
-    """Lane and position ``[M, 2]`` of all slices of ``length`` transitions on usable frames."""
+    """Environment and position ``[M, 2]`` of subsequences of ``length`` usable transitions."""
     wide = np.arange(len(usable) - length)[:, None] + np.arange(length + 1)
     position = np.flatnonzero(usable[wide].all(1))
     return np.stack([np.zeros_like(position), position], 1)
@@ -140,18 +140,18 @@ def predict(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> tuple[
 
 @torch.no_grad()
 def expect(agent: ImaginationAgent, batch: Batch, contrast: Contrast) -> dict[int, Tensor]:
-    """Mean pictures ``[B, C, H, W]`` of futures that are drawn, for each number of steps ahead."""
+    """Mean images ``[B, C, H, W]`` of futures that are drawn, for each number of steps ahead."""
     model, generator = agent.model, torch.Generator(agent.device).manual_seed(0)
     latent = agent.posterior(contrast.apply(batch))[:, CONTEXT]
     state = model.unpack(latent.repeat_interleave(FUTURES, 0))
-    pictures: dict[int, Tensor] = {}
+    images: dict[int, Tensor] = {}
     for k, action in enumerate(batch.action[:, CONTEXT:].unbind(1), start=1):
         repeated = action.repeat_interleave(FUTURES, 0)
         state = model.imagine(state, repeated, generator=generator)
         if k in STEPS:
             (shown,) = agent.decode(model.pack(state)).values()
-            pictures[k] = contrast.invert(shown).unflatten(0, (-1, FUTURES)).mean(1)
-    return pictures
+            images[k] = contrast.invert(shown).unflatten(0, (-1, FUTURES)).mean(1)
+    return images
 
 
 def errors(
@@ -168,7 +168,7 @@ def errors(
 
 
 def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -> None:
-    """Draw the curve, the first test slice as a strip, and a few of them as a video."""
+    """Draw the curve, the first test subsequence as a strip, and a few of them as a video."""
     figure, panels = make_panels(len(STEPS))
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
@@ -180,11 +180,11 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     strip = torch.stack([real[0], shown[0]]).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
     Image.fromarray((strip * 255.0).byte().numpy()).save(out / "strip.png")
     pairs = torch.cat([real, shown], -1)[:: max(1, len(real) // 4)].flatten(0, 1)
-    film = [
+    video = [
         Image.fromarray(pair).resize((256, 128), Image.Resampling.NEAREST)
         for pair in (pairs.permute(0, 2, 3, 1) * 255.0).byte().numpy()
     ]
-    film[0].save(out / "video.gif", save_all=True, append_images=film[1:], duration=250, loop=0)
+    video[0].save(out / "video.gif", save_all=True, append_images=video[1:], duration=250, loop=0)
 
 
 def main() -> None:
@@ -218,15 +218,15 @@ def main() -> None:
             loss = train_once(agent, contrast.apply(batch))
             updates, spent = updates + 1, time.process_time() - began
             if updates % args.every == 0 or spent >= limit:
-                pictures = predict(agent, test, contrast)
+                images = predict(agent, test, contrast)
                 expected = expect(agent, test, contrast)
-                row = errors(*pictures, expected, contrast.mean / 255.0)
+                row = errors(*images, expected, contrast.mean / 255.0)
                 row |= {"updates": updates, "loss": loss, "cpu_seconds": spent}
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
     draw(rows, *predict(agent, test, contrast), args.out)
-    print(json.dumps({"slices": len(test.reward), **rows[-1]}))
+    print(json.dumps({"subsequences": len(test.reward), **rows[-1]}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw the pictures of runs again: ``python scripts/plot.py runs/NAME ...``."""
+"""Draw the figures of runs again: ``python scripts/plot.py runs/NAME ...``."""
 
 import argparse
 import sys
@@ -9,13 +9,13 @@ from mbrl_flat.runs.plots import draw_run
 
 
 def main() -> int:
-    """Draw each run; say which pictures were written."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of runs.")
+    """Draw each run; say which figures were written."""
+    parser = argparse.ArgumentParser(description="Draw the figures of runs.")
     parser.add_argument("run", nargs="+", type=Path, help="folder of a run")
     try:
         for folder in parser.parse_args().run:
-            for picture in draw_run(folder):
-                print(picture)
+            for figure in draw_run(folder):
+                print(figure)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

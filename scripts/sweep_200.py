@@ -4,7 +4,7 @@
 
 While they are made: files open in the sweep's process and its workers. Afterwards: processes that
 are still there, folders, and settings that share one. Exit status 1 if anything is not as it ought
-to be. Started again with the same ``--out`` it goes on.
+to be. Started again with the same ``--out`` it resumes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Put the runs of reports side by side: tables of arms and of paired differences, one picture.
+"""Put the runs of reports side by side: tables of arms and of paired differences, one figure.
 
 Reads the ``seeds.csv`` that ``mbrl-flat-compare`` writes, of several reports if there are several.
 Differences (of eigenvalues: quotients) are taken seed by seed, with Student's 95 % interval over
@@ -24,7 +24,7 @@ from mbrl_flat.compare.tables import format_number
 
 COLUMNS = {
     "final_return": "return",
-    "value_rmse_normalised": "value error (RMSE / spread)",
+    "value_rmse_normalised": "value error (NRMSE)",
     "value_rmse": "value error (RMSE)",
     "value_bias": "value bias",
     "lambda_max": "largest Hessian eigenvalue",
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument(
         "--columns", nargs="*", default=[*SHOWN], choices=[*COLUMNS], metavar="COLUMN"
     )
-    parser.add_argument("--out", type=Path, required=True, help="table and picture, no ending")
+    parser.add_argument("--out", type=Path, required=True, help="table and figure, no ending")
     args = parser.parse_args()
     results = read(args.reports)
     if missing := set(args.tasks) - results.keys():

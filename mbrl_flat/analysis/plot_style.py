@@ -1,4 +1,4 @@
-"""The look that all pictures share; nothing here touches matplotlib's global state."""
+"""The look that all figures share; nothing here touches matplotlib's global state."""
 
 from pathlib import Path
 
@@ -88,10 +88,10 @@ def add_legend(axes: Axes, *others: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a picture under a temporary name, then rename it: a reader never sees half of it.
+    """Write a figure under a temporary name, then rename it: a reader never sees half of it.
 
     Args:
-        figure: The picture.
+        figure: The figure.
         path: Where to; its ending says which kind, such as ``.png`` or ``.svg``.
 
     Returns:
@@ -99,7 +99,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    # Without them two files of the same picture differ in the names of their parts and the date.
+    # Without them two files of the same figure differ in the names of their parts and the date.
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(temporary, format=path.suffix.removeprefix("."), metadata=metadata)

@@ -1,1 +1,1 @@
-"""Many runs side by side: one page, one table, a few pictures."""
+"""Many runs side by side: one page, one table, a few figures."""

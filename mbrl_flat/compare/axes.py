@@ -18,7 +18,7 @@ AXES: Mapping[Axis, str] = {
     "steps": "steps",
     "frames": "frames",
     "evaluations": "gradient evaluations",
-    "hours": "hours in the loop",
+    "hours": "training hours",
 }
 """Titles."""
 

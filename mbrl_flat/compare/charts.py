@@ -1,4 +1,4 @@
-"""Which pictures a comparison has; the page and the PNG files draw the same ones."""
+"""Which figures a comparison has; the page and the PNG files draw the same ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from itertools import product
 import numpy as np
 
 from mbrl_flat.compare.axes import Axis
-from mbrl_flat.compare.curves import Cloud, Curve, average, cloud, published
+from mbrl_flat.compare.curves import Curve, ScatterData, average, published, scatter_data
 from mbrl_flat.compare.groups import Group
 
 RETURN = "eval/return_mean"
 _RANDOM = "eval/random_return_mean"
 
 TITLES = {
-    RETURN: "return of an episode",
-    "probe/value/rmse_normalised": "value error (RMSE / spread)",
+    RETURN: "episode return",
+    "probe/value/rmse_normalised": "value error (NRMSE)",
     "probe/value/bias": "value bias (units of return)",
     "probe/sharpness/lambda_max": "largest eigenvalue of the Hessian",
     "probe/sharpness/sam_gap": "SAM gap, L(w + e) - L(w)",
@@ -31,7 +31,7 @@ TITLES = {
 LOGARITHMIC = ("probe/sharpness/lambda_max", "probe/sharpness/sam_gap")
 """Metrics that may span orders of magnitude; an axis of returns is never bent."""
 
-PICTURES: Mapping[str, tuple[str, ...]] = {
+FIGURES: Mapping[str, tuple[str, ...]] = {
     "return": (RETURN,),
     "compute": (RETURN,),
     "value_error": ("probe/value/rmse_normalised", "probe/value/bias"),
@@ -48,7 +48,7 @@ PICTURES: Mapping[str, tuple[str, ...]] = {
         "probe/bound/loss_heldout",
     ),
 }
-"""Curves by picture; the second draws returns once more, against what they cost."""
+"""Curves by figure; the second draws returns once more, against what they cost."""
 
 _COST: tuple[Axis, ...] = ("evaluations", "hours")
 
@@ -98,19 +98,19 @@ def build_charts(
         rng: Source of the bootstrap.
 
     Returns:
-        Charts by picture, task after task.
+        Charts by figure, task after task.
     """
     charts: dict[str, list[Chart]] = {}
-    for picture, metrics in PICTURES.items():
+    for figure, metrics in FIGURES.items():
         axes: tuple[Axis, ...] = (axis,)
-        if picture == "compute":
+        if figure == "compute":
             axes = tuple(cost for cost in _COST if cost != axis)
         for task in dict.fromkeys(group.task for group in groups):
             members = [group for group in groups if group.task == task]
             for metric, unit in product(metrics, axes):
                 chart = _chart(members, metric, unit, colors=colors, references=references, rng=rng)
                 if chart is not None:
-                    charts.setdefault(picture, []).append(chart)
+                    charts.setdefault(figure, []).append(chart)
     return charts
 
 
@@ -140,22 +140,22 @@ def _chart(
     )
 
 
-def build_clouds(groups: Sequence[Group], *, last: float) -> list[tuple[str, Cloud]]:
-    """Hold sharpness against return and value error, one cloud a task and pair of metrics."""
-    clouds: list[tuple[str, Cloud]] = []
+def build_scatters(groups: Sequence[Group], *, last: float) -> list[tuple[str, ScatterData]]:
+    """Pair sharpness with return and value error, one scatter a task and pair of metrics."""
+    scatters: list[tuple[str, ScatterData]] = []
     for task in dict.fromkeys(group.task for group in groups):
         members = [group for group in groups if group.task == task]
         for x, y in SCATTERS:
-            found = cloud(members, x, y, last=last)
+            found = scatter_data(members, x, y, last=last)
             if found is not None:
-                clouds.append((task, found))
-    return clouds
+                scatters.append((task, found))
+    return scatters
 
 
-def describe_correlation(cloud: Cloud) -> str:
+def describe_correlation(scatter: ScatterData) -> str:
     """Spearman correlation and the number of runs behind it."""
-    value = f"{cloud.correlation:.2f}" if np.isfinite(cloud.correlation) else "undefined"
-    return f"Spearman {value}, n = {len(cloud.points)}"
+    value = f"{scatter.correlation:.2f}" if np.isfinite(scatter.correlation) else "undefined"
+    return f"Spearman {value}, n = {len(scatter.points)}"
 
 
 def _random_return(groups: Sequence[Group]) -> float | None:

@@ -14,7 +14,7 @@ FINAL_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Where runs of one task are held against each other.
+    """Where runs of one task are compared.
 
     Attributes:
         axis: What the comparison counts in.
@@ -34,7 +34,7 @@ class Match:
 
 
 def match_runs(runs: Sequence[Run], axis: Axis, *, share: float = FINAL_SHARE) -> Match:
-    """Find where the runs of one task can be held against each other.
+    """Find where the runs of one task can be compared.
 
     Every run is read at the same places of an axis: at the common point, and wherever in the last
     ``share`` before it any run was evaluated. Were each read at its own evaluations instead, a
@@ -195,7 +195,7 @@ COLUMNS = (
     Column(key="success_rate", title="success rate", measure=_final_of("eval/success_rate")),
     Column(
         key="value_rmse_normalised",
-        title="value error (RMSE / spread)",
+        title="value error (NRMSE)",
         measure=_final_of("probe/value/rmse_normalised"),
     ),
     Column(
@@ -215,9 +215,9 @@ COLUMNS = (
     ),
     Column(key="sam_gap", title="SAM gap", measure=_final_of("probe/sharpness/sam_gap")),
     Column(
-        key="adaptive_gap",
-        title="adaptive gap",
-        measure=_final_of("probe/sharpness/adaptive_gap"),
+        key="adaptive_sharpness",
+        title="adaptive sharpness",
+        measure=_final_of("probe/sharpness/adaptive_sharpness"),
     ),
     Column(
         key="param_norm", title="norm of weights", measure=_final_of("probe/sharpness/param_norm")

@@ -7,14 +7,14 @@ import numpy as np
 
 from mbrl_flat.analysis.stats import Interval, Statistic, iqm, mean, median
 from mbrl_flat.compare.axes import Axis
-from mbrl_flat.compare.charts import Chart, build_charts, build_clouds
+from mbrl_flat.compare.charts import Chart, build_charts, build_scatters
 from mbrl_flat.compare.columns import FINAL_SHARE
-from mbrl_flat.compare.curves import Cloud
+from mbrl_flat.compare.curves import ScatterData
 from mbrl_flat.compare.groups import Group, comparability_notes, differing_settings, group_runs
 from mbrl_flat.compare.normalise import with_normalised_scores
 from mbrl_flat.compare.runs import Run
 from mbrl_flat.compare.summary import (
-    Row,
+    GroupSummary,
     aggregate_over_tasks,
     improvement_over_tasks,
     summarize_groups,
@@ -26,16 +26,16 @@ STATISTICS: Mapping[str, Statistic] = {"mean": mean, "iqm": iqm, "median": media
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What the page, the tables and the pictures are made of.
+class RunComparison:
+    """What the page, the tables and the figures are made of.
 
     Attributes:
         runs: All runs that are shown.
         rows: One a group.
         colors: Index of the colour of each label.
         notes: What a reader must know before comparing.
-        charts: Curves by picture.
-        clouds: Sharpness against what it may explain, with the task.
+        charts: Curves by figure.
+        scatters: Sharpness against what it may explain, with the task.
         aggregate: Interquartile mean of normalised scores by label, over ``aggregate_tasks``.
         aggregate_tasks: Tasks that every label has.
         improvement: Probability of improvement over the baseline by label, averaged over these.
@@ -48,11 +48,11 @@ class Comparison:
     """
 
     runs: tuple[Run, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GroupSummary, ...]
     colors: Mapping[str, int]
     notes: tuple[str, ...]
     charts: Mapping[str, list[Chart]]
-    clouds: tuple[tuple[str, Cloud], ...]
+    scatters: tuple[tuple[str, ScatterData], ...]
     aggregate: Mapping[str, Interval]
     aggregate_tasks: tuple[str, ...]
     improvement: Mapping[str, float]
@@ -75,12 +75,12 @@ def compare_runs(
     expert: str | None = None,
     last: float = FINAL_SHARE,
     seed: int = 0,
-) -> Comparison:
+) -> RunComparison:
     """Compare runs.
 
     Args:
         runs: At least one.
-        baseline: Optimizer or full label that the others are held against; adam unless given.
+        baseline: Optimizer or full label that the others are compared with; adam unless given.
         axis: Unit of the x axis.
         statistic: How seeds are put together: ``mean``, ``iqm`` or ``median``.
         references: Published methods to overlay.
@@ -121,13 +121,13 @@ def compare_runs(
     aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
     kept = tuple(run for group in groups for run in group.runs)
     shown = {run.task_key for run in kept}
-    return Comparison(
+    return RunComparison(
         runs=kept,
         rows=tuple(rows),
         colors=colors,
         notes=(*notes, *_without_baseline(groups, baselines), *comparability_notes(groups)),
         charts=build_charts(groups, colors=colors, axis=axis, references=references, rng=rng),
-        clouds=tuple(build_clouds(groups, last=last)),
+        scatters=tuple(build_scatters(groups, last=last)),
         aggregate=aggregate,
         aggregate_tasks=tuple(tasks),
         improvement=improvement_over_tasks(rows, tasks),
@@ -148,14 +148,14 @@ def compare_runs(
 def _without_baseline(groups: Sequence[Group], baselines: Mapping[str, Group]) -> list[str]:
     tasks = dict.fromkeys(group.task for group in groups)
     return [
-        f"{task}: no run of the baseline, so nothing is held against it."
+        f"{task}: no run of the baseline, so there are no differences to it."
         for task in tasks
         if task not in baselines
     ]
 
 
 def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, Group]:
-    """Choose for each task what the other groups are held against.
+    """Choose the baseline of each task.
 
     Args:
         groups: All groups.

@@ -1,4 +1,4 @@
-"""Curves of several seeds on one grid, and the clouds of points that are held against them."""
+"""Curves of several seeds on one grid, and pairs of metrics at the end of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
+class ScatterData:
     """One point a run: two numbers at its end, and how their ranks agree."""
 
     x_name: str
@@ -108,9 +108,9 @@ def published(methods: Sequence[str], groups: Sequence[Group], axis: Axis) -> li
     return curves
 
 
-def cloud(
+def scatter_data(
     groups: Sequence[Group], x_name: str, y_name: str, *, last: float = FINAL_SHARE
-) -> Cloud | None:
+) -> ScatterData | None:
     """Pair two metrics at the end of every run that has both.
 
     Args:
@@ -131,4 +131,4 @@ def cloud(
     if not points:
         return None
     correlation = spearman(np.array([p[2] for p in points]), np.array([p[3] for p in points]))
-    return Cloud(x_name=x_name, y_name=y_name, points=tuple(points), correlation=correlation)
+    return ScatterData(x_name=x_name, y_name=y_name, points=tuple(points), correlation=correlation)

@@ -9,7 +9,7 @@ import numpy as np
 from mbrl_flat.compare.runs import Run, task_names
 from mbrl_flat.errors import unknown_name
 from mbrl_flat.logging.labels import BOOKKEEPING
-from mbrl_flat.runtime.settings import shown, under
+from mbrl_flat.runtime.settings import format_value, has_prefix
 
 _MEASUREMENT = ("eval_episodes", "probes")
 _ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads")
@@ -52,15 +52,17 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
             tell groups apart.
 
     Returns:
-        Groups by task, and sentences about runs that were left out.
+        Groups by task, and a note for each run that was left out.
 
     Raises:
         unknown_name: If no run has one of these settings.
     """
     one_agent = len({run.names["agent"] for run in runs}) == 1
-    optimizer_keys = _keys_by(runs, ("agent", "optimizer"), lambda key: under(key, ("optimizer",)))
+    optimizer_keys = _keys_by(
+        runs, ("agent", "optimizer"), lambda key: has_prefix(key, ("optimizer",))
+    )
     other_keys = _keys_by(
-        runs, ("env", "task", "agent"), lambda key: not under(key, ("optimizer", *BOOKKEEPING))
+        runs, ("env", "task", "agent"), lambda key: not has_prefix(key, ("optimizer", *BOOKKEEPING))
     )
     tasks = task_names(runs)
     buckets: dict[tuple[str, ...], list[Run]] = {}
@@ -123,8 +125,10 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
         known = {key: run.environment[key] for key in _ENVIRONMENT if key in run.environment}
         tables.append({**run.config, **{f"environment.{key}": v for key, v in known.items()}})
     hidden = ("run_dir", "seed", "names", "resume", "wandb")
-    keys = sorted({key for table in tables for key in table if not under(key, hidden)})
-    rows = {key: [shown(table[key]) if key in table else "-" for table in tables] for key in keys}
+    keys = sorted({key for table in tables for key in table if not has_prefix(key, hidden)})
+    rows = {
+        key: [format_value(table[key]) if key in table else "-" for table in tables] for key in keys
+    }
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
@@ -178,9 +182,13 @@ def _unequal(runs: Sequence[Run]) -> Iterable[tuple[str, list[str], str]]:
         values = sorted({_text(run, key) for run in having}, key=_natural)
         if len(values) < 2:
             continue
-        if under(key, _MEASUREMENT):
-            yield key, values, "; what depends on it was not measured alike."
-        elif not under(key, ("optimizer", *BOOKKEEPING)):
+        if has_prefix(key, _MEASUREMENT):
+            yield (
+                key,
+                values,
+                ": not comparable in what depends on it, settings differ.",
+            )
+        elif not has_prefix(key, ("optimizer", *BOOKKEEPING)):
             yield key, values, "; these groups differ by more than the optimizer."
 
 
@@ -215,7 +223,7 @@ def _name(run: Run, keys: tuple[str, ...]) -> tuple[str, ...]:
 
 def _text(run: Run, key: str) -> str:
     """A setting for people; a dash where the run does not have it."""
-    return shown(run.config[key]) if key in run.config else "-"
+    return format_value(run.config[key]) if key in run.config else "-"
 
 
 def _values(run: Run, keys: Sequence[str]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import FINAL_SHARE
-from mbrl_flat.compare.comparison import STATISTICS, Comparison, compare_runs
+from mbrl_flat.compare.comparison import STATISTICS, RunComparison, compare_runs
+from mbrl_flat.compare.figures import FIGURE_NAMES, draw_figures
 from mbrl_flat.compare.page import render_page
-from mbrl_flat.compare.pictures import PICTURE_NAMES, draw_pictures
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
@@ -20,7 +20,7 @@ from mbrl_flat.runtime.interrupts import interruptible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a report; say in one sentence what is wrong if it cannot be written.
+    """Write a report; print an error message if it cannot be written.
 
     Args:
         argv: Arguments after the command's name; those of the process unless given.
@@ -53,8 +53,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Path]:
-    """Write page, tables and pictures; files of an earlier report are replaced.
+def write_report(comparison: RunComparison, folder: Path, *, title: str) -> list[Path]:
+    """Write page, tables and figures; files of an earlier report are replaced.
 
     Args:
         comparison: What is reported.
@@ -79,13 +79,13 @@ def write_report(comparison: Comparison, folder: Path, *, title: str) -> list[Pa
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write_text_atomically(folder / name, text)
-        pictures = draw_pictures(comparison, folder)
-        for name in PICTURE_NAMES:
-            if (picture := folder / name) not in pictures:
-                picture.unlink(missing_ok=True)
+        figures = draw_figures(comparison, folder)
+        for name in FIGURE_NAMES:
+            if (figure := folder / name) not in figures:
+                figure.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write the report to {folder}: {error.strerror}.") from error
-    return [*(folder / name for name in texts), *pictures]
+    return [*(folder / name for name in texts), *figures]
 
 
 def _print(text: str) -> None:
@@ -99,7 +99,7 @@ def _print(text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without its usage above."""
+    """Prints the error message alone, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.\n")
@@ -108,7 +108,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="mbrl-flat-compare", description="Compare runs in one page, one table and pictures."
+        prog="mbrl-flat-compare", description="Compare runs in one page, one table and figures."
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of a run, folder of runs, or a glob"
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
     parser.add_argument("--title", default="Comparison of runs", help="heading of the page")
     parser.add_argument(
-        "--baseline", help="optimizer or group that the others are held against (default: adam)"
+        "--baseline", help="optimizer or group that the others are compared with (default: adam)"
     )
     parser.add_argument(
         "--by",

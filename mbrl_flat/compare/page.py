@@ -5,7 +5,7 @@ from html import escape
 from mbrl_flat.compare.assets import SCRIPT, STYLE
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
-from mbrl_flat.compare.comparison import Comparison
+from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.page_tables import (
     aggregate_table,
     lead_table,
@@ -22,7 +22,7 @@ _HEADINGS = {
     "return": ("Learning curves", ""),
     "compute": (
         "Returns against what they cost",
-        "The same returns by gradient evaluations (two a step for SAM) and by hours in the loop: "
+        "The same returns by gradient evaluations (two a step for SAM) and by training hours: "
         "what a method gets from equal compute.",
     ),
     "value_error": ("Value error", ""),
@@ -32,7 +32,7 @@ _HEADINGS = {
 }
 
 
-def render_page(comparison: Comparison, *, title: str) -> str:
+def render_page(comparison: RunComparison, *, title: str) -> str:
     """Render the page.
 
     Args:
@@ -47,7 +47,7 @@ def render_page(comparison: Comparison, *, title: str) -> str:
         _legend(comparison),
         _notes(comparison),
         lead_table(comparison),
-        *(_curves(comparison, picture) for picture in _HEADINGS),
+        *(_curves(comparison, figure) for figure in _HEADINGS),
         _scatters(comparison),
         aggregate_table(comparison),
         results_table(comparison),
@@ -64,7 +64,7 @@ def render_page(comparison: Comparison, *, title: str) -> str:
     )
 
 
-def _head(comparison: Comparison, title: str) -> str:
+def _head(comparison: RunComparison, title: str) -> str:
     tasks = len({row.group.task for row in comparison.rows})
     return (
         f"<header><h1>{escape(title)}</h1>"
@@ -81,7 +81,7 @@ def _head(comparison: Comparison, title: str) -> str:
     )
 
 
-def _legend(comparison: Comparison) -> str:
+def _legend(comparison: RunComparison) -> str:
     buttons = [
         f'<button data-group="{color}" aria-pressed="true">{swatch(label, comparison)}</button>'
         for label, color in comparison.colors.items()
@@ -89,18 +89,18 @@ def _legend(comparison: Comparison) -> str:
     return f"<nav>{''.join(buttons)}</nav>"
 
 
-def _notes(comparison: Comparison) -> str:
+def _notes(comparison: RunComparison) -> str:
     if not comparison.notes:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     return f'<div class="card notes"><h3>Before you compare</h3><ul>{items}</ul></div>'
 
 
-def _curves(comparison: Comparison, picture: str) -> str:
-    charts = comparison.charts.get(picture, [])
+def _curves(comparison: RunComparison, figure: str) -> str:
+    charts = comparison.charts.get(figure, [])
     if not charts:
         return ""
-    heading, text = _HEADINGS[picture]
+    heading, text = _HEADINGS[figure]
     cards = "".join(_chart_card(chart) for chart in charts)
     words = f"<p>{text}</p>" if text else ""
     return f'<h2>{heading}</h2>{words}<div class="charts">{cards}</div>'
@@ -121,19 +121,19 @@ def _chart_card(chart: Chart) -> str:
     return f'<div class="card"><h3>{escape(chart.task)}</h3>{svg}{extra}</div>'
 
 
-def _scatters(comparison: Comparison) -> str:
-    if not comparison.clouds:
+def _scatters(comparison: RunComparison) -> str:
+    if not comparison.scatters:
         return ""
     cards = [
-        f'<div class="card"><h3>{escape(task)}: {describe_correlation(cloud)}</h3>'
+        f'<div class="card"><h3>{escape(task)}: {describe_correlation(scatter)}</h3>'
         + scatter_chart(
-            cloud,
+            scatter,
             colors=dict(comparison.colors),
-            x_title=TITLES[cloud.x_name],
-            y_title=TITLES[cloud.y_name],
+            x_title=TITLES[scatter.x_name],
+            y_title=TITLES[scatter.y_name],
         )
         + "</div>"
-        for task, cloud in comparison.clouds
+        for task, scatter in comparison.scatters
     ]
     return (
         "<h2>Do sharpness and value error go with return?</h2><p>One dot a run, at its end. A "

@@ -6,14 +6,14 @@ from html import escape
 
 from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.columns import Column
-from mbrl_flat.compare.comparison import Comparison
+from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.runs import task_names
-from mbrl_flat.compare.summary import Row, Versus, present_columns
+from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
 from mbrl_flat.compare.svg import color_classes
 from mbrl_flat.compare.tables import format_number, head, versus_heads, versus_texts
 
 
-def lead_table(comparison: Comparison) -> str:
+def lead_table(comparison: RunComparison) -> str:
     """Returns with their intervals drawn, and each group against the baseline of its task."""
     columns = present_columns(comparison.rows)
     column = next((column for column in columns if column.key == ranked_key(columns)), None)
@@ -35,7 +35,7 @@ def lead_table(comparison: Comparison) -> str:
     return "<h2>Returns</h2>" + table(heads, body, kind="sortable")
 
 
-def results_table(comparison: Comparison) -> str:
+def results_table(comparison: RunComparison) -> str:
     """Every column, folded away."""
     columns = present_columns(comparison.rows)
     heads = ["group", "task", "seeds", *(head(column, comparison.rows) for column in columns)]
@@ -60,7 +60,7 @@ def ranked_key(columns: Sequence[Column]) -> str:
     return "return_at_common_point" if "return_at_common_point" in keys else "final_return"
 
 
-def aggregate_table(comparison: Comparison) -> str:
+def aggregate_table(comparison: RunComparison) -> str:
     """Interquartile means of normalised scores over tasks."""
     if not comparison.aggregate:
         return ""
@@ -80,7 +80,7 @@ def aggregate_table(comparison: Comparison) -> str:
     )
 
 
-def settings_table(comparison: Comparison) -> str:
+def settings_table(comparison: RunComparison) -> str:
     """Settings that are not the same in all runs."""
     if not comparison.settings:
         return ""
@@ -93,7 +93,7 @@ def settings_table(comparison: Comparison) -> str:
     return folded("Settings that differ", table(heads, body, kind="words"))
 
 
-def references_table(comparison: Comparison) -> str:
+def references_table(comparison: RunComparison) -> str:
     """Published scores with their sources."""
     if not comparison.references:
         return ""
@@ -107,7 +107,7 @@ def references_table(comparison: Comparison) -> str:
     return folded("Published scores", table(heads, body, kind="words"))
 
 
-def runs_table(comparison: Comparison) -> str:
+def runs_table(comparison: RunComparison) -> str:
     """Every run with how far it went."""
     tasks = task_names(comparison.runs)
     body = [
@@ -121,7 +121,7 @@ def runs_table(comparison: Comparison) -> str:
     return folded("Runs", table(heads, body, kind="words"))
 
 
-def swatch(label: str, comparison: Comparison) -> str:
+def swatch(label: str, comparison: RunComparison) -> str:
     """A dot in the colour of a group, and its label."""
     classes = color_classes(comparison.colors[label])
     return f'<span class="{classes}"><span class="swatch"></span></span>{escape(label)}'
@@ -141,11 +141,11 @@ def folded(title: str, content: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
-def _tr(comparison: Comparison, row: Row, cells: Sequence[str]) -> str:
+def _tr(comparison: RunComparison, row: GroupSummary, cells: Sequence[str]) -> str:
     return f'<tr class="g{comparison.colors[row.group.label]}">{"".join(cells)}</tr>'
 
 
-def _identity(comparison: Comparison, row: Row) -> list[str]:
+def _identity(comparison: RunComparison, row: GroupSummary) -> list[str]:
     return [
         f"<td>{swatch(row.group.label, comparison)}</td>",
         f"<td>{escape(row.group.task)}</td>",
@@ -153,7 +153,7 @@ def _identity(comparison: Comparison, row: Row) -> list[str]:
     ]
 
 
-def _versus(row: Row, columns: Sequence[Column]) -> list[str]:
+def _versus(row: GroupSummary, columns: Sequence[Column]) -> list[str]:
     texts = versus_texts(row, columns)
     numbers = [_versus_numbers(row, row.versus), _versus_numbers(row, row.versus_compute)]
     values = [number for pair in numbers for number in pair][: len(texts)]
@@ -163,7 +163,7 @@ def _versus(row: Row, columns: Sequence[Column]) -> list[str]:
     ]
 
 
-def _versus_numbers(row: Row, versus: Versus | None) -> tuple[float, float]:
+def _versus_numbers(row: GroupSummary, versus: Versus | None) -> tuple[float, float]:
     if versus is None:
         return (0.0, 0.5) if row.is_baseline else (math.nan, math.nan)
     return versus.difference.point, versus.improvement
@@ -180,7 +180,7 @@ def _interval_cell(interval: Interval, seeds: int, of: int, mark: str = "") -> s
     return f'<td{mark} data-value="{_sortable(interval.point)}">{text}{small}</td>'
 
 
-def _extent(comparison: Comparison, row: Row, column: Column) -> tuple[float, float]:
+def _extent(comparison: RunComparison, row: GroupSummary, column: Column) -> tuple[float, float]:
     """Smallest and largest number that the bars of a task have to show."""
     numbers = [
         number
@@ -192,7 +192,9 @@ def _extent(comparison: Comparison, row: Row, column: Column) -> tuple[float, fl
     return (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
 
 
-def _bar(interval: Interval, extent: tuple[float, float], comparison: Comparison, row: Row) -> str:
+def _bar(
+    interval: Interval, extent: tuple[float, float], comparison: RunComparison, row: GroupSummary
+) -> str:
     """The interval as a bar with a dot, on the scale of its task."""
     if not math.isfinite(interval.point):
         return ""
@@ -210,7 +212,7 @@ def _bar(interval: Interval, extent: tuple[float, float], comparison: Comparison
     )
 
 
-def _is_best(comparison: Comparison, row: Row, column: Column) -> bool:
+def _is_best(comparison: RunComparison, row: GroupSummary, column: Column) -> bool:
     points = [
         other.cells[column.key].interval.point
         for other in comparison.rows

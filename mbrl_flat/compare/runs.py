@@ -32,11 +32,11 @@ class Series(NamedTuple):
     """Finite values ``[N]``, float64."""
 
     def until(self, step: float) -> "Series":
-        """The part up to ``step``, ended there by linear interpolation if it goes on."""
+        """The part up to ``step``, cut there by linear interpolation if it is longer."""
         return self.between(-np.inf, step)
 
     def between(self, low: float, high: float) -> "Series":
-        """The part between two steps, cut there by linear interpolation where it goes on."""
+        """The part between two steps, cut there by linear interpolation where it is longer."""
         inside = (self.steps >= low) & (self.steps <= high)
         ends = self.steps[[0, -1]] if len(self.steps) > 0 else (np.inf, -np.inf)
         cuts = [x for x in (low, high) if ends[0] < x < ends[1] and x not in self.steps]

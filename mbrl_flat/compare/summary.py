@@ -21,7 +21,7 @@ from mbrl_flat.compare.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Estimate:
     """One number of the table: by seed, and over seeds."""
 
     by_seed: Mapping[int, float]
@@ -44,14 +44,14 @@ class Versus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GroupSummary:
     """A group with its numbers.
 
     Attributes:
         group: The group.
-        match: Where runs of its task are held against each other.
+        match: Where runs of its task are compared.
         cells: Numbers by the key of their column.
-        is_baseline: Whether it is what the others of its task are held against.
+        is_baseline: Whether it is the baseline of its task.
         versus: Against the baseline at the common point; ``None`` for the baseline itself, and
             where the task has none.
         versus_compute: The same at an equal number of gradient evaluations.
@@ -59,7 +59,7 @@ class Row:
 
     group: Group
     match: Match
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Estimate]
     is_baseline: bool
     versus: Versus | None
     versus_compute: Versus | None
@@ -73,13 +73,13 @@ def summarize_groups(
     rng: np.random.Generator,
     axis: Axis = "steps",
     last: float = FINAL_SHARE,
-) -> list[Row]:
+) -> list[GroupSummary]:
     """Reduce groups to rows of the table.
 
     Args:
         groups: All groups.
         statistic: How seeds are put together.
-        baselines: What the groups of a task are held against.
+        baselines: Baseline by task.
         rng: Source of the bootstrap.
         axis: What returns are matched in.
         last: How much of a run, from its end, its final values are means over.
@@ -87,7 +87,7 @@ def summarize_groups(
     Returns:
         One row a group.
     """
-    rows: list[Row] = []
+    rows: list[GroupSummary] = []
     matches = {task: _match(groups, task, axis, last) for task in {g.task for g in groups}}
     for group in groups:
         match = matches[group.task]
@@ -101,7 +101,7 @@ def summarize_groups(
             versus = compare_returns(group, baseline, match, rng=rng)
             equal_compute = replace(match, axis="evaluations")
             versus_compute = compare_returns(group, baseline, equal_compute, rng=rng)
-        row = Row(
+        row = GroupSummary(
             group=group,
             match=match,
             cells=cells,
@@ -121,7 +121,7 @@ def _match(groups: Sequence[Group], task: str, axis: Axis, last: float) -> Match
 def compare_returns(
     group: Group, baseline: Group, match: Match, *, rng: np.random.Generator
 ) -> Versus:
-    """Hold a group against a baseline at the common point, seed by seed."""
+    """Compare a group with a baseline at the common point, seed by seed."""
     ours, theirs = _returns(group, match), _returns(baseline, match)
     paired = paired_differences(ours, theirs)
     difference = Interval(np.nan, np.nan, np.nan)
@@ -135,7 +135,7 @@ def compare_returns(
     return Versus(difference=difference, seeds=len(paired), improvement=improvement)
 
 
-def present_columns(rows: Sequence[Row]) -> list[Column]:
+def present_columns(rows: Sequence[GroupSummary]) -> list[Column]:
     """Columns with a number in them that do not only repeat one before them."""
     shown = [
         column
@@ -157,7 +157,7 @@ def present_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def aggregate_over_tasks(
-    rows: Sequence[Row], *, rng: np.random.Generator
+    rows: Sequence[GroupSummary], *, rng: np.random.Generator
 ) -> tuple[dict[str, Interval], list[str]]:
     """Interquartile mean of normalised scores over the tasks that every label has.
 
@@ -184,7 +184,7 @@ def aggregate_over_tasks(
     }, tasks
 
 
-def improvement_over_tasks(rows: Sequence[Row], tasks: Sequence[str]) -> dict[str, float]:
+def improvement_over_tasks(rows: Sequence[GroupSummary], tasks: Sequence[str]) -> dict[str, float]:
     """Probability of improvement over the baseline by label, averaged over ``tasks`` (Sec. 4.3)."""
     found: dict[str, list[float]] = {}
     for row in rows:
@@ -209,9 +209,9 @@ def _by_seed(group: Group, measure: Callable[[Run], float]) -> dict[int, float]:
 
 def _cell(
     group: Group, column: Column, match: Match, *, statistic: Statistic, rng: np.random.Generator
-) -> Cell:
+) -> Estimate:
     by_seed = _by_seed(group, lambda run: column.measure(run, match))
     if not by_seed:
-        return Cell(by_seed={}, interval=Interval(np.nan, np.nan, np.nan))
+        return Estimate(by_seed={}, interval=Interval(np.nan, np.nan, np.nan))
     values = np.array([*by_seed.values()])
-    return Cell(by_seed=by_seed, interval=stratified_bootstrap([values], statistic, rng=rng))
+    return Estimate(by_seed=by_seed, interval=stratified_bootstrap([values], statistic, rng=rng))

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from mbrl_flat.analysis.plot_style import spans_orders
-from mbrl_flat.compare.curves import Cloud, Curve
+from mbrl_flat.compare.curves import Curve, ScatterData
 
 WIDTH, HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44
@@ -97,11 +97,13 @@ def _cut(curve: Curve, low: float, high: float) -> Curve:
     return replace(curve, seeds=tuple(series for series in seeds if len(series.steps) > 0))
 
 
-def scatter_chart(cloud: Cloud, *, colors: dict[str, int], x_title: str, y_title: str) -> str:
+def scatter_chart(
+    scatter: ScatterData, *, colors: dict[str, int], x_title: str, y_title: str
+) -> str:
     """Draw one dot a run; its name and numbers show under the pointer.
 
     Args:
-        cloud: The dots.
+        scatter: The dots.
         colors: Index of the colour of each label.
         x_title: Label of the x axis with its unit.
         y_title: Label of the y axis with its unit.
@@ -109,13 +111,13 @@ def scatter_chart(cloud: Cloud, *, colors: dict[str, int], x_title: str, y_title
     Returns:
         One ``svg`` element.
     """
-    x = np.array([point[2] for point in cloud.points])
-    y = np.array([point[3] for point in cloud.points])
+    x = np.array([point[2] for point in scatter.points])
+    y = np.array([point[3] for point in scatter.points])
     x_scale = _scale(x, _LEFT + 8, WIDTH - _RIGHT - 8, may_be_log=True)
     y_scale = _scale(y, HEIGHT - _BOTTOM - 8, _TOP + 8)
     parts = [_axes(x_scale, y_scale, x_title, y_title)]
     for (label, run, x_value, y_value), left, top in zip(
-        cloud.points, x_scale(x), y_scale(y), strict=True
+        scatter.points, x_scale(x), y_scale(y), strict=True
     ):
         color = colors[label]
         text = escape(f"{run} ({label}): {x_value:.4g}, {y_value:.4g}")

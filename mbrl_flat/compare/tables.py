@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import Column
-from mbrl_flat.compare.summary import Row, Versus, present_columns
+from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
 
 _GROUP = ("task", "agent", "optimizer", "label")
 _IDENTITY = (*_GROUP, "seeds", "axis", "common_point")
@@ -32,7 +32,7 @@ def format_interval(interval: Interval) -> str:
     return f"{point} [{low}, {high}]"
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[GroupSummary]) -> str:
     """Every number with its bounds and the number of seeds behind it; empty where unknown."""
     columns = present_columns(rows)
     text = io.StringIO()
@@ -55,7 +55,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_csv_by_seed(rows: Sequence[Row]) -> str:
+def to_csv_by_seed(rows: Sequence[GroupSummary]) -> str:
     """What the intervals were made of: one line a group and seed; empty where unknown."""
     columns = present_columns(rows)
     text = io.StringIO()
@@ -70,7 +70,7 @@ def to_csv_by_seed(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[GroupSummary]) -> str:
     """One row a group, one column a number, with 95% intervals."""
     columns = present_columns(rows)
     heads = ["task", "group", "seeds", *(head(column, rows) for column in columns)]
@@ -102,7 +102,7 @@ def versus_heads(columns: Sequence[Column]) -> list[str]:
     return heads
 
 
-def versus_texts(row: Row, columns: Sequence[Column]) -> list[str]:
+def versus_texts(row: GroupSummary, columns: Sequence[Column]) -> list[str]:
     """What stands below ``versus_heads``."""
     texts = [*describe_versus(row.versus, is_baseline=row.is_baseline)]
     if any(column.key == COMPUTE for column in columns):
@@ -110,7 +110,7 @@ def versus_texts(row: Row, columns: Sequence[Column]) -> list[str]:
     return texts
 
 
-def head(column: Column, rows: Sequence[Row]) -> str:
+def head(column: Column, rows: Sequence[GroupSummary]) -> str:
     """Title of a column; names the common point where all tasks share it."""
     points = {row.match.point for row in rows}
     if column.key == "return_at_common_point" and len(points) == 1:

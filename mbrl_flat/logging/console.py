@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one progress bar and a line for each evaluation.
+"""What a person sees during a run: one progress bar and a line for each evaluation.
 
 The bar goes to stderr, lines go to stdout, so that ``> log.txt`` keeps the lines alone. Where
 stdout is no terminal there is no bar, and every row of training metrics gets a line as well.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.logging.metric_names import RENAMED, current_name
 
 _RESERVED = ("step", "frame", "time")
 
@@ -90,7 +91,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         path: A ``metrics.jsonl``.
 
     Returns:
-        One dictionary a line, ``null`` as NaN.
+        One dictionary a line, ``null`` as NaN, metrics under their current names.
 
     Raises:
         UserError: If there is no such file, or a line is not a JSON object.
@@ -109,6 +110,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         rows = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
     if b"null" in content:
         rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    if any(old.encode() in content for old in RENAMED):
+        rows = [{current_name(name): value for name, value in row.items()} for row in rows]
     return rows
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from mbrl_flat.runtime.settings import flatten, shown, under
+from mbrl_flat.runtime.settings import flatten, format_value, has_prefix
 
 BOOKKEEPING = (
     "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
@@ -72,13 +72,17 @@ def _own_settings(config: Mapping[str, Any]) -> list[str]:
     """Radius and the like: what a person wants to read in the name of a group."""
     optimizer = config.get("optimizer") or {}
     return [
-        f"{key}={shown(optimizer[key])}" for key in ("rho", "every", "only") if key in optimizer
+        f"{key}={format_value(optimizer[key])}"
+        for key in ("rho", "every", "only")
+        if key in optimizer
     ]
 
 
 def _digest(config: Mapping[str, Any]) -> str:
     """Six letters for everything that makes the method."""
     settings = sorted(
-        f"{key}={shown(value)}" for key, value in flatten(config) if not under(key, BOOKKEEPING)
+        f"{key}={format_value(value)}"
+        for key, value in flatten(config)
+        if not has_prefix(key, BOOKKEEPING)
     )
     return hashlib.sha256("\n".join(settings).encode()).hexdigest()[:6]

@@ -10,7 +10,7 @@ from mbrl_flat.logging.jsonl import JsonlLogger
 class MultiLogger:
     """Writes to the record of the run first, then to its mirrors.
 
-    The record alone decides where a run goes on: ``position`` and ``truncate`` are its own.
+    The record alone decides where a run resumes: ``position`` and ``truncate`` are its own.
 
     Args:
         record: The source of truth.

@@ -1,4 +1,4 @@
-"""Frames to a film; one that was not finished never has its name."""
+"""Frames to a video; one that was not finished never has its name."""
 
 import importlib
 from pathlib import Path
@@ -11,12 +11,12 @@ from mbrl_flat.errors import MissingExtraError
 
 
 class VideoWriter:
-    """Takes RGB frames one by one; the film has its name once it is whole.
+    """Takes RGB frames one by one; the video has its name once it is whole.
 
     Use it as a context manager: leaving by an exception removes what was written so far.
 
     Args:
-        path: The film, such as ``videos/step_10000.mp4``; its folder is made.
+        path: The video, such as ``videos/step_10000.mp4``; its folder is made.
         fps: Frames shown in a second.
 
     Raises:
@@ -42,14 +42,14 @@ class VideoWriter:
 
     def __call__(self, frame: np.ndarray) -> None:
         """Append one frame ``[height, width, 3]``, uint8."""
-        # H.264 wants even sides: repeat the last row or column instead of scaling the picture.
+        # H.264 wants even sides: repeat the last row or column instead of scaling the image.
         height, width = frame.shape[:2]
         padding = ((0, height % 2), (0, width % 2), (0, 0))
         self._writer.append_data(np.pad(frame, padding, mode="edge"))
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the film and give it its name; without frames there is none."""
+        """Finish the video and give it its name; without frames there is none."""
         self._writer.close()
         if self.frames > 0:
             self._temporary.replace(self.path)

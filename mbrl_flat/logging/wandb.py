@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 class WandbLogger:
     """Mirrors every row to one W&B run below ``folder/wandb``.
 
-    The run's id is kept in ``folder/wandb/run_id``: a resumed run goes on with the same W&B run.
+    The run's id is kept in ``folder/wandb/run_id``: a resumed run continues the same W&B run.
     Offline runs send nothing; ``wandb sync`` uploads them later. Whatever fails inside W&B is
     logged once as a warning, and the mirror is silent from then on.
 

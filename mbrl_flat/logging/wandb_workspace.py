@@ -14,13 +14,13 @@ from mbrl_flat.errors import MissingExtraError
 
 SECTIONS: Mapping[str, Sequence[tuple[str, tuple[str, ...], bool]]] = {
     "Returns": (
-        ("return of an episode", ("eval/return_mean",), False),
+        ("episode return", ("eval/return_mean",), False),
         ("normalised score", ("eval/normalised_score",), False),
         ("success rate", ("eval/success_rate",), False),
         ("return of the policy prior", ("eval/policy_return_mean",), False),
     ),
     "Value error": (
-        ("RMSE / spread of returns", ("probe/value/rmse_normalised",), False),
+        ("NRMSE", ("probe/value/rmse_normalised",), False),
         ("bias, units of return", ("probe/value/bias",), False),
         ("rank correlation", ("probe/value/spearman",), False),
         ("bias of the planner", ("probe/planner/bias",), False),
@@ -80,7 +80,7 @@ def build_workspace(*, entity: str, project: str, name: str = "Comparison of opt
         )
         for x, y in SCATTERS
     ]
-    sections.append(ws.Section(name="Does flatness go with return?", panels=dots, is_open=True))
+    sections.append(ws.Section(name="Sharpness and return", panels=dots, is_open=True))
     return ws.Workspace(
         name=name,
         entity=entity,

@@ -24,11 +24,11 @@ def setting_key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting as text; equal numbers are equal text."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def under(key: str, prefixes: tuple[str, ...]) -> bool:
+def has_prefix(key: str, prefixes: tuple[str, ...]) -> bool:
     """Say whether a dotted name is one of ``prefixes`` or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

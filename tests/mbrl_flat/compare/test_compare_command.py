@@ -56,7 +56,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_report_has_the_page_the_tables_and_the_pictures(make_run, compare, out, capsys):
+def test_a_report_has_the_page_the_tables_and_the_figures(make_run, compare, out, capsys):
     for seed in range(2):
         make_run("adam", seed=seed, metrics=SHARP)
         make_run("sam", seed=seed, metrics=SHARP)
@@ -181,22 +181,22 @@ def test_the_baseline_comes_first_and_can_be_chosen(make_run, compare, out):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         (["--baseline", "sma"], "Unknown baseline 'sma'; did you mean 'sam'?"),
         (["--reference", "tdmcp2"], "Unknown reference 'tdmcp2'; did you mean 'tdmpc2'"),
         (["no-such-run"], "There is no run at 'no-such-run'"),
     ],
 )
-def test_what_the_user_can_correct_is_one_sentence_and_status_two(
-    make_run, compare, capsys, arguments, sentence
+def test_what_the_user_can_correct_is_one_message_and_status_two(
+    make_run, compare, capsys, arguments, message
 ):
     make_run("sam")
 
     assert compare(*arguments) == 2
 
     error = capsys.readouterr().err
-    assert sentence in error
+    assert message in error
     assert error.count("\n") == 1
 
 
@@ -221,7 +221,7 @@ def test_many_groups_keep_their_own_button(make_run, compare, out):
 
 
 def test_thin_lines_of_seeds_end_where_the_chart_ends(make_run, compare, out):
-    """One of three seeds goes on alone, where there is no mean; so does its line."""
+    """One of three seeds is longer than the others, where there is no mean; so does its line."""
     for seed in range(3):
         make_run("sam", seed=seed, returns=(0, 1, 2, 50, 90)[: 3 + 2 * (seed == 0)])
 
@@ -269,16 +269,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(make_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ([], "The following arguments are required: RUN; see mbrl-flat-compare --help.\n"),
         (["a", "--sort"], "Unrecognized arguments: --sort; see mbrl-flat-compare --help.\n"),
     ],
 )
-def test_wrong_arguments_are_one_sentence(capsys, arguments, sentence):
+def test_wrong_arguments_are_one_message(capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert capsys.readouterr().err == sentence
+    assert capsys.readouterr().err == message
 
 
 def test_a_task_without_the_baseline_says_so(make_run, compare, out, capsys):

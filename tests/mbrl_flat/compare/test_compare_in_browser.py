@@ -99,14 +99,14 @@ def inked(png, box):
 def test_a_screenshot_shows_every_figure_and_the_console_is_silent(open_page):
     page = open_page(viewport={"width": 1280, "height": 900})
 
-    picture = page.screenshot(full_page=True)
+    figure = page.screenshot(full_page=True)
 
     figures = page.locator(".charts svg")
     titles = [text.strip() for text in page.locator("h2").all_inner_texts()]
     # 2 tasks: returns, 2 costs, 2 value errors, 3 sharpnesses, 2 model errors, 5 scatter plots.
     assert figures.count() == 2 * (1 + 2 + 2 + 3 + 2 + 5)
     for number in range(figures.count()):
-        assert inked(picture, figures.nth(number).bounding_box()) > 0.005
+        assert inked(figure, figures.nth(number).bounding_box()) > 0.005
     assert titles[0] == "Returns"
     assert "Over tasks" in titles
     assert page.wrong == []

@@ -1,4 +1,4 @@
-"""Runs held against each other at equal steps, frames, gradient evaluations or time."""
+"""Runs compared at equal steps, frames, gradient evaluations or time."""
 
 import csv
 import io

@@ -166,6 +166,6 @@ def test_a_configuration_in_another_encoding_is_refused(make_run):
         load_run(folder)
 
 
-def test_a_name_that_no_file_can_have_is_one_sentence():
+def test_a_name_that_no_file_can_have_is_a_clear_error():
     with pytest.raises(UserError, match="Cannot look for runs at"):
         find_runs(["x" * 300])

@@ -5,7 +5,7 @@ from mbrl_flat.analysis.stats import mean
 from mbrl_flat.compare.axes import common_point
 from mbrl_flat.compare.columns import Match, area_under_curve, final
 from mbrl_flat.compare.comparison import compare_runs
-from mbrl_flat.compare.curves import average, cloud, published
+from mbrl_flat.compare.curves import average, published, scatter_data
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.runs import EMPTY, Series, load_run
 from mbrl_flat.compare.summary import (
@@ -195,7 +195,9 @@ def test_a_cloud_has_one_point_for_each_run_that_has_both_metrics(load):
         for i, value in enumerate((1.0, 5.0, 3.0))
     ]
 
-    found = cloud(grouped([*runs, load("adam")]), "probe/sharpness/sam_gap", "eval/return_mean")
+    found = scatter_data(
+        grouped([*runs, load("adam")]), "probe/sharpness/sam_gap", "eval/return_mean"
+    )
 
     assert found is not None
     assert len(found.points) == 3
@@ -206,7 +208,7 @@ def test_a_cloud_is_of_the_share_that_was_asked_for(load):
     runs = grouped([load(returns=(0, 10, 20), metrics={"probe/sharpness/sam_gap": 1.0})])
 
     for last, y in ((0.1, 20.0), (1.0, 15.0)):
-        found = cloud(runs, "probe/sharpness/sam_gap", "eval/return_mean", last=last)
+        found = scatter_data(runs, "probe/sharpness/sam_gap", "eval/return_mean", last=last)
         assert found is not None
         assert found.points[0][2:] == (1.0, y)
 

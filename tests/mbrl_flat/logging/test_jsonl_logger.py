@@ -145,3 +145,21 @@ def test_a_broken_line_in_the_middle_is_named(path):
 def test_a_missing_file_is_named(path):
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         read_metrics(path)
+
+
+def test_metrics_recorded_under_old_names_are_read_under_the_current_ones(path):
+    path.parent.mkdir()
+    path.write_text(
+        '{"step": 1, "probe/sharpness/adaptive_gap": 0.5, "probe/sharpness/q/average_gap": 0.25, '
+        '"probe/rollout/loss_gap": 2.0, "train/worst_gap": 3.0}\n'
+    )
+
+    assert read_metrics(path) == [
+        {
+            "step": 1,
+            "probe/sharpness/adaptive_sharpness": 0.5,
+            "probe/sharpness/q/average_case_sharpness": 0.25,
+            "probe/rollout/loss_gap": 2.0,
+            "train/worst_gap": 3.0,
+        }
+    ]

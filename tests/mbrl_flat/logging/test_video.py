@@ -28,7 +28,7 @@ def test_an_exception_leaves_no_film(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
 
     def record():
-        with VideoWriter(tmp_path / "film.mp4") as writer:
+        with VideoWriter(tmp_path / "video.mp4") as writer:
             write_black_frames(writer, 1)
             raise KeyError("lost")
 
@@ -41,7 +41,7 @@ def test_an_exception_leaves_no_film(tmp_path):
 def test_a_film_without_frames_is_not_written(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
 
-    VideoWriter(tmp_path / "film.mp4").close()
+    VideoWriter(tmp_path / "video.mp4").close()
 
     assert list(tmp_path.iterdir()) == []
 
@@ -50,4 +50,4 @@ def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
 
     with pytest.raises(MissingExtraError, match=r"mbrl-flat\[video\]"):
-        VideoWriter(tmp_path / "film.mp4")
+        VideoWriter(tmp_path / "video.mp4")

@@ -15,20 +15,20 @@ from mbrl_flat.analysis.plot_style import (
     spans_orders,
 )
 from mbrl_flat.compare.axes import AXES
-from mbrl_flat.compare.charts import LOGARITHMIC, PICTURES, TITLES, Chart, describe_correlation
-from mbrl_flat.compare.comparison import Comparison
-from mbrl_flat.compare.curves import Cloud
+from mbrl_flat.compare.charts import FIGURES, LOGARITHMIC, TITLES, Chart, describe_correlation
+from mbrl_flat.compare.comparison import RunComparison
+from mbrl_flat.compare.curves import ScatterData
 
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
 _SCATTER = "sharpness_scatter"
-PICTURE_NAMES = tuple(
-    f"{name}.{ending}" for name in (*PICTURES, _SCATTER) for ending in ("png", "svg")
+FIGURE_NAMES = tuple(
+    f"{name}.{ending}" for name in (*FIGURES, _SCATTER) for ending in ("png", "svg")
 )
 """Every file that a report may have drawn."""
 
 
-def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
+def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
     """Draw a PNG and an SVG file for each kind of chart that has data.
 
     Args:
@@ -39,17 +39,17 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
         The files written.
     """
     written: list[Path] = []
-    for picture, charts in comparison.charts.items():
+    for name, charts in comparison.charts.items():
         of_a_task = sum(chart.task == charts[0].task for chart in charts)
         figure, panels = make_panels(len(charts), columns=of_a_task if of_a_task > 1 else 3)
         for axes, chart in zip(panels, charts, strict=True):
             _draw_chart(axes, chart)
         add_legend(*panels)
-        written += _save(figure, folder / picture)
-    if comparison.clouds:
-        figure, panels = make_panels(len(comparison.clouds), columns=2)
-        for axes, (task, cloud) in zip(panels, comparison.clouds, strict=True):
-            _draw_cloud(axes, task, cloud, comparison)
+        written += _save(figure, folder / name)
+    if comparison.scatters:
+        figure, panels = make_panels(len(comparison.scatters), columns=2)
+        for axes, (task, scatter) in zip(panels, comparison.scatters, strict=True):
+            _draw_scatter(axes, task, scatter, comparison)
         add_legend(*panels)
         written += _save(figure, folder / _SCATTER)
     return written
@@ -87,9 +87,9 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     axes.set_ylabel(TITLES[chart.metric], fontsize=10)
 
 
-def _draw_cloud(axes: Axes, task: str, cloud: Cloud, comparison: Comparison) -> None:
-    for label in dict.fromkeys(point[0] for point in cloud.points):
-        points = np.array([point[2:] for point in cloud.points if point[0] == label])
+def _draw_scatter(axes: Axes, task: str, scatter: ScatterData, comparison: RunComparison) -> None:
+    for label in dict.fromkeys(point[0] for point in scatter.points):
+        points = np.array([point[2:] for point in scatter.points if point[0] == label])
         number = comparison.colors[label]
         axes.scatter(
             points[:, 0],
@@ -99,9 +99,9 @@ def _draw_cloud(axes: Axes, task: str, cloud: Cloud, comparison: Comparison) -> 
             marker=_MARKERS[number // len(PALETTE) % len(_MARKERS)],
             label=_plain(label),
         )
-    axes.set_title(f"{_plain(task)}: {describe_correlation(cloud)}", fontsize=10)
-    axes.set_xlabel(TITLES[cloud.x_name], fontsize=10)
-    axes.set_ylabel(TITLES[cloud.y_name], fontsize=10)
+    axes.set_title(f"{_plain(task)}: {describe_correlation(scatter)}", fontsize=10)
+    axes.set_xlabel(TITLES[scatter.x_name], fontsize=10)
+    axes.set_ylabel(TITLES[scatter.y_name], fontsize=10)
 
 
 def _plain(text: str) -> str:
