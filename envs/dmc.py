@@ -3,7 +3,7 @@
 A step repeats one action for ``action_repeat`` frames and sums their rewards; an episode is 1000
 frames. The time limit truncates; a task that ends by itself (discount 0) terminates.
 
-Observations are proprioception or, with ``obs="rgb"``, pictures alone: 64x64, the newest three
+Observations are proprioception or, with ``obs="rgb"``, images alone: 64x64, the newest three
 joined, seen by the task's first camera (the third for quadrupeds), as in TD-MPC2 and DrQ-v2.
 
 References:
@@ -75,11 +75,11 @@ def make(
         render: Allow ``render()``, which needs EGL or OSMesa.
         action_repeat: Frames per step.
         obs: ``state`` or ``rgb``.
-        size: Height and width of the pictures.
-        frame_stack: Newest pictures joined along the channels.
+        size: Height and width of the images.
+        frame_stack: Newest images joined along the channels.
         camera: Index or name of a camera of the task's model; by default 2 for quadrupeds, else 0.
         fast_rendering: Leave out shadows and reflections, which takes a fifth of the time. The
-            pictures differ, so returns cannot be compared with those of the published settings.
+            images differ, so returns cannot be compared with those of the published settings.
 
     Returns:
         The environment: observations ``{"state": [n]}`` or ``{"rgb": [3 * frame_stack, size,

@@ -31,8 +31,8 @@ def make(
         render: Allow ``render()``.
         action_repeat: Frames per step.
         episode_length: Frames per episode.
-        obs: ``state``, or ``rgb`` for pictures of 64x64 pixels.
-        frame_stack: Newest pictures joined along the channels.
+        obs: ``state``, or ``rgb`` for images of 64x64 pixels.
+        frame_stack: Newest images joined along the channels.
 
     Returns:
         The environment: observations ``{"state": [3]}`` (position and time) or ``{"rgb":

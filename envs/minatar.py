@@ -151,11 +151,11 @@ class MinAtarGame(gym.Env[Any, Any]):
     def _observe(self) -> dict[str, np.ndarray]:
         state = self._game.state()
         if self.obs == "rgb":
-            return {"rgb": self._picture(state, self.size).transpose(2, 0, 1).copy()}
+            return {"rgb": self._image(state, self.size).transpose(2, 0, 1).copy()}
         grid = _in_the_middle(state.astype(np.uint8) * 255, self.size)
         return {"grid": grid.transpose(2, 0, 1).copy()}
 
-    def _picture(self, state: np.ndarray, size: int) -> np.ndarray:
+    def _image(self, state: np.ndarray, size: int) -> np.ndarray:
         """Colours ``[size, size, 3]``; where objects overlap the one of the last channel shows."""
         last = np.where(state, np.arange(1, state.shape[2] + 1), 0).max(2)
         scale = size // _CELLS
@@ -164,7 +164,7 @@ class MinAtarGame(gym.Env[Any, Any]):
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """RGB image ``[160, 160, 3]``, uint8; ``None`` where rendering was not asked for."""
-        return None if self.render_mode is None else self._picture(self._game.state(), 160)
+        return None if self.render_mode is None else self._image(self._game.state(), 160)
 
 
 def object_colours(num: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def make(
         The environment: observations ``{"state": [n], "task": [1]}``, actions in [-1, 1].
 
     Raises:
-        UserError: If a task has pictures or discrete actions.
+        UserError: If a task has images or discrete actions.
     """
     names = task_list(task)
     tasks = _task_specs(names, base, None if score_range is None else tuple(score_range))

@@ -1,4 +1,4 @@
-"""Observations that are pictures of an environment instead of its state."""
+"""Observations that are images of an environment instead of its state."""
 
 from typing import Any, Protocol
 
@@ -46,15 +46,15 @@ class PixelObs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
-        """Start an episode with a stack of its first picture."""
+        """Start an episode with a stack of its first image."""
         _, info = self.env.reset(seed=seed, options=options)
-        return {"rgb": self._stack.begin(self._picture())}, info
+        return {"rgb": self._stack.begin(self._image())}, info
 
     def step(self, action: Any) -> tuple[Obs, Any, bool, bool, dict[str, Any]]:
-        """Step and take a picture of where that led."""
+        """Step and take a image of where that led."""
         _, reward, terminated, truncated, info = self.env.step(action)
-        return {"rgb": self._stack.push(self._picture())}, reward, terminated, truncated, info
+        return {"rgb": self._stack.push(self._image())}, reward, terminated, truncated, info
 
-    def _picture(self) -> np.ndarray:
+    def _image(self) -> np.ndarray:
         drawable: Any = self.unwrapped
         return np.ascontiguousarray(drawable.draw(self.size).transpose(2, 0, 1))

@@ -34,9 +34,9 @@ from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton, Context
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
-from mbrl_flat.diagnostics.sharpness import regions
+from mbrl_flat.diagnostics.sharpness import loss_regions
+from mbrl_flat.diagnostics.sharpness_measures import CategoricalGaussNewton, Context
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.models import ensemble, mlp
 from mbrl_flat.optim.methods.plain import adam
@@ -94,14 +94,14 @@ def _filled_replay() -> Replay:
 
 def _eigenvalue(agent: TDMPC2, replay: Replay, rounds: int) -> list[dict[str, Any]]:
     batch = replay.sample(256, 3, rng=np.random.default_rng(1))
-    subject = agent.probe_loss(batch)
-    params = [p for module in subject.modules.values() for p in module]
+    probed = agent.probe_loss(batch)
+    params = [p for module in probed.modules.values() for p in module]
     size = sum(p.numel() for p in params)
     start = start_vector(size, generator=torch.Generator().manual_seed(0))
-    exact = lanczos(Hessian(subject.loss, params), start, max_iterations=40, tolerance=1e-3)
+    exact = lanczos(Hessian(probed.loss, params), start, max_iterations=40, tolerance=1e-3)
 
     def ours(iterations: int) -> float:
-        hessian = Hessian(subject.loss, params)
+        hessian = Hessian(probed.loss, params)
         return lanczos(hessian, start, max_iterations=iterations, tolerance=0.0).lambda_max
 
     theirs = _Library(agent, batch, params, start.numpy())
@@ -233,9 +233,9 @@ def _share(agent: TDMPC2, replay: Replay, rounds: int) -> list[dict[str, Any]]:
     obs = {"state": torch.randn(1, 24)}
     state = agent.initial_state(1)
     batch = replay.sample(256, 3, rng=np.random.default_rng(2))
-    subject = agent.probe_loss(batch)
-    (whole,) = regions(subject, per_module=False)
-    context = Context(generator=generator, categorical=subject.categorical)
+    probed = agent.probe_loss(batch)
+    (whole,) = loss_regions(probed, per_module=False)
+    context = Context(generator=generator, categorical=probed.categorical)
     tasks: dict[str, Callable[[], object]] = {
         "probe, sharpness": lambda: probe(agent, replay),
         "gauss_newton of all weights": lambda: CategoricalGaussNewton()(whole, context),

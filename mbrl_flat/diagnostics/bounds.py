@@ -16,11 +16,11 @@ one-step model under the policy's occupancy (simulation lemma),
 
 The terms show what moves with what. They are no certificate, because
 
-* slices of a replay are neither independent nor drawn from the policy that is judged (a factor
-  for the change of distribution is missing);
+* subsequences of a replay are neither independent nor drawn from the policy that is judged (a
+  factor for the change of distribution is missing);
 * for the millions of weights of a world model the complexity term is far above any loss;
 * the ``O(log(n + k))`` part of the complexity is left out, and the bound presumes that random
-  displacements do not lower the population loss;
+  perturbations do not lower the population loss;
 * Pinsker needs a likelihood. A regression on latents, as in TD-MPC2, has none; there
   ``lipschitz_value_gap`` takes its place.
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds import lipschitz_value_gap, loss_bound
-from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.guard import preserve_state
+from mbrl_flat.diagnostics.inspection import measured_weights
 from mbrl_flat.diagnostics.rollout_error import open_loop
-from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
-from mbrl_flat.diagnostics.subject import measured_weights
+from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng
@@ -23,11 +23,11 @@ class BoundsProbe:
     """Bound and measured gap under one prefix, ``probe/bound/``, to be drawn together.
 
     ============================  ===============================================================
-    ``loss_empirical``            world-model loss on training slices, ``L_S``
+    ``loss_empirical``            world-model loss on training subsequences, ``L_S``
     ``loss_sharpness``            one-step SAM gap within ``rho``: a lower bound of ``S_rho``
     ``loss_complexity``           the PAC-Bayes complexity term
     ``loss_total``                their sum: the bound of the population loss
-    ``loss_heldout``              what it bounds, measured on held-out slices
+    ``loss_heldout``              what it bounds, measured on held-out subsequences
     ``value_reward``              ``e_r / (1 - gamma)``
     ``value_transition``          ``gamma Lip(V) E|z' - zhat'| / (1 - gamma)``
     ``value_total``               their sum: the bound of the value gap
@@ -44,9 +44,9 @@ class BoundsProbe:
     Args:
         rho: Radius.
         horizon: Steps k of the measured value gap.
-        batch_size: Slices.
+        batch_size: Subsequences.
         delta: Probability that the PAC-Bayes bound fails.
-        seed: Determines the slices.
+        seed: Determines the subsequences.
 
     Raises:
         UserError: If a number is out of range.
@@ -74,7 +74,7 @@ class BoundsProbe:
 
         Args:
             agent: Whose model.
-            replay: Where the slices come from.
+            replay: Where the subsequences come from.
 
         Returns:
             The row; empty until training and held-out episodes are long enough.
@@ -95,12 +95,12 @@ class BoundsProbe:
         self, agent: Inspectable, training: Batch, tested: Batch, samples: int, seed: int
     ) -> dict[str, float]:
         torch.manual_seed(seed)
-        subject = agent.probe_loss(training)
-        params = [p for module in subject.modules.values() for p in module]
-        with untouched(params=params):
+        probed = agent.probe_loss(training)
+        params = [p for module in probed.modules.values() for p in module]
+        with preserve_state(params=params):
             for p in params:
                 p.requires_grad_(True)
-            (region,) = regions(subject, per_module=False)
+            (region,) = loss_regions(probed, per_module=False)
             found = loss_bound(
                 loss=region.value,
                 gap=sam_gap(region, rho=self.rho),
@@ -147,7 +147,7 @@ class BoundsProbe:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The stream that the slices are drawn from."""
+        """The stream that the subsequences are drawn from."""
         return {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

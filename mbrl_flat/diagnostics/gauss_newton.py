@@ -72,11 +72,11 @@ class GaussNewton:
         return flatten([column.detach() for column in columns])
 
 
-def of_categorical(subject: CategoricalLoss, params: Sequence[Tensor]) -> GaussNewton:
+def of_categorical(probed: CategoricalLoss, params: Sequence[Tensor]) -> GaussNewton:
     """Take all logits of a loss together as the outputs.
 
     Args:
-        subject: The cross entropies, apart from their logits.
+        probed: The cross entropies, apart from their logits.
         params: What to differentiate by; each requires a gradient.
 
     Returns:
@@ -85,13 +85,13 @@ def of_categorical(subject: CategoricalLoss, params: Sequence[Tensor]) -> GaussN
     shapes: dict[str, torch.Size] = {}
 
     def outputs() -> Tensor:
-        logits = subject.outputs()
+        logits = probed.outputs()
         shapes.update({name: value.shape for name, value in logits.items()})
         return flatten(list(logits.values()))
 
     def loss(joined: Tensor) -> Tensor:
         parts = joined.split([shape.numel() for shape in shapes.values()])
         named = zip(shapes.items(), parts, strict=True)
-        return subject.loss({name: part.view(shape) for (name, shape), part in named})
+        return probed.loss({name: part.view(shape) for (name, shape), part in named})
 
     return GaussNewton(outputs, loss, params)

@@ -10,7 +10,7 @@ from mbrl_flat.runtime.seeding import restored_rng
 
 
 @contextmanager
-def untouched(*modules: nn.Module, params: Iterable[Tensor] = ()) -> Iterator[None]:
+def preserve_state(*modules: nn.Module, params: Iterable[Tensor] = ()) -> Iterator[None]:
     """Put everything back on exit, also when the body raises.
 
     That is: the values of parameters and buffers, which of them require a gradient, their

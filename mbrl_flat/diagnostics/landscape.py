@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.sharpness import Region, loss_at, regions
+from mbrl_flat.diagnostics.sharpness import LossRegion, loss_at, loss_regions
 from mbrl_flat.diagnostics.vectors import dot, flatten, norm
 from mbrl_flat.errors import UserError, unknown_name
 from mbrl_flat.interfaces import ProbeLoss
@@ -78,7 +78,7 @@ def filter_direction(params: Sequence[Tensor], generator: torch.Generator) -> Te
 
 
 def top_eigenvectors(
-    region: Region, count: int, *, generator: torch.Generator, iterations: int = 30
+    region: LossRegion, count: int, *, generator: torch.Generator, iterations: int = 30
 ) -> tuple[list[Tensor], list[float]]:
     """Find the sharpest directions one after the other, each orthogonal to those before.
 
@@ -114,7 +114,7 @@ def top_eigenvectors(
 
 
 def loss_slice(
-    subject: ProbeLoss,
+    probed: ProbeLoss,
     *,
     dimensions: int = 2,
     directions: Directions = "filter",
@@ -125,7 +125,7 @@ def loss_slice(
     """Evaluate a loss on a line or a square grid around its weights, which end as they began.
 
     Args:
-        subject: The loss and its parameters.
+        probed: The loss and its parameters.
         dimensions: 1 or 2.
         directions: ``filter`` (random, filter-normalised) or ``eigenvector`` (the sharpest).
         radius: Largest coefficient.
@@ -142,12 +142,12 @@ def loss_slice(
         raise UserError(f"dimensions must be 1 or 2, got {dimensions}.")
     if points < 3 or points % 2 == 0:
         raise UserError(f"points must be odd and at least 3, got {points}.")
-    params = [p for module in subject.modules.values() for p in module]
+    params = [p for module in probed.modules.values() for p in module]
     generator = torch.Generator().manual_seed(seed)
-    with untouched(params=params):
+    with preserve_state(params=params):
         for p in params:
             p.requires_grad_(True)
-        (region,) = regions(subject, per_module=False)
+        (region,) = loss_regions(probed, per_module=False)
         axes, curvatures = _axes(region, directions, dimensions, generator)
         distances = np.linspace(-radius, radius, points)
         losses = np.empty((points,) * dimensions)
@@ -160,7 +160,7 @@ def loss_slice(
 
 
 def _axes(
-    region: Region, directions: str, count: int, generator: torch.Generator
+    region: LossRegion, directions: str, count: int, generator: torch.Generator
 ) -> tuple[list[Tensor], list[float]]:
     if directions == "filter":
         return [filter_direction(region.params, generator) for _ in range(count)], []

@@ -1,4 +1,4 @@
-"""Pictures of slices of a loss."""
+"""Images of slices of a loss."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def draw_slice(found: Slice, path: Path, *, title: str = "") -> Path:
 
     Args:
         found: What to draw.
-        path: The picture, a PNG.
+        path: The image, a PNG.
         title: What stands above it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the model imagines, next to what happened: open-loop films and their errors."""
+"""Open-loop predictions of observations: their errors, and videos of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.inspection import measured_weights
 from mbrl_flat.diagnostics.rollout_error import open_loop
-from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Decodes, Inspectable
 from mbrl_flat.logging.video import VideoWriter
@@ -19,25 +19,26 @@ from mbrl_flat.runtime.seeding import restored_rng
 
 
 class OpenLoopProbe:
-    """Observation errors of open-loop rollouts, and a film of some of them.
+    """Observation errors of open-loop rollouts, and a video of some of them.
 
-    The model sees ``context`` transitions, then goes on for ``horizon`` steps with the recorded
-    actions alone; what it expects is decoded. Names begin with ``probe/rollout/``:
+    The model sees ``context`` transitions, then predicts ``horizon`` steps from the recorded
+    actions alone; its latents are decoded. Names begin with ``probe/rollout/``:
     ``observation_error_<k>`` is the mean squared error of all entries of all observations after
     k steps as a share of their variance, ``observation_error_0`` what decoding alone gets wrong.
     Of agents without a decoder there is nothing to measure, and the row is empty.
 
-    A film has for each slice a column with three pictures: what happened, what was imagined, and
-    half their difference on grey. During the context the second is the reconstruction.
+    Each subsequence is a column of three images in the video: what happened, what was imagined,
+    and half their difference on grey. During the context the second is the reconstruction.
 
     Args:
         horizon: Imagined steps K.
         context: Transitions that are seen first.
-        batch_size: Slices that errors are averaged over.
+        batch_size: Subsequences that errors are averaged over.
         heldout: Take held-out episodes; otherwise those that the agent trains on.
-        films: Slices in the film; 0 means no film.
-        folder: Where films go.
-        seed: Determines the slices.
+        videos: Subsequences in the video; 0 means no video.
+        folder: Where videos go.
+        seed: Determines the subsequences.
+        films: Old name of ``videos``.
 
     Raises:
         UserError: If a number is out of range.
@@ -54,28 +55,30 @@ class OpenLoopProbe:
         context: int = 5,
         batch_size: int = 16,
         heldout: bool = True,
-        films: int = 6,
+        videos: int = 6,
         folder: str | Path = "videos",
         seed: int = 0,
+        films: int | None = None,
     ) -> None:
+        videos = videos if films is None else films
         if horizon < 1 or context < 0:
             raise UserError(
                 f"The probe's horizon must be at least 1 and its context at least 0, "
                 f"got {horizon} and {context}."
             )
-        if not 0 <= films <= batch_size:
-            raise UserError(f"films must lie within 0 and batch_size={batch_size}, got {films}.")
+        if not 0 <= videos <= batch_size:
+            raise UserError(f"videos must lie within 0 and batch_size={batch_size}, got {videos}.")
         self.horizon, self.context, self.batch_size = horizon, context, batch_size
-        self.heldout, self.films, self.folder = heldout, films, Path(folder)
+        self.heldout, self.videos, self.folder = heldout, videos, Path(folder)
         self.count = 0
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
-        """Measure, and leave a film.
+        """Measure, and leave a video.
 
         Args:
             agent: Whose model; it stays as it is.
-            replay: Where the slices come from.
+            replay: Where the subsequences come from.
 
         Returns:
             The row; empty without a decoder, or as long as no stored episode is long enough.
@@ -93,11 +96,11 @@ class OpenLoopProbe:
             error = _relative_error(imagined, actual, step)
             if error is not None:
                 row[f"probe/rollout/observation_error_{step}"] = error
-        pictures = [name for name, value in batch.obs.items() if value.dtype == torch.uint8]
-        if self.films > 0 and pictures:
-            name = pictures[0]
+        images = [name for name, value in batch.obs.items() if value.dtype == torch.uint8]
+        if self.videos > 0 and images:
+            name = images[0]
             whole = torch.cat([seen[name][:, : self.context], imagined[name]], 1)
-            self._film(batch.obs[name], whole)
+            self._write_video(batch.obs[name], whole)
         return row
 
     def _decoded(
@@ -115,20 +118,20 @@ class OpenLoopProbe:
             {name: value.float().cpu() for name, value in imagined.items()},
         )
 
-    def _film(self, actual: Tensor, imagined: Tensor) -> None:
-        """Write ``[B, T, C, H, W]`` of each kind as one film."""
-        true = _unit(actual[: self.films])
-        model = imagined[: self.films].clamp(0.0, 1.0)
+    def _write_video(self, actual: Tensor, imagined: Tensor) -> None:
+        """Write ``[B, T, C, H, W]`` of each kind as one video."""
+        true = _unit(actual[: self.videos])
+        model = imagined[: self.videos].clamp(0.0, 1.0)
         difference = (model - true + 1.0) / 2.0
         stacked = torch.cat([true, model, difference], -2)
         frames = (255.0 * torch.cat(list(stacked), -1)).round().to(torch.uint8).permute(0, 2, 3, 1)
         self.count += 1
-        with VideoWriter(self.folder / f"open_loop_{self.count:04d}.mp4", fps=10) as film:
+        with VideoWriter(self.folder / f"open_loop_{self.count:04d}.mp4", fps=10) as video:
             for frame in frames.numpy():
-                film(frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1))
+                video(frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1))
 
     def state_dict(self) -> dict[str, Any]:
-        """The stream that the slices are drawn from, and how many films there are."""
+        """The stream that the subsequences are drawn from, and how many videos there are."""
         return {"rng": self._rng.bit_generator.state, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -138,7 +141,7 @@ class OpenLoopProbe:
 
 
 def _unit(value: Tensor) -> Tensor:
-    """Pictures in [0, 1], as decoders give them; everything else as it is."""
+    """Images in [0, 1], as decoders give them; everything else as it is."""
     return value.float() / 255.0 if value.dtype == torch.uint8 else value
 
 

@@ -28,7 +28,7 @@ class ReplayProbe:
 
     Args:
         probe: The diagnostic.
-        agent: Its subject.
+        agent: The agent.
         replay: Where it takes its batches.
     """
 

@@ -23,13 +23,13 @@ from mbrl_flat.specs import TASK
 _HIDDEN = 256
 _WIDTHS = (16, 32, 64, 64)
 _SMALLEST = 8
-"""Pictures with a shorter side are not halved any further."""
+"""Images with a shorter side are not halved any further."""
 
 
 class ReferenceEncoder:
     """Random features of each entry of an observation, side by side.
 
-    A picture ``[C, H, W]`` goes through up to four convolutions of stride 2 with ReLU, and a random
+    A image ``[C, H, W]`` goes through up to four convolutions of stride 2 with ReLU, and a random
     projection; anything else through symlog, one layer of tanh units and a random projection.
 
     Args:
@@ -45,7 +45,7 @@ class ReferenceEncoder:
         """Encode.
 
         Args:
-            obs: Entries ``[B, T, ...]``, pictures in uint8 or in [0, 1].
+            obs: Entries ``[B, T, ...]``, images in uint8 or in [0, 1].
 
         Returns:
             ``[B, T, F]``, float32; the index of a task has no part in it.

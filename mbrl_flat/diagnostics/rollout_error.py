@@ -1,7 +1,7 @@
-r"""How far a world model can be trusted without looking: open-loop errors after k steps.
+r"""Open-loop errors of a world model after k steps.
 
 From a latent that the observation gave, ``z_t = enc(o_t)``, the model is unrolled with the recorded
-actions and no further observation, ``zhat_{t+k}``. Over B slices, for every k,
+actions and no further observation, ``zhat_{t+k}``. Over B subsequences, for every k,
 
 .. math::
     \mathrm{latent}_k = \frac{E|\hat z_{t+k} - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}, \qquad
@@ -14,10 +14,10 @@ A latent error of 1 is that of always predicting the mean; one above ``copy`` is
 that nothing moves. Of latents that hold memory as well, only what heads read counts
 (``mbrl_flat.interfaces.ShowsFeatures``). An encoder that maps everything to one point would make
 latents easy to predict, so they are also read out: a linear map from ``enc(o)`` to the observation,
-fitted on other slices, is applied to ``zhat``, and ``state_k`` is its squared error as a share of
-the observation's variance. ``state_0`` is what the read-out itself misses.
+fitted on other subsequences, is applied to ``zhat``, and ``state_k`` is its squared error as a
+share of the observation's variance. ``state_0`` is what the read-out itself misses.
 
-The features of a frozen random encoder ``phi(o)`` take the observation's place for pictures, and
+The features of a frozen random encoder ``phi(o)`` take the observation's place for images, and
 weigh the entries of vectors alike: ``reference_k`` is the same error there, ``reference_copy_k``
 the share ``E|phi(o_t) - phi(o_{t+k})|^2`` of claiming that nothing moves.
 """
@@ -78,10 +78,10 @@ def fit_tuned_readout(
     Args:
         latent: Inputs.
         target: Outputs.
-        ridges: Penalties; the one that does best on the last quarter of slices is taken.
+        ridges: Penalties; the one that does best on the last quarter of subsequences is taken.
 
     Returns:
-        The map fitted on all slices with that penalty.
+        The map fitted on all subsequences with that penalty.
     """
     known = latent.shape[0] - max(1, latent.shape[0] // 4)
 
@@ -144,11 +144,11 @@ def rollout_errors(
     readout: Readout | None = None,
     reference: Reference | None = None,
 ) -> dict[str, float]:
-    """Measure open-loop errors on slices ``[B, K]`` for k = 1 to K.
+    """Measure open-loop errors on subsequences ``[B, K]`` for k = 1 to K.
 
     Args:
         agent: Whose model.
-        batch: Recorded slices.
+        batch: Recorded subsequences.
         readout: Map from what heads read to observations, for ``state_error_<k>``.
         reference: A frozen encoder and the map to it, for ``reference_error_<k>``.
 

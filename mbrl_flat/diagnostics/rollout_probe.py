@@ -8,6 +8,7 @@ import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.inspection import measured_weights
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
 from mbrl_flat.diagnostics.rollout_error import (
     Reference,
@@ -18,26 +19,26 @@ from mbrl_flat.diagnostics.rollout_error import (
     rollout_errors,
     vector_observations,
 )
-from mbrl_flat.diagnostics.subject import measured_weights
-from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
+from mbrl_flat.diagnostics.termination import draw_endings, predicted, termination_scores
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, PredictsTermination
 from mbrl_flat.runtime.seeding import restored_rng
 
 
 class RolloutProbe:
-    """Measures on held-out slices; nothing of the agent or the run moves.
+    """Measures on held-out subsequences; nothing of the agent or the run moves.
 
     The names begin with ``probe/rollout/``. Next to the errors of ``rollout_errors`` there are
-    ``loss_train``, ``loss_heldout`` and ``loss_gap``, the world-model loss on slices of both kinds,
-    and the scores of ``termination.py``, if the agent foretells terminations and there are some.
+    ``loss_train``, ``loss_heldout`` and ``loss_gap``, the world-model loss on subsequences of both
+    kinds, and the scores of ``termination.py``, if the agent predicts terminations and there are
+    some.
 
     Args:
         horizon: Longest rollout K.
-        batch_size: Slices in a batch.
+        batch_size: Subsequences in a batch.
         heldout: Measure on held-out episodes; otherwise on those that the agent trains on.
         reference_seed: Determines the frozen encoder; runs are compared at the same one.
-        seed: Determines the slices.
+        seed: Determines the subsequences.
 
     Raises:
         UserError: If a number is out of range.
@@ -65,7 +66,7 @@ class RolloutProbe:
 
         Args:
             agent: Whose model.
-            replay: Where the slices come from.
+            replay: Where the subsequences come from.
 
         Returns:
             The row; empty as long as no stored episode of either kind needed is long enough.
@@ -111,10 +112,10 @@ class RolloutProbe:
         if drawn is None:
             return {}
         ended = drawn.batch.terminated[:, -1]
-        return termination_scores(foretold(agent, drawn.batch), ended, rate=drawn.rate)
+        return termination_scores(predicted(agent, drawn.batch), ended, rate=drawn.rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """The stream that the slices are drawn from."""
+        """The stream that the subsequences are drawn from."""
         return {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import Product
-from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
+from mbrl_flat.diagnostics.vectors import flatten, norm, perturbed
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.runtime.interrupts import give_way
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
+class LossRegion:
     """A loss as a function of some of its weights, the others held fixed.
 
     Attributes:
@@ -55,23 +55,23 @@ class Region:
         return f"{self.name}/" if self.name else ""
 
 
-def regions(subject: ProbeLoss, *, per_module: bool) -> list[Region]:
+def loss_regions(probed: ProbeLoss, *, per_module: bool) -> list[LossRegion]:
     """Differentiate a loss once, and look at it as a function of all weights and of each module's.
 
     Args:
-        subject: The loss and its parameters by module.
+        probed: The loss and its parameters by module.
         per_module: Give the modules' regions as well as the whole.
 
     Returns:
         The whole first; all share one graph.
     """
-    params = [p for module in subject.modules.values() for p in module]
-    hessian = Hessian(subject.loss, params)
+    params = [p for module in probed.modules.values() for p in module]
+    hessian = Hessian(probed.loss, params)
     value = float(hessian.loss)
     found = [
-        Region(
+        LossRegion(
             name="",
-            loss=subject.loss,
+            loss=probed.loss,
             params=params,
             value=value,
             gradient=hessian.gradient,
@@ -79,12 +79,12 @@ def regions(subject: ProbeLoss, *, per_module: bool) -> list[Region]:
         )
     ]
     start = entry = 0
-    for name, module in subject.modules.items() if per_module else ():
+    for name, module in probed.modules.items() if per_module else ():
         size = sum(p.numel() for p in module)
         found.append(
-            Region(
+            LossRegion(
                 name=name,
-                loss=subject.loss,
+                loss=probed.loss,
                 params=module,
                 value=value,
                 gradient=hessian.gradient[entry : entry + size],
@@ -101,19 +101,19 @@ def ascent(gradient: Tensor, rho: float) -> Tensor:
     return torch.where(length > 0.0, gradient * (rho / length), 0.0)
 
 
-def loss_at(region: Region, displacement: Tensor) -> float:
+def loss_at(region: LossRegion, perturbation: Tensor) -> float:
     """The loss at ``w + e`` for ``e`` ``[n]``; the weights are back at ``w`` afterwards."""
     give_way()
-    with torch.no_grad(), twice_differentiable(), displaced(region.params, displacement):
+    with torch.no_grad(), twice_differentiable(), perturbed(region.params, perturbation):
         return float(region.loss())
 
 
-def sam_gap(region: Region, *, rho: float) -> float:
+def sam_gap(region: LossRegion, *, rho: float) -> float:
     """``L(w + rho g / |g|) - L(w)``, the gap that one step of SAM sees (Eq. 2)."""
     return loss_at(region, ascent(region.gradient, rho)) - region.value
 
 
-def norms(region: Region, *, rho: float) -> dict[str, float]:
+def norms(region: LossRegion, *, rho: float) -> dict[str, float]:
     """``first_order``, ``grad_norm`` and ``param_norm``."""
     grad_norm = float(norm(region.gradient))
     return {

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.guard import preserve_state
+from mbrl_flat.diagnostics.inspection import measured_weights, optimizer_of, sequence_length_of
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.quantities import Context, Quantity
-from mbrl_flat.diagnostics.sharpness import Region, norms, regions, sam_gap
-from mbrl_flat.diagnostics.subject import measured_weights, optimizer_of, sequence_length_of
+from mbrl_flat.diagnostics.sharpness import LossRegion, loss_regions, norms, sam_gap
+from mbrl_flat.diagnostics.sharpness_measures import Context, SharpnessMeasure
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, ProbeLoss
 from mbrl_flat.runtime.seeding import restored_rng
@@ -29,7 +29,7 @@ class SharpnessProbe:
     ``probe/sharpness/heldout/``; and of a module with its name after that.
 
     Args:
-        batch_size: Slices in a batch. Small ones inflate the largest eigenvalue, which is a
+        batch_size: Subsequences in a batch. Small ones inflate the largest eigenvalue, which is a
             maximum over sampling noise too: compare only what was measured at equal size.
         rho: Radius of the SAM gap. 0.05 is the default of SAM, arXiv:2010.01412, so that the gap
             is the one that SAM would see, whatever optimizer is in use.
@@ -42,7 +42,7 @@ class SharpnessProbe:
         heldout: Measure on held-out episodes as well, once there are any.
         curvature: Further quantities that use the graph of the loss; see ``quantities.py``.
         gaps: Further quantities that move the weights.
-        sequence_length: Transitions in a slice; by default as many as the agent learns from.
+        sequence_length: Transitions in a subsequence; by default as many as the agent learns from.
         seed: Determines the batches and every direction.
     """
 
@@ -55,8 +55,8 @@ class SharpnessProbe:
         tolerance: float = 0.05,
         per_module: bool = True,
         heldout: bool = False,
-        curvature: Sequence[Quantity] = (),
-        gaps: Sequence[Quantity] = (),
+        curvature: Sequence[SharpnessMeasure] = (),
+        gaps: Sequence[SharpnessMeasure] = (),
         sequence_length: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -99,17 +99,15 @@ class SharpnessProbe:
                 with restored_rng():
                     # Whatever the loss samples (heads, actions) belongs to the probe alone.
                     torch.manual_seed(seed)
-                    subject = agent.probe_loss(batch)
-                measured = self.measure(
-                    subject, optimizer=optimizer_of(agent), remember=not heldout
-                )
+                    probed = agent.probe_loss(batch)
+                measured = self.measure(probed, optimizer=optimizer_of(agent), remember=not heldout)
             part = "heldout/" if heldout else ""
             row |= {f"probe/sharpness/{part}{name}": value for name, value in measured.items()}
         return row
 
     def measure(
         self,
-        subject: ProbeLoss,
+        probed: ProbeLoss,
         *,
         optimizer: torch.optim.Optimizer | None = None,
         remember: bool = True,
@@ -117,26 +115,26 @@ class SharpnessProbe:
         """Measure one loss.
 
         Args:
-            subject: The loss and its parameters by module.
+            probed: The loss and its parameters by module.
             optimizer: Who trains them, for quantities that depend on it.
             remember: Start the next Lanczos where this one ended.
 
         Returns:
             Quantities of all weights by their names, and of each module below its name.
         """
-        params = [p for module in subject.modules.values() for p in module]
+        params = [p for module in probed.modules.values() for p in module]
         context = Context(
-            generator=self._generator, optimizer=optimizer, categorical=subject.categorical
+            generator=self._generator, optimizer=optimizer, categorical=probed.categorical
         )
         row: dict[str, float] = {}
 
-        def note(region: Region, values: Mapping[str, float]) -> None:
+        def note(region: LossRegion, values: Mapping[str, float]) -> None:
             row.update({region.prefix + name: value for name, value in values.items()})
 
-        with untouched(params=params):
+        with preserve_state(params=params):
             for p in params:
                 p.requires_grad_(True)
-            parts = regions(subject, per_module=self.per_module)
+            parts = loss_regions(probed, per_module=self.per_module)
             # First all that needs the graph: moving the weights invalidates it.
             for region in parts:
                 note(region, self._curvature(region, remember=remember))
@@ -149,7 +147,7 @@ class SharpnessProbe:
                     note(region, quantity(region, context))
         return row
 
-    def _curvature(self, region: Region, *, remember: bool) -> dict[str, float]:
+    def _curvature(self, region: LossRegion, *, remember: bool) -> dict[str, float]:
         previous = self._starts.get(region.name)
         size = region.gradient.numel()
         start = start_vector(

@@ -1,16 +1,16 @@
-r"""How well a world model foretells the end of a task, k steps ahead and without looking.
+r"""How well a world model predicts termination, k steps ahead and open loop.
 
-Slices lie within one episode, so a task can end with their last transition alone. That transition
-is therefore what is foretold, from k steps before it with the recorded actions: for every k the
-same events. (Lost lives that are recorded as terminations lie anywhere in a slice. What is foretold
-is still the last transition; a model that learned from such records goes on beyond the others.)
-Ends are rare, so slices are drawn from both kinds and counted as often as each is,
-with the share ``p`` of slices that end:
+Subsequences lie within one episode, so only their last transition can end the task. The model
+predicts that transition from k steps before it with the recorded actions: the same events for
+every k. (Lost lives that are recorded as terminations lie anywhere in a subsequence. The target is
+still the last transition; a model that learned from such records continues past the others.)
+Terminations are rare, so both kinds of subsequences are drawn and weighted by how often each
+occurs, with the share ``p`` of subsequences that end:
 
 .. math::
     \mathrm{Brier}_k = p\, E[(1 - \hat e_k)^2 \mid \text{ends}]
-        + (1 - p)\, E[\hat e_k^2 \mid \text{goes on}], \qquad
-    \mathrm{AUC}_k = P(\hat e_k^{ends} > \hat e_k^{on}) + P(\hat e_k^{ends} = \hat e_k^{on}) / 2
+        + (1 - p)\, E[\hat e_k^2 \mid \text{continues}], \qquad
+    \mathrm{AUC}_k = P(\hat e_k^{ends} > \hat e_k^{cont}) + P(\hat e_k^{ends} = \hat e_k^{cont}) / 2
 
 Always saying ``p`` has a Brier score of ``p (1 - p)`` and an AUC of one half.
 
@@ -32,32 +32,32 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.interfaces import Inspectable
 
 _CANDIDATES = 32
-"""Slices that are looked at for each that is kept; looking takes one number of the replay."""
+"""Candidate subsequences for each that is kept; a candidate costs one number of the replay."""
 
 
 class Endings(NamedTuple):
-    """Slices of both kinds."""
+    """Subsequences of both kinds."""
 
     batch: Batch
     """``[B, K]``; ``terminated[:, -1]`` says which kind."""
     rate: float
-    """Share of the stored slices of K transitions that end the task."""
+    """Share of the stored subsequences of K transitions that end the task."""
 
 
 def draw_endings(
     replay: Replay, num: int, length: int, *, rng: np.random.Generator, heldout: bool
 ) -> Endings | None:
-    """Draw up to ``num / 2`` slices that end with a termination, and as many that do not.
+    """Draw up to ``num / 2`` subsequences that end with a termination, and as many that do not.
 
     Args:
-        replay: Where they come from; some slice of this length must be there.
-        num: Most slices.
+        replay: Where they come from; some subsequence of this length must be there.
+        num: Most subsequences.
         length: Transitions K.
         rng: Source of the draw.
         heldout: Whether from held-out episodes.
 
     Returns:
-        The slices, or None if only one kind was found.
+        The subsequences, or None if only one kind was found.
     """
     drawn = replay.starts(_CANDIDATES * num, length, rng=rng, heldout=heldout)
     starts = rng.permutation(np.unique(drawn, axis=0))
@@ -70,12 +70,12 @@ def draw_endings(
 
 
 @torch.no_grad()
-def foretold(agent: Inspectable, batch: Batch) -> Tensor:
-    """Predict whether slices ``[B, K]`` end the task with their last transition.
+def predicted(agent: Inspectable, batch: Batch) -> Tensor:
+    """Predict whether subsequences ``[B, K]`` end the task with their last transition.
 
     Args:
         agent: Whose model.
-        batch: The slices.
+        batch: The subsequences.
 
     Returns:
         Probabilities ``[K, B]``, in row k - 1 those from k steps before the end.
@@ -95,13 +95,13 @@ def termination_scores(probability: Tensor, ended: Tensor, *, rate: float) -> di
     """Score predictions against what happened.
 
     Args:
-        probability: ``[K, B]``, as ``foretold`` gives them.
+        probability: ``[K, B]``, as ``predicted`` gives them.
         ended: 1 where the task ended, ``[B]``; both kinds have to be there.
         rate: Share of ends among all that might have been drawn.
 
     Returns:
         ``termination_brier_<k>`` and ``termination_auc_<k>`` for k = 1..K; of the base rate
-        ``termination_rate`` and ``termination_brier_base``; and how many ends were foretold,
+        ``termination_rate`` and ``termination_brier_base``; and how many ended,
         ``termination_count``.
     """
     said = probability.double().cpu().numpy()

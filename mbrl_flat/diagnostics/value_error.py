@@ -1,4 +1,4 @@
-r"""How well an actor's value estimates foretold the returns that followed.
+r"""How well an actor's value estimates predicted the returns that followed.
 
 .. math::
     G_t = \sum_{s=t}^{T-1} \gamma^{s-t} r_s, \qquad

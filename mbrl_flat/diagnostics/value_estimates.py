@@ -19,7 +19,7 @@ import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.diagnostics.subject import measured_weights
+from mbrl_flat.diagnostics.inspection import measured_weights
 from mbrl_flat.diagnostics.value_error import value_error
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng

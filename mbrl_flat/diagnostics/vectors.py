@@ -35,8 +35,8 @@ def norm(x: Tensor) -> Tensor:
 
 
 @contextmanager
-def displaced(params: Sequence[Tensor], displacement: Tensor) -> Iterator[None]:
-    """Hold the weights at ``w + e`` for a displacement ``e`` ``[n]``; then copy ``w`` back.
+def perturbed(params: Sequence[Tensor], perturbation: Tensor) -> Iterator[None]:
+    """Hold the weights at ``w + e`` for a perturbation ``e`` ``[n]``; then copy ``w`` back.
 
     Adding and subtracting would leave rounding errors behind, and swapping the storage would pass
     by compiled code, which holds the original one.
@@ -44,7 +44,7 @@ def displaced(params: Sequence[Tensor], displacement: Tensor) -> Iterator[None]:
     tensors = list(params)
     with torch.no_grad():
         saved = [tensor.clone() for tensor in tensors]
-        torch._foreach_add_(tensors, split(displacement, tensors))
+        torch._foreach_add_(tensors, split(perturbation, tensors))
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from mbrl_flat.specs import EnvSpec
 
 
 class EpisodeEvaluation:
-    """Returns of the planner and of the policy prior, and how well each one's value foretold them.
+    """Returns of the planner and of the policy prior, and how well each one's value predicted them.
 
     Args:
         agent: Who is judged.

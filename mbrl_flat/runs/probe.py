@@ -15,9 +15,9 @@ import torch
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.inspection import measured_weights
 from mbrl_flat.diagnostics.landscape_plots import draw_slice
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
-from mbrl_flat.diagnostics.subject import measured_weights
 from mbrl_flat.diagnostics.value_estimates import with_critic
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.episodes import evaluate
@@ -29,7 +29,7 @@ from mbrl_flat.training.checkpoint import CheckpointFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ProbedRun:
     """What there is to look at.
 
     Attributes:
@@ -96,10 +96,10 @@ def probe_run(
     def play(mode: Mode) -> list[Episode]:
         return evaluate(agent, envs, spec, episodes=episodes, seed=seed, mode=mode, device=device)
 
-    subject = Subject(
+    run = ProbedRun(
         agent=agent, replay=replay, play=play, folder=folder, step=int(saved["step"]), seed=seed
     )
-    row = dict(_APPLY.get(name, _on_replay)(probe, subject))
+    row = dict(_APPLY.get(name, _on_replay)(probe, run))
     envs.close()
     if not row and isinstance(probe, OpenLoopProbe) and not isinstance(agent, Decodes):
         raise UserError(
@@ -111,21 +111,21 @@ def probe_run(
             f"probe={name} found nothing to measure on in {folder}: no episode of the kind it "
             f"needs is in the replay; train longer, or with heldout_fraction above 0."
         )
-    entry = {"probe": name, "step": subject.step, "seed": seed, **row}
+    entry = {"probe": name, "step": run.step, "seed": seed, **row}
     with (folder / "probes.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
     return row
 
 
-def _on_replay(probe: Any, subject: Subject) -> Mapping[str, float]:
-    return probe(subject.agent, subject.replay)
+def _on_replay(probe: Any, run: ProbedRun) -> Mapping[str, float]:
+    return probe(run.agent, run.replay)
 
 
-def _value_error(probe: Any, subject: Subject) -> Mapping[str, float]:
+def _value_error(probe: Any, run: ProbedRun) -> Mapping[str, float]:
     """The three estimates that a reader may mean: see ``diagnostics/value_error.py``."""
-    discount = subject.agent.discount
-    followed, planned = subject.play("policy"), subject.play("eval")
-    mixed = [with_critic(subject.agent, episode) for episode in planned]
+    discount = run.agent.discount
+    followed, planned = run.play("policy"), run.play("eval")
+    mixed = [with_critic(run.agent, episode) for episode in planned]
     parts = {"value": followed, "planner": planned, "mixed": mixed}
     return {
         f"probe/{kind}/{key}": value
@@ -134,16 +134,16 @@ def _value_error(probe: Any, subject: Subject) -> Mapping[str, float]:
     }
 
 
-def _landscape(probe: Any, subject: Subject) -> Mapping[str, float]:
+def _landscape(probe: Any, run: ProbedRun) -> Mapping[str, float]:
     """A slice of the loss, as an array and a picture in the run's folder."""
-    agent, rng = subject.agent, np.random.default_rng(subject.seed)
-    batch = subject.replay.sample(agent.batch_size, agent.sequence_length, rng=rng)
+    agent, rng = run.agent, np.random.default_rng(run.seed)
+    batch = run.replay.sample(agent.batch_size, agent.sequence_length, rng=rng)
     with measured_weights(agent):
         found = probe(agent.probe_loss(batch))
-    stem = subject.folder / "plots" / f"landscape_{subject.step:09d}"
+    stem = run.folder / "plots" / f"landscape_{run.step:09d}"
     stem.parent.mkdir(exist_ok=True)
     np.savez(stem.with_suffix(".npz"), distances=found.distances, losses=found.losses)
-    draw_slice(found, stem.with_suffix(".png"), title=f"{subject.folder.name}, step {subject.step}")
+    draw_slice(found, stem.with_suffix(".png"), title=f"{run.folder.name}, step {run.step}")
     losses = torch.from_numpy(np.asarray(found.losses))
     return {
         "probe/landscape/centre": float(losses.flatten()[losses.numel() // 2]),
@@ -152,7 +152,7 @@ def _landscape(probe: Any, subject: Subject) -> Mapping[str, float]:
     }
 
 
-_APPLY: dict[str, Callable[[Any, Subject], Mapping[str, float]]] = {
+_APPLY: dict[str, Callable[[Any, ProbedRun], Mapping[str, float]]] = {
     "value_error": _value_error,
     "landscape": _landscape,
 }

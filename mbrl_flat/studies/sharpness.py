@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
+from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.interfaces import ProbeLoss
 
 
@@ -40,7 +40,7 @@ def measure_sharpness(
     model.eval()
     params = [p for p in model.parameters() if p.requires_grad]
     probe = ProbeLoss(loss=lambda: loss_of(model(x), y), modules={"": params})
-    (region,) = regions(probe, per_module=False)
+    (region,) = loss_regions(probe, per_module=False)
     generator = torch.Generator().manual_seed(seed)
     start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
     spectrum = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)

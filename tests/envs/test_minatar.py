@@ -43,10 +43,10 @@ def test_a_grid_is_the_state_of_the_game_in_the_middle_of_nothing(size):
 
 def test_every_object_has_a_colour_of_its_own_and_cells_are_squares():
     env = minatar.make("breakout", seed=0, obs="rgb", size=64)
-    picture = env.reset(seed=0)[0]["rgb"]
-    assert picture.shape == (3, 64, 64)
-    assert not picture[:, :2].any()
-    cells = picture[:, 2:62, 2:62].reshape(3, 10, 6, 10, 6)
+    image = env.reset(seed=0)[0]["rgb"]
+    assert image.shape == (3, 64, 64)
+    assert not image[:, :2].any()
+    cells = image[:, 2:62, 2:62].reshape(3, 10, 6, 10, 6)
     assert (cells == cells[:, :, :1, :, :1]).all()
     assert len(np.unique(minatar.object_colours(10), axis=0)) == 11
     black = (cells[:, :, 0, :, 0] == 0).all(0)

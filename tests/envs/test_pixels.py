@@ -1,4 +1,4 @@
-"""Pictures as observations."""
+"""Images as observations."""
 
 from functools import partial
 
@@ -32,12 +32,12 @@ def test_an_observation_joins_the_newest_pictures_of_its_own_episode():
     env = POINT(seed=0)
     for _ in range(2):
         obs, _ = env.reset()
-        pictures = [env.unwrapped.draw(64).transpose(2, 0, 1)] * 3
-        assert np.array_equal(obs["rgb"], np.concatenate(pictures))
+        images = [env.unwrapped.draw(64).transpose(2, 0, 1)] * 3
+        assert np.array_equal(obs["rgb"], np.concatenate(images))
         for _ in range(4):
             obs = env.step(np.array([1.0, -1.0], np.float32))[0]
-            pictures = [*pictures[1:], env.unwrapped.draw(64).transpose(2, 0, 1)]
-            assert np.array_equal(obs["rgb"], np.concatenate(pictures))
+            images = [*images[1:], env.unwrapped.draw(64).transpose(2, 0, 1)]
+            assert np.array_equal(obs["rgb"], np.concatenate(images))
 
 
 def test_restored_environments_go_on_bit_for_bit():
@@ -109,7 +109,7 @@ def test_a_task_of_the_suite_is_seen_from_a_camera(task):
     first, other = env.reset(seed=1)[0]["rgb"], plain.reset(seed=1)[0]["rgb"]
     assert env.observation_space["rgb"].contains(first)
     assert first.std() > 5
-    # Without shadows and reflections the picture is another one: no default, and in the run's name.
+    # Without shadows and reflections the image is another one: no default, and in the run's name.
     assert not np.array_equal(first, other)
     action = np.ones(env.action_space.shape, np.float32)
     moved = env.step(action)[0]["rgb"]

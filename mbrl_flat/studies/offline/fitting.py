@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.sharpness import norms, regions, sam_gap
+from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import DivergedError, NonFiniteError
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
@@ -130,7 +130,7 @@ def sharpness_on(
         for name, module in model.trained_modules().items()
     }
     subject = ProbeLoss(loss=lambda: model.loss(slices, targets), modules=modules)
-    (region,) = regions(subject, per_module=False)
+    (region,) = loss_regions(subject, per_module=False)
     generator = torch.Generator().manual_seed(0)
     start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
     found = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)

@@ -10,8 +10,8 @@ import torch
 import mbrl_flat.agents.imagination_agent as module
 from mbrl_flat.agents.imagination import flatten_states
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
+from mbrl_flat.diagnostics.sharpness_measures import CategoricalGaussNewton
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.interfaces import Inspectable

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS
@@ -148,7 +148,7 @@ def test_the_probe_loss_can_be_differentiated_twice_and_leaves_no_trace(
     before = copy.deepcopy(agent.state_dict())
     stream = torch.get_rng_state()
 
-    with untouched(agent.model):
+    with preserve_state(agent.model):
         subject = agent.probe_loss(make_batch(num=2, seed=9))
         params = [p for params in subject.modules.values() for p in params]
         hessian = Hessian(subject.loss, params)

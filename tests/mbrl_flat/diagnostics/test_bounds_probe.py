@@ -44,7 +44,7 @@ def test_bounds_wait_for_episodes(linear_agent, empty_replay):
     assert BoundsProbe(horizon=2, batch_size=8)(linear_agent, empty_replay) == {}
 
 
-def test_a_resumed_probe_of_bounds_draws_the_same_slices(linear_agent, filled_replay):
+def test_a_resumed_probe_of_bounds_draws_the_same_subsequences(linear_agent, filled_replay):
     first = BoundsProbe(horizon=2, batch_size=8)
     first(linear_agent, filled_replay)
     resumed = BoundsProbe(horizon=2, batch_size=8, seed=5)

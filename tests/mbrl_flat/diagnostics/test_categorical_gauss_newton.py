@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mbrl_flat.diagnostics.quantities import CategoricalGaussNewton
+from mbrl_flat.diagnostics.sharpness_measures import CategoricalGaussNewton
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.interfaces import CategoricalLoss, ProbeLoss
 
@@ -33,19 +33,19 @@ def two_heads(coef=0.5, label=2):
     )
 
 
-def closed_forms(subject, coef=0.5):
+def closed_forms(probed, coef=0.5):
     """Eigenvalues of ``c (diag(p) - p p^T)`` and ``s (1 - s) / 2``."""
-    (reward,), (ended,), _ = subject.modules.values()
+    (reward,), (ended,), _ = probed.modules.values()
     p, s = reward.detach()[0].softmax(0), ended.detach().sigmoid()
     softmax = coef * (torch.diag(p) - torch.outer(p, p))
     return float(torch.linalg.eigvalsh(softmax)[-1]), float((s * (1.0 - s)).max() / 2.0)
 
 
 def test_of_a_softmax_and_a_sigmoid_it_is_their_closed_form_of_the_whole_and_of_each_module():
-    subject = two_heads()
-    softmax, sigmoid = closed_forms(subject)
+    probed = two_heads()
+    softmax, sigmoid = closed_forms(probed)
 
-    row = SharpnessProbe(curvature=[CLOSELY]).measure(subject)
+    row = SharpnessProbe(curvature=[CLOSELY]).measure(probed)
 
     assert row["reward/gauss_newton"] == pytest.approx(softmax, rel=1e-9)
     assert row["ended/gauss_newton"] == pytest.approx(sigmoid, rel=1e-9)
@@ -75,14 +75,14 @@ def test_the_whole_is_at_least_as_sharp_as_each_module_and_never_negative():
     def loss(logits):
         return F.cross_entropy(logits["class"], label)
 
-    subject = ProbeLoss(
+    probed = ProbeLoss(
         loss=lambda: loss({"class": net(x)}),
         modules={"first": list(net[0].parameters()), "last": list(net[2].parameters())},
         categorical=CategoricalLoss(lambda: {"class": net(x)}, loss),
     )
 
     probe = SharpnessProbe(curvature=[CategoricalGaussNewton(iterations=65, tolerance=1e-10)])
-    row = probe.measure(subject)
+    row = probe.measure(probed)
 
     assert 0.0 < row["first/gauss_newton"] <= row["gauss_newton"] * (1.0 + 1e-9)
     assert 0.0 < row["last/gauss_newton"] <= row["gauss_newton"] * (1.0 + 1e-9)

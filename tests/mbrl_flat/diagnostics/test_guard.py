@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl_flat.diagnostics.guard import untouched
+from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.runtime.seeding import rng_state
 
 
@@ -64,7 +64,7 @@ def test_weights_statistics_gradients_modes_and_streams_come_back():
     net = make_net()
     before = snapshot(net)
 
-    with untouched(net):
+    with preserve_state(net):
         disturb(net)
 
     assert_same(before, net)
@@ -74,7 +74,7 @@ def test_they_come_back_when_the_body_raises():
     net = make_net()
     before = snapshot(net)
 
-    with pytest.raises(KeyError, match="body"), untouched(net):
+    with pytest.raises(KeyError, match="body"), preserve_state(net):
         disturb_and_fail(net)
 
     assert_same(before, net)
@@ -84,7 +84,7 @@ def test_bare_parameters_come_back_as_well():
     net = make_net()
     before = snapshot(net)
 
-    with untouched(params=net[3].parameters()):
+    with preserve_state(params=net[3].parameters()):
         net[3].requires_grad_(False)
         with torch.no_grad():
             net[3].weight.add_(1.0)
@@ -95,5 +95,5 @@ def test_bare_parameters_come_back_as_well():
 def test_the_body_sees_no_gradients():
     net = make_net()
 
-    with untouched(net):
+    with preserve_state(net):
         assert all(p.grad is None for p in net.parameters())

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mbrl_flat.diagnostics.hvp import Hessian
-from mbrl_flat.diagnostics.vectors import displaced, dot, flatten, norm, split
+from mbrl_flat.diagnostics.vectors import dot, flatten, norm, perturbed, split
 
 
 def rosenbrock(x):
@@ -107,7 +107,7 @@ def test_weights_come_back_exactly_also_when_the_body_raises():
         assert not torch.equal(weight, before)
         raise RuntimeError("body")
 
-    with pytest.raises(RuntimeError, match="body"), displaced([weight], torch.full((5,), 1e8)):
+    with pytest.raises(RuntimeError, match="body"), perturbed([weight], torch.full((5,), 1e8)):
         body()
 
     assert torch.equal(weight, before)

@@ -12,7 +12,7 @@ from mbrl_flat.diagnostics.landscape import (
     top_eigenvectors,
 )
 from mbrl_flat.diagnostics.landscape_plots import draw_slice
-from mbrl_flat.diagnostics.sharpness import regions
+from mbrl_flat.diagnostics.sharpness import loss_regions
 from mbrl_flat.diagnostics.vectors import split
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import ProbeLoss
@@ -42,7 +42,7 @@ def test_one_direction_gives_a_line():
 
 
 def test_further_eigenvectors_are_orthogonal():
-    (region,) = regions(bowl([5.0, 5.0, 4.0, 1.0, -2.0]), per_module=False)
+    (region,) = loss_regions(bowl([5.0, 5.0, 4.0, 1.0, -2.0]), per_module=False)
 
     vectors, values = top_eigenvectors(region, 3, generator=torch.Generator().manual_seed(0))
 
@@ -82,9 +82,9 @@ def test_the_centre_is_the_loss_and_the_weights_stay():
 
 def test_the_same_seed_gives_the_same_slice():
     net = nn.Linear(2, 2)
-    subject = ProbeLoss(lambda: net.weight.square().sum(), {"net": [net.weight]})
+    probed = ProbeLoss(lambda: net.weight.square().sum(), {"net": [net.weight]})
 
-    first, again, other = (loss_slice(subject, points=3, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (loss_slice(probed, points=3, seed=seed) for seed in (0, 0, 1))
 
     assert np.array_equal(first.losses, again.losses)
     assert not np.array_equal(first.losses, other.losses)

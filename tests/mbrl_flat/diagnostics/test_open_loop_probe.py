@@ -1,4 +1,4 @@
-"""Films and observation errors of a model whose decoder is known."""
+"""Videos and observation errors of a model whose decoder is known."""
 
 from typing import ClassVar
 
@@ -48,7 +48,7 @@ class Shifted:
 
 @pytest.fixture
 def replay():
-    """Pictures of one brightness, which the action changes by a whole number of levels."""
+    """Images of one brightness, which the action changes by a whole number of levels."""
     rng = np.random.default_rng(0)
     stored = Replay(SPEC, 400, heldout_fraction=0.3, seed=0)
     for _ in range(12):
@@ -57,18 +57,18 @@ def replay():
         for step in range(12):
             change = int(rng.integers(-5, 6))
             level += change
-            picture = np.full((3, 4, 6), level, np.uint8)
+            image = np.full((3, 4, 6), level, np.uint8)
             action = np.array([change / 255.0], np.float32)
-            stored.add(0, action, 0.0, {"image": picture}, terminated=False, done=step == 11)
+            stored.add(0, action, 0.0, {"image": image}, terminated=False, done=step == 11)
     return stored
 
 
 def probe(folder, **settings):
-    return OpenLoopProbe(**{"horizon": 4, "context": 2, "films": 2, "folder": folder} | settings)
+    return OpenLoopProbe(**{"horizon": 4, "context": 2, "videos": 2, "folder": folder} | settings)
 
 
 def test_a_perfect_model_has_no_observation_error(replay, tmp_path):
-    row = probe(tmp_path, films=0)(Shifted(), replay)
+    row = probe(tmp_path, videos=0)(Shifted(), replay)
 
     assert set(row) == {f"probe/rollout/observation_error_{k}" for k in range(5)}
     assert max(row.values()) < 1e-9
@@ -76,7 +76,7 @@ def test_a_perfect_model_has_no_observation_error(replay, tmp_path):
 
 
 def test_errors_grow_with_what_the_model_adds_at_every_step(replay, tmp_path):
-    row = probe(tmp_path, films=0)(Shifted(extra=0.1), replay)
+    row = probe(tmp_path, videos=0)(Shifted(extra=0.1), replay)
 
     errors = [row[f"probe/rollout/observation_error_{k}"] for k in range(5)]
     assert errors[0] < 1e-9
@@ -85,7 +85,7 @@ def test_errors_grow_with_what_the_model_adds_at_every_step(replay, tmp_path):
 
 
 class Frames(list):
-    """Takes what a film would be written of."""
+    """Takes what a video would be written of."""
 
     made: ClassVar = {}
 
@@ -100,7 +100,7 @@ class Frames(list):
         pass
 
 
-def test_a_film_has_truth_imagination_and_their_difference(replay, tmp_path, monkeypatch):
+def test_a_video_has_truth_imagination_and_their_difference(replay, tmp_path, monkeypatch):
     monkeypatch.setattr(open_loop_probe, "VideoWriter", Frames)
 
     probe(tmp_path)(Shifted(extra=0.1), replay)
@@ -118,16 +118,16 @@ def test_without_a_decoder_or_long_episodes_the_row_is_empty(replay, tmp_path, l
     assert probe(tmp_path, horizon=40)(Shifted(), replay) == {}
 
 
-def test_a_resumed_open_loop_probe_draws_the_same_slices(replay, tmp_path):
-    first = probe(tmp_path, films=0)
+def test_a_resumed_open_loop_probe_draws_the_same_subsequences(replay, tmp_path):
+    first = probe(tmp_path, videos=0)
     first(Shifted(0.1), replay)
-    resumed = probe(tmp_path, films=0, seed=7)
+    resumed = probe(tmp_path, videos=0, seed=7)
     resumed.load_state_dict(first.state_dict())
 
     assert resumed(Shifted(0.1), replay) == first(Shifted(0.1), replay)
 
 
-@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"context": -1}, {"films": 99}])
-def test_settings_of_a_film_out_of_range_are_refused(wrong, tmp_path):
+@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"context": -1}, {"videos": 99}, {"films": 98}])
+def test_settings_of_a_video_out_of_range_are_refused(wrong, tmp_path):
     with pytest.raises(UserError, match=str(next(iter(wrong.values())))):
         probe(tmp_path, **wrong)

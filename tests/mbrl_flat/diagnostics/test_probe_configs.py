@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 import mbrl_flat.cli.main  # noqa: F401 - registers the schema of a run
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
-from mbrl_flat.diagnostics.quantities import SamGaps, Trace
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
+from mbrl_flat.diagnostics.sharpness_measures import SamGaps, Trace
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 
 

@@ -13,13 +13,13 @@ from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.hvp import Hessian
-from mbrl_flat.diagnostics.quantities import (
-    AdaptiveGap,
+from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
+from mbrl_flat.diagnostics.sharpness_measures import (
+    AdaptiveSharpness,
     CategoricalGaussNewton,
     Preconditioned,
     Trace,
 )
-from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.vectors import flatten
 from mbrl_flat.optim.methods.ema import ema
@@ -72,7 +72,7 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
                 Preconditioned(iterations=3),
                 CategoricalGaussNewton(iterations=3),
             ],
-            gaps=[AdaptiveGap()],
+            gaps=[AdaptiveSharpness()],
         ),
         RolloutProbe(batch_size=16),
         BoundsProbe(batch_size=16),
@@ -160,9 +160,9 @@ def test_probes_measure_the_weights_that_the_agent_acts_with(filled_replay, make
 def test_its_hessian_is_symmetric_and_the_derivative_of_its_gradient(agent, filled_replay):
     update(agent, filled_replay, 1)
     batch = filled_replay.sample(16, 3, rng=np.random.default_rng(0))
-    subject = agent.probe_loss(batch)
-    params = [p for module in subject.modules.values() for p in module]
-    hessian = Hessian(subject.loss, params)
+    probed = agent.probe_loss(batch)
+    params = [p for module in probed.modules.values() for p in module]
+    hessian = Hessian(probed.loss, params)
     generator = torch.Generator().manual_seed(0)
     u, v = (torch.randn(hessian.size, generator=generator) for _ in "uv")
 

@@ -15,7 +15,7 @@ from mbrl_flat.interfaces import Prediction
 from mbrl_flat.runtime.seeding import rng_state
 
 
-def pictures(size, channels=3, dtype=torch.uint8):
+def images(size, channels=3, dtype=torch.uint8):
     generator = torch.Generator().manual_seed(1)
     shape = (4, 3, channels, size, size)
     return torch.randint(256, shape, generator=generator, dtype=dtype)
@@ -26,7 +26,7 @@ def vectors(size=5):
 
 
 def test_it_is_the_same_function_at_every_call_and_draws_from_no_stream():
-    obs = {"image": pictures(16), "state": vectors()}
+    obs = {"image": images(16), "state": vectors()}
     before = rng_state()["torch"].clone()
     first = ReferenceEncoder()(obs)
     torch.manual_seed(99)
@@ -44,7 +44,7 @@ def test_it_is_the_same_function_at_every_call_and_draws_from_no_stream():
 
 def test_features_of_an_entry_do_not_depend_on_its_neighbours():
     encoder = ReferenceEncoder(features=8)
-    image, state = pictures(16), vectors()
+    image, state = images(16), vectors()
     task = torch.ones(4, 3, 1)
 
     both = encoder({"image": image, "state": state, "task": task})
@@ -55,7 +55,7 @@ def test_features_of_an_entry_do_not_depend_on_its_neighbours():
 
 
 def test_a_row_is_encoded_by_itself():
-    encoder, image = ReferenceEncoder(), pictures(16)
+    encoder, image = ReferenceEncoder(), images(16)
 
     whole = encoder({"image": image})
 
@@ -63,7 +63,7 @@ def test_a_row_is_encoded_by_itself():
 
 
 def test_bytes_are_pictures_in_the_unit_range():
-    image = pictures(16)
+    image = images(16)
 
     torch.testing.assert_close(
         ReferenceEncoder()({"image": image}), ReferenceEncoder()({"image": image.float() / 255.0})
@@ -72,7 +72,7 @@ def test_bytes_are_pictures_in_the_unit_range():
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 1), (10, 4), (64, 3), (84, 9)])
 def test_pictures_of_every_size_have_features_that_differ(size, channels):
-    found = ReferenceEncoder()({"image": pictures(size, channels)})
+    found = ReferenceEncoder()({"image": images(size, channels)})
 
     assert found.shape == (4, 3, 64)
     assert bool(torch.isfinite(found).all())

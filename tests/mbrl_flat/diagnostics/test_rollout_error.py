@@ -199,14 +199,14 @@ def test_growth_is_the_slope_of_the_logarithm_and_trust_ends_at_the_baseline():
 
 def test_pictures_have_no_vector_observations():
     batch = powers(0.8, 2)
-    pictures = Batch(
+    images = Batch(
         obs={"image": torch.zeros(6, 3, 3, 8, 8)},
         action=batch.action,
         reward=batch.reward,
         terminated=batch.terminated,
     )
 
-    assert vector_observations(pictures) is None
+    assert vector_observations(images) is None
 
 
 def test_the_probe_has_the_names_of_the_interface_and_moves_nothing(linear_agent, filled_replay):
@@ -233,7 +233,7 @@ def test_the_probe_has_the_names_of_the_interface_and_moves_nothing(linear_agent
     assert replay_state == filled_replay.state_dict()
 
 
-def test_a_resumed_rollout_probe_draws_the_same_slices(linear_agent, filled_replay):
+def test_a_resumed_rollout_probe_draws_the_same_subsequences(linear_agent, filled_replay):
     probe = RolloutProbe(batch_size=16, horizon=2)
     probe(linear_agent, filled_replay)
     resumed = RolloutProbe(batch_size=16, horizon=2, seed=9)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
-from mbrl_flat.diagnostics.vectors import displaced, flatten
+from mbrl_flat.diagnostics.vectors import flatten, perturbed
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.models.activations import mish, simnorm
 
@@ -105,9 +105,9 @@ def test_products_are_the_differences_of_the_gradient(name):
     forth, back = float(u @ product), float(v @ hessian(u))
 
     step = 1e-5
-    with displaced(params, step * v):
+    with perturbed(params, step * v):
         ahead = gradient(loss, params)
-    with displaced(params, -step * v):
+    with perturbed(params, -step * v):
         behind = gradient(loss, params)
 
     torch.testing.assert_close(product, (ahead - behind) / (2.0 * step), rtol=1e-5, atol=1e-8)
@@ -136,12 +136,12 @@ def test_the_probe_chooses_the_attention_that_can_be_differentiated_twice():
     torch.manual_seed(0)
     net = Block(width=16)
     x = torch.randn(4, 8, 16)
-    subject = ProbeLoss(lambda: net(x).square().mean(), {"block": list(net.parameters())})
+    probed = ProbeLoss(lambda: net(x).square().mean(), {"block": list(net.parameters())})
 
-    row = SharpnessProbe(iterations=30, tolerance=1e-3).measure(subject)
+    row = SharpnessProbe(iterations=30, tolerance=1e-3).measure(probed)
 
     params = list(net.parameters())
-    double = Hessian(subject.loss, params)
+    double = Hessian(probed.loss, params)
     start = torch.randn(double.size, generator=torch.Generator().manual_seed(5))
     again = lanczos(double, start, max_iterations=60, tolerance=1e-4)
     assert row["lambda_max"] == pytest.approx(again.lambda_max, rel=1e-3)

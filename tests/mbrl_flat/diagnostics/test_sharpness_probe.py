@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl_flat.diagnostics.sharpness import ascent, loss_at, norms, regions, sam_gap
+from mbrl_flat.diagnostics.sharpness import ascent, loss_at, loss_regions, norms, sam_gap
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, ProbeLoss
@@ -31,11 +31,11 @@ def quadratic(spectrum, weight, split):
 
 def test_every_quantity_of_a_quadratic_has_its_closed_form():
     """L(w + rho g/|g|) - L(w) = rho |g| + rho^2 g^T H g / (2 |g|^2)."""
-    subject = quadratic([-2.0, 1.0, 5.0, 0.5], [1.0, 2.0, 3.0, -4.0], split=2)
+    probed = quadratic([-2.0, 1.0, 5.0, 0.5], [1.0, 2.0, 3.0, -4.0], split=2)
     grad = torch.tensor([-2.0, 2.0, 15.0, -2.0], dtype=torch.float64)
     hessian = torch.tensor([-2.0, 1.0, 5.0, 0.5], dtype=torch.float64)
 
-    row = SharpnessProbe(rho=0.1, iterations=4, tolerance=1e-12).measure(subject)
+    row = SharpnessProbe(rho=0.1, iterations=4, tolerance=1e-12).measure(probed)
 
     for prefix, part in (("", slice(0, 4)), ("first/", slice(0, 2)), ("second/", slice(2, 4))):
         g, h = grad[part], hessian[part]
@@ -51,9 +51,9 @@ def test_every_quantity_of_a_quadratic_has_its_closed_form():
 
 
 def test_at_a_minimum_the_gap_is_zero_without_a_direction():
-    subject = quadratic([1.0, 2.0], [0.0, 0.0], split=1)
+    probed = quadratic([1.0, 2.0], [0.0, 0.0], split=1)
 
-    (whole,) = regions(subject, per_module=False)
+    (whole,) = loss_regions(probed, per_module=False)
 
     assert sam_gap(whole, rho=0.1) == 0.0
     assert norms(whole, rho=0.1)["first_order"] == 0.0
@@ -67,8 +67,8 @@ def test_the_ascent_step_has_the_length_asked_for():
 
 
 def test_looking_elsewhere_leaves_the_weights_where_they_are():
-    subject = quadratic([1.0, 2.0], [0.3, 0.7], split=1)
-    (whole,) = regions(subject, per_module=False)
+    probed = quadratic([1.0, 2.0], [0.3, 0.7], split=1)
+    (whole,) = loss_regions(probed, per_module=False)
     before = [p.clone() for p in whole.params]
 
     value = loss_at(whole, torch.tensor([0.7, -0.7], dtype=torch.float64))
@@ -100,13 +100,13 @@ def test_modules_and_heldout_episodes_are_left_out_unless_asked_for(linear_agent
 
 def test_the_eigenvalues_are_those_of_the_dense_hessian(linear_agent, filled_replay):
     batch = filled_replay.sample(8, 3, rng=np.random.default_rng(0))
-    subject = linear_agent.probe_loss(batch)
+    probed = linear_agent.probe_loss(batch)
     params = linear_agent.parameters()
-    (whole,) = regions(subject, per_module=False)
+    (whole,) = loss_regions(probed, per_module=False)
     dense = torch.stack([whole.product(row) for row in torch.eye(24, dtype=torch.float64)])
     torch.testing.assert_close(dense, dense.T, rtol=0.0, atol=1e-12)
 
-    row = SharpnessProbe(iterations=24, tolerance=1e-10).measure(subject)
+    row = SharpnessProbe(iterations=24, tolerance=1e-10).measure(probed)
 
     values = torch.linalg.eigvalsh(dense)
     blocks = torch.linalg.eigvalsh(dense[:18, :18]), torch.linalg.eigvalsh(dense[18:, 18:])

@@ -1,4 +1,4 @@
-"""Scores of foretold terminations: closed forms, and models that know or know nothing."""
+"""Scores of predicted terminations: closed forms, and models that know or know nothing."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ import torch
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
-from mbrl_flat.diagnostics.termination import draw_endings, foretold, termination_scores
+from mbrl_flat.diagnostics.termination import draw_endings, predicted, termination_scores
 from mbrl_flat.interfaces import Prediction
 from mbrl_flat.specs import Continuous, EnvSpec
 
@@ -99,22 +99,22 @@ def test_saying_the_base_rate_scores_as_the_base_rate():
 
 def test_both_kinds_are_drawn_and_the_rate_is_that_of_all_slices():
     replay = countdown()
-    # Each episode of L transitions has L - K + 1 slices, of which the last may end the task.
-    slices = sum(length - 5 + 1 for length in LENGTHS)
+    # Each episode of L transitions has L - K + 1 subsequences, of which the last may end the task.
+    subsequences = sum(length - 5 + 1 for length in LENGTHS)
 
     batch, rate = draw_endings(replay, 40, 5, rng=rng(), heldout=False)
 
     assert batch.terminated[:, -1].sum() == 4.0
     assert batch.terminated[:, :-1].sum() == 0.0
     assert len(batch.reward) == 4 + 20
-    assert rate == pytest.approx(4.0 / slices, rel=1e-12)
+    assert rate == pytest.approx(4.0 / subsequences, rel=1e-12)
     which = torch.cat([batch.reward[:, :1], batch.obs["state"][:, 0]], 1)
     assert len(torch.unique(which, dim=0)) == 24
 
 
 @pytest.mark.parametrize("ends", [lambda episode: False, lambda episode: True])
 def test_of_one_kind_alone_nothing_is_drawn(ends):
-    """A replay without an end, and one of which every slice of this length is one."""
+    """A replay without an end, and one of which every subsequence of this length is one."""
     replay = countdown(lengths=(5, 5, 5), ends=ends)
 
     assert draw_endings(replay, 8, 5, rng=rng(), heldout=False) is None
@@ -136,7 +136,7 @@ def test_ends_within_a_slice_leave_its_last_transition_in_question():
     assert drawn.rate == pytest.approx(5 / 20)
     assert drawn.batch.terminated[:, :-1].any()
     assert torch.equal(
-        foretold(Restarting(), drawn.batch), drawn.batch.terminated[:, -1].expand(6, -1)
+        predicted(Restarting(), drawn.batch), drawn.batch.terminated[:, -1].expand(6, -1)
     )
 
 
@@ -144,7 +144,7 @@ def test_the_same_transition_is_foretold_from_every_distance():
     """A model that counts knows the end from any distance; one step is enough to see it."""
     drawn = draw_endings(countdown(), 12, 6, rng=rng(), heldout=False)
 
-    found = foretold(Counting(), drawn.batch)
+    found = predicted(Counting(), drawn.batch)
 
     assert torch.equal(found, drawn.batch.terminated[:, -1].expand(6, -1))
 

@@ -28,13 +28,13 @@ def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
         optimizer=optimizer, batch_size=1, sequence_length=1, probe_loss=lambda _: loss
     )
     replay = SimpleNamespace(sample=lambda *_, **__: None)
-    subject = SimpleNamespace(agent=agent, replay=replay, folder=tmp_path, step=5, seed=0)
+    run = SimpleNamespace(agent=agent, replay=replay, folder=tmp_path, step=5, seed=0)
     monkeypatch.setattr(probe_run, "draw_slice", lambda *_, **__: None)
 
     def probe(loss):
         return SimpleNamespace(distances=np.zeros(1), losses=np.array([loss().item()]))
 
-    row = probe_run._landscape(probe, subject)
+    row = probe_run._landscape(probe, run)
 
     with optimizer.evaluation_params():
         averaged = loss().item()

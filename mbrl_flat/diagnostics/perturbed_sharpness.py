@@ -1,13 +1,16 @@
-r"""How much the loss rises around the weights, for the worst, the typical or a scaled displacement.
+r"""How much perturbations of the weights raise the loss: worst case, average case, adaptive.
 
-=================  ===============================================================================
-``worst_gap``      ``max L(w + e) - L(w)`` over ``|e| <= rho``, by projected gradient ascent
-``adaptive_gap``   one step of ascent within ``|T^-1 e| <= rho``, ``T = |w| + eta`` elementwise:
-                   ``e = rho T^2 g / |T g|``; unmoved by rescalings that leave the function alone
-``average_gap``    mean of ``L(w + e) - L(w)`` over Gaussian ``e`` of standard deviation ``sigma``
-``rayleigh``       ``(L(w + e) + L(w - e) - 2 L(w)) / rho^2`` along the gradient: the curvature
-                   in the SAM gap without its slope
-=================  ===============================================================================
+===========================  =====================================================================
+``worst_case_sharpness``     ``max L(w + e) - L(w)`` over ``|e| <= rho``, by projected gradient
+                             ascent
+``adaptive_sharpness``       one step of ascent within ``|T^-1 e| <= rho``, ``T = |w| + eta``
+                             elementwise: ``e = rho T^2 g / |T g|``; invariant to rescalings that
+                             leave the function alone
+``average_case_sharpness``   mean of ``L(w + e) - L(w)`` over Gaussian ``e`` of standard deviation
+                             ``sigma``
+``rayleigh``                 ``(L(w + e) + L(w - e) - 2 L(w)) / rho^2`` along the gradient: the
+                             curvature in the SAM gap without its slope
+===========================  =====================================================================
 
 References:
     Foret et al., ICLR 2021, arXiv:2010.01412, Eq. 1 (worst case); Kwon et al., "ASAM", ICML 2021,
@@ -18,12 +21,12 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
-from mbrl_flat.diagnostics.sharpness import Region, ascent, loss_at
+from mbrl_flat.diagnostics.sharpness import LossRegion, ascent, loss_at
 from mbrl_flat.diagnostics.trace import Estimate, estimate
-from mbrl_flat.diagnostics.vectors import displaced, flatten, norm
+from mbrl_flat.diagnostics.vectors import flatten, norm, perturbed
 
 
-def worst_gap(region: Region, *, rho: float, steps: int) -> float:
+def worst_case_sharpness(region: LossRegion, *, rho: float, steps: int) -> float:
     """Climb within a ball of radius ``rho`` and return the highest gap seen.
 
     Args:
@@ -40,29 +43,29 @@ def worst_gap(region: Region, *, rho: float, steps: int) -> float:
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    displacement = ascent(region.gradient, rho)
-    best = loss_at(region, displacement)
+    perturbation = ascent(region.gradient, rho)
+    best = loss_at(region, perturbation)
     for _ in range(steps - 1):
-        gradient = gradient_at(region, displacement)
-        displacement = within(displacement + ascent(gradient, rho), rho)
-        best = max(best, loss_at(region, displacement))
+        gradient = gradient_at(region, perturbation)
+        perturbation = within(perturbation + ascent(gradient, rho), rho)
+        best = max(best, loss_at(region, perturbation))
     return best - region.value
 
 
-def within(displacement: Tensor, rho: float) -> Tensor:
+def within(perturbation: Tensor, rho: float) -> Tensor:
     """Project ``[n]`` to the ball of radius ``rho``."""
-    return displacement * (rho / norm(displacement).clamp_min(rho))
+    return perturbation * (rho / norm(perturbation).clamp_min(rho))
 
 
-def gradient_at(region: Region, displacement: Tensor) -> Tensor:
+def gradient_at(region: LossRegion, perturbation: Tensor) -> Tensor:
     """Gradient ``[n]`` of the loss at ``w + e``; the weights are back at ``w`` afterwards."""
     params = list(region.params)
-    with displaced(params, displacement), torch.enable_grad(), twice_differentiable():
+    with perturbed(params, perturbation), torch.enable_grad(), twice_differentiable():
         grads = torch.autograd.grad(region.loss(), params, materialize_grads=True)
     return flatten(grads)
 
 
-def first_order_flatness(region: Region, *, rho: float) -> float:
+def first_order_flatness(region: LossRegion, *, rho: float) -> float:
     """Return ``rho |g(w + rho f / |f|)|`` with ``f = H g / |g|``, the way up for ``|g|``.
 
     Args:
@@ -81,20 +84,20 @@ def first_order_flatness(region: Region, *, rho: float) -> float:
     return rho * float(norm(gradient_at(region, ascent(direction, rho))))
 
 
-def adaptive_gap(region: Region, *, rho: float, eta: float) -> float:
+def adaptive_sharpness(region: LossRegion, *, rho: float, eta: float) -> float:
     """The gap after one step of ASAM of radius ``rho``, with scales ``|w| + eta``."""
     scale = flatten([p.detach() for p in region.params]).abs() + eta
     return loss_at(region, scale * ascent(scale * region.gradient, rho)) - region.value
 
 
-def average_gap(
-    region: Region, *, sigma: float, pairs: int, generator: torch.Generator
+def average_case_sharpness(
+    region: LossRegion, *, sigma: float, pairs: int, generator: torch.Generator
 ) -> Estimate:
-    """Mean gap over Gaussian displacements, to second order ``sigma^2 Tr(H) / 2``.
+    """Mean gap over Gaussian perturbations, to second order ``sigma^2 Tr(H) / 2``.
 
     Args:
         region: The loss and the weights that move.
-        sigma: Standard deviation of each weight's displacement.
+        sigma: Standard deviation of each weight's perturbation.
         pairs: Draws, each used as ``e`` and ``-e``, so that the slope cancels.
         generator: Source of the draws, on the CPU.
 
@@ -109,7 +112,7 @@ def average_gap(
     return estimate(draws)
 
 
-def rayleigh(region: Region, direction: Tensor, *, rho: float) -> float:
+def rayleigh(region: LossRegion, direction: Tensor, *, rho: float) -> float:
     """Central second difference of the loss along ``direction`` ``[n]`` at distance ``rho``."""
     step = ascent(direction, rho)
     return (loss_at(region, step) + loss_at(region, -step) - 2.0 * region.value) / rho**2

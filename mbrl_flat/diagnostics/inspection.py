@@ -13,11 +13,11 @@ from mbrl_flat.optim.averaging import evaluation_params
 
 @runtime_checkable
 class LearnsFromSequences(Protocol):
-    """Says how long the slices are that it learns from."""
+    """Says how long the subsequences are that it learns from."""
 
     @property
     def sequence_length(self) -> int:
-        """Transitions in a slice."""
+        """Transitions in a subsequence."""
         ...
 
 
@@ -48,11 +48,11 @@ def sequence_length_of(agent: Inspectable, setting: int | None) -> int:
     """Return the length asked for, or the one that the agent learns from.
 
     Args:
-        agent: The subject.
+        agent: The agent.
         setting: What the user asked for, if anything.
 
     Returns:
-        Transitions in a slice.
+        Transitions in a subsequence.
 
     Raises:
         UserError: If neither says.
@@ -62,6 +62,6 @@ def sequence_length_of(agent: Inspectable, setting: int | None) -> int:
     if isinstance(agent, LearnsFromSequences):
         return agent.sequence_length
     raise UserError(
-        f"{type(agent).__name__} does not say how long the slices are that it learns from; "
+        f"{type(agent).__name__} does not say how long the subsequences are that it learns from; "
         f"set the probe's sequence_length."
     )

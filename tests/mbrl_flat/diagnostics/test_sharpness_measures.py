@@ -8,22 +8,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mbrl_flat.diagnostics import gaps
+from mbrl_flat.diagnostics import perturbed_sharpness
 from mbrl_flat.diagnostics.gauss_newton import GaussNewton
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
-from mbrl_flat.diagnostics.quantities import (
-    AdaptiveGap,
+from mbrl_flat.diagnostics.sharpness import loss_regions, sam_gap
+from mbrl_flat.diagnostics.sharpness_measures import (
+    AdaptiveSharpness,
     AlongGradient,
-    AverageGap,
+    AverageCaseSharpness,
     Context,
     Preconditioned,
     SamGaps,
     Trace,
-    WorstGap,
+    WorstCaseSharpness,
 )
-from mbrl_flat.diagnostics.sharpness import regions, sam_gap
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.trace import hutchinson
 from mbrl_flat.diagnostics.vectors import flatten
@@ -33,8 +33,8 @@ from mbrl_flat.interfaces import ProbeLoss
 def quadratic(hessian, weight):
     weight = nn.Parameter(torch.as_tensor(weight, dtype=torch.float64))
     matrix = torch.as_tensor(hessian, dtype=torch.float64)
-    subject = ProbeLoss(lambda: 0.5 * weight @ matrix @ weight, {"all": [weight]})
-    return regions(subject, per_module=False)[0]
+    probed = ProbeLoss(lambda: 0.5 * weight @ matrix @ weight, {"all": [weight]})
+    return loss_regions(probed, per_module=False)[0]
 
 
 def classifier(dtype=torch.float64, hidden=(6,), seed=0):
@@ -150,8 +150,8 @@ def test_more_ascent_finds_the_worst_point_of_a_quadratic():
     there = torch.stack([0.001 + 0.1 * angle.cos(), 0.1 + 0.1 * angle.sin()])
     exact = float((5.0 * there[0] ** 2 + 0.5 * there[1] ** 2).max()) - region.value
 
-    one = gaps.worst_gap(region, rho=0.1, steps=1)
-    many = gaps.worst_gap(region, rho=0.1, steps=40)
+    one = perturbed_sharpness.worst_case_sharpness(region, rho=0.1, steps=1)
+    many = perturbed_sharpness.worst_case_sharpness(region, rho=0.1, steps=40)
 
     assert one == pytest.approx(sam_gap(region, rho=0.1), abs=1e-15)
     assert one < 0.4 * exact
@@ -161,8 +161,8 @@ def test_more_ascent_finds_the_worst_point_of_a_quadratic():
 def test_ascent_stays_in_the_ball():
     inside, outside = torch.tensor([0.03, 0.04]), torch.tensor([3.0, 4.0])
 
-    assert torch.equal(gaps.within(inside, 0.1), inside)
-    torch.testing.assert_close(gaps.within(outside, 0.1), torch.tensor([0.06, 0.08]))
+    assert torch.equal(perturbed_sharpness.within(inside, 0.1), inside)
+    torch.testing.assert_close(perturbed_sharpness.within(outside, 0.1), torch.tensor([0.06, 0.08]))
 
 
 def two_layer(scale):
@@ -170,10 +170,10 @@ def two_layer(scale):
     first, second = (torch.randn(s, dtype=torch.float64) for s in ((8, 4), (1, 8)))
     x, y = torch.randn(32, 4, dtype=torch.float64), torch.randn(32, 1, dtype=torch.float64)
     params = [nn.Parameter(first * scale), nn.Parameter(second / scale)]
-    subject = ProbeLoss(
+    probed = ProbeLoss(
         lambda: (torch.relu(x @ params[0].T) @ params[1].T - y).square().mean(), {"net": params}
     )
-    return regions(subject, per_module=False)[0]
+    return loss_regions(probed, per_module=False)[0]
 
 
 def test_the_adaptive_gap_ignores_a_rescaling_that_leaves_the_function_alone():
@@ -181,7 +181,10 @@ def test_the_adaptive_gap_ignores_a_rescaling_that_leaves_the_function_alone():
     plain, scaled = two_layer(1.0), two_layer(5.0)
     assert plain.value == pytest.approx(scaled.value, rel=1e-12)
 
-    adaptive = [gaps.adaptive_gap(region, rho=0.05, eta=0.0) for region in (plain, scaled)]
+    adaptive = [
+        perturbed_sharpness.adaptive_sharpness(region, rho=0.05, eta=0.0)
+        for region in (plain, scaled)
+    ]
     ordinary = [sam_gap(region, rho=0.05) for region in (plain, scaled)]
 
     assert adaptive[0] == pytest.approx(adaptive[1], rel=1e-10)
@@ -193,7 +196,9 @@ def test_the_average_gap_of_a_quadratic_is_half_its_trace(generator):
     matrix = symmetric(6) + 5.0 * torch.eye(6, dtype=torch.float64)
     region = quadratic(matrix, [100.0] * 6)
 
-    found = gaps.average_gap(region, sigma=0.1, pairs=2000, generator=generator)
+    found = perturbed_sharpness.average_case_sharpness(
+        region, sigma=0.1, pairs=2000, generator=generator
+    )
 
     exact = 0.01 * float(matrix.trace()) / 2.0
     assert abs(found.mean - exact) <= 4.0 * found.standard_error
@@ -205,7 +210,7 @@ def test_the_second_difference_of_a_quadratic_is_its_rayleigh_quotient():
     region = quadratic(matrix, [1.0, 2.0, -1.0, 0.5, 3.0])
     g = region.gradient
 
-    found = gaps.rayleigh(region, g, rho=0.3)
+    found = perturbed_sharpness.rayleigh(region, g, rho=0.3)
 
     assert found == pytest.approx(float(g @ matrix @ g / (g @ g)), rel=1e-10)
 
@@ -216,7 +221,7 @@ def test_first_order_flatness_of_a_quadratic_is_its_formula():
     f = matrix @ region.gradient / region.gradient.norm()
     there = region.gradient + matrix @ (0.2 * f / f.norm())
 
-    found = gaps.first_order_flatness(region, rho=0.2)
+    found = perturbed_sharpness.first_order_flatness(region, rho=0.2)
 
     assert found == pytest.approx(0.2 * float(there.norm()), rel=1e-10)
 
@@ -296,9 +301,9 @@ def test_the_full_probe_adds_its_names_to_whole_and_modules(linear_agent, filled
         curvature=[Trace(samples=2), Preconditioned()],
         gaps=[
             SamGaps(rhos=[0.1]),
-            WorstGap(steps=3),
-            AdaptiveGap(),
-            AverageGap(pairs=2),
+            WorstCaseSharpness(steps=3),
+            AdaptiveSharpness(),
+            AverageCaseSharpness(pairs=2),
             AlongGradient(),
         ],
     )

@@ -1,7 +1,7 @@
-"""What the sharpness probe measures on request, each an object with its settings.
+"""Sharpness measures that the sharpness probe adds on request, each an object with its settings.
 
-Quantities of the first kind use the graph of the loss at the weights; those of the second move
-the weights and put them back, which invalidates the graph, and so come last.
+Measures of the first kind use the graph of the loss at the weights. Those of the second kind move
+the weights and restore them, which invalidates the graph, and so come last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Protocol
 
 import torch
 
-from mbrl_flat.diagnostics import gaps
+from mbrl_flat.diagnostics import perturbed_sharpness
 from mbrl_flat.diagnostics.gauss_newton import of_categorical
 from mbrl_flat.diagnostics.lanczos import Product, lanczos, start_vector
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
-from mbrl_flat.diagnostics.sharpness import Region, sam_gap
+from mbrl_flat.diagnostics.sharpness import LossRegion, sam_gap
 from mbrl_flat.diagnostics.trace import Estimate, hutchinson
 from mbrl_flat.diagnostics.vectors import norm
 from mbrl_flat.interfaces import CategoricalLoss
@@ -35,10 +35,10 @@ class Context:
     categorical: CategoricalLoss | None = None
 
 
-class Quantity(Protocol):
+class SharpnessMeasure(Protocol):
     """Measures something of a loss around its weights."""
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """Return values by name; the weights end where they began."""
         ...
 
@@ -53,7 +53,7 @@ class Trace:
 
     samples: int = 8
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``trace`` and ``trace_standard_error``."""
         found = hutchinson(
             region.product, region.gradient, samples=self.samples, generator=context.generator
@@ -73,7 +73,7 @@ class Preconditioned:
     iterations: int = 12
     tolerance: float = 0.05
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``preconditioned`` and its threshold; nothing for other optimizers than Adam's kind."""
         if context.optimizer is None:
             return {}
@@ -102,7 +102,7 @@ class CategoricalGaussNewton:
     iterations: int = 12
     tolerance: float = 0.05
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``gauss_newton``; nothing for agents that do not take their cross entropies apart."""
         if context.categorical is None:
             return {}
@@ -121,7 +121,7 @@ class SamGaps:
 
     rhos: Sequence[float] = (0.01, 0.05, 0.1, 0.5)
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``sam_gap_<rho>`` and, less its first order, ``curvature_gap_<rho>``."""
         del context
         row: dict[str, float] = {}
@@ -133,7 +133,7 @@ class SamGaps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorstGap:
+class WorstCaseSharpness:
     """The highest gap found by several steps of ascent within a ball; moves the weights.
 
     Attributes:
@@ -144,14 +144,15 @@ class WorstGap:
     rho: float = 0.05
     steps: int = 10
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``worst_gap``."""
         del context
-        return {"worst_gap": gaps.worst_gap(region, rho=self.rho, steps=self.steps)}
+        found = perturbed_sharpness.worst_case_sharpness(region, rho=self.rho, steps=self.steps)
+        return {"worst_gap": found}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveGap:
+class AdaptiveSharpness:
     """The gap after one step of ASAM; moves the weights.
 
     Attributes:
@@ -162,27 +163,28 @@ class AdaptiveGap:
     rho: float = 0.5
     eta: float = 0.01
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``adaptive_gap``."""
         del context
-        return {"adaptive_gap": gaps.adaptive_gap(region, rho=self.rho, eta=self.eta)}
+        found = perturbed_sharpness.adaptive_sharpness(region, rho=self.rho, eta=self.eta)
+        return {"adaptive_gap": found}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageGap:
-    """The mean gap over Gaussian displacements; moves the weights.
+class AverageCaseSharpness:
+    """The mean gap over Gaussian perturbations; moves the weights.
 
     Attributes:
-        sigma: Standard deviation of each weight's displacement.
+        sigma: Standard deviation of each weight's perturbation.
         pairs: Antithetic pairs of draws.
     """
 
     sigma: float = 0.01
     pairs: int = 8
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``average_gap`` and ``average_gap_standard_error``."""
-        found = gaps.average_gap(
+        found = perturbed_sharpness.average_case_sharpness(
             region, sigma=self.sigma, pairs=self.pairs, generator=context.generator
         )
         return _with_error("average_gap", found)
@@ -198,17 +200,17 @@ class AlongGradient:
 
     rho: float = 0.05
 
-    def __call__(self, region: Region, context: Context) -> Mapping[str, float]:
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``rayleigh`` and ``first_order_flatness``."""
         del context
         return {
-            "rayleigh": gaps.rayleigh(region, region.gradient, rho=self.rho),
-            "first_order_flatness": gaps.first_order_flatness(region, rho=self.rho),
+            "rayleigh": perturbed_sharpness.rayleigh(region, region.gradient, rho=self.rho),
+            "first_order_flatness": perturbed_sharpness.first_order_flatness(region, rho=self.rho),
         }
 
 
 def _largest(
-    product: Product, region: Region, context: Context, iterations: int, tolerance: float
+    product: Product, region: LossRegion, context: Context, iterations: int, tolerance: float
 ) -> float:
     """Largest eigenvalue of the matrix that ``product`` multiplies by."""
     start = start_vector(region.gradient.numel(), generator=context.generator)
