@@ -23,7 +23,7 @@ def test_a_film_is_made_of_every_model_with_a_decoder(name, build, tmp_path):
     agent = build(name)
     before = copy.deepcopy(agent.model.state_dict())
     probe = OpenLoopProbe(
-        horizon=3, context=2, batch_size=2, films=1, heldout=False, folder=tmp_path
+        horizon=3, context=2, batch_size=2, videos=1, heldout=False, folder=tmp_path
     )
 
     row = probe(agent, filled(agent.spec))
