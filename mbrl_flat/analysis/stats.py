@@ -1,4 +1,4 @@
-"""What a handful of seeds says: robust aggregates, their intervals, paired comparisons.
+"""Statistics over a few seeds: robust aggregates, intervals, tests and paired comparisons.
 
 References:
     Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
@@ -6,6 +6,7 @@ References:
     improvement (Sections 4.1 to 4.3).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -189,17 +190,106 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
         y: Values ``[N]``.
 
     Returns:
-        A number in [-1, 1]; NaN for fewer than two pairs or a constant list.
+        A number in [-1, 1]; NaN for fewer than two pairs, a constant list, or a NaN in either list.
+
+    Raises:
+        ValueError: If the lists differ in length.
     """
-    if len(x) < 2:
+    from scipy.stats import rankdata  # noqa: PLC0415  # half a second, and few callers need it
+
+    if len(x) != len(y):
+        raise ValueError(f"x and y must have the same length, got {len(x)} and {len(y)}.")
+    if len(x) < 2 or np.isnan(x).any() or np.isnan(y).any():
         return float("nan")
-    x_rank, y_rank = _ranks(x), _ranks(y)
+    x_rank, y_rank = rankdata(x), rankdata(y)
     x_rank, y_rank = x_rank - x_rank.mean(), y_rank - y_rank.mean()
     scale = float(np.sqrt((x_rank**2).sum() * (y_rank**2).sum()))
     return float((x_rank * y_rank).sum()) / scale if scale > 0.0 else float("nan")
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[place]
+def t_quantile(freedom: int, *, confidence: float = 0.95) -> float:
+    """Half-width, in standard errors, of Student's two-sided interval.
+
+    Args:
+        freedom: Degrees of freedom, at least 1.
+        confidence: Coverage of the interval.
+
+    Returns:
+        The ``(1 + confidence) / 2`` quantile of Student's t.
+    """
+    from scipy.special import stdtrit  # noqa: PLC0415  # slow to import
+
+    return float(stdtrit(freedom, (1.0 + confidence) / 2.0))
+
+
+def t_interval(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Mean with Student's interval, for independent and roughly normal values.
+
+    Args:
+        values: One value for each seed ``[N]``.
+        confidence: Coverage that is aimed at.
+
+    Returns:
+        The interval; its bounds are NaN for a single value, and all of it for none.
+    """
+    if len(values) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    middle = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return Interval(math.nan, middle, math.nan)
+    half = t_quantile(len(values) - 1, confidence=confidence) * standard_error(values)
+    return Interval(middle - half, middle, middle + half)
+
+
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Standard error of the mean; NaN for fewer than two values."""
+    count = len(values)
+    if count < 2:
+        return math.nan
+    middle = math.fsum(values) / count
+    return math.sqrt(math.fsum((v - middle) ** 2 for v in values) / (count - 1) / count)
+
+
+def t_test(values: Sequence[float] | np.ndarray, bound: float = 0.0) -> float:
+    """Two-sided p-value of Student's test that the mean is ``bound``.
+
+    It is below 5 % exactly when the 95 % ``t_interval`` leaves out the bound.
+
+    Args:
+        values: One value for each seed ``[N]``.
+        bound: The mean under the null hypothesis.
+
+    Returns:
+        The p-value; NaN for fewer than two values.
+    """
+    from scipy.special import stdtr  # noqa: PLC0415  # slow to import
+
+    if len(values) < 2:
+        return math.nan
+    distance = abs(math.fsum(values) / len(values) - bound)
+    error = standard_error(values)
+    if error == 0.0:
+        return 0.0 if distance > 0.0 else 1.0
+    return float(2.0 * stdtr(len(values) - 1, -distance / error))
+
+
+def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Adjust p-values for the number of tests by the method of Benjamini and Hochberg (1995).
+
+    Rejecting where the adjusted value is at most 0.05 keeps the expected share of false
+    rejections at 5 %, for tests that are independent or positively dependent.
+
+    Args:
+        p_values: The p-values of one family ``[N]``, such as those of all claims of a study. NaN
+            stands for a test that was not made; it does not count.
+
+    Returns:
+        Adjusted p-values ``[N]``, NaN where there was none.
+    """
+    from scipy.stats import false_discovery_control  # noqa: PLC0415  # slow to import
+
+    adjusted = np.array(p_values, np.float64)
+    known = np.isfinite(adjusted)
+    if known.any():
+        adjusted[known] = false_discovery_control(adjusted[known], method="bh")
+    return adjusted

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mbrl_flat.analysis.stats import (
+    benjamini_hochberg,
     bootstrap_band,
     iqm,
     mean,
@@ -11,6 +12,9 @@ from mbrl_flat.analysis.stats import (
     probability_of_improvement,
     spearman,
     stratified_bootstrap,
+    t_interval,
+    t_quantile,
+    t_test,
 )
 
 
@@ -182,3 +186,78 @@ def test_rank_correlation_shares_ranks_between_ties():
 @pytest.mark.parametrize("x", [[], [1.0], [2.0, 2.0]])
 def test_rank_correlation_of_nothing_or_a_constant_is_undefined(x):
     assert np.isnan(spearman(np.array(x), np.arange(float(len(x)))))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_rank_correlation_with_a_nan_is_undefined(place):
+    x = np.arange(4.0)
+    x[place] = np.nan
+
+    assert np.isnan(spearman(x, np.arange(4.0)))
+    assert np.isnan(spearman(np.arange(4.0), x))
+
+
+def test_rank_correlation_refuses_lists_of_unequal_length():
+    with pytest.raises(ValueError, match="same length, got 3 and 2"):
+        spearman(np.arange(3.0), np.arange(2.0))
+
+
+def test_the_quantile_of_t_with_one_degree_is_that_of_the_cauchy_distribution():
+    """F(x) = 1/2 + arctan(x) / pi, so the 97.5 % quantile is tan(0.475 pi)."""
+    assert t_quantile(1) == pytest.approx(np.tan(0.475 * np.pi), rel=1e-12)
+    assert t_quantile(10**9) == pytest.approx(1.959963985, rel=1e-8)
+
+
+def test_the_interval_of_two_values_is_that_of_one_degree_of_freedom():
+    low, middle, high = t_interval([1.0, 3.0])
+
+    # Standard error |3 - 1| / 2.
+    assert middle == 2.0
+    assert high - middle == pytest.approx(np.tan(0.475 * np.pi), rel=1e-12)
+    assert low == pytest.approx(4.0 - high, rel=1e-12)
+
+
+def test_intervals_of_one_value_and_of_none():
+    np.testing.assert_array_equal(t_interval([2.0]), [np.nan, 2.0, np.nan])
+    np.testing.assert_array_equal(t_interval([]), [np.nan] * 3)
+    assert np.isnan(t_test([2.0]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_p_value_is_five_percent_where_the_interval_ends(rng, seed):
+    values = np.random.default_rng(seed).normal(size=3 + seed)
+    low, middle, high = t_interval(values)
+
+    assert t_test(values, low) == pytest.approx(0.05, rel=1e-9)
+    assert t_test(values, high) == pytest.approx(0.05, rel=1e-9)
+    assert t_test(values, middle) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_equal_values_differ_from_every_other_mean():
+    assert t_test([1.0, 1.0], 1.0) == 1.0
+    assert t_test([1.0, 1.0], 0.0) == 0.0
+
+
+def test_adjusted_p_values_are_smallest_p_times_tests_over_rank():
+    """min over j >= i of p_(j) m / j, with m = 4: .01*4, .02*2, .04*4/3 and .5."""
+    adjusted = benjamini_hochberg([0.04, 0.01, 0.5, 0.02])
+
+    np.testing.assert_allclose(adjusted, [0.16 / 3.0, 0.04, 0.5, 0.04], rtol=1e-12)
+
+
+def test_tests_that_were_not_made_do_not_count():
+    adjusted = benjamini_hochberg([np.nan, 0.03, 0.02, np.nan])
+
+    np.testing.assert_allclose(adjusted, [np.nan, 0.03, 0.03, np.nan], rtol=1e-12)
+    assert benjamini_hochberg([]).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_adjusted_values_reject_what_the_step_up_procedure_rejects(seed):
+    """Reject the k smallest, k the largest rank with p_(k) <= 0.05 k / m."""
+    p = np.random.default_rng(seed).beta(0.3, 1.5, size=40)
+    ordered = np.sort(p)
+    ranks = np.flatnonzero(ordered <= 0.05 * np.arange(1, 41) / 40)
+    threshold = ordered[ranks[-1]] if len(ranks) > 0 else -1.0
+
+    np.testing.assert_array_equal(benjamini_hochberg(p) <= 0.05, p <= threshold)
