@@ -1,23 +1,88 @@
 """The look that all figures share; nothing here touches matplotlib's global state."""
 
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import, and most commands draw nothing
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#555555",
 )  # fmt: skip
 """Okabe and Ito's colours, which colour-blind readers tell apart; yellow and black replaced."""
 
+
+class MethodStyle(NamedTuple):
+    """How a method is shown in every figure."""
+
+    name: str
+    """Display name."""
+    color: str
+    """Hexadecimal RGB."""
+
+
+METHODS: Mapping[str, MethodStyle] = {
+    "adam": MethodStyle("Adam", "#7A7A7A"),
+    "adamw": MethodStyle("AdamW", "#4D4D4D"),
+    "sgd": MethodStyle("SGD", "#A9A9A9"),
+    "muon": MethodStyle("Muon", "#2F4F4F"),
+    "sam": MethodStyle("SAM", "#0072B2"),
+    "msam": MethodStyle("Momentum-SAM", "#E69F00"),
+    "vasso": MethodStyle("VaSSO", "#009E73"),
+    "ivon": MethodStyle("IVON", "#D55E00"),
+    "vgd": MethodStyle("VGD", "#8C6D00"),
+    "sam_on": MethodStyle("SAM-ON", "#CC79A7"),
+    "asam": MethodStyle("ASAM", "#56B4E9"),
+    "random_direction": MethodStyle("random direction", "#B79F87"),
+    "friendly_sam": MethodStyle("Friendly-SAM", "#7B3294"),
+    "gsam": MethodStyle("GSAM", "#1B9E9E"),
+    "wsam": MethodStyle("WSAM", "#3F51B5"),
+    "looksam": MethodStyle("LookSAM", "#80B1D3"),
+    "esam": MethodStyle("ESAM", "#66A61E"),
+    "ssam": MethodStyle("SSAM", "#B2DF8A"),
+    "sagm": MethodStyle("SAGM", "#E7298A"),
+    "gnp": MethodStyle("GNP", "#A6761D"),
+    "gam": MethodStyle("GAM", "#FB8072"),
+    "cr_sam": MethodStyle("CR-SAM", "#9E0142"),
+    "fisher_sam": MethodStyle("Fisher-SAM", "#5E4FA2"),
+    "bsam": MethodStyle("bSAM", "#F46D43"),
+    "lpf_sgd": MethodStyle("LPF-SGD", "#C2A5CF"),
+    "entropy_sgd": MethodStyle("Entropy-SGD", "#ABDDA4"),
+    "sampa": MethodStyle("SAMPa", "#3288BD"),
+    "stablesam": MethodStyle("StableSAM", "#66C2A5"),
+    "zsharp": MethodStyle("ZSharp", "#D6604D"),
+    "sassha": MethodStyle("SASSHA", "#BC80BD"),
+    "functional_sam": MethodStyle("Functional-SAM", "#1F78B4"),
+    "preconditioned_sam": MethodStyle("preconditioned SAM", "#33A02C"),
+}
+"""One display name and one colour for each method, in every figure of the project."""
+
 INK = "#222222"
 MUTED = "#767676"
 
 
-def make_panels(num_panels: int, *, columns: int = 2, title: str = "") -> tuple[Figure, list[Axes]]:
+def method_style(method: str) -> MethodStyle:
+    """Display name and colour of a method, the same in every figure.
+
+    Args:
+        method: Name in the registry; an unknown one keeps its name and always gets the same colour.
+
+    Returns:
+        The style.
+    """
+    color = PALETTE[zlib.crc32(method.encode()) % len(PALETTE)]
+    return METHODS.get(method, MethodStyle(method, color))
+
+
+def make_panels(
+    num_panels: int, *, columns: int = 2, title: str = ""
+) -> "tuple[Figure, list[Axes]]":
     """Make a figure with a grid of styled panels.
 
     Args:
@@ -28,6 +93,8 @@ def make_panels(num_panels: int, *, columns: int = 2, title: str = "") -> tuple[
     Returns:
         The figure, drawn by Agg without pyplot, and its panels row by row.
     """
+    from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
+
     columns = min(columns, num_panels)
     rows = -(-num_panels // columns)
     figure = Figure(figsize=(5.4 * columns, 3.5 * rows), layout="constrained", dpi=120)
@@ -39,7 +106,7 @@ def make_panels(num_panels: int, *, columns: int = 2, title: str = "") -> tuple[
     return figure, panels
 
 
-def style_axes(axes: Axes) -> None:
+def style_axes(axes: "Axes") -> None:
     """Light grid behind the data, no frame at the top and the right, small muted ticks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -59,7 +126,7 @@ def spans_orders(values: np.ndarray) -> bool:
     return bool(len(finite) > 0 and finite.min() > 0.0 and finite.max() > 100.0 * finite.min())
 
 
-def add_legend(axes: Axes, *others: Axes) -> None:
+def add_legend(axes: "Axes", *others: "Axes") -> None:
     """Name what is drawn, here and on other panels, if anything has a name.
 
     Args:
@@ -87,7 +154,7 @@ def add_legend(axes: Axes, *others: Axes) -> None:
         legend.set_in_layout(False)
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: "Figure", path: Path) -> Path:
     """Write a figure under a temporary name, then rename it: a reader never sees half of it.
 
     Args:
@@ -97,6 +164,8 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Returns:
         ``path``.
     """
+    from matplotlib import rc_context  # noqa: PLC0415  # slow to import
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     # Without them two files of the same figure differ in the names of their parts and the date.

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from mbrl_flat.interfaces import Logger
 from mbrl_flat.logging.jsonl import JsonlLogger
+
+if TYPE_CHECKING:  # the protocols import torch, which readers of metrics do without
+    from mbrl_flat.interfaces import Logger
 
 
 class MultiLogger:
@@ -17,7 +20,7 @@ class MultiLogger:
         mirrors: Any other loggers, in the order in which they are written.
     """
 
-    def __init__(self, record: JsonlLogger, *mirrors: Logger) -> None:
+    def __init__(self, record: JsonlLogger, *mirrors: "Logger") -> None:
         self.record = record
         self.mirrors = mirrors
 
