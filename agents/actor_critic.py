@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
 from mbrl_flat.agents.imagination import Imagined
 from mbrl_flat.distributed.batch_shard import of_all_rows
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import Metrics
 from mbrl_flat.models.categorical import lambda_returns
 from mbrl_flat.models.functional import full_precision, percentile
@@ -95,9 +95,9 @@ class ActorCriticConfig:
                 f"{self.low_percentile} and {self.high_percentile}."
             )
         if self.weighting not in ("discounted", "uniform"):
-            raise unknown_name("weighting", self.weighting, ["discounted", "uniform"])
+            raise UnknownNameError("weighting", self.weighting, ["discounted", "uniform"])
         if self.slow_critic not in ("regularise", "second_target"):
-            raise unknown_name("slow_critic", self.slow_critic, ["regularise", "second_target"])
+            raise UnknownNameError("slow_critic", self.slow_critic, ["regularise", "second_target"])
         if self.slow_critic == "second_target" and self.replay_coef != 0.0:
             raise UserError("slow_critic=second_target has no replay loss; set replay_coef=0.")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,4 +41,4 @@ class ImaginationConfig:
             ("precision", ["float32", "bfloat16"]),
         ):
             if getattr(self, name) not in allowed:
-                raise unknown_name(name, getattr(self, name), allowed)
+                raise UnknownNameError(name, getattr(self, name), allowed)

@@ -23,7 +23,7 @@ import torch
 
 from mbrl_flat.envs.frames import AreaResize, FrameStack
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import reference_curves
 
 ATARI_100K = (
@@ -75,7 +75,7 @@ def make(
 
     Raises:
         UserError: If a setting is out of range.
-        unknown_name: If there is no such game.
+        UnknownNameError: If there is no such game.
     """
     _check(action_repeat=action_repeat, frame_stack=frame_stack, max_frames=max_frames)
     if not 8 <= size <= 160:
@@ -85,7 +85,7 @@ def make(
     if noop_max < 0:
         raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
     if life_loss not in LIFE_LOSS:
-        raise unknown_name("life_loss", life_loss, LIFE_LOSS, where="env=atari")
+        raise UnknownNameError("life_loss", life_loss, LIFE_LOSS, where="env=atari")
     if life_loss == "split" and frame_stack > 1:
         raise UserError(
             f"env.life_loss=split takes env.frame_stack=1, got {frame_stack}: the game's stack "
@@ -265,7 +265,7 @@ def _emulator(task: str) -> Any:
     package = _package()
     known = package.roms.get_all_rom_ids()
     if task not in known:
-        raise unknown_name("game", task, known, where="env=atari")
+        raise UnknownNameError("game", task, known, where="env=atari")
     package.ALEInterface.setLoggerMode(package.LoggerMode.Error)
     emulator = package.ALEInterface()
     emulator.setInt("random_seed", 0)

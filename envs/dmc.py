@@ -21,7 +21,7 @@ import numpy as np
 
 from mbrl_flat.envs.pixels import PixelObs
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import one_spelling
 
 MAX_FRAMES = 1000
@@ -45,13 +45,13 @@ def find_task(name: str) -> tuple[str, str]:
         Domain and task.
 
     Raises:
-        unknown_name: If there is no such task.
+        UnknownNameError: If there is no such task.
     """
     names = task_names()
     spellings = {one_spelling("dmc", known): pair for known, pair in names.items()}
     wanted = one_spelling("dmc", name)
     if wanted not in spellings:
-        raise unknown_name("task", name, names, where="env=dmc")
+        raise UnknownNameError("task", name, names, where="env=dmc")
     return spellings[wanted]
 
 
@@ -87,10 +87,10 @@ def make(
 
     Raises:
         UserError: If a setting is out of range, or there is nothing to render with.
-        unknown_name: If there is no such task or camera.
+        UnknownNameError: If there is no such task or camera.
     """
     if obs not in ("state", "rgb"):
-        raise unknown_name("obs", obs, ("state", "rgb"), where="env=dmc")
+        raise UnknownNameError("obs", obs, ("state", "rgb"), where="env=dmc")
     if action_repeat < 1:
         raise UserError(f"action_repeat must be at least 1, got {action_repeat}.")
     if render or obs == "rgb":
@@ -174,7 +174,7 @@ class SuiteTask(gym.Env[Any, Any]):
         if isinstance(camera, int) and 0 <= camera < len(names):
             return camera
         allowed = [*names, *map(str, range(len(names)))]
-        raise unknown_name("camera", str(camera), allowed, where=f"task {task!r}")
+        raise UnknownNameError("camera", str(camera), allowed, where=f"task {task!r}")
 
     def _frame_limit(self) -> int:
         return int(min(self._env._step_limit, MAX_FRAMES))

@@ -7,7 +7,7 @@ import numpy as np
 
 from mbrl_flat.envs.pixels import PixelObs
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 TASKS = ("point", "point-discrete", "point-terminating")
 
@@ -40,12 +40,12 @@ def make(
 
     Raises:
         UserError: If a number is out of range.
-        unknown_name: If there is no such task or kind of observation.
+        UnknownNameError: If there is no such task or kind of observation.
     """
     if obs not in ("state", "rgb"):
-        raise unknown_name("obs", obs, ("state", "rgb"), where="env=dummy")
+        raise UnknownNameError("obs", obs, ("state", "rgb"), where="env=dummy")
     if task not in TASKS:
-        raise unknown_name("task", task, TASKS, where="env=dummy")
+        raise UnknownNameError("task", task, TASKS, where="env=dummy")
     for name, value in {"action_repeat": action_repeat, "episode_length": episode_length}.items():
         if value < 1:
             raise UserError(f"env.{name} must be at least 1, got {value}.")

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from mbrl_flat.envs.wrappers import ActionRepeat, DictState, Resumable
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 _NO_LIMIT = 1000
 """Frames after which an episode is cut off where an environment states no limit."""
@@ -35,14 +35,14 @@ def make(
 
     Raises:
         UserError: If the environment cannot be made or has other spaces.
-        unknown_name: If the id is not registered.
+        UnknownNameError: If the id is not registered.
     """
     module, _, name = task.rpartition(":")
     try:
         if module:
             importlib.import_module(module)
         if name not in gym.registry:
-            raise unknown_name("task", name, gym.registry, where="env=gym")
+            raise UnknownNameError("task", name, gym.registry, where="env=gym")
         # Not all take a render_mode: it is named only where it is needed.
         drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
         env: gym.Env[Any, Any] = gym.make(name, **drawing)

@@ -18,7 +18,7 @@ import numpy as np
 from mbrl_flat.envs.dmc import choose_renderer
 from mbrl_flat.envs.humanoid_bench_compat import engine, global_random, load_model, load_package
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 _IMAGE = 256
 _GOAL_SIZE, _GOAL_COLOUR = 0.05, (0.8, 0.28, 0.28, 1.0)
@@ -63,7 +63,7 @@ def make(
     Raises:
         UserError: If g1 and another robot meet in one process.
         MissingExtraError: If the package is absent.
-        unknown_name: If there is no such robot, task or camera.
+        UnknownNameError: If there is no such robot, task or camera.
     """
     if render:
         choose_renderer()
@@ -85,9 +85,9 @@ def _lookup(task: str) -> tuple[str, str, str]:
     robots = load_package().ROBOTS
     robot = task.split("-", maxsplit=1)[0]
     if robot not in robots:
-        raise unknown_name("robot", robot, robots, where="env=humanoid_bench")
+        raise UnknownNameError("robot", robot, robots, where="env=humanoid_bench")
     own = [name for name in names if name.startswith(f"{robot}-")]
-    raise unknown_name("task", task, own, where="env=humanoid_bench")
+    raise UnknownNameError("task", task, own, where="env=humanoid_bench")
 
 
 def _claim_family(family: str) -> None:
@@ -154,7 +154,7 @@ class HumanoidTask(gym.Env[Any, Any]):
         if asked is None:
             return usual if usual in cameras else "cam_default"
         if asked not in cameras:
-            raise unknown_name("camera", asked, cameras, where="env=humanoid_bench")
+            raise UnknownNameError("camera", asked, cameras, where="env=humanoid_bench")
         return asked
 
     def reset(

@@ -23,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _CELLS = 10
@@ -59,12 +59,12 @@ def make(
 
     Raises:
         UserError: If a setting is out of range.
-        unknown_name: If there is no such game or kind of observation.
+        UnknownNameError: If there is no such game or kind of observation.
     """
     if task not in GAMES:
-        raise unknown_name("game", task, GAMES, where="env=minatar")
+        raise UnknownNameError("game", task, GAMES, where="env=minatar")
     if obs not in ("grid", "rgb"):
-        raise unknown_name("obs", obs, ("grid", "rgb"), where="env=minatar")
+        raise UnknownNameError("obs", obs, ("grid", "rgb"), where="env=minatar")
     if size < _CELLS:
         raise UserError(f"env.size must be at least {_CELLS}, the cells of a side, got {size}.")
     if not 0.0 <= sticky < 1.0:

@@ -1,6 +1,6 @@
-"""What a user can get wrong, said in one sentence.
+"""Errors that a user can correct.
 
-``cli.py`` prints the sentence of these errors without a traceback and exits with status 2.
+The commands print their message without a traceback and exit with status 2.
 """
 
 import difflib
@@ -31,8 +31,8 @@ class DivergedError(ArithmeticError):
         self.step = step
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
-    """Build the error for a name that is in no registry, the nearest names first.
+class UnknownNameError(UserError):
+    """A name that is in no registry; the message gives the nearest names first.
 
     Args:
         kind: What the name stands for, such as ``"task"``.
@@ -40,21 +40,27 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "
         allowed: Every name that would have been accepted.
         where: Optional context, such as ``"env=dmc"``.
 
-    Returns:
-        The error, ready to be raised.
-
     Example:
-        >>> unknown_name("task", "walker-wlak", ["walker-walk", "dog-run"], where="env=dmc")
-        UserError("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'?")
+        >>> UnknownNameError("task", "walker-wlak", ["walker-walk", "dog-run"], where="env=dmc")
+        UnknownNameError("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'?")
     """
-    names = sorted(allowed)
-    context = f" for {where}" if where else ""
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if nearest:
-        choices = " or ".join(repr(match) for match in nearest)
-        return UserError(f"Unknown {kind} {name!r}{context}; did you mean {choices}?")
-    listed = ", ".join(names) if names else "none is registered"
-    return UserError(f"Unknown {kind} {name!r}{context}; choose one of: {listed}.")
+
+    def __init__(self, kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> None:
+        names = sorted(allowed)
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+        if nearest:
+            hint = f"did you mean {' or '.join(map(repr, nearest))}?"
+        else:
+            hint = f"choose one of: {', '.join(names) if names else 'none is registered'}."
+        super().__init__(f"Unknown {kind} {name!r}{f' for {where}' if where else ''}; {hint}")
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
+        return UserError, (str(self),)  # Other processes receive the message alone.
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
+    """Build an ``UnknownNameError``; the class's former name."""
+    return UnknownNameError(kind, name, allowed, where=where)
 
 
 def cause_of(

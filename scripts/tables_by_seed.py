@@ -1,4 +1,4 @@
-"""Put the runs of reports side by side: tables of arms and of paired differences, one figure.
+"""Put the runs of reports side by side: tables of variants and of paired differences, one picture.
 
 Reads the ``seeds.csv`` that ``mbrl-flat-compare`` writes, of several reports if there are several.
 Differences (of eigenvalues: quotients) are taken seed by seed, with Student's 95 % interval over
@@ -37,7 +37,7 @@ SHOWN = ("final_return", "value_rmse_normalised", "lambda_max")
 
 Seeds = dict[int, float]
 Results = dict[str, dict[str, dict[str, Seeds]]]
-"""Value by task, column, arm (the report's label) and seed."""
+"""Value by task, column, variant (the report's label) and seed."""
 
 
 def read(files: Sequence[Path]) -> Results:
@@ -67,46 +67,47 @@ def student_interval(values: np.ndarray) -> tuple[float, float, float]:
     return middle - half, middle, middle + half
 
 
-def arms_of(results: Results) -> list[str]:
-    """Every arm that has a run, as they came."""
-    found = (arm for columns in results.values() for arms in columns.values() for arm in arms)
+def variants_of(results: Results) -> list[str]:
+    """Every variant that has a run, as they came."""
+    found = (name for columns in results.values() for seeds in columns.values() for name in seeds)
     return [*dict.fromkeys(found)]
 
 
-def parse_pair(text: str, arms: Sequence[str]) -> tuple[str, str]:
-    """Split ``ARM-CONTROL``, where names may have hyphens of their own.
+def parse_pair(text: str, variants: Sequence[str]) -> tuple[str, str]:
+    """Split ``VARIANT-CONTROL``, where names may have hyphens of their own.
 
     Args:
         text: What the user gave.
-        arms: Those that there are.
+        variants: Those that there are.
 
     Returns:
-        Arm and control.
+        Variant and control.
 
     Raises:
-        ValueError: If it is not of two arms that there are.
+        ValueError: If it is not of two variants that there are.
     """
-    for arm in arms:
-        if text.startswith(f"{arm}-") and text.removeprefix(f"{arm}-") in arms:
-            return arm, text.removeprefix(f"{arm}-")
-    raise ValueError(f"{text} is no pair ARM-CONTROL of the arms {', '.join(arms)}")
+    for variant in variants:
+        if text.startswith(f"{variant}-") and text.removeprefix(f"{variant}-") in variants:
+            return variant, text.removeprefix(f"{variant}-")
+    raise ValueError(f"{text} is no pair VARIANT-CONTROL of the variants {', '.join(variants)}")
 
 
-def order(arms: Sequence[str], first: Sequence[str]) -> list[str]:
-    """The arms that are named first, then the others as they came."""
-    return [*(arm for arm in first if arm in arms), *(arm for arm in arms if arm not in first)]
+def order(variants: Sequence[str], first: Sequence[str]) -> list[str]:
+    """The variants that are named first, then the others as they came."""
+    named = [variant for variant in first if variant in variants]
+    return [*named, *(variant for variant in variants if variant not in first)]
 
 
-def table_of_arms(results: Results, first: Sequence[str]) -> list[str]:
-    """Mean over seeds with the lowest and the highest; a row an arm."""
+def table_of_variants(results: Results, first: Sequence[str]) -> list[str]:
+    """Mean over seeds with the lowest and the highest; a row a variant."""
     lines = _head("mean [lowest, highest]", results)
-    for arm in order(arms_of(results), first):
+    for variant in order(variants_of(results), first):
         cells, seeds = [], set[int]()
         for columns in results.values():
-            for arms in columns.values():
-                seeds |= arms.get(arm, {}).keys()
-                cells.append(_range(arms.get(arm, {})))
-        lines.append(f"| `{arm}` | {len(seeds)} | {' | '.join(cells)} |")
+            for variants in columns.values():
+                seeds |= variants.get(variant, {}).keys()
+                cells.append(_range(variants.get(variant, {})))
+        lines.append(f"| `{variant}` | {len(seeds)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -116,8 +117,8 @@ def table_of_differences(results: Results, pairs: Sequence[tuple[str, str]]) -> 
     for treatment, control in pairs:
         cells, seeds = [], 0
         for columns in results.values():
-            for column, arms in columns.items():
-                each = compare(arms, treatment, control, ratio=column in RATIOS)
+            for column, variants in columns.items():
+                each = compare(variants, treatment, control, ratio=column in RATIOS)
                 seeds = max(seeds, len(each))
                 cells.append(_interval(each, ratio=column in RATIOS))
         lines.append(f"| `{treatment}` against `{control}` | {seeds} | {' | '.join(cells)} |")
@@ -129,9 +130,9 @@ def table_of_seeds(results: Results, pairs: Sequence[tuple[str, str]]) -> list[s
     lines = _head("each shared seed", results)
     for treatment, control in pairs:
         each = [
-            compare(arms, treatment, control, ratio=column in RATIOS)
+            compare(variants, treatment, control, ratio=column in RATIOS)
             for columns in results.values()
-            for column, arms in columns.items()
+            for column, variants in columns.items()
         ]
         cells = [", ".join(map(format_number, values)) or "-" for values in each]
         seeds = max(map(len, each))
@@ -139,9 +140,9 @@ def table_of_seeds(results: Results, pairs: Sequence[tuple[str, str]]) -> list[s
     return lines
 
 
-def compare(arms: dict[str, Seeds], treatment: str, control: str, *, ratio: bool) -> np.ndarray:
-    """Differences, or ratios, on the seeds that both arms have, in the order of the seeds."""
-    a, b = arms.get(treatment, {}), arms.get(control, {})
+def compare(variants: dict[str, Seeds], treatment: str, control: str, *, ratio: bool) -> np.ndarray:
+    """Differences, or ratios, on the seeds that both variants have, in the order of the seeds."""
+    a, b = variants.get(treatment, {}), variants.get(control, {})
     seeds = sorted(a.keys() & b.keys())
     return np.array([a[seed] / b[seed] if ratio else a[seed] - b[seed] for seed in seeds])
 
@@ -174,10 +175,10 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
 
 
-def draw(axes: Axes, arms: dict[str, Seeds], names: Sequence[str]) -> None:
-    """A dot a run, a line at the mean of each arm."""
+def draw(axes: Axes, variants: dict[str, Seeds], names: Sequence[str]) -> None:
+    """A dot a run, a line at the mean of each variant."""
     for place, name in enumerate(names):
-        values = list(arms.get(name, {}).values())
+        values = list(variants.get(name, {}).values())
         if values:
             axes.scatter([place] * len(values), values, s=22, color=PALETTE[place % len(PALETTE)])
             axes.hlines(np.mean(values), place - 0.3, place + 0.3, color=INK, linewidth=1.2)
@@ -189,8 +190,8 @@ def main() -> None:
     """Read, tell, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
-    parser.add_argument("--pairs", nargs="*", default=[], metavar="ARM-CONTROL")
-    parser.add_argument("--first", nargs="*", default=["adam", "sam"], metavar="ARM")
+    parser.add_argument("--pairs", nargs="*", default=[], metavar="VARIANT-CONTROL")
+    parser.add_argument("--first", nargs="*", default=["adam", "sam"], metavar="VARIANT")
     parser.add_argument("--tasks", nargs="*", default=[], metavar="TASK", help="these alone")
     parser.add_argument(
         "--columns", nargs="*", default=[*SHOWN], choices=[*COLUMNS], metavar="COLUMN"
@@ -202,10 +203,10 @@ def main() -> None:
         parser.error(f"no run of {', '.join(missing)}; there are runs of {', '.join(results)}")
     results = only(results, args.tasks, args.columns)
     try:
-        pairs = [parse_pair(pair, arms_of(results)) for pair in args.pairs]
+        pairs = [parse_pair(pair, variants_of(results)) for pair in args.pairs]
     except ValueError as error:
         parser.error(str(error))
-    text = table_of_arms(results, args.first)
+    text = table_of_variants(results, args.first)
     if pairs:
         text += [*table_of_differences(results, pairs), *table_of_seeds(results, pairs)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +214,7 @@ def main() -> None:
     chosen = [(task, column) for task in results for column in args.columns]
     figure, panels = make_panels(len(chosen), columns=len(args.columns))
     for axes, (task, column) in zip(panels, chosen, strict=True):
-        draw(axes, results[task][column], order(arms_of({task: results[task]}), args.first))
+        draw(axes, results[task][column], order(variants_of({task: results[task]}), args.first))
         axes.set_title(task, fontsize=10)
         axes.set_ylabel(COLUMNS[column], fontsize=10)
         if column in RATIOS:

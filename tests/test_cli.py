@@ -52,12 +52,12 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("preset=cpuu", ["'cpuu'", "'cpu'"]),
         ("preset=ci", ["mbrl-flat-supervised only", "cpu or debug"]),
         ("sed=3", ["'sed'", "'seed'"]),
-        ("+amr=adam_twice", ["'amr'", "'arm'"]),
+        ("+amr=adam_twice", ["'amr'", "'variant'"]),
         ("+sed=3", ["'sed'", "'seed'"]),
         ("+optimizer.roh=0.1", ["Unknown key 'optimizer.roh'"]),
         ("+agent.config.horizn=3", ["'agent.config.horizn'", "'agent.config.horizon'"]),
         ("optimizer.learning_rate=0.1", ["learning rate is model_lr"]),
-        ("optimizer.rho=0.1", ["this optimizer has no radius", "+arm=adam,sam"]),
+        ("optimizer.rho=0.1", ["this optimizer has no radius", "+variant=adam,sam"]),
         ("seed=1,2", ["seed=1,2 holds several values", "-m", "seed=[1,2]"]),
         ("run_dir=a=b", ["\"run_dir='a=b'\""]),
         ("run_dir=runs/[x]", ["\"run_dir='runs/[x]'\""]),
@@ -80,7 +80,7 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("replay.policy=top_enrgy", ["'top_enrgy'", "'top_energy'"]),
     ],
 )
-def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argument, parts):
+def test_a_wrong_word_is_answered_with_the_right_one(command, capsys, argument, parts):
     message = fails(command, capsys, *TINY, argument)
     assert all(part in message for part in parts), message
 
@@ -101,7 +101,7 @@ def test_a_wrong_word_gets_one_sentence_with_the_right_one(command, capsys, argu
         (cli.train, ["resume=r", "optimizer.rho=0.1"], "A resumed run keeps its settings"),
     ],
 )
-def test_words_of_another_command_or_run_get_one_sentence(command, capsys, entry, arguments, said):
+def test_words_of_another_command_are_refused(command, capsys, entry, arguments, said):
     if "probe=open_loop" in arguments:
         command(cli.train, *TINY, "run_dir=r")
         capsys.readouterr()
@@ -126,7 +126,7 @@ def test_ctrl_c_outside_of_the_loop_is_one_word_and_status_130(command, capfd, m
     def interrupted(*arguments, **words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "arranged", interrupted)
+    monkeypatch.setattr(cli, "parse_arguments", interrupted)
     with pytest.raises(SystemExit) as stop:
         command(entry, "steps=10")
     assert stop.value.code == 130
@@ -242,7 +242,7 @@ def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_one_sentence_and_the_last_good_checkpoint_stays(command, capsys, tmp_path):
+def test_on_a_full_disk_the_last_good_checkpoint_stays(command, capsys, tmp_path):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     capsys.readouterr()
     latest = tmp_path / "here" / "checkpoints" / "latest.pt"
@@ -265,7 +265,7 @@ def test_a_run_that_another_process_writes_is_not_resumed(command, capsys, tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "agent: [unclosed", "- a list"])
-def test_a_damaged_configuration_is_one_sentence(command, capsys, tmp_path, text):
+def test_a_damaged_configuration_is_one_error_message(command, capsys, tmp_path, text):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "config.yaml").write_text(text)
     message = fails(command, capsys, "resume=here")

@@ -112,7 +112,7 @@ def test_a_misspelt_objective_is_refused_before_anything_is_made(sweep, capsys, 
     assert not (tmp_path / "s").exists()
 
 
-def test_a_cluster_that_is_not_here_is_one_sentence(sweep, capsys, monkeypatch, tmp_path):
+def test_a_cluster_that_is_not_here_is_one_error_message(sweep, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     status, made = sweep("seed=1,2", "hydra/launcher=submitit_slurm")
     assert (status, made) == (2, [])
@@ -156,23 +156,39 @@ def test_a_search_finds_the_radius_and_starts_again_where_it_was(sweep, tmp_path
     assert sweep(*words) == (0, [])
 
 
-def test_an_arm_of_a_study_is_a_name_to_compare_by(sweep, tmp_path):
+@pytest.mark.parametrize("word", ["variant", "arm"])
+def test_runs_are_grouped_by_the_variant_of_a_study(sweep, tmp_path, word):
     """``adam_twice`` is Adam by its optimizer; only its name tells what it is there for."""
-    status, made = sweep("+arm=adam,adam_twice,sam", "seed=0,1")
+    status, made = sweep(f"+{word}=adam,adam_twice,sam", "seed=0,1")
     assert (status, len(made)) == (0, 6)
 
-    assert compare([str(tmp_path / "s"), "--by", "arm", "--out", str(tmp_path / "report")]) == 0
+    assert compare([str(tmp_path / "s"), "--by", word, "--out", str(tmp_path / "report")]) == 0
     with (tmp_path / "report" / "seeds.csv").open(encoding="utf-8") as file:
         found = [(row["label"], row["seed"]) for row in csv.DictReader(file)]
-    assert found == [(arm, seed) for arm in ("adam", "adam_twice", "sam") for seed in "01"]
+    assert found == [(variant, seed) for variant in ("adam", "adam_twice", "sam") for seed in "01"]
 
 
-def test_a_sweep_of_a_revision_that_did_not_know_arms_is_gone_on_with(sweep, tmp_path, capsys):
-    sweep("+arm=adam_twice", "seed=0")
+def test_a_sweep_that_did_not_record_its_variants_is_resumed(sweep, tmp_path, capsys):
+    sweep("+variant=adam_twice", "seed=0")
     (file,) = tmp_path.glob("s/*/config.yaml")
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    assert settings["names"].pop("arm") == "adam_twice"
+    assert settings["names"].pop("variant") == "adam_twice"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    assert sweep("+variant=adam_twice", "seed=0") == (0, [])
+    assert "1 finished before" in capsys.readouterr().out
+
+
+def test_a_sweep_made_when_a_variant_was_called_arm_is_resumed(sweep, tmp_path, capsys):
+    sweep("+variant=adam_twice", "seed=0")
+    (folder,) = tmp_path.glob("s/variant-*")
+    folder = folder.rename(folder.with_name(folder.name.replace("variant-", "arm-")))
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    settings["names"]["arm"] = settings["names"].pop("variant")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     assert sweep("+arm=adam_twice", "seed=0") == (0, [])
     assert "1 finished before" in capsys.readouterr().out
+    assert compare([str(tmp_path / "s"), "--by", "variant", "--out", str(tmp_path / "report")]) == 0
+    with (tmp_path / "report" / "seeds.csv").open(encoding="utf-8") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["adam_twice"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {"deter": 512, "hidden": 64, "classes": 4, "depth": 4, "units": 64},
@@ -66,7 +66,7 @@ class DreamerV3Config:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
-            raise unknown_name("model size", str(self.size), SIZES, where="agent=dreamerv3")
+            raise UnknownNameError("model size", str(self.size), SIZES, where="agent=dreamerv3")
         for name in ("categoricals", "blocks"):
             if getattr(self, name) < 1:
                 raise UserError(

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.models.strided_conv import NormName
 from mbrl_flat.models.transformer import TransformerConfig
 
@@ -86,7 +86,7 @@ class STORMConfig:
             raise UserError(f"latent_classes must be at least 2, got {self.latent_classes}.")
         for name, allowed in (("norm", ["batch", "layer"]), ("act_on", ["frame", "prediction"])):
             if getattr(self, name) not in allowed:
-                raise unknown_name(name, getattr(self, name), allowed, where="agent=storm")
+                raise UnknownNameError(name, getattr(self, name), allowed, where="agent=storm")
         if self.transformer.relative or self.transformer.left_context is not None:
             raise UserError(
                 "STORM's transformer has learned positions and attends to all it is given; "

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.specs import EnvSpec, TaskSpec
 
@@ -122,11 +122,11 @@ class TDMPC2Config:
     def __post_init__(self) -> None:
         self._check_ranges()
         if str(self.size) not in SIZES:
-            raise unknown_name("model size", str(self.size), SIZES, where="agent=tdmpc2")
+            raise UnknownNameError("model size", str(self.size), SIZES, where="agent=tdmpc2")
         if self.q_init not in ("truncated_normal", "kaiming_uniform"):
-            raise unknown_name("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
+            raise UnknownNameError("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
         if self.planner_dtype not in ("float32", "bfloat16"):
-            raise unknown_name("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
+            raise UnknownNameError("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
         if self.dims["latent_dim"] % self.simnorm_size:
             raise UserError(
                 f"The latent size {self.dims['latent_dim']} of size={self.size} is not divisible "

@@ -1,8 +1,9 @@
-"""The words of a command, checked and put as Hydra takes them: its flags first."""
+"""Parse what follows a command's name: flags first, then settings, as Hydra expects them."""
 
+import re
 from collections.abc import Sequence
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.resume import resumable_keys
 from mbrl_flat.runtime.settings import setting_key
 from mbrl_flat.sweeps import wants_sweep
@@ -15,6 +16,8 @@ _FLAGS_WITH_A_VALUE = {
     "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun",
 }  # fmt: skip
+_FORMER_GROUP = re.compile(r"^(\+{0,2})arm=")
+"""The group of configurations that is called ``variant`` today."""
 _SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _FLAGS_WITH_A_CHOICE = {"-c": _SHOWN, "--cfg": _SHOWN, "-i": _INFO, "--info": _INFO}
@@ -26,7 +29,7 @@ _EXAMPLES = {
 }
 
 
-def arranged(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
+def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
     """Put flags before settings, where Hydra's parser finds them, and refuse anything else.
 
     Args:
@@ -39,7 +42,7 @@ def arranged(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
 
     Raises:
         UserError: If a word is neither, or changes what a resumed run keeps.
-        unknown_name: If a flag has no such value.
+        UnknownNameError: If a flag has no such value.
     """
     flags: list[str] = []
     settings: list[str] = []
@@ -62,7 +65,7 @@ def arranged(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
         elif word.startswith("-"):
             raise UserError(_dashes(word, "".join(left[:1])))
         elif "=" in word or word.startswith("~"):
-            settings.append(word)
+            settings.append(_FORMER_GROUP.sub(r"\1variant=", word))
         else:
             raise UserError(
                 f"{word!r} is no setting: settings are key=value, such as {_EXAMPLES[command]}."
@@ -81,7 +84,7 @@ def _choice(word: str, left: list[str]) -> list[str]:
     if not equals:
         value = left.pop(0) if left else ""
     if value not in choices:
-        raise unknown_name("value", value, choices, where=name)
+        raise UnknownNameError("value", value, choices, where=name)
     return [] if equals else [value]
 
 

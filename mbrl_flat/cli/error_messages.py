@@ -1,10 +1,10 @@
-"""What the errors of others say, in one sentence."""
+"""What the errors of others say, in one line."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mbrl_flat.errors import NonFiniteError, UserError, cause_of, unknown_name
+from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 from mbrl_flat.runtime.settings import setting_key
 
 _KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
@@ -19,7 +19,7 @@ _NO_ARGUMENT = re.compile(r"got an unexpected keyword argument '([^']+)'")
 _LETTERS = re.compile(r"LexerNoViableAltException: ([^=]*)=(.*?)\s*\^")
 
 
-def explained(
+def explain_error(
     error: BaseException, *, command: str, words: Sequence[str], known: Callable[[], Iterable[str]]
 ) -> str:
     """Say what is wrong with a command.
@@ -31,18 +31,18 @@ def explained(
         known: Gives the names of all its settings; asked only where it matters.
 
     Returns:
-        One sentence.
+        One error message.
     """
     if ours := cause_of(error, (UserError, NonFiniteError)):
         return str(ours)
     if file := getattr(error, "missing_cfg_file", None):
         group, _, name = str(file).rpartition("/")
-        return str(unknown_name(group, name, getattr(error, "options", None) or []))
+        return str(UnknownNameError(group, name, getattr(error, "options", None) or []))
     if said := wrong_command(error, command=command, words=words):
         return said
     if key := unknown_key(error):
         return _unknown(key, command=command, known=set(known()))
-    return sentence_of(error)
+    return format_error(error)
 
 
 def _unknown(key: str, *, command: str, known: set[str]) -> str:
@@ -55,12 +55,12 @@ def _unknown(key: str, *, command: str, known: set[str]) -> str:
     if key == "optimizer.rho":
         return (
             f"Unknown key {key!r}: this optimizer has no radius; take one that has, such as "
-            f"optimizer=sam. A sweep over methods with radii of their own is -m +arm=adam,sam."
+            f"optimizer=sam. A sweep over methods with radii of their own is -m +variant=adam,sam."
         )
-    return str(unknown_name("key", key, known))
+    return str(UnknownNameError("key", key, known))
 
 
-def sentence_of(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Put what an error and its cause say into one line."""
     if isinstance(error, BrokenPipeError):
         return "Nobody reads the output any more; what was saved before is whole."
@@ -98,7 +98,7 @@ def _unread(error: BaseException, text: str) -> str | None:
     return f"Cannot read {key}={value}; quote the value and the whole: \"{key}='{value}'\"."
 
 
-def sentence_of_part(error: Exception) -> str:
+def format_part_error(error: Exception) -> str:
     """Say why a part cannot be built, and which."""
     where = _FULL_KEY.search(str(error))
     place = f" (at {where.group(1)})" if where else ""
@@ -121,7 +121,7 @@ def wrong_command(error: BaseException, *, command: str, words: Sequence[str]) -
         words: What was written after it.
 
     Returns:
-        The sentence.
+        The reason.
     """
     text = f"{error} {error.__cause__ or ''}"
     experiment = next((word for word in words if word.startswith("experiment=")), None)
@@ -145,7 +145,7 @@ def additions_refused(
         known: Gives the names of all settings.
 
     Raises:
-        unknown_name: In place of the error of the call.
+        UnknownNameError: In place of the error of the call.
         Exception: Any other.
     """
     try:
@@ -155,5 +155,5 @@ def additions_refused(
         keys = [setting_key(word) for word in words if word.startswith("+")]
         for key in keys:
             if argument and key.rpartition(".")[2] == argument[1]:
-                raise unknown_name("key", key, known()) from error
+                raise UnknownNameError("key", key, known()) from error
         raise

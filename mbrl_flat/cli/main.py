@@ -1,7 +1,7 @@
 """The commands. The only file that knows Hydra: below it are plain objects.
 
 A command composes its configuration, builds the pluggable parts, and hands over. Whatever a user
-can get wrong ends in one sentence on stderr and exit status 2; ``debug=true`` shows where.
+can get wrong ends in one line on stderr and exit status 2; ``debug=true`` shows where.
 """
 
 import importlib
@@ -24,14 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mbrl_flat.cli.arguments import arranged
-from mbrl_flat.cli.error_messages import additions_refused, explained, sentence_of_part
-from mbrl_flat.cli.override_checks import check_additions, check_kinds
+from mbrl_flat.cli.arguments import parse_arguments
+from mbrl_flat.cli.error_messages import additions_refused, explain_error, format_part_error
+from mbrl_flat.cli.override_checks import check_additions, check_types
 from mbrl_flat.distributed.processes import joined, repeats_the_first
-from mbrl_flat.errors import NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.evaluation.episodes import check_episodes
 from mbrl_flat.logging.console import say
-from mbrl_flat.logging.labels import part_names
+from mbrl_flat.logging.labels import current_names, part_names
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_published, evaluate_run
 from mbrl_flat.runs.folder import new_run_folder, writing
@@ -39,7 +39,7 @@ from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.plots import draw_run
 from mbrl_flat.runs.probe import probe_run
 from mbrl_flat.runs.resume import existing_run, moved_paths, part_settings, resumable_keys
-from mbrl_flat.runs.summary import closing_lines
+from mbrl_flat.runs.summary import summarize_run
 from mbrl_flat.runs.train import follow_run, train_run
 from mbrl_flat.runtime.device import usable_cores
 from mbrl_flat.runtime.files import write_text_atomically
@@ -78,7 +78,7 @@ def supervised() -> None:
 def _train(cfg: DictConfig) -> float | None:
     if job := _job("train"):
         return _train_in_sweep(cfg, job)
-    with _sentences(debug=cfg.debug), joined() as processes:
+    with _error_messages(debug=cfg.debug), joined() as processes:
         if not processes.leads:
             return follow_run(processes, _built)
         new = not cfg.resume
@@ -88,7 +88,7 @@ def _train(cfg: DictConfig) -> float | None:
             say(f"run folder: {folder}")
             status = train_run(*_built(cfg), folder, processes)
         draw_run(folder)
-        say(closing_lines(folder, complete=not status))
+        say(summarize_run(folder, complete=not status))
     if status:
         sys.exit(status)
     return None
@@ -96,9 +96,9 @@ def _train(cfg: DictConfig) -> float | None:
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
-    with _sentences(debug=cfg.debug, config="evaluate"):
+    with _error_messages(debug=cfg.debug, config="evaluate"):
         shapes = part_settings(HydraConfig.get().overrides.task)
-        _of_right_kinds(cfg)
+        _checked(cfg)
         check_episodes(cfg.episodes, seed=cfg.seed)
         how = {"episodes": cfg.episodes, "seed": cfg.seed, "video": cfg.video}
         if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
@@ -114,8 +114,8 @@ def _evaluate(cfg: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
 def _probe(cfg: DictConfig) -> None:
-    with _sentences(debug=cfg.debug, config="probe"):
-        check_episodes(_of_right_kinds(cfg).episodes, seed=cfg.seed)
+    with _error_messages(debug=cfg.debug, config="probe"):
+        check_episodes(_checked(cfg).episodes, seed=cfg.seed)
         row = probe_run(
             *_saved_run(cfg),
             name=HydraConfig.get().runtime.choices["probe"],
@@ -131,13 +131,13 @@ def _supervised(cfg: DictConfig) -> None:
     if job := _job("supervised"):
         job.run("supervised", lambda: [*job.overrides, f"run_dir={quoted(job.folder)}"])
         return
-    with _sentences(debug=cfg.debug, config="supervised"):
+    with _error_messages(debug=cfg.debug, config="supervised"):
         if cfg.resume:
             cfg, folder = _resumed(cfg)
             cfg.run_dir = str(folder)
         else:
             cfg.name = HydraConfig.get().runtime.choices["experiment"] or ""
-            _of_right_kinds(cfg)
+            _checked(cfg)
             if not cfg.study:
                 raise UserError("Say which study: experiment=NAME, such as label_noise.")
             _apply_preset(cfg)
@@ -150,7 +150,7 @@ def _supervised(cfg: DictConfig) -> None:
 
 def _job(config: str) -> SweepJob | None:
     """The run of a sweep that this process was started for, if it was."""
-    explain = partial(_sentence, config=config)
+    explain = partial(_error_message, config=config)
     return SweepJob.of_this_process(HydraConfig.get().overrides.task, explain=explain)
 
 
@@ -161,14 +161,14 @@ def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
     cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     text = partial(OmegaConf.to_yaml, cfg, resolve=True)
-    return job.train(text, check=lambda: _built(_of_right_kinds(cfg)), objective=cfg.objective)
+    return job.train(text, check=lambda: _built(_checked(cfg)), objective=cfg.objective)
 
 
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """Name the run, make its folder and write down what it is."""
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     # What cannot be built must not leave a folder behind.
-    _built(_of_right_kinds(cfg))
+    _built(_checked(cfg))
     folder = new_run_folder(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(folder)
     write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -193,18 +193,19 @@ def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
 def _load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path]:
     folder = existing_run(path, study=study)
     try:
-        saved = OmegaConf.load(folder / "config.yaml")
+        saved = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
         for key, value in moved_paths(_plain(saved), folder):
             OmegaConf.update(saved, key, value)
+        saved["names"] = current_names(saved.get("names") or {})
     except (YAMLError, LookupError, TypeError) as error:
         raise UserError(f"{folder / 'config.yaml'} is damaged; restore it.") from error
-    return cast(DictConfig, saved), folder
+    return saved, folder
 
 
 def _apply_preset(cfg: DictConfig) -> None:
     """Put the preset's sizes into the study, below what was set on the command line."""
     if cfg.preset not in cfg.presets and cfg.preset != "default":
-        raise unknown_name("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
+        raise UnknownNameError("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
     OmegaConf.set_struct(cfg, value=False)  # A preset may have what was taken out.
     sized = OmegaConf.create({"study": OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))})
     for override in HydraConfig.get().overrides.task:
@@ -221,12 +222,12 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     return _built(_composed("train", list(overrides)))
 
 
-def _of_right_kinds(cfg: DictConfig) -> DictConfig:
+def _checked(cfg: DictConfig) -> DictConfig:
     """Refuse keys that nothing reads, and text for numbers, which parts notice in use alone."""
     about = HydraConfig.get()
     task, groups, name = about.overrides.task, about.runtime.choices, about.job.config_name
     check_additions(task, groups=groups, known=partial(_all_keys, str(name)))
-    check_kinds(
+    check_types(
         task, _plain(cfg), groups=groups, without=lambda kept: _plain(hydra.compose(name, kept))
     )
     return cfg
@@ -262,19 +263,19 @@ def _parts(cfg: DictConfig) -> Parts:
 
 
 def _command(main: Callable[[], Any], config: str, *, sweeps: bool = False) -> None:
-    """Run a Hydra command; errors in the command line become sentences."""
+    """Run a Hydra command; errors in the command line become error messages."""
     # Hydra then raises its errors instead of printing them and leaving with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with interruptible(), _sentences(debug="debug=true" in sys.argv, config=config):
-        sys.argv[1:] = arranged(sys.argv[1:], command=config, sweeps=sweeps)
+    with interruptible(), _error_messages(debug="debug=true" in sys.argv, config=config):
+        sys.argv[1:] = parse_arguments(sys.argv[1:], command=config, sweeps=sweeps)
         if sweeps and wants_sweep(sys.argv):
             main = partial(make_sweep, sys.argv, main, (HydraException, OmegaConfBaseException))
         main()
 
 
 @contextmanager
-def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
-    """Turn errors that a user can correct into one sentence and exit status 2."""
+def _error_messages(*, debug: bool, config: str = "train") -> Iterator[None]:
+    """Turn errors that a user can correct into one error message and exit status 2."""
     try:
         with additions_refused(sys.argv[1:], known=partial(_all_keys, config)):
             yield
@@ -282,14 +283,16 @@ def _sentences(*, debug: bool, config: str = "train") -> Iterator[None]:
         if debug:
             raise
         if not repeats_the_first(error):
-            sys.stderr.write(_sentence(error, config) + "\n")
+            sys.stderr.write(_error_message(error, config) + "\n")
         sys.exit(2)
 
 
-def _sentence(error: BaseException, config: str) -> str:
+def _error_message(error: BaseException, config: str) -> str:
     if isinstance(error, InstantiationException):
-        return sentence_of_part(error)
-    return explained(error, command=config, words=sys.argv[1:], known=partial(_all_keys, config))
+        return format_part_error(error)
+    return explain_error(
+        error, command=config, words=sys.argv[1:], known=partial(_all_keys, config)
+    )
 
 
 def _all_keys(config: str) -> set[str]:

@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runtime.settings import flatten, setting_key
 
 
 def check_additions(
     overrides: Sequence[str], *, groups: Container[str], known: Callable[[], set[str]]
 ) -> None:
-    """Refuse ``+key=value`` of a key that nothing reads; ``+arm=NAME`` chooses from a group.
+    """Refuse ``+key=value`` of a key that nothing reads; ``+variant=NAME`` chooses from a group.
 
     Args:
         overrides: The words of the command.
@@ -19,17 +19,17 @@ def check_additions(
         known: Gives all dotted keys of the configuration; asked only where it matters.
 
     Raises:
-        unknown_name: If there is such a key.
+        UnknownNameError: If there is such a key.
     """
     added = [match[1] for text in overrides if (match := re.match(r"\+{1,2}(\w+)=", text))]
     if unread := [key for key in added if key not in groups]:
         keys = known()
         for key in unread:
             if key not in {name.partition(".")[0] for name in keys}:
-                raise unknown_name("key", key, {*keys, "arm"})
+                raise UnknownNameError("key", key, {*keys, "variant"})
 
 
-def check_kinds(
+def check_types(
     overrides: Sequence[str],
     settings: Mapping[str, Any],
     *,
@@ -54,10 +54,10 @@ def check_kinds(
         kept = [o for o in overrides if setting_key(o) not in doubtful]
         defaults = dict(flatten(without(kept)))
         for key in doubtful:
-            _check_kind(key, found[key], defaults.get(key))
+            _check_type(key, found[key], defaults.get(key))
 
 
-def _check_kind(key: str, value: Any, default: Any) -> None:
+def _check_type(key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):

@@ -19,7 +19,7 @@ from mbrl_flat.compare.summary import (
     improvement_over_tasks,
     summarize_groups,
 )
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import ReferenceScore, is_task, load_references
 
 STATISTICS: Mapping[str, Statistic] = {"mean": mean, "iqm": iqm, "median": median}
@@ -93,17 +93,17 @@ def compare_runs(
         The comparison.
 
     Raises:
-        unknown_name: If the baseline, the statistic, a reference or a setting is not there.
+        UnknownNameError: If the baseline, the statistic, a reference or a setting is not there.
         UserError: If ``last`` is not a share of a run.
     """
     if not 0.0 < last <= 1.0:
         raise UserError(f"--last is a share of a run, above 0 and at most 1, not {last:g}.")
     if statistic not in STATISTICS:
-        raise unknown_name("statistic", statistic, STATISTICS)
+        raise UnknownNameError("statistic", statistic, STATISTICS)
     known = {score.method for score in load_references()}
     for method in (*references, *([expert] if expert is not None else [])):
         if method not in known:
-            raise unknown_name("reference", method, known)
+            raise UnknownNameError("reference", method, known)
     runs, scales = with_normalised_scores(runs, expert=expert)
     rng = np.random.default_rng(seed)
     groups, notes = group_runs(runs, by=by)
@@ -166,7 +166,7 @@ def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, G
 
     Raises:
         UserError: If what was asked for names several groups of one task.
-        unknown_name: If no task has it.
+        UnknownNameError: If no task has it.
     """
     chosen: dict[str, Group] = {}
     for task in dict.fromkeys(group.task for group in groups):
@@ -182,5 +182,5 @@ def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, G
         elif wanted is None:
             chosen[task] = members[0]
     if wanted is not None and not chosen:
-        raise unknown_name("baseline", wanted, {group.label for group in groups})
+        raise UnknownNameError("baseline", wanted, {group.label for group in groups})
     return chosen

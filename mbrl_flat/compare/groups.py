@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mbrl_flat.compare.runs import Run, task_names
-from mbrl_flat.errors import unknown_name
-from mbrl_flat.logging.labels import BOOKKEEPING
+from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.logging.labels import BOOKKEEPING, RENAMED
 from mbrl_flat.runtime.settings import format_value, has_prefix
 
 _MEASUREMENT = ("eval_episodes", "probes")
@@ -55,8 +55,9 @@ def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Gro
         Groups by task, and a note for each run that was left out.
 
     Raises:
-        unknown_name: If no run has one of these settings.
+        UnknownNameError: If no run has one of these settings.
     """
+    by = [RENAMED.get(key, key) for key in by]
     one_agent = len({run.names["agent"] for run in runs}) == 1
     optimizer_keys = _keys_by(
         runs, ("agent", "optimizer"), lambda key: has_prefix(key, ("optimizer",))
@@ -97,7 +98,7 @@ def _joined(groups: Sequence[Group], by: Sequence[str]) -> list[Group]:
     known = {key for group in groups for run in group.runs for key in (*run.config, *run.names)}
     for key in by:
         if key not in known:
-            raise unknown_name("setting to group by", key, known)
+            raise UnknownNameError("setting to group by", key, known)
     buckets: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]

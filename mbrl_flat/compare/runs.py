@@ -13,6 +13,7 @@ import yaml
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.jsonl import read_metrics
+from mbrl_flat.logging.labels import current_names
 from mbrl_flat.runtime.settings import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
@@ -196,7 +197,7 @@ def load_run(folder: Path) -> Run:
         metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], rows)
     return Run(
         folder=folder,
-        names={key: str(value) for key, value in names.items()},
+        names={key: str(value) for key, value in current_names(names).items()},
         seed=_seed(config.get("seed", 0), folder),
         config=dict(flatten(config)),
         environment=_read_environment(folder / "environment.json"),

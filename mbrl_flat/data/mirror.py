@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.runtime.device import free_memory, transfer
 
 _HEADROOM = 2.5
@@ -33,10 +33,10 @@ def wants_mirror(choice: str, nbytes: int, device: torch.device) -> bool:
         The decision.
 
     Raises:
-        unknown_name: If the choice is none of the three.
+        UnknownNameError: If the choice is none of the three.
     """
     if choice not in _CHOICES:
-        raise unknown_name("replay_mirror", choice, _CHOICES)
+        raise UnknownNameError("replay_mirror", choice, _CHOICES)
     if choice == "auto":
         return device.type != "cpu" and free_memory(device) >= _HEADROOM * nbytes
     return choice == "always"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 Choose = Callable[[np.ndarray, np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -113,11 +113,11 @@ def choose_replay(
         Distinct indices ``[num]``; none for the policy ``none``.
 
     Raises:
-        unknown_name: If there is no such policy.
+        UnknownNameError: If there is no such policy.
         UserError: If there are too few samples.
     """
     if policy not in POLICIES:
-        raise unknown_name("replay policy", policy, POLICIES)
+        raise UnknownNameError("replay policy", policy, POLICIES)
     if not 0 < num <= len(energy):
         raise UserError(f"Cannot keep {num} of {len(energy)} samples; choose between 1 and all.")
     return POLICIES[policy](energy, labels, x, num, np.random.default_rng(seed))

@@ -24,7 +24,7 @@ from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.sharpness import LossRegion, loss_at, loss_regions
 from mbrl_flat.diagnostics.vectors import dot, flatten, norm
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import ProbeLoss
 
 Directions = Literal["filter", "eigenvector"]
@@ -166,4 +166,4 @@ def _axes(
         return [filter_direction(region.params, generator) for _ in range(count)], []
     if directions == "eigenvector":
         return top_eigenvectors(region, count, generator=generator)
-    raise unknown_name("directions", directions, ["filter", "eigenvector"])
+    raise UnknownNameError("directions", directions, ["filter", "eigenvector"])

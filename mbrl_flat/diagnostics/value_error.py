@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mbrl_flat.analysis.stats import Interval, spearman
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 
 Truncation = Literal["drop", "bootstrap"]
 
@@ -188,7 +188,7 @@ def bias_interval(
 
 def _check(truncation: str) -> None:
     if truncation not in {"drop", "bootstrap"}:
-        raise unknown_name("truncation", truncation, ["drop", "bootstrap"])
+        raise UnknownNameError("truncation", truncation, ["drop", "bootstrap"])
 
 
 def _pairs(

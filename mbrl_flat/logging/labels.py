@@ -13,7 +13,9 @@ BOOKKEEPING = (
     "objective",
 )  # fmt: skip
 """Settings that do not make another method: where, how long and how often it was measured."""
-_PARTS = ("agent", "env", "optimizer", "arm")
+RENAMED = {"arm": "variant"}
+"""Former names of a run's parts, which saved runs and command lines may still have."""
+_PARTS = ("agent", "env", "optimizer", "variant")
 
 
 def task_label(env: Mapping[str, Any]) -> str:
@@ -24,10 +26,15 @@ def task_label(env: Mapping[str, Any]) -> str:
 
 
 def part_names(choices: Mapping[str, str], env: Mapping[str, Any]) -> dict[str, str]:
-    """What the user called the parts of a run: agent, env, optimizer, task; of a study, its arm."""
+    """Names of the parts of a run: agent, env, optimizer, task, and the variant if there is one."""
     names = {name: choices[name] for name in ("agent", "env", "optimizer")}
-    arm = {"arm": choices["arm"]} if choices.get("arm") else {}
-    return {**names, "task": task_label(env), **arm}
+    variant = {"variant": choices["variant"]} if choices.get("variant") else {}
+    return {**names, "task": task_label(env), **variant}
+
+
+def current_names(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of a saved run; runs of earlier revisions call the variant ``arm``."""
+    return {RENAMED.get(key, key): value for key, value in names.items()}
 
 
 def run_labels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +66,9 @@ def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         config: The configuration.
 
     Returns:
-        It with ``task``, ``agent_name``, ``env_name``, ``optimizer_name``, of a study ``arm_name``,
-        and ``group_name``, the group of ``run_labels``: charts cannot group by that label itself.
+        It with ``task``, ``agent_name``, ``env_name``, ``optimizer_name``, of a study
+        ``variant_name``, and ``group_name``, the group of ``run_labels``: charts cannot group by
+        that label itself.
     """
     names = config["names"]
     flat = {f"{part}_name": names[part] for part in _PARTS if part in names}

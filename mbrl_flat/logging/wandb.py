@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mbrl_flat.errors import MissingExtraError, unknown_name
+from mbrl_flat.errors import MissingExtraError, UnknownNameError
 
 WandbMode = Literal["auto", "offline", "online", "disabled"]
 """``auto`` follows the environment variable ``WANDB_MODE`` and is offline without it."""
@@ -53,7 +53,7 @@ class WandbLogger:
         tags: Sequence[str] = (),
     ) -> None:
         if mode not in _MODES:
-            raise unknown_name("W&B mode", mode, _MODES)
+            raise UnknownNameError("W&B mode", mode, _MODES)
         self._run: Any = None
         if mode == "disabled" or (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
             return

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 SMALLEST = 4
 """Least height and width of the last feature map; the greatest is below twice that."""
@@ -78,13 +78,13 @@ def norm_layer(name: NormName, channels: int, *, eps: float) -> nn.Module:
         The layer.
 
     Raises:
-        unknown_name: If there is no such normalisation.
+        UnknownNameError: If there is no such normalisation.
     """
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "layer":
         return ChannelNorm(channels, eps=eps)
-    raise unknown_name("norm", name, ["batch", "layer"])
+    raise UnknownNameError("norm", name, ["batch", "layer"])
 
 
 class StridedEncoder(nn.Module):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 
 
 class DriverSettings(TypedDict, total=False):
@@ -44,11 +44,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: If the bound is not positive.
-        unknown_name: If a choice is none of those there are.
+        UnknownNameError: If a choice is none of those there are.
     """
     for name, allowed in _CHOICES.items():
         if name in settings and settings[name] not in allowed:
-            raise unknown_name(name, settings[name], allowed)
+            raise UnknownNameError(name, settings[name], allowed)
     bound = settings.get("max_grad_norm")
     if bound is not None and not bound > 0.0:
         raise UserError(f"max_grad_norm must be positive or null, got {bound}.")

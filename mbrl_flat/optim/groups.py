@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.models.ensemble import EnsembleLayerNorm
 from mbrl_flat.optim.parameters import ParamGroup
 
@@ -112,7 +112,7 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
 
     Raises:
         UserError: If nothing is chosen.
-        unknown_name: If a name fits nothing.
+        UnknownNameError: If a name fits nothing.
     """
     if only is None:
         return {param for group in groups for param in group["params"]}
@@ -142,7 +142,7 @@ def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
     if not found and wanted in _ABSENT:
         raise UserError(f"optimizer.only={wanted} selects nothing: {_ABSENT[wanted]}.")
     if not found:
-        raise unknown_name("module or kind", wanted, _names(groups), where="optimizer.only")
+        raise UnknownNameError("module or kind", wanted, _names(groups), where="optimizer.only")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.groups import module_groups
 
@@ -156,7 +156,7 @@ def make_optimizer(
         An optimizer with ``step(closure)``.
 
     Raises:
-        unknown_name: If the optimizer or a setting is not known.
+        UnknownNameError: If the optimizer or a setting is not known.
         UserError: If a base is given to a method that has none.
 
     Example:
@@ -164,11 +164,11 @@ def make_optimizer(
         >>> optimizer = make_optimizer("sam", model, base="sgd", lr=0.1, rho=0.05)
     """
     if name not in OPTIMIZERS:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
+        raise UnknownNameError("optimizer", name, OPTIMIZERS)
     entry = OPTIMIZERS[name]
     for key in settings:
         if key not in entry.settings and key not in _DRIVER:
-            raise unknown_name("setting", key, [*entry.settings, *_DRIVER], where=name)
+            raise UnknownNameError("setting", key, [*entry.settings, *_DRIVER], where=name)
     groups = module_groups({"": params}) if isinstance(params, nn.Module) else params
     if entry.has_base:
         settings["base"] = _base_factory("adam" if base is None else base, lr)
@@ -197,10 +197,10 @@ def _base_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     if name in BASES:
         return BASES[name]
     if importlib.util.find_spec("pytorch_optimizer") is None:
-        error = unknown_name("base optimizer", name, BASES)
+        error = UnknownNameError("base optimizer", name, BASES)
         raise UserError(f"{error} The package pytorch-optimizer, if installed, brings more.")
     package = importlib.import_module("pytorch_optimizer")
     others = package.get_supported_optimizers()
     if name not in others:
-        raise unknown_name("base optimizer", name, [*BASES, *others])
+        raise UnknownNameError("base optimizer", name, [*BASES, *others])
     return package.load_optimizer(name)

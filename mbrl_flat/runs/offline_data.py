@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
@@ -141,7 +141,7 @@ def _index_of(
     task = str(settings["names"]["task"])
     names = [one.name.replace("_", "-") for one in known]
     if task.replace("_", "-") not in names:
-        raise unknown_name("task", task, [one.name for one in known], where=f"the run {run}")
+        raise UnknownNameError("task", task, [one.name for one in known], where=f"the run {run}")
     repeat = settings["env"].get("action_repeat", 1)
     if repeat != spec.action_repeat:
         raise UserError(

@@ -18,7 +18,7 @@ _RESULTS = (
 )
 
 
-def closing_lines(folder: Path, *, complete: bool = True) -> str:
+def summarize_run(folder: Path, *, complete: bool = True) -> str:
     """What came out, as a table, the files that were written, and how an unfinished run goes on."""
     found: dict[str, float] = {}
     for row in read_metrics(folder / "metrics.jsonl"):

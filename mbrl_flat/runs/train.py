@@ -12,7 +12,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import ReplayProbe
 from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.distributed.split_update import SplitUpdate, follow
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.evaluation.multitask import make_evaluation
 from mbrl_flat.interfaces import Inspectable, Logger
 from mbrl_flat.logging.console import ConsoleLogger
@@ -154,13 +154,13 @@ def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Par
 
 def _sync(config: RunConfig, processes: Processes) -> str:
     if config.sync not in ("global", "local"):
-        raise unknown_name("sync", config.sync, ("global", "local"))
+        raise UnknownNameError("sync", config.sync, ("global", "local"))
     return config.sync if processes.count > 1 else "none"
 
 
 def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
     if config.replay_storage not in ("memory", "disk"):
-        raise unknown_name("replay_storage", config.replay_storage, ("memory", "disk"))
+        raise UnknownNameError("replay_storage", config.replay_storage, ("memory", "disk"))
     return folder / "replay" if config.replay_storage == "disk" else None
 
 

@@ -5,7 +5,7 @@ import os
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runtime.allocator import keep_freed_memory
 
 
@@ -20,13 +20,13 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         UserError: If it does not exist on this machine.
-        unknown_name: If it is not the name of a device.
+        UnknownNameError: If it is not the name of a device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise unknown_name("device", name, ["auto", "cpu", "cuda", "mps"])
+        raise UnknownNameError("device", name, ["auto", "cpu", "cuda", "mps"])
     there = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),

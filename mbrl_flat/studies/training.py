@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.registry import BASES
@@ -59,13 +59,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
         if self.base not in BASES:
-            raise unknown_name("base optimizer", self.base, BASES)
+            raise UnknownNameError("base optimizer", self.base, BASES)
         if self.schedule not in ("constant", "cosine"):
-            raise unknown_name("schedule", self.schedule, ["constant", "cosine"])
+            raise UnknownNameError("schedule", self.schedule, ["constant", "cosine"])
         if self.loss not in ("cross_entropy", "squared"):
-            raise unknown_name("loss", self.loss, ["cross_entropy", "squared"])
+            raise UnknownNameError("loss", self.loss, ["cross_entropy", "squared"])
         if self.epochs < 1:
             raise UserError(f"epochs must be at least 1, got {self.epochs}.")
         if self.batch_size is not None and self.batch_size < 1:

@@ -5,7 +5,15 @@ process of its own, so that one that dies takes nothing with it.
 """
 
 from mbrl_flat.sweeps.command import make_sweep, wants_sweep
-from mbrl_flat.sweeps.folder import Sweep, quoted, run_name
+from mbrl_flat.sweeps.folder import SweepFolder, quoted, run_name
 from mbrl_flat.sweeps.job import SweepJob, share_of_cores
 
-__all__ = ["Sweep", "SweepJob", "make_sweep", "quoted", "run_name", "share_of_cores", "wants_sweep"]
+__all__ = [
+    "SweepFolder",
+    "SweepJob",
+    "make_sweep",
+    "quoted",
+    "run_name",
+    "share_of_cores",
+    "wants_sweep",
+]

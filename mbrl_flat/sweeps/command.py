@@ -10,7 +10,7 @@ from types import FrameType
 from mbrl_flat.distributed.processes import is_launched
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
-from mbrl_flat.sweeps.folder import Sweep
+from mbrl_flat.sweeps.folder import SweepFolder
 from mbrl_flat.sweeps.objective import check_objective
 
 _PLUGIN = re.compile(
@@ -74,7 +74,7 @@ def make_sweep(
     if shows := next(filter(_SHOWS.match, arguments[1:]), None):
         raise UserError(f"{shows} shows one run and -m starts many; leave out one of them.")
     check_objective(arguments[1:])
-    sweep = Sweep.begin(arguments[1:])
+    sweep = SweepFolder.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
     arguments += sweep.arguments()
     try:

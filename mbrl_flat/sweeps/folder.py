@@ -26,7 +26,7 @@ from mbrl_flat.runs.folder import create_run_folder
 from mbrl_flat.runtime.file_names import as_file_name
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.settings import setting_key
-from mbrl_flat.sweeps.outcome import Outcome, read_outcomes, summary
+from mbrl_flat.sweeps.outcome import RunOutcome, read_outcomes, summary
 
 VARIABLE = "MBRL_FLAT_SWEEP"
 """Environment variable that tells a job which start of which sweep it belongs to."""
@@ -61,7 +61,7 @@ def run_name(overrides: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class SweepFolder:
     """One start of a sweep.
 
     Attributes:
@@ -133,7 +133,7 @@ class Sweep:
         start = quoted(self.start)
         return [f"hydra.sweep.dir={quoted(self.folder)}", f"+hydra.job.env_set.{VARIABLE}={start}"]
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[RunOutcome]:
         """What became of the runs so far."""
         return read_outcomes(self.start)
 

@@ -24,8 +24,8 @@ from mbrl_flat.runtime.file_lock import NO_LOCKS, take_lock
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import StopRequest, stop_requests
 from mbrl_flat.runtime.settings import flatten
-from mbrl_flat.sweeps.folder import VARIABLE, Sweep, quoted, run_name
-from mbrl_flat.sweeps.outcome import Outcome
+from mbrl_flat.sweeps.folder import VARIABLE, SweepFolder, quoted, run_name
+from mbrl_flat.sweeps.outcome import RunOutcome
 from mbrl_flat.sweeps.process import describe_status, run_in_process
 from mbrl_flat.training.checkpoint import CheckpointFolder
 
@@ -65,17 +65,20 @@ class SweepJob:
     Args:
         sweep: The sweep.
         overrides: The settings that the sweep gives this run.
-        explain: Turns an error into one sentence.
+        explain: Turns an error into one error message.
     """
 
     def __init__(
-        self, sweep: Sweep, overrides: Sequence[str], *, explain: Callable[[Exception], str]
+        self, sweep: SweepFolder, overrides: Sequence[str], *, explain: Callable[[Exception], str]
     ) -> None:
         self.sweep, self.explain = sweep, explain
         self.overrides = list(overrides)
         name = run_name(overrides)
+        former = run_name([override.replace("variant=", "arm=") for override in overrides])
+        if (sweep.folder / former).exists():
+            name = former  # begun when the variant of a study was called its arm
         self.folder = sweep.folder / name
-        self.outcome = Outcome(
+        self.outcome = RunOutcome(
             name=name,
             overrides=self.overrides,
             host=socket.gethostname(),
@@ -87,7 +90,7 @@ class SweepJob:
         cls, overrides: Iterable[str], *, explain: Callable[[Exception], str]
     ) -> Self | None:
         """The job, if a launcher started this process or this call for one."""
-        sweep = Sweep.of_this_job()
+        sweep = SweepFolder.of_this_job()
         kept = [override for override in overrides if not override.startswith("run_dir=")]
         return None if sweep is None else cls(sweep, kept, explain=explain)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.runtime.settings import setting_key
 
 GROUPS = ("episode", "eval", "optim", "probe", "time", "train")
@@ -21,7 +21,7 @@ def check_objective(arguments: Iterable[str]) -> None:
         arguments: Those of the command.
 
     Raises:
-        unknown_name: If there is no such group of metrics, or no such metric of an evaluation.
+        UnknownNameError: If there is no such group of metrics, or no such metric of an evaluation.
     """
     for argument in arguments:
         if setting_key(argument) != "objective":
@@ -35,4 +35,4 @@ def check_objective(arguments: Iterable[str]) -> None:
             known += [f"{word}/..." for word in GROUPS]
         elif group != "eval" or metric in EVALUATION:
             continue
-        raise unknown_name("metric", name, known, where="objective")
+        raise UnknownNameError("metric", name, known, where="objective")

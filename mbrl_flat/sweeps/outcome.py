@@ -13,13 +13,13 @@ Status = Literal["running", "finished", "finished before", "stopped", "failed", 
 
 
 @dataclass(kw_only=True)
-class Outcome:
+class RunOutcome:
     """One run of a sweep.
 
     Attributes:
         name: Name of its folder.
         status: ``running`` until it is over, also when its job died without a word.
-        reason: Why it is not finished, in one sentence.
+        reason: Why it is not finished, in one line.
         objective: Name of the metric that ``value`` is.
         value: The last value of that metric.
         overrides: The settings that the sweep gave it.
@@ -57,13 +57,13 @@ class Outcome:
         return f"{self.name}: {self.status}: {self.reason}"
 
 
-def read_outcomes(folder: Path) -> list[Outcome]:
+def read_outcomes(folder: Path) -> list[RunOutcome]:
     """Read what all jobs have written so far, by name."""
     files = sorted(folder.glob("*.json"))
-    return [Outcome(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [RunOutcome(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[RunOutcome]) -> str:
     """How many of each kind, and a line for each that is not done."""
     counts = Counter("not ended" if o.status == "running" else o.status for o in outcomes)
     parts = [f"{count} {status}" for status, count in sorted(counts.items())]

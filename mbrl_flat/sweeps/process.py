@@ -83,14 +83,14 @@ def _killed_unless_waited_for(process: subprocess.Popen[bytes]) -> Iterator[None
 
 
 def describe_status(status: int, log: Path) -> str:
-    """Why a process ended, in one sentence.
+    """Why a process ended, in one line.
 
     Args:
         status: Its exit status, not 0.
         log: What it printed; a run that fails says why in its last line.
 
     Returns:
-        The sentence.
+        The reason.
     """
     if status < 0:
         name = signal.Signals(-status).name

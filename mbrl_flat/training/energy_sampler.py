@@ -32,7 +32,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.hopfield_energy import neighbour_width, smoothed_energy
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.selection_policies import POLICIES, choose_replay
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import Agent, Inspectable
 
 UNIFORM = "uniform"
@@ -61,7 +61,7 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         known = [UNIFORM, *(name for name in POLICIES if name != "none")]
         if self.policy not in known:
-            raise unknown_name("replay.policy", self.policy, known)
+            raise UnknownNameError("replay.policy", self.policy, known)
         for name in ("share", "keep"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"replay.{name} must lie in (0, 1], got {getattr(self, name)}.")

@@ -24,7 +24,7 @@ OF_QUADRUPED = ["final_return", "value_rmse", "value_rmse_normalised", "value_bi
 def seeds_csv(pattern: str, folder: Path, *, last: float = 0.1) -> Path:
     runs = [load_run(run) for run in find_runs([str(STUDY / "logs" / pattern)])]
     file = folder / "seeds.csv"
-    file.write_text(to_csv_by_seed(compare_runs(runs, by=["arm"], last=last).rows), "utf-8")
+    file.write_text(to_csv_by_seed(compare_runs(runs, by=["variant"], last=last).rows), "utf-8")
     return file
 
 
@@ -50,7 +50,7 @@ def test_the_tables_of_the_short_tasks_are_made_of_the_logs(tmp_path: Path) -> N
     results = script.only(script.read([STUDY / "first_machine.csv", file]), SHORT_TASKS)
 
     page = rows_of_tables((STUDY / "README.md").read_text("utf-8"))
-    made = rows_of_tables("\n".join(script.table_of_arms(results, FIRST)))
+    made = rows_of_tables("\n".join(script.table_of_variants(results, FIRST)))
     assert len(made) == 9
     assert set(made) <= set(page)
 
@@ -61,6 +61,6 @@ def test_the_tables_of_quadruped_walk_are_made_of_the_logs(tmp_path: Path, last:
     results = script.only(script.read([file]), [], OF_QUADRUPED)
 
     page = rows_of_tables((STUDY / "README.md").read_text("utf-8"))
-    made = rows_of_tables("\n".join(script.table_of_arms(results, FIRST)))
+    made = rows_of_tables("\n".join(script.table_of_variants(results, FIRST)))
     assert len(made) >= 2
     assert set(made) <= set(page)

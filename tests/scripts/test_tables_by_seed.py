@@ -40,17 +40,19 @@ def test_pairs_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("arm", "seeds"), [("adam", 3), ("sam", 1)])
-def test_a_later_report_adds_to_an_earlier_one(tmp_path: Path, arm: str, seeds: int) -> None:
+@pytest.mark.parametrize(("variant", "seeds"), [("adam", 3), ("sam", 1)])
+def test_a_later_report_adds_to_an_earlier_one(tmp_path: Path, variant: str, seeds: int) -> None:
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     first.write_text(HEAD + "walk,adam,1,1,1,1\nwalk,adam,2,2,1,1\n", encoding="utf-8")
     second.write_text(
         HEAD + "walk,adam,2,5,1,1\nwalk,adam,3,3,1,1\nwalk,sam,1,1,1,1\n", encoding="utf-8"
     )
     results = script.read([first, second])
-    assert len(results["walk"]["final_return"][arm]) == seeds
-    (row,) = [line for line in script.table_of_arms(results, ["adam"]) if f"`{arm}`" in line]
-    assert row.startswith(f"| `{arm}` | {seeds} | {'3 [1, 5]' if arm == 'adam' else '1'} |")
+    assert len(results["walk"]["final_return"][variant]) == seeds
+    (row,) = [
+        line for line in script.table_of_variants(results, ["adam"]) if f"`{variant}`" in line
+    ]
+    assert row.startswith(f"| `{variant}` | {seeds} | {'3 [1, 5]' if variant == 'adam' else '1'} |")
 
 
 def test_tasks_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_columns_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Pat
     )
     results = script.only(script.read([report]), [], ["value_rmse", "value_bias"])
 
-    head, _, adam, sam = script.table_of_arms(results, ["adam"])[:4]
+    head, _, adam, sam = script.table_of_variants(results, ["adam"])[:4]
     assert head.endswith("| seeds | walk: value error (RMSE) | walk: value bias |")
     assert (adam, sam) == ("| `adam` | 1 | 20 | 3 |", "| `sam` | 1 | 5 | -1 |")
     # An error is compared by its quotient, a bias, which may be negative, by its difference.
@@ -81,8 +83,8 @@ def test_columns_that_are_named_are_shown_alone_and_in_their_order(tmp_path: Pat
 
 
 def test_names_with_hyphens_make_pairs_and_names_that_are_none_do_not() -> None:
-    arms = ["adam", "sam", "sam-on"]
-    assert script.parse_pair("sam-on-adam", arms) == ("sam-on", "adam")
-    assert script.parse_pair("adam-sam-on", arms) == ("adam", "sam-on")
+    variants = ["adam", "sam", "sam-on"]
+    assert script.parse_pair("sam-on-adam", variants) == ("sam-on", "adam")
+    assert script.parse_pair("adam-sam-on", variants) == ("adam", "sam-on")
     with pytest.raises(ValueError, match="sam-adamm is no pair"):
-        script.parse_pair("sam-adamm", arms)
+        script.parse_pair("sam-adamm", variants)

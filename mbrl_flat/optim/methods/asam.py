@@ -31,7 +31,7 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.registry import register
@@ -51,9 +51,9 @@ class AdaptiveAscent:
         if self.eta < 0.0:
             raise UserError(f"eta must be at least 0, got {self.eta}.")
         if self.ball not in ("l2", "linf"):
-            raise unknown_name("ball", self.ball, ["l2", "linf"])
+            raise UnknownNameError("ball", self.ball, ["l2", "linf"])
         if self.scope not in ("entry", "layer"):
-            raise unknown_name("scope", self.scope, ["entry", "layer"])
+            raise UnknownNameError("scope", self.scope, ["entry", "layer"])
 
     def __call__(self, leaves: Leaves) -> Shifts:
         """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""

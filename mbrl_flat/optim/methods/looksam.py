@@ -28,7 +28,7 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.evaluations import Evaluations
 from mbrl_flat.optim.methods.sam import GradientAscent
@@ -112,10 +112,10 @@ def looksam(
         The optimizer.
 
     Raises:
-        unknown_name: If there is no such scope.
+        UnknownNameError: If there is no such scope.
     """
     if scope not in ("joint", "tensor"):
-        raise unknown_name("scope", scope, ["joint", "tensor"], where="looksam")
+        raise UnknownNameError("scope", scope, ["joint", "tensor"], where="looksam")
     optimizer = LookSAM(
         params,
         base=base,

@@ -31,7 +31,7 @@ from typing import Literal, Unpack
 
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
 from mbrl_flat.optim.displacing import Displacing
 from mbrl_flat.optim.evaluations import Evaluations
@@ -110,10 +110,10 @@ def msam(
 
     Raises:
         UserError: If the base has no momentum.
-        unknown_name: If there is no such way to restore.
+        UnknownNameError: If there is no such way to restore.
     """
     if restore not in ("subtract", "exact"):
-        raise unknown_name("restore", restore, ["subtract", "exact"], where="msam")
+        raise UnknownNameError("restore", restore, ["subtract", "exact"], where="msam")
     optimizer = MSAM(params, base=base, rho=rho, every=every, only=only, **settings)
     optimizer.restore = restore
     if "betas" not in optimizer.defaults and not optimizer.defaults.get("momentum"):

@@ -29,7 +29,7 @@ from typing import Literal, Unpack
 
 from torch import nn
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.methods.asam import AdaptiveAscent
@@ -94,13 +94,13 @@ def sam_on(
         The optimizer.
 
     Raises:
-        unknown_name: If there is no such form or choice of layers, or no normalisation layer.
+        UnknownNameError: If there is no such form or choice of layers, or no normalisation layer.
         UserError: If ``only`` names no such layer.
     """
     if form not in FORMS:
-        raise unknown_name("form", form, FORMS, where="sam_on")
+        raise UnknownNameError("form", form, FORMS, where="sam_on")
     if layers not in ("norm", "other"):
-        raise unknown_name("choice of layers", layers, ["norm", "other"], where="sam_on")
+        raise UnknownNameError("choice of layers", layers, ["norm", "other"], where="sam_on")
     kind = ["norm"] if layers == "norm" else ["-norm"]
     optimizer = SAMON(
         params,

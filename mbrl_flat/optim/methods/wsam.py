@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
 from mbrl_flat.optim.evaluations import Closure, Evaluations
 from mbrl_flat.optim.methods.gnp import Mix
@@ -116,12 +116,12 @@ def wsam(
 
     Raises:
         UserError: If gamma is not in [0, 1) or the form cannot be averaged as asked.
-        unknown_name: If there is no such form.
+        UnknownNameError: If there is no such form.
     """
     if not 0.0 <= gamma < 1.0:
         raise UserError(f"gamma must lie in [0, 1), got {gamma}; gamma=0.5 weighs as SAM does.")
     if form not in ("decoupled", "coupled"):
-        raise unknown_name("form", form, ["decoupled", "coupled"], where="wsam")
+        raise UnknownNameError("form", form, ["decoupled", "coupled"], where="wsam")
     alpha = gamma / (1.0 - gamma)
     kind = DecoupledWSAM if form == "decoupled" else SharpnessAware
     optimizer = kind(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import MissingExtraError, UserError, unknown_name
+from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 from mbrl_flat.studies.data.mnist1d import mnist1d
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -50,14 +50,14 @@ def load_data(
 
     Raises:
         UserError: If ``size`` is more than there are, or less than 1.
-        unknown_name: If there is no such set.
+        UnknownNameError: If there is no such set.
     """
     if name in TORCHVISION:
         x, y = _torchvision(name, root, download)
     elif name in DATASETS:
         x, y = DATASETS[name](seed)
     else:
-        raise unknown_name("data set", name, [*DATASETS, *TORCHVISION])
+        raise UnknownNameError("data set", name, [*DATASETS, *TORCHVISION])
     if size is not None and not 1 <= size <= len(x):
         raise UserError(f"size={size} of {name} cannot be had: it has {len(x)} examples.")
     order = np.random.default_rng(seed).permutation(len(x))[:size]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import add_legend, make_panels
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.experiments.sweep import Sweep
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
@@ -51,7 +51,7 @@ class Comparison:
         for network in self.networks:
             for kind, known in (("network", self.tasks), ("network", self.radii)):
                 if network not in known:
-                    raise unknown_name(kind, network, known)
+                    raise UnknownNameError(kind, network, known)
             self._sweep(network)
 
     def cells(self, rows: Rows) -> list[Cell]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.data import load_data, standardised
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature, CurvatureTracker
 from mbrl_flat.studies.models import Perceptron, SmallCNN, VisionTransformer
@@ -60,7 +60,7 @@ class FullBatchDigits:
         elif self.network == "vit":
             model = VisionTransformer(1, 8, 10, width=self.width, heads=2)
         else:
-            raise unknown_name("network", self.network, NETWORKS)
+            raise UnknownNameError("network", self.network, NETWORKS)
         return model.double()
 
 

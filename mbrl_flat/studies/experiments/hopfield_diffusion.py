@@ -25,7 +25,7 @@ from torch import Tensor
 from mbrl_flat.analysis.stats import spearman
 from mbrl_flat.data.hopfield_energy import neighbour_width, smoothed_energy
 from mbrl_flat.data.selection_policies import POLICIES, choose_replay
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.studies.data import class_split, load_data
 from mbrl_flat.studies.experiments.hopfield_diffusion_report import diffusion_claims, draw
 from mbrl_flat.studies.framework import Cell, Claim, Rows
@@ -104,7 +104,7 @@ class HopfieldDiffusion:
     def __post_init__(self) -> None:
         for policy in self.policies:
             if policy not in POLICIES:
-                raise unknown_name("replay policy", policy, POLICIES)
+                raise UnknownNameError("replay policy", policy, POLICIES)
         for name, low in (("budget", 0.0), ("share", 0.0)):
             if not low < getattr(self, name) < 1.0:
                 raise UserError(f"{name} must lie within (0, 1), got {getattr(self, name)}.")

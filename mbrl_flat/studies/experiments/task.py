@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.data import (
     Split,
     load_data,
@@ -101,7 +101,7 @@ class NoisyDigits:
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
-            raise unknown_name("network", self.network, NETWORKS)
+            raise UnknownNameError("network", self.network, NETWORKS)
 
     def split(self, seed: int) -> Split:
         """Make the three parts, standardised, the training labels noisy."""

@@ -22,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature, drift
 from mbrl_flat.studies.edge_of_stability.kernel import (
     kernel_distance,
@@ -95,7 +95,7 @@ class WeightDecayEos:
     def __post_init__(self) -> None:
         for name in self.only:
             if name not in self.sweeps:
-                raise unknown_name("sweep", name, self.sweeps)
+                raise UnknownNameError("sweep", name, self.sweeps)
 
     def chosen(self) -> dict[str, Sweep]:
         """The sweeps that are run."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mbrl_flat.errors import UserError, unknown_name
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
 from mbrl_flat.studies.framework import Cell, Claim, Rows
@@ -67,7 +67,7 @@ class Subject:
     def __post_init__(self) -> None:
         for method, values in self.radii.items():
             if method not in METHODS:
-                raise unknown_name("method", method, METHODS)
+                raise UnknownNameError("method", method, METHODS)
             if not values:
                 raise UserError(f"{method} has no radius to try; give at least one.")
 
@@ -139,7 +139,7 @@ class WorldModelOffline:
     def __post_init__(self) -> None:
         for model in self.models:
             if model not in self.subjects:
-                raise unknown_name("model", model, self.subjects)
+                raise UnknownNameError("model", model, self.subjects)
         if not 1 <= self.train <= self.pool:
             raise UserError(f"train must lie between 1 and pool={self.pool}, got {self.train}.")
         if self.validation < 1 or self.pool + self.validation >= self.recording.episodes:

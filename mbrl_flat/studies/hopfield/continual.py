@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.errors import DivergedError, NonFiniteError, UserError, unknown_name
+from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.runtime.interrupts import give_way
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
@@ -33,7 +33,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
         if self.steps < 1 or self.batch_size < 2:
             raise UserError(
                 f"A stage needs at least 1 step and 2 images a batch, got steps={self.steps} and "

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from mbrl_flat.errors import unknown_name
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.optim.groups import NORM_TYPES
 
 NORMS = ("none", "batch", "layer")
@@ -56,10 +56,10 @@ def normalised_weights(layers: nn.Sequential) -> list[nn.Parameter]:
 def activation_layer(name: str) -> nn.Module:
     """Make the activation of that name."""
     if name not in ACTIVATIONS:
-        raise unknown_name("activation", name, ACTIVATIONS)
+        raise UnknownNameError("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
 def _check(norm: str) -> None:
     if norm not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
+        raise UnknownNameError("norm", norm, NORMS)

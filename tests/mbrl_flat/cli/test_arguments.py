@@ -2,12 +2,12 @@
 
 import pytest
 
-from mbrl_flat.cli.arguments import arranged
+from mbrl_flat.cli.arguments import parse_arguments
 from mbrl_flat.errors import UserError
 
 
 def of_train(*words):
-    return arranged(words, command="train", sweeps=True)
+    return parse_arguments(words, command="train", sweeps=True)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,10 @@ def of_train(*words):
         (["a=1", "--cfg=job", "--resolve"], ["--cfg=job", "--resolve", "a=1"]),
         (["a=1", "-c", "job", "b=2", "-p", "agent"], ["-c", "job", "-p", "agent", "a=1", "b=2"]),
         (
-            ["+arm=sam", "~probes.sharpness", "seed=-1"],
-            ["+arm=sam", "~probes.sharpness", "seed=-1"],
+            ["+variant=sam", "~probes.sharpness", "seed=-1"],
+            ["+variant=sam", "~probes.sharpness", "seed=-1"],
         ),
+        (["-m", "+arm=adam,sam", "run_dir=arm=1"], ["-m", "+variant=adam,sam", "run_dir=arm=1"]),
         (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
         (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
         (["run_dir=", "b='x y'"], ["run_dir=", "b='x y'"]),
@@ -54,7 +55,7 @@ def test_anything_else_is_refused_with_what_to_write(words, said):
 
 def test_commands_that_look_at_one_run_make_no_sweeps():
     with pytest.raises(UserError, match="leave out --multirun"):
-        arranged(["run=a", "--multirun"], command="probe", sweeps=False)
+        parse_arguments(["run=a", "--multirun"], command="probe", sweeps=False)
 
 
 def test_a_resumed_run_takes_few_settings_whatever_the_order():

@@ -1,6 +1,6 @@
-"""What the errors of others say, in one sentence."""
+"""What the errors of others say, in one line."""
 
-from mbrl_flat.cli.error_messages import sentence_of, sentence_of_part, unknown_key
+from mbrl_flat.cli.error_messages import format_error, format_part_error, unknown_key
 
 
 def test_a_value_of_another_type_is_named_with_its_key():
@@ -9,42 +9,42 @@ def test_a_value_of_another_type_is_named_with_its_key():
         "Value 'a b' of type 'str' could not be converted to Integer\n    full_key: steps"
     )
 
-    assert sentence_of(error) == "steps must be a whole number, got 'a b'."
+    assert format_error(error) == "steps must be a whole number, got 'a b'."
 
 
 def test_a_switch_is_on_or_off():
     error = ValueError("Value 'maybe' is not a valid bool (type str)\n    full_key: progress")
 
-    assert sentence_of(error) == "progress must be true or false, got 'maybe'."
+    assert format_error(error) == "progress must be true or false, got 'maybe'."
 
 
 def test_letters_that_cannot_be_read_ask_for_quotes():
     error = ValueError("LexerNoViableAltException: run_dir=mein Läufer\n      ^\nSee https")
 
-    assert sentence_of(error) == (
+    assert format_error(error) == (
         "Cannot read run_dir=mein Läufer; quote the value and the whole: \"run_dir='mein Läufer'\"."
     )
 
 
 def test_anything_else_becomes_one_line():
-    assert sentence_of(ValueError("one\n\n  two ")) == "one two"
+    assert format_error(ValueError("one\n\n  two ")) == "one two"
 
 
 def test_a_file_is_named_with_the_reason():
-    assert sentence_of(PermissionError(13, "Permission denied", "a/b")) == (
+    assert format_error(PermissionError(13, "Permission denied", "a/b")) == (
         "Permission denied: a/b; what was saved before is whole."
     )
 
 
 def test_a_pipe_that_nobody_reads_is_not_taken_for_a_file():
-    assert sentence_of(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
+    assert format_error(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
 
 
 def test_a_part_is_named_with_what_is_wrong_in_it():
     error = RuntimeError("Error in call\nfull_key: agent.config")
     error.__cause__ = ValueError("size must be\nmore")
 
-    assert sentence_of_part(error) == "size must be (at agent.config)"
+    assert format_part_error(error) == "size must be (at agent.config)"
 
 
 def test_a_key_that_is_unknown_is_found_by_its_full_name():

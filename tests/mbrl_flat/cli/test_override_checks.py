@@ -2,7 +2,7 @@
 
 import pytest
 
-from mbrl_flat.cli.override_checks import check_kinds
+from mbrl_flat.cli.override_checks import check_types
 from mbrl_flat.errors import UserError
 
 DEFAULTS = {
@@ -17,7 +17,7 @@ def check(override, value):
     for word in path[:-1]:
         inner = inner.setdefault(word, {})
     inner[path[-1]] = value
-    check_kinds([override], settings, groups=("agent", "env"), without=lambda kept: DEFAULTS)
+    check_types([override], settings, groups=("agent", "env"), without=lambda kept: DEFAULTS)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_what_may_stand_there_passes(override, value):
 
 
 def test_settings_without_doubt_cost_no_second_look():
-    check_kinds(["seed=3"], {"seed": 3}, groups=(), without=lambda kept: pytest.fail("looked"))
+    check_types(["seed=3"], {"seed": 3}, groups=(), without=lambda kept: pytest.fail("looked"))

@@ -45,12 +45,12 @@ def test_another_size_of_the_agent_is_another_group_and_a_note(load):
 
 
 def test_a_setting_that_only_some_runs_have_makes_another_group(load):
-    """A control arm is no further seed of the plain one."""
+    """A control variant is no further seed of the plain one."""
     plain = [load("sam", seed=seed, settings={"rho": 0.1}) for seed in range(2)]
-    arm = load("sam", seed=2, settings={"rho": 0.1, "schedule": "cosine"})
+    variant = load("sam", seed=2, settings={"rho": 0.1, "schedule": "cosine"})
     wide = load("sam", seed=3, settings={"rho": 0.1}, agent={"latent_dim": 512, "extra": 1})
 
-    groups, _ = group_runs([*plain, arm, wide])
+    groups, _ = group_runs([*plain, variant, wide])
 
     assert {group.label: [run.seed for run in group.runs] for group in groups} == {
         "sam schedule=- agent.extra=-": [0, 1],
@@ -163,11 +163,11 @@ def test_what_a_user_groups_by_is_never_made_one(load, key):
 def test_two_runs_of_a_seed_in_two_arms_are_both_kept(load, tmp_path):
     runs = [load(seed=1, returns=(0, 100.0)), load(seed=1, returns=(0, 200.0), parallel_envs=8)]
     named = [
-        replace(run, names={**run.names, "arm": arm})
-        for run, arm in zip(runs, ("one", "eight"), strict=True)
+        replace(run, names={**run.names, "variant": variant})
+        for run, variant in zip(runs, ("one", "eight"), strict=True)
     ]
 
-    groups, notes = group_runs(named, by=["arm"])
+    groups, notes = group_runs(named, by=["variant"])
 
     assert [group.label for group in groups] == ["eight", "one"]
     assert notes == []

@@ -93,12 +93,12 @@ def test_charts_find_the_optimizer_at_the_top_of_the_settings():
     assert settings["agent_name"] == "tdmpc2"
     assert settings["task"] == "walker-walk"
     assert settings["optimizer"] == BASE["optimizer"]
-    assert "arm_name" not in settings
-    assert run_settings(changed(names__arm="adam_twice"))["arm_name"] == "adam_twice"
+    assert "variant_name" not in settings
+    assert run_settings(changed(names__variant="adam_twice"))["variant_name"] == "adam_twice"
 
 
 def test_charts_find_the_group_at_the_top_of_the_settings():
-    """Two radii, or a control arm, are no seeds of one curve."""
+    """Two radii, or a control variant, are no seeds of one curve."""
     names = [run_settings(config)["group_name"] for config in CONFIGS.values()]
 
     assert names == [run_labels(config)["group"] for config in CONFIGS.values()]

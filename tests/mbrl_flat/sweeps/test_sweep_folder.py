@@ -10,9 +10,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mbrl_flat.errors import MissingExtraError, UserError
-from mbrl_flat.sweeps import Sweep, make_sweep, quoted, run_name, wants_sweep
+from mbrl_flat.sweeps import SweepFolder, make_sweep, quoted, run_name, wants_sweep
 from mbrl_flat.sweeps.folder import VARIABLE
-from mbrl_flat.sweeps.outcome import Outcome, summary
+from mbrl_flat.sweeps.outcome import RunOutcome, summary
 
 
 @pytest.fixture(autouse=True)
@@ -63,22 +63,22 @@ def test_a_sweep_is_asked_for_by_a_flag(flag):
 
 
 def test_two_sweeps_of_the_same_second_have_folders_of_their_own():
-    sweeps = [Sweep.begin(["-m", "seed=1,2"]) for _ in range(3)]
+    sweeps = [SweepFolder.begin(["-m", "seed=1,2"]) for _ in range(3)]
     assert len({sweep.folder for sweep in sweeps}) == 3
 
 
 def test_the_same_folder_is_entered_again_when_it_is_named():
-    first, second = (Sweep.begin(["-m", "run_dir=runs/mine"]) for _ in range(2))
+    first, second = (SweepFolder.begin(["-m", "run_dir=runs/mine"]) for _ in range(2))
     assert first.folder == second.folder
     assert first.start != second.start
     assert (first.new, second.new) == (True, False)
 
 
 def test_a_job_finds_its_sweep_by_the_environment(monkeypatch, here):
-    assert Sweep.of_this_job() is None
-    sweep = Sweep.begin(["-m", "run_dir=runs/mine"])
+    assert SweepFolder.of_this_job() is None
+    sweep = SweepFolder.begin(["-m", "run_dir=runs/mine"])
     monkeypatch.setenv(VARIABLE, str(sweep.start))
-    job = Sweep.of_this_job()
+    job = SweepFolder.of_this_job()
     assert job is not None
     assert (job.folder, job.start, job.cwd) == (here / "runs" / "mine", sweep.start, here)
 
@@ -87,15 +87,15 @@ def test_the_folder_of_a_run_is_no_folder_for_a_sweep(here):
     (here / "r").mkdir()
     (here / "r" / "config.yaml").touch()
     with pytest.raises(UserError, match="folder of one run"):
-        Sweep.begin(["-m", "run_dir=r"])
+        SweepFolder.begin(["-m", "run_dir=r"])
     with pytest.raises(UserError, match="one path"):
-        Sweep.begin(["-m", "run_dir=a,b"])
+        SweepFolder.begin(["-m", "run_dir=a,b"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(here):
     (here / "file").touch()
     with pytest.raises(UserError, match="file/s: Not a directory"):
-        Sweep.begin(["-m", "run_dir=file/s"])
+        SweepFolder.begin(["-m", "run_dir=file/s"])
 
 
 def test_a_sweep_that_was_refused_leaves_nothing_behind(here):
@@ -137,7 +137,7 @@ def test_ending_the_command_leaves_jobs_that_wait_in_a_queue_what_they_need(here
 
 
 def test_a_start_that_is_taken_back_touches_nothing_of_another(here):
-    first, second = (Sweep.begin(["-m", "run_dir=s"]) for _ in range(2))
+    first, second = (SweepFolder.begin(["-m", "run_dir=s"]) for _ in range(2))
     (second.folder / "seed-1").mkdir()
 
     first.undo()
@@ -148,13 +148,13 @@ def test_a_start_that_is_taken_back_touches_nothing_of_another(here):
 
 
 def test_no_folder_at_all_means_a_new_one(here):
-    assert Sweep.begin(["-m", "run_dir=null"]).folder.parent == here / "runs"
-    assert Sweep.begin(["-m", "run_dir="]).folder.parent == here / "runs"
+    assert SweepFolder.begin(["-m", "run_dir=null"]).folder.parent == here / "runs"
+    assert SweepFolder.begin(["-m", "run_dir="]).folder.parent == here / "runs"
 
 
 def test_a_list_of_folders_is_refused_wherever_its_comma_stands():
     with pytest.raises(UserError, match="one path, not a,b/c"):
-        Sweep.begin(["-m", "run_dir=a,b/c"])
+        SweepFolder.begin(["-m", "run_dir=a,b/c"])
 
 
 @pytest.mark.parametrize("name", ["it's", "a b, c [1] {2}", "x=y", "$HOME"])
@@ -183,7 +183,7 @@ def test_a_launcher_that_is_not_installed_names_the_extra(error, extra):
         make_sweep(["mbrl-flat-train", "-m"], missing, (LookupError,))
 
 
-def test_a_cluster_that_cannot_be_reached_is_one_sentence():
+def test_a_cluster_that_cannot_be_reached_is_one_error_message():
     def unreachable():
         raise RuntimeError('Could not detect "srun",\n are you indeed on a slurm cluster?')
 
@@ -197,8 +197,8 @@ def test_a_sweep_with_a_failed_run_ends_with_status_1_and_says_why(capsys):
 
     def main():
         start = Path(next(a for a in arguments if VARIABLE in a).partition("=")[2].strip("'"))
-        Outcome(name="a", status="finished", objective="return", value=3.0).write(start)
-        Outcome(name="b", status="failed", reason="No room.").write(start)
+        RunOutcome(name="a", status="finished", objective="return", value=3.0).write(start)
+        RunOutcome(name="b", status="failed", reason="No room.").write(start)
 
     with pytest.raises(SystemExit) as stop:
         make_sweep(arguments, main, ())
@@ -210,10 +210,10 @@ def test_a_sweep_with_a_failed_run_ends_with_status_1_and_says_why(capsys):
 
 def test_a_summary_counts_what_is_done_and_lists_what_is_not():
     outcomes = [
-        Outcome(name="a", status="finished"),
-        Outcome(name="b", status="finished before"),
-        Outcome(name="c", status="stopped", reason="by SIGTERM"),
-        Outcome(name="d"),
+        RunOutcome(name="a", status="finished"),
+        RunOutcome(name="b", status="finished before"),
+        RunOutcome(name="c", status="stopped", reason="by SIGTERM"),
+        RunOutcome(name="d"),
     ]
     assert summary(outcomes).splitlines() == [
         "4 runs: 1 finished, 1 finished before, 1 not ended, 1 stopped",

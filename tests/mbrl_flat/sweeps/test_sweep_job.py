@@ -11,7 +11,7 @@ import pytest
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import save_atomically
 from mbrl_flat.runtime.interrupts import StopRequest
-from mbrl_flat.sweeps import Sweep, SweepJob, share_of_cores
+from mbrl_flat.sweeps import SweepFolder, SweepJob, share_of_cores
 from mbrl_flat.sweeps import job as jobs
 from mbrl_flat.sweeps.outcome import read_outcomes
 
@@ -21,7 +21,7 @@ SETTINGS = "seed: 1\noptimizer: {rho: 0.1}\nrun_dir: here\nthreads: 1\n"
 @pytest.fixture
 def sweep(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return Sweep.begin(["-m", "run_dir=s"])
+    return SweepFolder.begin(["-m", "run_dir=s"])
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_no_run_is_begun_for_a_command_that_is_gone(sweep, launched, monkeypatch
     make(sweep)
     assert (len(launched), obeyed) == (1, [None])
 
-    monkeypatch.setattr(Sweep, "pid", -2)
+    monkeypatch.setattr(SweepFolder, "pid", -2)
     assert make(sweep)[0] is None
     assert (len(launched), obeyed) == (1, [None, signal.SIGTERM])
 
