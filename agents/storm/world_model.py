@@ -40,7 +40,7 @@ from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise
 from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.models.transformer import LearnedPositions
-from mbrl_flat.optim.evaluations import frozen_statistics
+from mbrl_flat.optim.closure_evaluator import frozen_statistics
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
@@ -246,7 +246,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
-        """Process all contexts in one batch and make room for ``horizon`` steps."""
+        """Process all contexts in one batch and make backup for ``horizon`` steps."""
         hidden, cache = self._process(Tokens.of(state))
         shown = state["shown"]
         return {

@@ -40,7 +40,7 @@ from mbrl_flat.interfaces import Metrics, Observation, Targets
 from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise, straight_through
 from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
-from mbrl_flat.optim.evaluations import frozen_statistics
+from mbrl_flat.optim.closure_evaluator import frozen_statistics
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 
@@ -264,7 +264,7 @@ class WorldModel(nn.Module):
         return {"latent": latent, "hidden": hidden, **cache.to_state()}
 
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
-        """Copy the cache to where there is room for ``horizon`` steps."""
+        """Copy the cache to where there is backup for ``horizon`` steps."""
         return {**state, **KVCache.from_state(state).with_room(horizon).to_state()}
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer
-from mbrl_flat.optim.evaluations import Closure
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, StepOptions
+from mbrl_flat.optim.closure_evaluator import Closure
 from mbrl_flat.optim.parameters import ParamGroup, Params
 
 
@@ -32,7 +32,7 @@ class Averaging(FlatOptimizer):
         params: Parameters, named parameters or groups.
         base: Makes the optimizer that learns: one of torch or one of the registry.
         weight: How much the newest weights count.
-        settings: See ``DriverSettings``; they hold for the optimizer that learns, whose own stay
+        settings: See ``StepOptions``; they hold for the optimizer that learns, whose own stay
             where none are given here.
     """
 
@@ -42,33 +42,33 @@ class Averaging(FlatOptimizer):
         *,
         base: BaseFactory,
         weight: Weight,
-        **settings: Unpack[DriverSettings],
+        **settings: Unpack[StepOptions],
     ) -> None:
-        def learner(groups: list[ParamGroup]) -> torch.optim.Optimizer:
+        def make_inner(groups: list[ParamGroup]) -> torch.optim.Optimizer:
             made = base(groups)
             if isinstance(made, FlatOptimizer):
                 return made
             return FlatOptimizer(groups, base=lambda _: made)
 
-        super().__init__(params, base=learner, **settings)
+        super().__init__(params, base=make_inner, **settings)
         assert isinstance(self.base, FlatOptimizer)
-        self.learner = self.base
+        self.inner = self.base
         self.configure(settings)
-        for name in DriverSettings.__annotations__:
-            setattr(self, name, getattr(self.learner, name))
+        for name in StepOptions.__annotations__:
+            setattr(self, name, getattr(self.inner, name))
         self._hold(self._statistics)
         self.weight = weight
         self.averages: dict[nn.Parameter, Tensor] = {}
         self._trained: dict[nn.Parameter, Tensor] = {}
 
-    def configure(self, settings: DriverSettings) -> None:
-        """Change settings of the learner; those that are left out stay as they are."""
-        self.learner.configure(settings)
+    def configure(self, settings: StepOptions) -> None:
+        """Change settings of the inner optimizer; those that are left out stay as they are."""
+        self.inner.configure(settings)
         super().configure(settings)
 
     def _hold(self, statistics: list[Tensor]) -> None:
         super()._hold(statistics)
-        self.learner._hold(statistics)
+        self.inner._hold(statistics)
 
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -77,28 +77,28 @@ class Averaging(FlatOptimizer):
         *,
         scaler: GradScaler | None = None,
     ) -> Tensor:
-        """One step of the learner, then one of the average.
+        """One step of the inner optimizer, then one of the average.
 
         Args:
             closure: See ``FlatOptimizer.step``.
             scaler: See ``FlatOptimizer.step``.
 
         Returns:
-            What the learner returns.
+            What the inner optimizer returns.
 
         Raises:
             UserError: If the averages are in place.
         """
         if self._trained:
             raise UserError("Leave evaluation_params before the next optimizer step.")
-        skipped = self.learner.skipped
+        skipped = self.inner.skipped
         try:
-            loss = self.learner.step(closure, scaler=scaler)
+            loss = self.inner.step(closure, scaler=scaler)
         finally:
-            made = self.learner.skipped == skipped
+            made = self.inner.skipped == skipped
             # Added and not copied: ``mbrl_flat.agents.nonfinite_guard`` counts steps here too.
-            self.skipped += self.learner.skipped - skipped
-            self.last = {**self.learner.last, "skipped": float(self.skipped)}
+            self.skipped += self.inner.skipped - skipped
+            self.last = {**self.inner.last, "skipped": float(self.skipped)}
         if made:
             self._average()
             self.steps += 1

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.optim.driver_settings import DriverSettings, check_settings
-from mbrl_flat.optim.evaluations import CLOSURE, Closure, Evaluations, GradientMean
+from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.loss_scaling import report_to, unscale
 from mbrl_flat.optim.norms import describe_nonfinite, joint_norm
 from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
-from mbrl_flat.optim.saved_states import check_groups, check_state, identity
 from mbrl_flat.optim.schedules import put_schedules_back, without_schedules
+from mbrl_flat.optim.state_checks import check_groups, check_state, identity
+from mbrl_flat.optim.step_options import StepOptions, check_settings
 from mbrl_flat.optim.synchronization import average_gradients
 
 BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
@@ -50,9 +50,9 @@ class FlatOptimizer(torch.optim.Optimizer):
         on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
         same_rng: Every evaluation of one step draws the same random numbers.
         frozen_batchnorm: Only the first evaluation of a step moves running statistics.
-        micro_batches: What several closures mean; see ``DriverSettings``.
-        sync: What is averaged over processes; see ``DriverSettings``.
-        compiled: Closures run compiled code; see ``DriverSettings``.
+        micro_batches: What several closures mean; see ``StepOptions``.
+        sync: What is averaged over processes; see ``StepOptions``.
+        compiled: Closures run compiled code; see ``StepOptions``.
 
     Attributes:
         last: Report of the last step, 0-dimensional tensors or floats: ``evaluations``,
@@ -81,7 +81,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         sync: Literal["none", "local", "global"] = "none",
         compiled: bool = False,
     ) -> None:
-        settings: DriverSettings = {
+        settings: StepOptions = {
             "max_grad_norm": max_grad_norm,
             "on_nonfinite": on_nonfinite,
             "same_rng": same_rng,
@@ -111,12 +111,12 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.skipped = 0
         self.last: dict[str, Tensor | float] = {}
 
-    def _check_settings(self, settings: DriverSettings) -> None:
+    def _check_settings(self, settings: StepOptions) -> None:
         check_settings(settings)
         if settings.get("sync") == "local" and self.refuses_local:
             raise UserError(self.refuses_local)
 
-    def configure(self, settings: DriverSettings) -> None:
+    def configure(self, settings: StepOptions) -> None:
         """Change settings; those that are left out stay as they are."""
         self._check_settings(settings)
         for name, value in settings.items():
@@ -201,7 +201,7 @@ class FlatOptimizer(torch.optim.Optimizer):
                 unscale(scaler, params)
             return average_gradients(params, loss) if self.sync == "global" else loss
 
-        evaluate = Evaluations(
+        evaluate = ClosureEvaluator(
             closures,
             params,
             same_rng=self.same_rng,
@@ -215,7 +215,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             evaluate.finish()
         return loss, evaluate.calls
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         """Leave the final gradient in ``.grad`` and return the clean loss; methods replace this."""
         return evaluate()
 

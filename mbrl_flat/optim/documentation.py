@@ -17,29 +17,29 @@ _HEAD = """\
 Written by `python -m mbrl_flat.optim.documentation docs/optimizers`; do not edit by hand.
 
 `optimizer=NAME` on the command line, `make_optimizer("NAME", model, ...)` in a notebook.
-Evaluations are those of one step with default settings and stand for its cost. Memory is the most
+Gradient evaluations of one step, with default settings, stand for its cost. Memory is the most
 that a step holds besides weights, gradients and the state of its base (Adam's two moments for
 methods without a base), in copies of the parameters; `tests/mbrl_flat/optim/test_memory.py` counts.
 "First at the weights" says whether the first evaluation of a step is at the weights before it; if
-not, the loss that is reported is that of displaced weights.
+not, the loss that is reported is that of perturbed weights.
 
-`optimizer.last` reports every step: evaluations, gradient norm, length of the displacement, loss
-gap between displaced and clean weights (0 for methods that evaluate at one of them only), cosine
-between this displacement and the one before (over at most 4096 entries of each tensor, in runs at a
+`optimizer.last` reports every step: evaluations, gradient norm, length of the perturbation, loss
+gap between perturbed and clean weights (0 for methods that evaluate at one of them only), cosine
+between this perturbation and the one before (over at most 4096 entries of each tensor, in runs at a
 prime distance; exact for smaller tensors), and the number of steps that were skipped.
 
 Every method that has a radius takes a number or a schedule (`mbrl_flat.optim.schedules`); with
-`only` it displaces some parameters alone (modules, kinds of layers, patterns: `groups.py`),
+`only` it perturbs some parameters alone (modules, kinds of layers, patterns: `groups.py`),
 with `every=k` in every k-th step alone. LPF-SGD and VGD call their radius sigma. Every method takes
 several closures a step, loss scaling for float16 and averaging over processes; see
-`FlatOptimizer.step` and `DriverSettings`.
+`FlatOptimizer.step` and `StepOptions`.
 
 Keep the weights in float32 and compute in bfloat16 by autocast. Where the weights themselves are
-bfloat16, a change of less than about a 256th part of an entry is rounded away: displacements of
+bfloat16, a change of less than about a 256th part of an entry is rounded away: perturbations of
 usual radii then move few entries or none (while `perturbation_norm` reports the length that was
 meant), and an average of the weights stands still once its steps are that small.
 
-| name | paper | evaluations | memory | first at the weights | base | needs |
+| name | paper | gradient evaluations | memory | first at the weights | base | needs |
 |---|---|---|---|---|---|---|
 """
 

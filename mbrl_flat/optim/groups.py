@@ -128,7 +128,7 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
     for name in taken_out:
         chosen -= _named(groups, name[1:])
     if not chosen:
-        raise UserError(f"only={list(only)} takes out every parameter; leave some to displace.")
+        raise UserError(f"only={list(only)} takes out every parameter; leave some to perturb.")
     return chosen
 
 

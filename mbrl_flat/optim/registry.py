@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.groups import module_groups
 
 _Base = TypeVar("_Base", bound=torch.optim.Optimizer)
@@ -50,14 +50,14 @@ class Entry:
         name: What the user writes.
         build: ``build(params, *, base=..., **settings)``.
         paper: Where the method comes from; empty for a plain optimizer.
-        evaluations: Evaluations of the loss in one step, with default settings.
+        evaluations: Gradient evaluations of the loss in one step, with default settings.
         has_base: Whether it is given a base optimizer.
         memory: The most that a step holds besides weights, gradients and the state of the base
             (Adam's two moments for a method that has none), in copies of the parameters.
         clean_first: Whether the first evaluation of a step is at the weights before it. If not,
             what an agent computes on the side in its first evaluation is that of other weights.
         neutral: Settings with which the method is its base bit for bit; empty if there are none.
-        exact_restore: Whether weights come back from a displacement bit for bit; if not, up to one
+        exact_restore: Whether weights come back from a perturbation bit for bit; if not, up to one
             rounding.
         needs: What it needs beyond a closure, in a few words.
     """
@@ -129,7 +129,7 @@ def register(
     return enter
 
 
-_DRIVER = tuple(DriverSettings.__annotations__)
+_DRIVER = tuple(StepOptions.__annotations__)
 
 
 def make_optimizer(
@@ -150,7 +150,7 @@ def make_optimizer(
             such as ``partial(torch.optim.SGD, lr=0.1)``; Adam if none is given. Only for methods
             that have a base.
         lr: Learning rate, of the base if there is one.
-        settings: The method's own settings and those of ``DriverSettings``.
+        settings: The method's own settings and those of ``StepOptions``.
 
     Returns:
         An optimizer with ``step(closure)``.

@@ -1,7 +1,7 @@
-r"""Gradients taken at a displaced point: the common form of SAM and its descendants.
+r"""Gradients taken at a perturbed point: the common form of SAM and its descendants.
 
     g  = grad L(w)                      clean gradient
-    e  = perturbation(g)                displacement of the selected parameters
+    e  = perturbation(g)                perturbation of the selected parameters
     g' = grad L(w + e)                  perturbed gradient of all parameters
     d  = combine(g, g')                 what the base optimizer is given, at w
 
@@ -18,22 +18,22 @@ from typing import Any, Protocol, Unpack
 
 from torch import Tensor, nn
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.displacing import Displacing, Leaves, Memory
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import joint_norm
+from mbrl_flat.optim.perturbation import Perturbation
+from mbrl_flat.optim.perturbing import Memory, PerturbingOptimizer, SelectedParams
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.shifts import Shifts
 from mbrl_flat.optim.synchronization import is_distributed
 
-__all__ = ["Combine", "Leaves", "Memory", "Perturbation", "SharpnessAware", "Shifts"]
+__all__ = ["Combine", "Memory", "Perturbation", "SelectedParams", "SharpnessAware"]
 
 
-class Perturbation(Protocol):
-    """Displacement at which the gradient is evaluated again."""
+class PerturbationRule(Protocol):
+    """Perturbation at which the gradient is evaluated again."""
 
-    def __call__(self, leaves: Leaves) -> Shifts:
-        """Return one displacement for each of the leaves; their gradients stay as they are."""
+    def __call__(self, selection: SelectedParams) -> Perturbation:
+        """Return one perturbation for each of the selection; their gradients stay as they are."""
         ...
 
 
@@ -76,19 +76,19 @@ class TakePerturbed:
         return perturbed
 
 
-class SharpnessAware(Displacing):
-    """Base optimizer on gradients that are taken at a displaced point.
+class SharpnessAware(PerturbingOptimizer):
+    """Base optimizer on gradients that are taken at a perturbed point.
 
     Args:
         params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
         base: Makes the optimizer that takes the final gradient.
-        perturbation: The displacement.
+        perturbation: The perturbation.
         rho: Radius, at least 0, or a schedule of it.
         combine: The final gradient.
-        every: Displace in every k-th step, beginning with the first; the others are plain.
-        only: Which parameters are displaced (see ``groups.selected``); all have their gradient
-            taken at the displaced point.
-        settings: See ``DriverSettings``.
+        every: Perturb in every k-th step, beginning with the first; the others are plain.
+        only: Which parameters are perturbed (see ``groups.selected``); all have their gradient
+            taken at the perturbed point.
+        settings: See ``StepOptions``.
     """
 
     def __init__(
@@ -96,44 +96,44 @@ class SharpnessAware(Displacing):
         params: Params,
         *,
         base: BaseFactory,
-        perturbation: Perturbation,
+        perturbation: PerturbationRule,
         rho: Radius,
         combine: Combine | None = None,
         every: int = 1,
         only: Sequence[str] | None = None,
-        **settings: Unpack[DriverSettings],
+        **settings: Unpack[StepOptions],
     ) -> None:
         super().__init__(params, base=base, rho=rho, every=every, only=only, **settings)
         self.perturbation = perturbation
         self.combine: Combine = combine or TakePerturbed()
         self._restricts = True
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         chosen = self._chosen_now()
         if not chosen:
             return evaluate()
         loss = self._first(evaluate, chosen)
-        leaves = self._leaves(chosen)
-        if not leaves.params:
-            # The loss does not depend on what was selected: nothing to displace.
+        selection = self._selected(chosen)
+        if not selection.params:
+            # The loss does not depend on what was selected: nothing to perturb.
             return loss
-        if not leaves.are_finite(loss):
+        if not selection.are_finite(loss):
             # Kept out of the method's memory; the driver says what is not finite.
             return loss
         clean = self._grads() if self.combine.needs_clean else {}
-        with self.room.displaced(leaves.params, self._shifts(leaves)):
+        with self.backup.perturbed(selection.params, self._perturbation(selection)):
             # The only other hold on the clean gradients; their space is that of the next ones.
-            del leaves
+            del selection
             self.zero_grad(set_to_none=True)
             perturbed_loss = evaluate()
         self._combine(clean)
         self.last["perturbed_gap"] = perturbed_loss - loss
         return loss
 
-    def _shifts(self, leaves: Leaves) -> Shifts:
-        return self._report(leaves.params, self.perturbation(leaves))
+    def _perturbation(self, selection: SelectedParams) -> Perturbation:
+        return self._report(selection.params, self.perturbation(selection))
 
-    def _first(self, evaluate: Evaluations, chosen: Mapping[nn.Parameter, float]) -> Tensor:
+    def _first(self, evaluate: ClosureEvaluator, chosen: Mapping[nn.Parameter, float]) -> Tensor:
         """Evaluate at the weights; skip gradients that nobody reads if the closure allows it."""
         # Data-parallel reducers wait for the gradient of every parameter.
         if self.combine.needs_clean or not self._restricts or is_distributed():
@@ -142,7 +142,7 @@ class SharpnessAware(Displacing):
         if not skipped:
             return evaluate()
         with _without_gradient(skipped):
-            loss = evaluate.attempt(list(chosen))
+            loss = evaluate.try_restricted(list(chosen))
         if loss is None:
             # Once is enough: what is undone costs as much as what is skipped may save.
             self._restricts = False

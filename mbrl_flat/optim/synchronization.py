@@ -41,13 +41,13 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
     _check_distributed()
     trained = [p for p in params if p.requires_grad or p.grad is not None]
     present = torch.tensor([float(p.grad is not None) for p in trained]).to(loss)
-    pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    message = torch.cat([*[piece.flatten() for piece in pieces], present, loss.reshape(1)])
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    message = torch.cat([*[part.flatten() for part in parts], present, loss.reshape(1)])
     all_reduce(message, ReduceOp.SUM)
     mean = message / get_world_size()
-    sizes = [piece.numel() for piece in pieces]
-    *parts, anywhere, mean_loss = mean.split([*sizes, len(trained), 1])
-    for param, part, count in zip(trained, parts, anywhere.tolist(), strict=True):
+    sizes = [part.numel() for part in parts]
+    *means, anywhere, mean_loss = mean.split([*sizes, len(trained), 1])
+    for param, part, count in zip(trained, means, anywhere.tolist(), strict=True):
         param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
     return mean_loss.squeeze(0)
 

@@ -55,7 +55,7 @@ class Parts:
 def build_agent(
     config: RunConfig, parts: Parts, spec: EnvSpec, device: torch.device, *, sync: str = "none"
 ) -> Agent:
-    """Build the agent with freshly seeded weights; ``sync`` as in ``DriverSettings``."""
+    """Build the agent with freshly seeded weights; ``sync`` as in ``StepOptions``."""
     seed_everything(config.seed)
     if config.compile:
         use_compile_cache()

@@ -7,7 +7,7 @@ r"""ASAM: the worst point of a ball that is as wide in every direction as the we
 
 with :math:`T = |w| + \eta` entry by entry for weights and 1 for biases. With ``scope=layer`` it is
 :math:`T = (1 + \eta) \|w_k\|_2` for the whole of tensor k. Rescaling the weights without changing
-the function rescales the displacement along with them.
+the function rescales the perturbation along with them.
 
 How to choose rho:
     In units of the weights, so about ten times SAM's: 0.5 on CIFAR-10 and 1.0 on CIFAR-100 in the
@@ -32,16 +32,16 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveAscent:
-    """Displacement in the ball that is scaled by the weights."""
+    """Perturbation in the ball that is scaled by the weights."""
 
     eta: float = 0.01
     ball: Literal["l2", "linf"] = "l2"
@@ -55,11 +55,13 @@ class AdaptiveAscent:
         if self.scope not in ("entry", "layer"):
             raise UnknownNameError("scope", self.scope, ["entry", "layer"])
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
         directions: list[Tensor] = []
         norms: list[Tensor] = []
-        for weight, grad, is_bias in zip(leaves.params, leaves.grads, leaves.is_bias, strict=True):
+        for weight, grad, is_bias in zip(
+            selection.params, selection.grads, selection.is_bias, strict=True
+        ):
             scale = torch.ones_like(weight) if is_bias else self._scale(weight)
             if self.ball == "linf":
                 directions.append(scale.mul_(grad.sign()))
@@ -68,7 +70,7 @@ class AdaptiveAscent:
                 norms.append(joint_norm([scaled]))
                 directions.append(scale.mul_(scaled))
         factor = 1.0 if self.ball == "linf" else 1.0 / (float(joint_norm(norms)) + 1e-12)
-        return leaves.times_radius(directions, factor)
+        return selection.times_radius(directions, factor)
 
     def _scale(self, weight: Tensor) -> Tensor:
         if self.scope == "layer":
@@ -87,7 +89,7 @@ def asam(
     scope: Literal["entry", "layer"] = "entry",
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """ASAM with radius ``rho`` and guard ``eta``; see the module for the equations."""
     return SharpnessAware(

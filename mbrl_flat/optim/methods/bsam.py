@@ -34,14 +34,14 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing
-from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.base import FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.norms import is_finite
+from mbrl_flat.optim.perturbation import Perturbation
+from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.shifts import Shifts
 
 
 class BSAMUpdate(torch.optim.Optimizer):
@@ -98,7 +98,7 @@ class BSAMUpdate(torch.optim.Optimizer):
         state["precision"] = beta2 * old + (1.0 - beta2) * target
 
 
-class BSAM(Displacing):
+class BSAM(PerturbingOptimizer):
     """Two evaluations: under noise, and up the slope found there."""
 
     clean_first = False
@@ -116,10 +116,10 @@ class BSAM(Displacing):
             total.div_(self._parts)
         return loss, count
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         self._parts += 1
         groups = {p: group for group in self.param_groups for p in group["params"]}
-        wanted = selected(self.param_groups, self.only) if self._displaces else set()
+        wanted = selected(self.param_groups, self.only) if self._perturbs else set()
         trained = {p: group for p, group in groups.items() if p.requires_grad and p in wanted}
         if not trained:
             loss = evaluate()
@@ -129,19 +129,19 @@ class BSAM(Displacing):
                 * (group["num_data"] * self.base.precision(p, group)).rsqrt()
                 for p, group in trained.items()
             ]
-            loss = self._evaluate_at(evaluate, list(trained), Shifts.of(noise))
+            loss = self._evaluate_at(evaluate, list(trained), Perturbation.of(noise))
             del noise
         first = self._grads()
         if not is_finite(loss, list(first.values())):
             return loss
-        shifts = {
+        perturbation = {
             p: g * (self._radius(groups[p]) / self.base.precision(p, groups[p]))
             for p, g in first.items()
             if p in trained
         }
-        if shifts:
-            ascent = self._report(list(shifts), Shifts.of(list(shifts.values())))
-            self._evaluate_at(evaluate, list(shifts), ascent)
+        if perturbation:
+            ascent = self._report(list(perturbation), Perturbation.of(list(perturbation.values())))
+            self._evaluate_at(evaluate, list(perturbation), ascent)
         for param, grad in first.items():
             total = self.base.noisy.setdefault(param, torch.zeros_like(grad))
             total.add_(grad.abs())
@@ -161,7 +161,7 @@ def bsam(
     init_precision: float = 1.0,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Bayesian SAM; see the module for the equations.
 
@@ -177,7 +177,7 @@ def bsam(
         every: Take g_1 under noise and g_2 up the slope in every k-th step; in the others both
             are the gradient at the weights, of one evaluation.
         only: Which parameters get noise and ascent.
-        settings: See ``DriverSettings``.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

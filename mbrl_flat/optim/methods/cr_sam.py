@@ -25,30 +25,30 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing, combined
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.perturbing import PerturbingOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 
 
-class CRSAM(Displacing):
+class CRSAM(PerturbingOptimizer):
     """Three evaluations: at the weights and on either side."""
 
     gamma: float = 0.0
     beta: float = 0.0
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         loss = evaluate()
-        leaves = self._leaves(self._chosen_now())
-        if not leaves.params or not leaves.are_finite(loss):
+        selection = self._selected(self._chosen_now())
+        if not selection.params or not selection.are_finite(loss):
             return loss
-        shifts = self._report(leaves.params, GradientAscent()(leaves))
+        perturbation = self._report(selection.params, GradientAscent()(selection))
         clean = self._grads()
-        ahead_loss = self._evaluate_at(evaluate, leaves.params, shifts)
+        ahead_loss = self._evaluate_at(evaluate, selection.params, perturbation)
         ahead = self._grads()
-        self._evaluate_at(evaluate, leaves.params, -shifts)
+        self._evaluate_at(evaluate, selection.params, -perturbation)
         behind = self._grads()
         combined([clean, behind, ahead], self._final)
         self.last["perturbed_gap"] = ahead_loss - loss
@@ -71,7 +71,7 @@ def cr_sam(
     beta: float = 0.01,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
     optimizer = CRSAM(params, base=base, rho=rho, every=every, only=only, **settings)

@@ -23,7 +23,7 @@ from typing import Unpack
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.averaging import Averaging
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.registry import register
 
 
@@ -48,7 +48,7 @@ def ema(
     *,
     base: BaseFactory,
     decay: float = 0.999,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Average exponentially; ``decay`` is the beta of the equation."""
     return Averaging(params, base=base, weight=ExponentialWeight(decay=decay), **settings)

@@ -30,15 +30,15 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import is_finite
+from mbrl_flat.optim.perturbation import Perturbation
+from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.shifts import Shifts
 
 
-class EntropySGD(Displacing):
+class EntropySGD(PerturbingOptimizer):
     """``w - mu`` as the gradient, with mu from a chain of evaluations."""
 
     inner_steps: int = 20
@@ -48,13 +48,13 @@ class EntropySGD(Displacing):
     noise: float = 1e-4
     average: float = 0.25
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         chosen = list(self._chosen())
         start = [p.detach().clone() for p in chosen]
         means = [p.clone() for p in start]
         gamma = self._pull()
         losses: list[Tensor] = []
-        with self.room.held(chosen):
+        with self.backup.restored(chosen):
             for _ in range(self.inner_steps):
                 self.zero_grad(set_to_none=True)
                 losses.append(evaluate())
@@ -69,7 +69,7 @@ class EntropySGD(Displacing):
             if param.grad is not None:
                 param.grad = anchor - mean
         moved = [mean - anchor for mean, anchor in zip(means, start, strict=True)]
-        self._report(list(chosen), Shifts.of(moved))
+        self._report(list(chosen), Perturbation.of(moved))
         self.last["perturbed_gap"] = losses[-1] - losses[0]
         return losses[0]
 
@@ -101,7 +101,7 @@ def entropy_sgd(
     scope: float = 1e-3,
     noise: float = 1e-4,
     average: float = 0.25,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Local entropy by a Langevin chain; see the module for the equations.
 
@@ -114,7 +114,7 @@ def entropy_sgd(
         scope: Growth of the pull a step, up to ``1 / inner_lr``.
         noise: Size of the noise.
         average: Weight of the newest point in the mean.
-        settings: See ``DriverSettings``.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

@@ -1,4 +1,4 @@
-r"""ESAM: SAM that displaces random tensors and looks again at the examples that mind most.
+r"""ESAM: SAM that perturbs random tensors and looks again at the examples that mind most.
 
 .. math::
     \epsilon_i = \frac{\rho}{\beta} \, \frac{g_i}{\|g_S\|_2 + 10^{-12}} \quad (i \in S), \qquad
@@ -11,7 +11,7 @@ a forward pass. With ``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the clos
 loss of every example; see ``Examples``.
 
 How to choose rho:
-    As for SAM with the same model: the division by beta keeps the expected displacement. A smaller
+    As for SAM with the same model: the division by beta keeps the expected perturbation. A smaller
     beta makes single steps longer, so begin with beta 0.5 or more.
 
 References:
@@ -20,7 +20,7 @@ References:
     as in the authors' class, because most closures give a mean.
 
 Deviations from the paper:
-    If chance chooses no tensor, all are displaced, as far. The examples kept are exactly the share
+    If chance chooses no tensor, all are perturbed, as far. The examples kept are exactly the share
     gamma, rounded, at least one; the authors drop those that tie with the last one.
 """
 
@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @runtime_checkable
@@ -67,8 +67,8 @@ class Examples(Protocol):
         ...
 
 
-class Selection:
-    """One step's closure: all examples at the weights, those that mind most where displaced.
+class ExampleClosure:
+    """One step's closure: all examples at the weights, those that mind most where perturbed.
 
     Args:
         examples: The user's closure.
@@ -87,13 +87,13 @@ class Selection:
         self._examples, self._gamma = examples, gamma
         self._params, self._scaler = params, scaler
         self._clean: Tensor | None = None
-        self.displaced = False
+        self.perturbed = False
 
     def __call__(self) -> Tensor:
         """Leave the gradients of the mean over the chosen; return the mean over all."""
         for param in self._params:
             param.grad = None
-        if not self.displaced or self._clean is None:
+        if not self.perturbed or self._clean is None:
             losses = self._examples.losses()
             self._clean = losses.detach()
             self._differentiate(losses.mean())
@@ -115,7 +115,7 @@ class ESAM(SharpnessAware):
 
     beta: float = 1.0
     gamma: float = 1.0
-    _selections: tuple[Selection, ...] = ()
+    _example_closures: tuple[ExampleClosure, ...] = ()
 
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
@@ -129,22 +129,22 @@ class ESAM(SharpnessAware):
                 f"esam with gamma={self.gamma} chooses among examples and needs a closure with "
                 f"losses(chosen); see mbrl_flat.optim.methods.esam.Examples, or set gamma=1."
             )
-        made = [Selection(part, self.gamma, self._params(), scaler) for part in parts]
-        self._selections = tuple(made)
+        made = [ExampleClosure(part, self.gamma, self._params(), scaler) for part in parts]
+        self._example_closures = tuple(made)
         try:
             return super()._final_gradient(list(made), scaler)
         finally:
             # Not kept: closures hold batches, and many cannot be pickled.
-            self._selections = ()
+            self._example_closures = ()
 
-    def _first(self, evaluate: Evaluations, chosen: Mapping[nn.Parameter, float]) -> Tensor:
+    def _first(self, evaluate: ClosureEvaluator, chosen: Mapping[nn.Parameter, float]) -> Tensor:
         # Compiled code would be compiled anew for the tensors of every step.
         return evaluate() if self.compiled else super()._first(evaluate, chosen)
 
-    def _shifts(self, leaves: Leaves) -> Shifts:
-        for selection in self._selections:
-            selection.displaced = True
-        return super()._shifts(leaves)
+    def _perturbation(self, selection: SelectedParams) -> Perturbation:
+        for closure in self._example_closures:
+            closure.perturbed = True
+        return super()._perturbation(selection)
 
     def _chosen(self) -> dict[nn.Parameter, float]:
         candidates = super()._chosen()
@@ -176,7 +176,7 @@ def esam(
     gamma: float = 1.0,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """SAM on random tensors and chosen examples; see the module for the equations.
 
@@ -184,11 +184,11 @@ def esam(
         params: Parameters, named parameters or groups.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius.
-        beta: Probability of a tensor to be displaced, in (0, 1].
+        beta: Probability of a tensor to be perturbed, in (0, 1].
         gamma: Share of the examples that the second gradient is taken of, in (0, 1].
-        every: Displace in every k-th step.
-        only: Which parameters may be displaced.
-        settings: See ``DriverSettings``.
+        every: Perturb in every k-th step.
+        only: Which parameters may be perturbed.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

@@ -9,7 +9,7 @@ entry by entry. ``eta=0`` is SAM.
 
 How to choose rho:
     Begin with SAM's. Where gradients are small the metric is that of SAM; a larger eta shortens the
-    displacement of entries with large gradients.
+    perturbation of entries with large gradients.
 
 References:
     Kim et al., "Fisher SAM: Information Geometry and Sharpness Aware Minimisation", ICML 2022,
@@ -26,16 +26,16 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
 class FisherAscent:
-    """Displacement in the metric of the diagonal Fisher information."""
+    """Perturbation in the metric of the diagonal Fisher information."""
 
     eta: float
 
@@ -43,11 +43,11 @@ class FisherAscent:
         if self.eta < 0.0:
             raise UserError(f"eta must be at least 0, got {self.eta}; eta=0 is SAM.")
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho F^-1 g / sqrt(g F^-1 g)``."""
-        natural = [g / (1.0 + self.eta * g.square()) for g in leaves.grads]
-        length = inner(leaves.grads, natural).sqrt()
-        return leaves.times_radius(natural, 1.0 / (length + 1e-12))
+        natural = [g / (1.0 + self.eta * g.square()) for g in selection.grads]
+        length = inner(selection.grads, natural).sqrt()
+        return selection.times_radius(natural, 1.0 / (length + 1e-12))
 
 
 @register("fisher_sam", paper="arXiv:2206.04920", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -59,7 +59,7 @@ def fisher_sam(
     eta: float = 1.0,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """Fisher SAM with radius ``rho`` and regulariser ``eta``."""
     return SharpnessAware(

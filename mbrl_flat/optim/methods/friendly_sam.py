@@ -28,15 +28,15 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualAscent:
-    """Displacement along the part of the gradient that is new."""
+    """Perturbation along the part of the gradient that is new."""
 
     sigma: float
     decay: float
@@ -45,14 +45,14 @@ class ResidualAscent:
         if not 0.0 <= self.decay < 1.0:
             raise UserError(f"decay must lie in [0, 1), got {self.decay}.")
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho r / |r|``."""
         residuals: list[Tensor] = []
-        for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
+        for grad, memory in zip(selection.grads, selection.memory, strict=True):
             mean = memory.setdefault("mean", torch.zeros_like(grad))
             residuals.append(torch.sub(grad, mean, alpha=self.sigma))
             mean.mul_(self.decay).add_(grad, alpha=1.0 - self.decay)
-        return leaves.along(residuals)
+        return selection.along(residuals)
 
 
 @register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=3, neutral={"rho": 0.0})
@@ -65,7 +65,7 @@ def friendly_sam(
     decay: float = 0.9,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """Friendly SAM; ``mean_share`` is the sigma and ``decay`` the lambda of the paper."""
     return SharpnessAware(

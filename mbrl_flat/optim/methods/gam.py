@@ -27,44 +27,44 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing, combined
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import inner, joint_norm
+from mbrl_flat.optim.perturbation import Perturbation
+from mbrl_flat.optim.perturbing import PerturbingOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius, check_radius
-from mbrl_flat.optim.shifts import Shifts
 
 
-class GAM(Displacing):
+class GAM(PerturbingOptimizer):
     """Four evaluations: two pairs, each of a point and one a little up the slope."""
 
     inner_rho: float = 0.0
     gamma: float = 0.0
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         loss = evaluate()
         chosen = self._chosen_now()
-        leaves = self._leaves(chosen)
-        if not leaves.params or not leaves.are_finite(loss):
+        selection = self._selected(chosen)
+        if not selection.params or not selection.are_finite(loss):
             return loss
         first = self._grads()
-        self._evaluate_at(evaluate, leaves.params, Shifts.of(self._up(leaves.grads)))
+        self._evaluate_at(evaluate, selection.params, Perturbation.of(self._up(selection.grads)))
         second = self._grads()
-        params = [p for p in leaves.params if p in second]
+        params = [p for p in selection.params if p in second]
         change = [second[p] - first[p] for p in params]  # pyright: ignore[reportArgumentType]
         norm = joint_norm(change)
         if not params or not bool(norm.isfinite()):
             return loss
         radii = [chosen[p] for p in params]  # pyright: ignore[reportArgumentType]
-        shifts = [c * (rho / (norm + 1e-12)) for c, rho in zip(change, radii, strict=True)]
-        far = self._report(params, Shifts.of(shifts))
+        perturbation = [c * (rho / (norm + 1e-12)) for c, rho in zip(change, radii, strict=True)]
+        far = self._report(params, Perturbation.of(perturbation))
         far_loss = self._evaluate_at(evaluate, params, far)
         third = self._grads()
         near = {p: third[p] for p in params if p in third}  # pyright: ignore[reportArgumentType]
         ascent = dict(zip(near, self._up(list(near.values())), strict=True))
-        total = [s + ascent.get(p, 0.0) for p, s in zip(params, shifts, strict=True)]  # pyright: ignore[reportArgumentType]
-        self._evaluate_at(evaluate, params, Shifts.of(total))
+        total = [s + ascent.get(p, 0.0) for p, s in zip(params, perturbation, strict=True)]  # pyright: ignore[reportArgumentType]
+        self._evaluate_at(evaluate, params, Perturbation.of(total))
         combined([first, second, third, self._grads()], self._final)
         self.last["perturbed_gap"] = far_loss - loss
         return loss
@@ -93,7 +93,7 @@ def gam(
     gamma: float = 0.03,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """GAM; ``inner_rho`` is the rho' of the equations."""
     check_radius(inner_rho, name="inner_rho")

@@ -25,7 +25,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
@@ -58,7 +58,7 @@ def gnp(
     alpha: float = 0.8,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """Penalised gradient norm; ``alpha`` is the weight of the perturbed gradient."""
     return SharpnessAware(

@@ -24,7 +24,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
@@ -59,7 +59,7 @@ def gsam(
     alpha: float = 0.4,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """GSAM; ``alpha`` weighs the climb across the perturbed gradient."""
     return SharpnessAware(

@@ -43,12 +43,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing
-from mbrl_flat.optim.evaluations import Closure, Evaluations, GradientMean
-from mbrl_flat.optim.pieces import pieces
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.chunks import chunks
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean
+from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
+from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.shifts import Room, Shifts
 
 
 class IVONUpdate(torch.optim.Optimizer):
@@ -108,7 +108,7 @@ class IVONUpdate(torch.optim.Optimizer):
         debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
         rate = group["lr"] * (group["hess_init"] + delta)
         tensors = (param, grad, state["momentum"], state["hessian"], self.products[param])
-        for mean, gradient, momentum, hessian, product in pieces(*tensors):
+        for mean, gradient, momentum, hessian, product in chunks(*tensors):
             momentum.lerp_(gradient, 1.0 - beta1)
             # With the precision p = h + delta and c = (h - f) / p the new h is
             # h - (1 - b) p (c - (1 - b) c^2 / 2).
@@ -125,7 +125,7 @@ class IVONUpdate(torch.optim.Optimizer):
                 mean.sub_(direction, alpha=rate * debias)
 
 
-class IVON(Displacing):
+class IVON(PerturbingOptimizer):
     """Samples weights, evaluates, and leaves means for the update."""
 
     clean_first = False
@@ -136,7 +136,7 @@ class IVON(Displacing):
     _samples: int = 0
 
     def __init__(
-        self, params: Params, *, base: BaseFactory, **settings: Unpack[DriverSettings]
+        self, params: Params, *, base: BaseFactory, **settings: Unpack[StepOptions]
     ) -> None:
         super().__init__(params, base=base, rho=1.0, **settings)
         self._noise: dict[nn.Parameter, Tensor] = {}
@@ -155,14 +155,14 @@ class IVON(Displacing):
                 product.div_(self._samples)
         return loss, count
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         mean, products = GradientMean(self.num_samples), self.base.products
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
             noise = self._sample(self.generator)
             self._samples += 1
-            shifts = self._report(list(noise), Shifts.of(list(noise.values())))
-            losses.append(self._evaluate_at(evaluate, list(noise), shifts))
+            perturbation = self._report(list(noise), Perturbation.of(list(noise.values())))
+            losses.append(self._evaluate_at(evaluate, list(noise), perturbation))
             for param, shift in noise.items():
                 if param.grad is not None and param in products:
                     products[param].addcmul_(shift, param.grad)
@@ -183,7 +183,7 @@ class IVON(Displacing):
                     self._noise[param] = torch.empty_like(param).detach()
                 width = group["ess"] ** -0.5
                 noise[param] = self._noise[param].normal_(0.0, width, generator=generator)
-                for part, hessian in pieces(noise[param], self.base.hessian(param, group)):
+                for part, hessian in chunks(noise[param], self.base.hessian(param, group)):
                     part.mul_((hessian + group["weight_decay"]).rsqrt_())
         return noise
 
@@ -194,7 +194,7 @@ class IVON(Displacing):
         Draws have a stream of their own, which begins anew when the optimizer is made.
         """
         noise = self._sample(self._draws)
-        with Room().displaced(list(noise), Shifts.of(list(noise.values()))):
+        with WeightBackup().perturbed(list(noise), Perturbation.of(list(noise.values()))):
             yield
 
 
@@ -209,7 +209,7 @@ def ivon(
     weight_decay: float = 1e-4,
     clip_radius: float = float("inf"),
     num_samples: int = 1,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Variational learning; see the module for the equations.
 
@@ -221,8 +221,8 @@ def ivon(
         betas: Decay of gradient and curvature.
         weight_decay: Prior precision delta, over ess.
         clip_radius: Bound xi on every entry of the step.
-        num_samples: Evaluations a step.
-        settings: See ``DriverSettings``.
+        num_samples: Gradient evaluations a step.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

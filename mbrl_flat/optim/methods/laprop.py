@@ -10,7 +10,7 @@ r"""LaProp with adaptive gradient clipping: normalise first, average after; Drea
 Adam divides the average by the spread, which lets an old large gradient dominate a new small
 spread; here every gradient is divided by the spread of its own time. So epsilon may be tiny.
 ``clip=null`` is LaProp without the clipping. It takes the final gradient: behind SAM and its kind,
-clipping sees the gradient of the displaced weights, and the radius is SAM's own.
+clipping sees the gradient of the perturbed weights, and the radius is SAM's own.
 
 How to choose the rate:
     4e-5 for all of DreamerV3. A warm-up of 1000 steps belongs to it.
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.base import FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.registry import register, register_base
 
 
@@ -142,7 +142,7 @@ def laprop(
     weight_decay: float = 0.0,
     clip: float | None = 0.3,
     min_norm: float = 1e-3,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """LaProp behind the common driver; the settings are those of ``LaProp``."""
 

@@ -29,8 +29,8 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from mbrl_flat.errors import UnknownNameError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.registry import register
@@ -66,9 +66,9 @@ class LookSAM(SharpnessAware):
     alpha: float = 0.0
     by_tensor: bool = False
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         loss = super()._gradient(evaluate)
-        if self._displaces or not self._chosen():
+        if self._perturbs or not self._chosen():
             return loss
         both = [p for p in self._params_with_grad() if "across" in self.memory.get(p, {})]
         grads = [p.grad for p in both if p.grad is not None]
@@ -93,7 +93,7 @@ def looksam(
     every: int = 10,
     scope: Literal["joint", "tensor"] = "joint",
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """LookSAM; see the module for the equations.
 
@@ -104,9 +104,9 @@ def looksam(
         alpha: Weight of what is reused.
         every: The k of the paper.
         scope: Whether the part across the gradient is taken of all parameters together or of every
-            tensor by itself, as some implementations do. The displacement is joint in any case.
-        only: Which parameters are displaced.
-        settings: See ``DriverSettings``.
+            tensor by itself, as some implementations do. The perturbation is joint in any case.
+        only: Which parameters are perturbed.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

@@ -26,28 +26,28 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
+from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius, check_radius
 
 
-class LPFSGD(Displacing):
+class LPFSGD(PerturbingOptimizer):
     """Gradient at noisy weights; ``rho`` of a group is its sigma."""
 
     clean_first = False
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
-        leaves = self._leaves(self._chosen_now(), grads=False)
-        if not leaves.params:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
+        selection = self._selected(self._chosen_now(), grads=False)
+        if not selection.params:
             return evaluate()
         noise = [
-            torch.empty_like(p).normal_(generator=leaves.generator) * filter_norms(p)
-            for p in leaves.params
+            torch.empty_like(p).normal_(generator=selection.generator) * filter_norms(p)
+            for p in selection.params
         ]
-        shifts = self._report(leaves.params, leaves.times_radius(noise, 1.0))
-        return self._evaluate_at(evaluate, leaves.params, shifts)
+        perturbation = self._report(selection.params, selection.times_radius(noise, 1.0))
+        return self._evaluate_at(evaluate, selection.params, perturbation)
 
 
 def filter_norms(weight: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def lpf_sgd(
     sigma: Radius = 0.002,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Noise of ``sigma`` times the norm of each filter; see the module for the equations."""
     check_radius(sigma, name="sigma")

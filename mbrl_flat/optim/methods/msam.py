@@ -18,11 +18,11 @@ References:
     Overhead", arXiv:2401.12033; rho 3 is the authors' setting for SGD on CIFAR-100.
 
 Deviations from the paper:
-    Weights are displaced within the step only; between steps they are clean, so nothing has to be
+    Weights are perturbed within the step only; between steps they are clean, so nothing has to be
     moved back to act, evaluate or save. As the authors do, we subtract what was added, which is
     right up to one rounding and needs no memory; ``restore=exact`` copies. Weight decay sees the
-    clean weights; in the authors' SGD it sees the displaced ones. Running statistics are those of
-    the displaced weights, as theirs.
+    clean weights; in the authors' SGD it sees the perturbed ones. Running statistics are those of
+    the perturbed weights, as theirs.
 """
 
 from collections.abc import Sequence
@@ -32,40 +32,42 @@ from typing import Literal, Unpack
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing
-from mbrl_flat.optim.evaluations import Evaluations
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
+from mbrl_flat.optim.perturbation import Perturbation, added_and_subtracted
+from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.shifts import Shifts, added_and_subtracted
 
 BUFFERS = ("momentum_buffer", "exp_avg")
 """What optimizers call their momentum."""
 
 
-class MSAM(Displacing):
-    """One evaluation, displaced against the momentum."""
+class MSAM(PerturbingOptimizer):
+    """One evaluation, perturbed against the momentum."""
 
     clean_first = False
 
     restore: Literal["subtract", "exact"] = "subtract"
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         chosen = self._chosen_now()
         momenta = {p: v for p in chosen if (v := self._momentum(p)) is not None}
         if not momenta:
             return evaluate()
-        leaves = self._leaves({p: chosen[p] for p in momenta}, grads=False)
+        selection = self._selected({p: chosen[p] for p in momenta}, grads=False)
         buffers = list(momenta.values())
-        shifts = self._report(leaves.params, -leaves.along(buffers))
+        perturbation = self._report(selection.params, -selection.along(buffers))
         self.zero_grad(set_to_none=True)
-        with self._displaced(leaves.params, shifts):
+        with self._perturbed(selection.params, perturbation):
             return evaluate()
 
-    def _displaced(self, params: list[Tensor], shifts: Shifts) -> AbstractContextManager[None]:
+    def _perturbed(
+        self, params: list[Tensor], perturbation: Perturbation
+    ) -> AbstractContextManager[None]:
         # In half precision the rounding would be as large as the step.
         exact = self.restore == "exact" or any(p.dtype.itemsize < 4 for p in params)
-        return (self.room.displaced if exact else added_and_subtracted)(params, shifts)
+        return (self.backup.perturbed if exact else added_and_subtracted)(params, perturbation)
 
     def _momentum(self, param: nn.Parameter) -> Tensor | None:
         state = self.state.get(param, {})
@@ -90,9 +92,9 @@ def msam(
     restore: Literal["subtract", "exact"] = "subtract",
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
-    """Displace against the momentum by ``rho``; see the module for the equations.
+    """Perturb against the momentum by ``rho``; see the module for the equations.
 
     Args:
         params: Parameters, named parameters or groups.
@@ -101,9 +103,9 @@ def msam(
         restore: How the weights come back: ``subtract`` what was added, as the authors do, which
             needs no memory and is right up to one rounding; or ``exact``, from a copy. Half
             precision always takes the copy.
-        every: Displace in every k-th step.
-        only: Which parameters are displaced.
-        settings: See ``DriverSettings``.
+        every: Perturb in every k-th step.
+        only: Which parameters are perturbed.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.
@@ -118,7 +120,7 @@ def msam(
     optimizer.restore = restore
     if "betas" not in optimizer.defaults and not optimizer.defaults.get("momentum"):
         raise UserError(
-            f"msam displaces along the momentum of its base, and {type(optimizer.base).__name__} "
+            f"msam perturbs along the momentum of its base, and {type(optimizer.base).__name__} "
             f"has none; set its momentum (such as 0.9) or use adam."
         )
     return optimizer

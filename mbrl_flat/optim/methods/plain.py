@@ -1,11 +1,11 @@
-"""Adam, AdamW and SGD behind the common driver: one evaluation, no displacement."""
+"""Adam, AdamW and SGD behind the common driver: one evaluation, no perturbation."""
 
 from functools import partial
 from typing import Unpack
 
 import torch
 
-from mbrl_flat.optim.base import DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.base import FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.registry import register
 
 
@@ -18,7 +18,7 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     fused: bool = True,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Adam (Kingma & Ba, 2015) as torch computes it; ``weight_decay`` is added to the gradient."""
     base = partial(
@@ -41,7 +41,7 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     fused: bool = True,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """AdamW (Loshchilov & Hutter, 2019): Adam with the weights decayed apart from the gradient."""
     base = partial(
@@ -64,7 +64,7 @@ def sgd(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     fused: bool = True,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Stochastic gradient descent, with momentum if wanted."""
     base = partial(

@@ -1,4 +1,4 @@
-r"""The control for SAM: a displacement of the same length in a random direction.
+r"""The control for SAM: a perturbation of the same length in a random direction.
 
 .. math::
     \epsilon = \rho \, z / \|z\|_2, \qquad z \sim N(0, I), \qquad d = \nabla L(w + \epsilon)
@@ -6,10 +6,10 @@ r"""The control for SAM: a displacement of the same length in a random direction
 What SAM gains over this is due to the direction; what this gains over the base is due to noise in
 the weights. It costs as many evaluations as SAM.
 
-The length is that of all displaced parameters together. Among modules and tensors noise shares it
+The length is that of all perturbed parameters together. Among modules and tensors noise shares it
 out by their numbers of entries and SAM by their gradients, which counts as direction here: SAM may
 spend nearly all of it on a module that noise hardly moves. To have the same length in a module,
-displace that alone with both methods (``only=[dynamics]``). Where groups have radii of their own,
+perturb that alone with both methods (``only=[dynamics]``). Where groups have radii of their own,
 both lengths lie between the smallest and the largest of these, and differ.
 
 How to choose rho:
@@ -25,22 +25,22 @@ from typing import Unpack
 
 import torch
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 class RandomDirection:
-    """Displacement of length rho, uniform over directions, from the optimizer's own generator."""
+    """Perturbation of length rho, uniform over directions, from the optimizer's own generator."""
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho z / |z|``."""
         noise = [
-            torch.randn(p.shape, generator=leaves.generator, device=p.device, dtype=p.dtype)
-            for p in leaves.params
+            torch.randn(p.shape, generator=selection.generator, device=p.device, dtype=p.dtype)
+            for p in selection.params
         ]
-        return leaves.along(noise)
+        return selection.along(noise)
 
 
 @register(
@@ -53,9 +53,9 @@ def random_direction(
     rho: Radius = 0.05,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
-    """Random displacement of length ``rho``; see the module for the equations."""
+    """Random perturbation of length ``rho``; see the module for the equations."""
     return SharpnessAware(
         params,
         base=base,

@@ -21,10 +21,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, Memory, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Memory, Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class MatchedAscent:
 
     alpha: float
 
-    def __call__(self, leaves: Leaves) -> Shifts:
-        """Displace a little less than SAM."""
-        norm = float(leaves.grad_norm)
-        scales = [rho / (norm + 1e-12) - self.alpha for rho in leaves.radii]
-        return Shifts(directions=leaves.grads, scales=scales, length=norm)
+    def __call__(self, selection: SelectedParams) -> Perturbation:
+        """Perturb a little less than SAM."""
+        norm = float(selection.grad_norm)
+        scales = [rho / (norm + 1e-12) - self.alpha for rho in selection.radii]
+        return Perturbation(directions=selection.grads, scales=scales, length=norm)
 
 
 class Average:
@@ -64,7 +64,7 @@ def sagm(
     alpha: float = 0.001,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """SAGM with radius ``rho``; see the module for the equations."""
     return SharpnessAware(

@@ -24,18 +24,18 @@ Deviations from the paper:
 from collections.abc import Sequence
 from typing import Unpack
 
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 class GradientAscent:
-    """Displacement of length rho along the clean gradient."""
+    """Perturbation of length rho along the clean gradient."""
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho g / (|g| + 1e-12)``."""
-        return leaves.along(leaves.grads)
+        return selection.along(selection.grads)
 
 
 @register("sam", paper="arXiv:2010.01412", evaluations=2, memory=1, neutral={"rho": 0.0})
@@ -46,7 +46,7 @@ def sam(
     rho: Radius = 0.05,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """SAM with radius ``rho``; see the module for the equations."""
     return SharpnessAware(

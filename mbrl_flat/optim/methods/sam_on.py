@@ -1,11 +1,11 @@
-r"""SAM-ON: SAM that displaces the parameters of normalisation layers and nothing else.
+r"""SAM-ON: SAM that perturbs the parameters of normalisation layers and nothing else.
 
 .. math::
     \epsilon_i = \rho \, g_i / (\|g_S\|_2 + 10^{-12}) \quad (i \in S), \qquad
     \epsilon_i = 0 \quad (i \notin S), \qquad d = \nabla L(w + \epsilon)
 
 where S holds scale and shift of every normalisation layer. All parameters take their gradient at
-the displaced point. With ``form=asam_l2``, ``asam_linf`` or ``asam_layer`` the displacement is
+the perturbed point. With ``form=asam_l2``, ``asam_linf`` or ``asam_layer`` the perturbation is
 ASAM's, with ``form=fisher`` that of Fisher SAM. ``layers=other`` is the complement, a control: S is
 then everything but normalisation layers.
 
@@ -30,23 +30,23 @@ from typing import Literal, Unpack
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.methods.asam import AdaptiveAscent
 from mbrl_flat.optim.methods.fisher_sam import FisherAscent
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Perturbation, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import PerturbationRule, SharpnessAware
 
-FORMS: dict[str, Perturbation] = {
+FORMS: dict[str, PerturbationRule] = {
     "sam": GradientAscent(),
     "asam_l2": AdaptiveAscent(eta=0.0, ball="l2"),
     "asam_linf": AdaptiveAscent(eta=0.0, ball="linf"),
     "asam_layer": AdaptiveAscent(eta=0.0, scope="layer"),
     "fisher": FisherAscent(eta=1.0),
 }
-"""Displacements by the names that ``form=`` accepts."""
+"""Perturbations by the names that ``form=`` accepts."""
 
 
 class SAMON(SharpnessAware):
@@ -76,7 +76,7 @@ def sam_on(
     layers: Literal["norm", "other"] = "norm",
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """SAM on normalisation layers; see the module for the equations.
 
@@ -85,10 +85,10 @@ def sam_on(
         base: Makes the optimizer that takes the final gradient.
         rho: Radius.
         form: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer`` or ``fisher``.
-        layers: Displace ``norm`` layers only, or all ``other`` parameters instead.
-        every: Displace in every k-th step.
-        only: Which of those layers are displaced; by default all.
-        settings: See ``DriverSettings``.
+        layers: Perturb ``norm`` layers only, or all ``other`` parameters instead.
+        every: Perturb in every k-th step.
+        only: Which of those layers are perturbed; by default all.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

@@ -1,4 +1,4 @@
-r"""SSAM-F: SAM that displaces only the parameters with the largest Fisher information.
+r"""SSAM-F: SAM that perturbs only the parameters with the largest Fisher information.
 
 .. math::
     \epsilon = \rho \, m \odot g / (\|g\|_2 + 10^{-12}), \qquad d = \nabla L(w + \epsilon)
@@ -8,7 +8,7 @@ gradients since the last refresh; the norm is over all entries, masked or not. `
 SAM.
 
 How to choose rho:
-    As for SAM: the norm is over all entries, so that masking shortens the displacement. Raise rho
+    As for SAM: the norm is over all entries, so that masking shortens the perturbation. Raise rho
     by 1 / sqrt(1 - sparsity) to keep its length where the masked entries hold little of the
     gradient.
 
@@ -18,9 +18,9 @@ References:
 
 Deviations from the paper:
     The Fisher information sums squares of batch gradients, not of single examples, which a closure
-    does not give. The first mask is made in the first step; the authors' code displaces nothing
+    does not give. The first mask is made in the first step; the authors' code perturbs nothing
     until the first refresh. ``refresh`` counts steps, 100 being our choice; the paper counts
-    epochs. Where not every step displaces, the mask is made anew in the first that does once
+    epochs. Where not every step perturbs, the mask is made anew in the first that does once
     ``refresh`` steps have passed.
 """
 
@@ -31,15 +31,15 @@ from typing import Unpack
 import torch
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAscent:
-    """SAM's displacement under a mask.
+    """SAM's perturbation under a mask.
 
     What it keeps for each parameter: ``fisher``, the sum of squared gradients, ``mask``, and
     ``masked_at``, the step of that mask.
@@ -54,31 +54,31 @@ class SparseAscent:
         if self.refresh < 1:
             raise UserError(f"refresh must be at least 1, got {self.refresh}.")
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho m g / |g|``."""
-        for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
+        for grad, memory in zip(selection.grads, selection.memory, strict=True):
             memory["fisher"] = memory.get("fisher", torch.zeros_like(grad)) + grad.square()
-        if any("mask" not in m for m in leaves.memory) or self._is_due(leaves):
-            self._refresh(leaves)
-        masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
-        return leaves.times_radius(masked, 1.0 / (float(leaves.grad_norm) + 1e-12))
+        if any("mask" not in m for m in selection.memory) or self._is_due(selection):
+            self._refresh(selection)
+        masked = [g * m["mask"] for g, m in zip(selection.grads, selection.memory, strict=True)]
+        return selection.times_radius(masked, 1.0 / (float(selection.grad_norm) + 1e-12))
 
-    def _is_due(self, leaves: Leaves) -> bool:
+    def _is_due(self, selection: SelectedParams) -> bool:
         # States of earlier revisions lack the step; their masks were made at multiples.
-        before = (leaves.step - 1) // self.refresh * self.refresh
-        known = [int(m["masked_at"]) for m in leaves.memory if "masked_at" in m]
-        return leaves.step - max(known, default=before) >= self.refresh
+        before = (selection.step - 1) // self.refresh * self.refresh
+        known = [int(m["masked_at"]) for m in selection.memory if "masked_at" in m]
+        return selection.step - max(known, default=before) >= self.refresh
 
-    def _refresh(self, leaves: Leaves) -> None:
-        fisher = torch.cat([memory["fisher"].flatten() for memory in leaves.memory])
+    def _refresh(self, selection: SelectedParams) -> None:
+        fisher = torch.cat([memory["fisher"].flatten() for memory in selection.memory])
         kept = max(1, round((1.0 - self.sparsity) * fisher.numel()))
         mask = torch.zeros_like(fisher, dtype=torch.bool)
         mask[fisher.topk(kept).indices] = True
-        parts = mask.split([grad.numel() for grad in leaves.grads])
-        for grad, memory, part in zip(leaves.grads, leaves.memory, parts, strict=True):
+        parts = mask.split([grad.numel() for grad in selection.grads])
+        for grad, memory, part in zip(selection.grads, selection.memory, parts, strict=True):
             memory["mask"] = part.view_as(grad).clone()
             memory["fisher"] = torch.zeros_like(grad)
-            memory["masked_at"] = torch.tensor(leaves.step)
+            memory["masked_at"] = torch.tensor(selection.step)
 
 
 @register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
@@ -91,7 +91,7 @@ def ssam(
     refresh: int = 100,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """Sparse SAM; ``sparsity`` is the share that stays, ``refresh`` the steps between masks."""
     return SharpnessAware(

@@ -24,7 +24,7 @@ from typing import Unpack
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.averaging import Averaging
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.registry import register
 
 
@@ -57,7 +57,7 @@ def swa(
     base: BaseFactory,
     start: int = 10_000,
     every: int = 100,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Average every ``every`` steps after ``start``; see the module for the equation."""
     return Averaging(params, base=base, weight=TailWeight(start=start, every=every), **settings)

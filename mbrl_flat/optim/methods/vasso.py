@@ -26,15 +26,15 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothedAscent:
-    """Displacement along the moving average; ``theta`` weighs the new gradient."""
+    """Perturbation along the moving average; ``theta`` weighs the new gradient."""
 
     theta: float
 
@@ -42,15 +42,15 @@ class SmoothedAscent:
         if not 0.0 < self.theta <= 1.0:
             raise UserError(f"theta must lie in (0, 1], got {self.theta}; theta=1 is SAM.")
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho m / |m|``."""
-        for grad, memory in zip(leaves.grads, leaves.memory, strict=True):
+        for grad, memory in zip(selection.grads, selection.memory, strict=True):
             if "mean" in memory:
                 # Gives exactly the gradient at theta=1, which is SAM.
                 memory["mean"].lerp_(grad, self.theta)
             else:
                 memory["mean"] = grad.clone()
-        return leaves.along([memory["mean"] for memory in leaves.memory])
+        return selection.along([memory["mean"] for memory in selection.memory])
 
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -62,7 +62,7 @@ def vasso(
     theta: float = 0.9,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """VaSSO with radius ``rho``; ``theta`` is the weight of the new gradient."""
     return SharpnessAware(

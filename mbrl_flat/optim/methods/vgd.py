@@ -40,14 +40,14 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.displacing import Displacing, Leaves
-from mbrl_flat.optim.evaluations import Evaluations, GradientMean
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator, GradientMean
+from mbrl_flat.optim.perturbing import PerturbingOptimizer, SelectedParams
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius, check_radius
 
 
-class VGD(Displacing):
+class VGD(PerturbingOptimizer):
     """Gradient averaged over noisy weights; ``rho`` of a group is its sigma."""
 
     clean_first = False
@@ -55,21 +55,23 @@ class VGD(Displacing):
     num_samples: int = 1
     dof: float | None = None
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
-        leaves = self._leaves(self._chosen_now(), grads=False)
-        if not leaves.params:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
+        selection = self._selected(self._chosen_now(), grads=False)
+        if not selection.params:
             return evaluate()
         mean = GradientMean(self.num_samples)
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
-            noise = self._report(leaves.params, leaves.times_radius(self._noise(leaves), 1.0))
-            losses.append(self._evaluate_at(evaluate, leaves.params, noise))
+            noise = self._report(
+                selection.params, selection.times_radius(self._noise(selection), 1.0)
+            )
+            losses.append(self._evaluate_at(evaluate, selection.params, noise))
             mean.add(self._params())
         mean.store()
         return torch.stack(losses).mean()
 
-    def _noise(self, leaves: Leaves) -> list[Tensor]:
-        return [student_t(p, self.dof, leaves.generator) for p in leaves.params]
+    def _noise(self, selection: SelectedParams) -> list[Tensor]:
+        return [student_t(p, self.dof, selection.generator) for p in selection.params]
 
 
 def student_t(like: Tensor, dof: float | None, generator: torch.Generator) -> Tensor:
@@ -120,7 +122,7 @@ def vgd(
     dof: float | None = None,
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> FlatOptimizer:
     """Average the gradient over weight noise; see the module for the equations.
 
@@ -128,11 +130,11 @@ def vgd(
         params: Parameters, named parameters or groups; a group's ``rho`` replaces sigma.
         base: Makes the optimizer that takes the mean gradient.
         sigma: Scale of the noise, or a schedule of it.
-        num_samples: Evaluations a step.
+        num_samples: Gradient evaluations a step.
         dof: Degrees of freedom of Student-t noise; null for Gaussian.
         every: Add noise in every k-th step; the others are plain.
         only: Which parameters are noisy.
-        settings: See ``DriverSettings``.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, Params
-from mbrl_flat.optim.evaluations import Closure, Evaluations
+from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator
 from mbrl_flat.optim.methods.gnp import Mix
 from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
@@ -70,7 +70,7 @@ class DecoupledWSAM(SharpnessAware):
             memory.pop("sharpness", None)
         return super()._final_gradient(closure, scaler)
 
-    def _gradient(self, evaluate: Evaluations) -> Tensor:
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         self._parts += 1
         return super()._gradient(evaluate)
 
@@ -97,7 +97,7 @@ def wsam(
     form: Literal["decoupled", "coupled"] = "decoupled",
     every: int = 1,
     only: Sequence[str] | None = None,
-    **settings: Unpack[DriverSettings],
+    **settings: Unpack[StepOptions],
 ) -> SharpnessAware:
     """WSAM; see the module for the equations.
 
@@ -107,9 +107,9 @@ def wsam(
         rho: Radius.
         gamma: Weight of the sharpness in [0, 1).
         form: Whether the sharpness term goes through the base (``coupled``) or past it.
-        every: Displace in every k-th step.
-        only: Which parameters are displaced.
-        settings: See ``DriverSettings``.
+        every: Perturb in every k-th step.
+        only: Which parameters are perturbed.
+        settings: See ``StepOptions``.
 
     Returns:
         The optimizer.

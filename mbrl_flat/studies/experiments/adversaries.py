@@ -17,17 +17,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.evaluations import frozen_statistics
+from mbrl_flat.optim.closure_evaluator import frozen_statistics
 from mbrl_flat.optim.norms import inner, joint_norm
-from mbrl_flat.optim.sharpness_aware import Leaves, Perturbation, Shifts
-from mbrl_flat.optim.shifts import Room
+from mbrl_flat.optim.perturbation import WeightBackup
+from mbrl_flat.optim.sharpness_aware import Perturbation, PerturbationRule, SelectedParams
 
 
 class Adversaries:
     """A perturbation that lets another one act and measures alternatives to it.
 
     Args:
-        acting: What displaces the weights.
+        acting: What perturbs the weights.
         thetas: Weights of the new gradient whose averages are watched; 1 is SAM.
         full_loss: The loss of all training examples at the current weights.
         every: Steps between measurements.
@@ -38,7 +38,7 @@ class Adversaries:
 
     def __init__(
         self,
-        acting: Perturbation,
+        acting: PerturbationRule,
         *,
         thetas: Sequence[float],
         full_loss: Callable[[], Tensor],
@@ -49,19 +49,19 @@ class Adversaries:
         self.acting, self.full_loss, self.every = acting, full_loss, every
         self._means: dict[float, list[Tensor]] = {theta: [] for theta in thetas}
         self._previous: dict[float, list[Tensor]] = {}
-        self._room = Room()
+        self._backup = WeightBackup()
         self._seen: dict[str, list[float]] = {}
 
-    def __call__(self, leaves: Leaves) -> Shifts:
-        """Return the displacement of the one that acts."""
-        shifts = self.acting(leaves)
-        directions = {theta: self._direction(theta, leaves.grads) for theta in self._means}
+    def __call__(self, selection: SelectedParams) -> Perturbation:
+        """Return the perturbation of the one that acts."""
+        perturbation = self.acting(selection)
+        directions = {theta: self._direction(theta, selection.grads) for theta in self._means}
         for theta, previous in self._previous.items():
             self._note("cosine", theta, float(inner(directions[theta], previous)))
         self._previous = directions
-        if leaves.step and leaves.step % self.every == 0:
-            self._compare(leaves, directions)
-        return shifts
+        if selection.step and selection.step % self.every == 0:
+            self._compare(selection, directions)
+        return perturbation
 
     def means(self) -> dict[str, float]:
         """Return means over the trajectory.
@@ -78,16 +78,18 @@ class Adversaries:
         self._means[theta] = list(mean)
         return list(torch._foreach_mul(mean, 1.0 / (joint_norm(list(mean)) + 1e-12)))
 
-    def _compare(self, leaves: Leaves, directions: dict[float, list[Tensor]]) -> None:
+    def _compare(self, selection: SelectedParams, directions: dict[float, list[Tensor]]) -> None:
         with frozen_statistics():
             with torch.enable_grad():
-                full = list(torch.autograd.grad(self.full_loss(), leaves.params))
+                full = list(torch.autograd.grad(self.full_loss(), selection.params))
             length = joint_norm(full) + 1e-12
             losses = {}
             for theta, direction in directions.items():
                 cosine = float(inner(direction, full) / length)
                 self._note("error", theta, 2.0 - 2.0 * cosine)
-                with self._room.displaced(leaves.params, leaves.times_radius(direction, 1.0)):
+                with self._backup.perturbed(
+                    selection.params, selection.times_radius(direction, 1.0)
+                ):
                     losses[theta] = float(self.full_loss())
         for theta, loss in losses.items():
             self._note("excess", theta, loss - losses[1.0])

@@ -11,7 +11,7 @@ from mbrl_flat.optim import FlatOptimizer, make_optimizer, module_groups
 from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.methods.msam import MSAM
-from mbrl_flat.optim.sharpness_aware import Leaves, SharpnessAware, Shifts
+from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "vasso_0.2": ("vasso", {"theta": 0.2}),
@@ -20,35 +20,37 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Methods of the registry with settings, under a name of their own.
 
-``no_norm`` is the complement of SAM-ON: it displaces everything but normalisation layers.
+``no_norm`` is the complement of SAM-ON: it perturbs everything but normalisation layers.
 """
 
 
 class FlippedMSAM(MSAM):
-    """The control for the sign of MSAM: displaced along the momentum instead of against it."""
+    """The control for the sign of MSAM: perturbed along the momentum instead of against it."""
 
-    def _displaced(self, params: list[Tensor], shifts: Shifts) -> AbstractContextManager[None]:
-        return super()._displaced(params, -shifts)
+    def _perturbed(
+        self, params: list[Tensor], perturbation: Perturbation
+    ) -> AbstractContextManager[None]:
+        return super()._perturbed(params, -perturbation)
 
 
 class MaskedAscent:
     """The control for SAM-ON: SAM on a random set of as many entries, drawn once.
 
     Args:
-        share: Share of the entries of every tensor that are displaced.
+        share: Share of the entries of every tensor that are perturbed.
     """
 
     def __init__(self, share: float) -> None:
         self.share = share
 
-    def __call__(self, leaves: Leaves) -> Shifts:
+    def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho M g / |M g|`` with the mask M."""
-        for memory, grad in zip(leaves.memory, leaves.grads, strict=True):
+        for memory, grad in zip(selection.memory, selection.grads, strict=True):
             if "mask" not in memory:
-                draw = torch.rand(grad.shape, generator=leaves.generator, device=grad.device)
+                draw = torch.rand(grad.shape, generator=selection.generator, device=grad.device)
                 memory["mask"] = (draw < self.share).to(grad)
-        masked = [g * m["mask"] for g, m in zip(leaves.grads, leaves.memory, strict=True)]
-        return leaves.along(masked)
+        masked = [g * m["mask"] for g, m in zip(selection.grads, selection.memory, strict=True)]
+        return selection.along(masked)
 
 
 def _flipped(model: nn.Module, base: BaseFactory, rho: float) -> FlatOptimizer:

@@ -13,7 +13,7 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 
 from mbrl_flat.optim.norms import joint_norm
-from mbrl_flat.optim.shifts import Room, Shifts
+from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.studies.experiments.comparison import Comparison
 from mbrl_flat.studies.experiments.cost import step_costs
 from mbrl_flat.studies.experiments.task import Fitted
@@ -67,7 +67,7 @@ class MomentumSAM:
     runs: Comparison = field(default_factory=_runs)
 
     def cells(self, rows: Rows) -> Sequence[Cell]:
-        """Accuracy on every network; cost there; evaluation at displaced weights on the first."""
+        """Accuracy on every network; cost there; evaluation at perturbed weights on the first."""
         cells, seeds = self.runs.cells(rows), range(self.runs.seeds)
         cells += [Cell(cost=net, seed=seed) for net in self.runs.networks for seed in seeds]
         first = self.runs.networks[0]
@@ -147,9 +147,9 @@ class MomentumSAM:
         return [
             paired_claim(
                 "C6",
-                f"{first}: evaluation at the displaced weights is worse",
+                f"{first}: evaluation at the perturbed weights is worse",
                 "test accuracy there minus that at the clean weights",
-                ours.by_seed("displaced_accuracy"),
+                ours.by_seed("perturbed_accuracy"),
                 clean,
                 below=0.0,
             ),
@@ -169,17 +169,17 @@ class MomentumSAM:
 
 
 def evaluations(fitted: Fitted, *, batch_size: int) -> dict[str, Value]:
-    """Test accuracy of MSAM at the clean and the displaced weights, and with fresh statistics."""
+    """Test accuracy of MSAM at the clean and the perturbed weights, and with fresh statistics."""
     x, y = fitted.split.test
     optimizer = fitted.trained.optimizer
     params = [p for group in optimizer.param_groups for p in group["params"]]
     buffers = [optimizer.state[p]["momentum_buffer"] for p in params]
     rho = float(optimizer.last["perturbation_norm"])
     scale = -rho / (float(joint_norm(buffers)) + 1e-12)
-    shifts = Shifts(directions=buffers, scales=[scale] * len(buffers))
+    perturbation = Perturbation(directions=buffers, scales=[scale] * len(buffers))
     measured: dict[str, Value] = {"clean_accuracy": 100.0 * accuracy(fitted.model, x, y)}
-    with Room().displaced(params, shifts):
-        measured["displaced_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
+    with WeightBackup().perturbed(params, perturbation):
+        measured["perturbed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
     refresh_statistics(fitted.model, fitted.split.train[0], batch_size=batch_size)
     measured["refreshed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
     return measured

@@ -79,7 +79,7 @@ def test_sam(base):
 
 
 def test_asam_without_biases():
-    """Theirs scales biases too and displaces by ``w^2 g / |w g|``; so does ours with eta=0."""
+    """Theirs scales biases too and perturbs by ``w^2 g / |w g|``; so does ours with eta=0."""
     net = torch.nn.Linear(4, 3, bias=False).double()
     x, y = torch.randn(8, 4).double(), torch.randn(8, 3).double()
     start, results = net.weight.detach().clone(), []

@@ -17,24 +17,24 @@ def averaging(request):
     return request.param
 
 
-def test_the_learner_keeps_the_settings_it_was_given(averaging):
+def test_the_inner_optimizer_keeps_the_settings_it_was_given(averaging):
     sam = partial(OPTIMIZERS["sam"].build, base=SGD, max_grad_norm=1e-3, on_nonfinite="skip")
 
     optimizer = make_optimizer(averaging, nn.Linear(2, 1), base=sam)
     replaced = make_optimizer(averaging, nn.Linear(2, 1), base=sam, max_grad_norm=2.0)
 
-    assert (optimizer.learner.max_grad_norm, optimizer.learner.on_nonfinite) == (1e-3, "skip")
+    assert (optimizer.inner.max_grad_norm, optimizer.inner.on_nonfinite) == (1e-3, "skip")
     assert (optimizer.max_grad_norm, optimizer.on_nonfinite) == (1e-3, "skip")
-    assert (replaced.learner.max_grad_norm, replaced.learner.on_nonfinite) == (2.0, "skip")
+    assert (replaced.inner.max_grad_norm, replaced.inner.on_nonfinite) == (2.0, "skip")
 
 
-def test_settings_reach_the_learner_through_an_average_of_averages(averaging):
+def test_settings_reach_the_inner_optimizer_through_an_average_of_averages(averaging):
     inner = partial(OPTIMIZERS["swa"].build, base=partial(OPTIMIZERS["sam"].build, base=SGD))
 
     optimizer = make_optimizer(averaging, nn.BatchNorm1d(2), base=inner, max_grad_norm=2.0)
 
-    assert optimizer.learner.learner.max_grad_norm == 2.0
-    assert len(optimizer.learner.learner._statistics) == 3
+    assert optimizer.inner.inner.max_grad_norm == 2.0
+    assert len(optimizer.inner.inner._statistics) == 3
 
 
 @pytest.mark.parametrize("name", ["ivon", "bsam", "wsam"])
@@ -48,7 +48,7 @@ def test_a_learner_that_refuses_local_refuses_it_here_too(averaging, name):
 
 
 def test_running_statistics_in_compiled_code_move_once_a_step(averaging):
-    """No hook sees layers within compiled code; the learner has to know their statistics."""
+    """Hooks miss layers in compiled code; the inner optimizer has to know their statistics."""
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), torch.randn(8, 3)
     compiled = torch.compile(lambda x: net(x).square().mean(), backend="eager")
@@ -72,7 +72,7 @@ def test_statistics_of_a_group_that_is_added_reach_the_learner(averaging):
 
     optimizer.add_param_group(module_groups({"later": later})[0])
 
-    assert all(a is b for a, b in zip(optimizer.learner._statistics, later.buffers(), strict=True))
+    assert all(a is b for a, b in zip(optimizer.inner._statistics, later.buffers(), strict=True))
 
 
 def test_steps_that_others_skipped_stay_counted(averaging):

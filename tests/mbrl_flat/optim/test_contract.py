@@ -190,7 +190,7 @@ def test_the_final_gradient_is_clipped_once_and_jointly(problem, make, name):
 
 
 @pytest.mark.parametrize("name", WITH_ONLY)
-def test_only_the_selected_parameters_are_displaced_and_all_are_moved(problem, make, name):
+def test_only_the_selected_parameters_are_perturbed_and_all_are_moved(problem, make, name):
     optimizer = make(name, problem.groups(), only=["head"])
     before = problem.values()
 
@@ -203,7 +203,7 @@ def test_only_the_selected_parameters_are_displaced_and_all_are_moved(problem, m
     assert all(flag for i, flag in enumerate(moved) if i != 1)
 
 
-def test_sam_on_displaces_what_both_its_choices_hold(new_problem, make):
+def test_sam_on_perturbs_what_both_its_choices_hold(new_problem, make):
     def step(problem, **choice):
         make("sam_on", problem.groups(), **choice).step(problem.closure)
         return problem.values()
@@ -231,8 +231,8 @@ def test_steps_between_those_that_displace_are_plain(problem, make, name):
             assert all(map(torch.equal, problem.points[calls], before))
             assert float(optimizer.last["perturbation_norm"]) == 0.0
 
-    displaced = 1 + (OPTIMIZERS[name].evaluations > 1) * (evaluations[0] - 1)
-    assert evaluations == [displaced, 1, 1, displaced, 1, 1]
+    perturbed = 1 + (OPTIMIZERS[name].evaluations > 1) * (evaluations[0] - 1)
+    assert evaluations == [perturbed, 1, 1, perturbed, 1, 1]
 
 
 @pytest.mark.parametrize("name", WITH_EVERY)

@@ -38,7 +38,7 @@ def test_weights_come_back_when_the_closure_raises(problem, make, unmoved, name,
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("call", [0, 1])
-def test_a_gradient_missing_in_one_evaluation_leaves_nothing_displaced(
+def test_a_gradient_missing_in_one_evaluation_leaves_nothing_perturbed(
     problem, make, unmoved, name, call
 ):
     optimizer = make(name, problem.groups(), **_still(name))
@@ -60,7 +60,7 @@ def _still(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frozen_parameters_neither_move_nor_are_displaced(problem, make, name):
+def test_frozen_parameters_neither_move_nor_are_perturbed(problem, make, name):
     optimizer = make(name, problem.groups())
     frozen = [problem.net.encoder.weight, problem.net.norm.bias]
     for param in frozen:

@@ -141,7 +141,7 @@ def test_a_group_can_be_added_in_the_middle_of_a_run(problem, make, name):
 
 
 @pytest.mark.parametrize("name", WITH_RHO)
-def test_a_group_with_radius_zero_stays_where_it_is_while_others_are_displaced(
+def test_a_group_with_radius_zero_stays_where_it_is_while_others_are_perturbed(
     new_problem, make, name
 ):
     problem = new_problem(dropout=0.0)
@@ -156,9 +156,9 @@ def test_a_group_with_radius_zero_stays_where_it_is_while_others_are_displaced(
     optimizer.step(problem.closure)
     optimizer.step(problem.closure)
 
-    shifts = [
+    perturbation = [
         [float((a - b).norm()) for a, b in zip(point, before, strict=True)]
         for point in problem.points
     ]
-    assert max(max(shift[-2:]) for shift in shifts) == 0.0
-    assert max(max(shift) for shift in shifts) > 0.0
+    assert max(max(shift[-2:]) for shift in perturbation) == 0.0
+    assert max(max(shift) for shift in perturbation) > 0.0

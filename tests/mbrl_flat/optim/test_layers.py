@@ -83,8 +83,8 @@ def test_adapters_on_frozen_weights_are_all_that_moves(make, name):
     assert not torch.equal(up.weight.detach(), before[2])
 
 
-def test_a_tied_weight_is_displaced_once():
-    """Both uses of the weight see one displacement of length rho."""
+def test_a_tied_weight_is_perturbed_once():
+    """Both uses of the weight see one perturbation of length rho."""
     weight = nn.Parameter(torch.tensor([[0.5]], dtype=torch.float64))
     layers = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)])
     for layer in layers:

@@ -38,11 +38,11 @@ class Meter(TorchDispatchMode):
                 storage = leaf.untyped_storage()
                 if storage._cdata not in self._known:
                     self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.peak = max(self.peak, self.held)
+        self.peak = max(self.peak, self.held_bytes)
         return result
 
     @property
-    def held(self):
+    def held_bytes(self):
         self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
         return sum(size for _, size in self._alive.values())
 
@@ -69,7 +69,7 @@ def copies(name, **settings):
         for _ in range(3):
             optimizer.step(closure)
         optimizer.zero_grad()
-        between = meter.held
+        between = meter.held_bytes
         meter.peak = 0
         optimizer.step(closure)
     return meter.peak / (4 * PARAMS), between / (4 * PARAMS)

@@ -1,4 +1,4 @@
-"""Several closures in one step: one displacement for all (replay) or one for each (m-sharpness)."""
+"""Several closures in one step: one perturbation for all (replay) or one for each (m-sharpness)."""
 
 from functools import partial
 

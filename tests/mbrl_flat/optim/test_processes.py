@@ -1,4 +1,4 @@
-"""Two processes: one displacement for all (global), one for each (local), replicas never apart."""
+"""Two processes: one perturbation for all (global), one for each (local), replicas never apart."""
 
 import datetime
 import socket
@@ -17,7 +17,7 @@ START = torch.tensor([1.0, -2.0], dtype=torch.float64)
 
 
 def train(name, sync, shards, **settings):
-    """Weights, losses and displaced weights of a few steps on the mean of ``(a_i . w)^2 / 2``."""
+    """Weights, losses and perturbed weights of a few steps on the mean of ``(a_i . w)^2 / 2``."""
     param = torch.nn.Parameter(START.clone())
     points = []
 
@@ -128,7 +128,7 @@ def test_two_processes_make_the_steps_of_one_that_has_both_shards():
 
     assert results["ivon", "seeds", 0] == results["ivon", "seeds", 1]
     for name in methods:
-        check_displacements(results, name)
+        check_displacementz(results, name)
         wrapped = [results[name, "wrapped", rank] for rank in (0, 1)]
         assert wrapped[0] == wrapped[1]
         assert wrapped[0] == pytest.approx(results[name, "global", 0][0])
@@ -136,7 +136,7 @@ def test_two_processes_make_the_steps_of_one_that_has_both_shards():
             check_weights(results, name, sync)
 
 
-def check_displacements(results, name):
+def check_displacementz(results, name):
     """The same in both processes with ``global``, different ones with ``local``."""
     points = {
         key[1:]: value[2]

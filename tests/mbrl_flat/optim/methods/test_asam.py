@@ -30,7 +30,7 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.01])
-def test_one_asam_step_displaces_along_the_gradient_scaled_by_the_weights(quadratic, eta):
+def test_one_asam_step_perturbs_along_the_gradient_scaled_by_the_weights(quadratic, eta):
     """arXiv:2102.11600: e = rho T^2 g / |T g|, T = |w| + eta."""
     g, t = grad(START), START.abs() + eta
 
@@ -39,7 +39,7 @@ def test_one_asam_step_displaces_along_the_gradient_scaled_by_the_weights(quadra
     close(result, START - LR * grad(START + 0.5 * t**2 * g / (t * g).norm()))
 
 
-def test_asam_in_the_maximum_norm_displaces_every_weight_by_its_size(quadratic):
+def test_asam_in_the_maximum_norm_perturbs_every_weight_by_its_size(quadratic):
     g, t = grad(START), START.abs() + 0.01
 
     result = one_step(quadratic, "asam", rho=0.5, ball="linf")
@@ -55,7 +55,7 @@ def test_asam_by_layer_is_sam_with_a_radius_in_units_of_the_layer(quadratic):
     close(result, START - LR * grad(START + 0.5 * t * g / g.norm()))
 
 
-def test_a_weight_of_zero_is_not_displaced_without_the_guard(quadratic):
+def test_a_weight_of_zero_is_not_perturbed_without_the_guard(quadratic):
     start = torch.tensor([0.0, -2.0], dtype=torch.float64)
 
     result = one_step(quadratic, "asam", start=start, rho=0.5, eta=0.0)
@@ -65,7 +65,7 @@ def test_a_weight_of_zero_is_not_displaced_without_the_guard(quadratic):
 
 
 def test_rescaling_the_weights_rescales_the_displacement_with_them():
-    """L(w) = f(w1 w2): w -> (a w1, w2 / a) leaves the loss at the displaced point as it is."""
+    """L(w) = f(w1 w2): w -> (a w1, w2 / a) leaves the loss at the perturbed point as it is."""
     gaps = []
     for a in (1.0, 7.0):
         w = torch.nn.Parameter(torch.tensor([0.5 * a, 3.0 / a], dtype=torch.float64))
@@ -84,7 +84,7 @@ def test_rescaling_the_weights_rescales_the_displacement_with_them():
     close(gaps[1], gaps[0])
 
 
-def test_biases_are_displaced_as_in_sam():
+def test_biases_are_perturbed_as_in_sam():
     model = torch.nn.Linear(2, 1).double()
     x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_biases_are_displaced_as_in_sam():
     assert seen[1] - seen[0] == pytest.approx(0.5 / float(scaled.norm()))
 
 
-def test_biases_of_recurrent_layers_are_displaced_as_in_sam_too():
+def test_biases_of_recurrent_layers_are_perturbed_as_in_sam_too():
     """T is 1 for a bias; at zero, the T of a weight would leave it where it is."""
     torch.manual_seed(0)
     layer, x, seen = torch.nn.GRU(2, 2), torch.randn(4, 3, 2), []

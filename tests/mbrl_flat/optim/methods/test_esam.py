@@ -34,7 +34,7 @@ def close(actual, expected):
 
 
 def test_the_displacement_of_the_chosen_tensors_is_longer_by_one_over_beta():
-    """Two scalars with loss w'w / 2: one, the other or both are displaced, by rho / beta in all."""
+    """Two scalars with loss w'w / 2: one, the other or both are perturbed, by rho / beta in all."""
     params = [torch.nn.Parameter(torch.tensor([v], dtype=torch.float64)) for v in (3.0, 4.0)]
     seen = []
 
@@ -51,10 +51,14 @@ def test_the_displacement_of_the_chosen_tensors_is_longer_by_one_over_beta():
     for _ in range(60):
         optimizer.step(closure)
 
-    shifts = [b - a for a, b in zip(seen[::2], seen[1::2], strict=True)]
-    for shift in shifts:
+    perturbation = [b - a for a, b in zip(seen[::2], seen[1::2], strict=True)]
+    for shift in perturbation:
         close(shift.norm(), torch.tensor(0.2, dtype=torch.float64))
-    assert {tuple((s > 0).tolist()) for s in shifts} == {(True, True), (True, False), (False, True)}
+    assert {tuple((s > 0).tolist()) for s in perturbation} == {
+        (True, True),
+        (True, False),
+        (False, True),
+    }
 
 
 SLOPES = torch.tensor([1.0, 2.0, 0.5, 4.0], dtype=torch.float64)

@@ -30,7 +30,7 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_one_step_displaces_along_the_natural_gradient(quadratic, eta):
+def test_one_step_perturbs_along_the_natural_gradient(quadratic, eta):
     """e = rho F^-1 g / sqrt(g F^-1 g), F = 1 + eta g^2; arXiv:2206.04920."""
     g = grad(START)
     natural = g / (1 + eta * g**2)

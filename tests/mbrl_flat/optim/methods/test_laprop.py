@@ -122,7 +122,7 @@ def test_every_tensor_is_clipped_by_itself():
     close(base.state[short]["exp_avg_sq"], torch.full_like(short.detach(), (0.3 * 0.01) ** 2))
 
 
-def test_as_a_base_of_sam_it_clips_the_gradient_at_the_displaced_weights(quadratic):
+def test_as_a_base_of_sam_it_clips_the_gradient_at_the_perturbed_weights(quadratic):
     param, closure = quadratic(H, START)
     base = partial(LaProp, lr=LR, betas=(0.0, 0.0), clip=0.3)
     optimizer = make_optimizer("sam", [param], base=base, rho=0.5)

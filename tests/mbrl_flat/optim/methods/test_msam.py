@@ -30,7 +30,7 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
 
 
-def test_the_second_step_of_sgd_is_displaced_against_the_momentum(quadratic):
+def test_the_second_step_of_sgd_is_perturbed_against_the_momentum(quadratic):
     """arXiv:2401.12033; the first step has no momentum."""
     param, closure = quadratic(H, START)
     base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
@@ -45,7 +45,7 @@ def test_the_second_step_of_sgd_is_displaced_against_the_momentum(quadratic):
     close(param.detach(), first - LR * v2)
 
 
-def test_the_second_step_of_adam_is_displaced_against_its_first_moment(quadratic):
+def test_the_second_step_of_adam_is_perturbed_against_its_first_moment(quadratic):
     param, closure = quadratic(H, START)
     other, plain = quadratic(H, START)
     optimizer = make_optimizer("msam", [param], base=partial(torch.optim.Adam, lr=LR), rho=0.3)

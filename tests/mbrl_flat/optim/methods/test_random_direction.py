@@ -30,19 +30,19 @@ def close(actual, expected):
 
 
 def test_the_random_displacement_has_length_rho_and_another_direction_every_step(quadratic):
-    """On a quadratic, the displacement is H^-1 (g' - g)."""
+    """On a quadratic, the perturbation is H^-1 (g' - g)."""
     param, closure = quadratic(H, START)
     base = partial(torch.optim.SGD, lr=0.0)
     optimizer = make_optimizer("random_direction", [param], base=base, rho=0.3)
-    shifts = []
+    perturbation = []
 
     for _ in range(3):
         optimizer.step(closure)
-        shifts.append(torch.linalg.solve(H, param.grad - grad(START)))
+        perturbation.append(torch.linalg.solve(H, param.grad - grad(START)))
 
-    for shift in shifts:
+    for shift in perturbation:
         close(shift.norm(), torch.tensor(0.3, dtype=torch.float64))
-    assert not torch.allclose(shifts[0], shifts[1])
+    assert not torch.allclose(perturbation[0], perturbation[1])
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (1, 2)])

@@ -39,7 +39,7 @@ def test_one_sam_step_takes_the_gradient_at_the_end_of_the_ball(quadratic, rho):
     close(result, START - LR * grad(START + rho * g / g.norm()))
 
 
-def test_only_every_kth_step_of_sam_is_displaced(quadratic):
+def test_only_every_kth_step_of_sam_is_perturbed(quadratic):
     g = grad(START)
     first = START - LR * grad(START + 0.5 * g / g.norm())
 

@@ -42,8 +42,8 @@ class Scaled(torch.nn.Module):
         return self.linear(self.norm(x))
 
 
-def displacements(**settings):
-    """Parameters before the step and their displacements in it, by name."""
+def perturbations(**settings):
+    """Parameters before the step and their perturbations in it, by name."""
     model, seen = Scaled(), []
     x = torch.tensor([[1.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
 
@@ -62,8 +62,8 @@ def displacements(**settings):
     }
 
 
-def test_the_complement_displaces_everything_but_norm_layers():
-    _, shift = displacements(rho=0.7, layers="other")
+def test_the_complement_perturbs_everything_but_norm_layers():
+    _, shift = perturbations(rho=0.7, layers="other")
 
     assert not shift["norm.weight"].any()
     assert not shift["norm.bias"].any()
@@ -71,10 +71,10 @@ def test_the_complement_displaces_everything_but_norm_layers():
     close(rest.norm(), torch.tensor(0.7, dtype=torch.float64))
 
 
-def test_asam_by_layer_displaces_in_units_of_the_layers_norm():
+def test_asam_by_layer_perturbs_in_units_of_the_layers_norm():
     """T is the norm of the scales, which are ones, and 1 for the shift."""
     torch.manual_seed(0)
-    start, shift = displacements(rho=0.7, form="asam_layer")
+    start, shift = perturbations(rho=0.7, form="asam_layer")
 
     size = start["norm.weight"].norm()
     scaled = torch.cat([shift["norm.weight"] / size, shift["norm.bias"]])
@@ -82,8 +82,8 @@ def test_asam_by_layer_displaces_in_units_of_the_layers_norm():
 
 
 @pytest.mark.parametrize("form", ["sam", "asam_l2", "asam_linf", "asam_layer", "fisher"])
-def test_every_form_displaces_norm_layers_only(form):
-    _, shift = displacements(rho=0.7, form=form)
+def test_every_form_perturbs_norm_layers_only(form):
+    _, shift = perturbations(rho=0.7, form=form)
 
     moved = {name for name, change in shift.items() if change.any()}
 
@@ -102,7 +102,7 @@ def test_an_unknown_choice_is_refused(setting):
         make_optimizer("sam_on", Scaled(), **{setting: "nrom"})
 
 
-def test_the_parameters_of_norm_layers_are_displaced_by_rho_and_no_others():
+def test_the_parameters_of_norm_layers_are_perturbed_by_rho_and_no_others():
     model, seen = Scaled(), []
     x = torch.tensor([[1.0, 2.0], [5.0, 3.0]], dtype=torch.float64)
 

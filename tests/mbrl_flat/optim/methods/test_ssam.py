@@ -29,7 +29,7 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
 
 
-def test_only_the_entries_with_the_largest_squared_gradient_are_displaced(quadratic):
+def test_only_the_entries_with_the_largest_squared_gradient_are_perturbed(quadratic):
     """g = (1, -3): half of the entries is the second one; the norm is that of both."""
     g = grad(START)
     shift = torch.stack([torch.zeros_like(g[0]), 0.3 * g[1] / g.norm()])

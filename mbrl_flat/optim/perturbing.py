@@ -1,4 +1,4 @@
-"""Evaluations away from the weights, and what methods that make them keep between steps."""
+"""ClosureEvaluator away from the weights, and what methods that make them keep between steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, DriverSettings, FlatOptimizer, Params
-from mbrl_flat.optim.evaluations import Closure, Evaluations, kept
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, kept
 from mbrl_flat.optim.groups import is_bias, selected
 from mbrl_flat.optim.norms import joint_norm
+from mbrl_flat.optim.perturbation import Perturbation, WeightBackup, cosine
 from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
-from mbrl_flat.optim.shifts import Room, Shifts, cosine
 from mbrl_flat.optim.synchronization import share_generator
 from mbrl_flat.runtime.seeding import set_generator
 
@@ -24,7 +24,7 @@ Memory = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaves:
+class SelectedParams:
     """The selected parameters that have a clean gradient, in a fixed order, entry by entry.
 
     Attributes:
@@ -58,22 +58,22 @@ class Leaves:
 
     def times_radius(
         self, tensors: list[Tensor], factor: Tensor | float, *, norm: Tensor | None = None
-    ) -> Shifts:
+    ) -> Perturbation:
         """``factor * rho_i * t_i`` with a scalar ``factor``; ``norm`` is that of the tensors."""
         scales = [float(factor) * rho for rho in self.radii]
         length = None if norm is None else float(norm)
-        return Shifts(directions=tensors, scales=scales, length=length)
+        return Perturbation(directions=tensors, scales=scales, length=length)
 
-    def along(self, tensors: list[Tensor]) -> Shifts:
+    def along(self, tensors: list[Tensor]) -> Perturbation:
         """``rho_i * t_i / (|t| + 1e-12)``, the norm being that of all tensors together."""
         norm = self.grad_norm if tensors is self.grads else joint_norm(tensors)
         return self.times_radius(tensors, 1.0 / (float(norm) + 1e-12), norm=norm)
 
 
-class Displacing(FlatOptimizer):
-    """Driver for methods that evaluate at displaced weights.
+class PerturbingOptimizer(FlatOptimizer):
+    """Driver for methods that evaluate at perturbed weights.
 
-    A group whose radius is 0 is not displaced and does not count in any norm; if that is true of
+    A group whose radius is 0 is not perturbed and does not count in any norm; if that is true of
     all, the step is a plain one of the base.
 
     The state goes on bit for bit on the kind of device it was saved on. On another one (a CPU
@@ -84,9 +84,9 @@ class Displacing(FlatOptimizer):
         params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius, at least 0, or a schedule of it.
-        every: Displace in every k-th step, beginning with the first; the others are plain.
-        only: Which parameters are displaced (see ``groups.selected``).
-        settings: See ``DriverSettings``.
+        every: Perturb in every k-th step, beginning with the first; the others are plain.
+        only: Which parameters are perturbed (see ``groups.selected``).
+        settings: See ``StepOptions``.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Displacing(FlatOptimizer):
         rho: Radius,
         every: int = 1,
         only: Sequence[str] | None = None,
-        **settings: Unpack[DriverSettings],
+        **settings: Unpack[StepOptions],
     ) -> None:
         if every < 1 or every != int(every):
             raise UserError(f"every must be a whole number of at least 1, got {every}.")
@@ -106,7 +106,7 @@ class Displacing(FlatOptimizer):
         self.every = every
         self.only = only
         self.memory: dict[nn.Parameter, Memory] = {}
-        self.room = Room()
+        self.backup = WeightBackup()
         self._compared: dict[Tensor, Tensor] = {}
         device = next((p.device for p in self._params()), torch.device("cpu"))
         # Its seed follows from the run's, and taking it moves no stream.
@@ -127,7 +127,7 @@ class Displacing(FlatOptimizer):
         self, closures: list[Closure], params: list[nn.Parameter], scaler: GradScaler | None
     ) -> tuple[Tensor, int]:
         if self.sync == "global" and not self._generator_is_common:
-            # One displacement takes one stream, also where processes have seeds of their own.
+            # One perturbation takes one stream, also where processes have seeds of their own.
             share_generator(self.generator, params[0].device)
             self._generator_is_common = True
         return super()._evaluated(closures, params, scaler)
@@ -136,16 +136,16 @@ class Displacing(FlatOptimizer):
         return radius_at(group.get("rho", self.rho), self.steps, group["lr"])
 
     @property
-    def _displaces(self) -> bool:
+    def _perturbs(self) -> bool:
         """Whether this is one of the steps that are not plain."""
         return self.steps % self.every == 0
 
     def _chosen_now(self) -> dict[nn.Parameter, float]:
-        """Radius of every parameter that is displaced in this step."""
-        return self._chosen() if self._displaces else {}
+        """Radius of every parameter that is perturbed in this step."""
+        return self._chosen() if self._perturbs else {}
 
     def _chosen(self) -> dict[nn.Parameter, float]:
-        """Radius of every parameter that steps displace which are not plain."""
+        """Radius of every parameter that steps perturb which are not plain."""
         wanted = selected(self.param_groups, self.only)
         return {
             param: radius
@@ -155,7 +155,9 @@ class Displacing(FlatOptimizer):
             if param.requires_grad and param in wanted
         }
 
-    def _leaves(self, chosen: Mapping[nn.Parameter, float], *, grads: bool = True) -> Leaves:
+    def _selected(
+        self, chosen: Mapping[nn.Parameter, float], *, grads: bool = True
+    ) -> SelectedParams:
         """Those of the chosen that have a gradient, or all of them with ``grads=False``."""
         params = [p for p in chosen if p.grad is not None or not grads]
         biases = {
@@ -164,7 +166,7 @@ class Displacing(FlatOptimizer):
             for p, name in zip(group["params"], group.get("param_names", []), strict=False)
             if is_bias(name)
         }
-        return Leaves(
+        return SelectedParams(
             params=list(params),
             grads=[kept(p.grad) for p in params if p.grad is not None],
             radii=[chosen[p] for p in params],
@@ -175,24 +177,26 @@ class Displacing(FlatOptimizer):
             step=self.steps,
         )
 
-    def _evaluate_at(self, evaluate: Evaluations, params: list[Tensor], shifts: Shifts) -> Tensor:
-        """Evaluate at ``params + shifts``; the gradients there are left in ``.grad``."""
+    def _evaluate_at(
+        self, evaluate: ClosureEvaluator, params: list[Tensor], perturbation: Perturbation
+    ) -> Tensor:
+        """Evaluate at ``params + perturbation``; the gradients there are left in ``.grad``."""
         # A closure that zeroes in place must not reach gradients that were taken before.
         self.zero_grad(set_to_none=True)
-        with self.room.displaced(params, shifts):
+        with self.backup.perturbed(params, perturbation):
             return evaluate()
 
     def _grads(self) -> dict[nn.Parameter, Tensor]:
         """Gradients that the last evaluation left behind."""
         return {p: kept(p.grad) for p in self._params() if p.grad is not None}
 
-    def _report(self, params: list[Tensor], shifts: Shifts) -> Shifts:
-        """Note length and direction of a displacement; return it."""
-        samples = dict(zip(params, shifts.sample(), strict=True))
-        self.last["perturbation_norm"] = shifts.norm()
+    def _report(self, params: list[Tensor], perturbation: Perturbation) -> Perturbation:
+        """Note length and direction of a perturbation; return it."""
+        samples = dict(zip(params, perturbation.sample(), strict=True))
+        self.last["perturbation_norm"] = perturbation.norm()
         self.last["cosine"] = cosine(samples, self._compared)
         self._compared = samples
-        return shifts
+        return perturbation
 
     def _own_state(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Displacements of the weights: how long, in which direction, and back again."""
+"""Perturbations of the weights: how long, in which direction, and back again."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from torch import Tensor
 from mbrl_flat.optim.norms import joint_norm
 
 SAMPLE = 2**12
-"""Most entries of one tensor by which displacements of different steps are compared."""
+"""Most entries of one tensor by which perturbations of different steps are compared."""
 RUN = 16
 """Neighbouring entries that are taken together: what a CPU fetches at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shifts:
-    """A displacement ``scale_i * direction_i`` of several parameters; the product is not formed.
+class Perturbation:
+    """A perturbation ``scale_i * direction_i`` of several parameters; the product is not formed.
 
     Attributes:
         directions: One for each parameter: gradients, momenta or tensors of their own.
@@ -37,10 +37,10 @@ class Shifts:
         """The directions as they are."""
         return cls(directions=list(directions), scales=[1.0] * len(directions))
 
-    def __neg__(self) -> "Shifts":
-        """The opposite displacement."""
+    def __neg__(self) -> "Perturbation":
+        """The opposite perturbation."""
         opposite = [-scale for scale in self.scales]
-        return Shifts(directions=self.directions, scales=opposite, length=self.length)
+        return Perturbation(directions=self.directions, scales=opposite, length=self.length)
 
     def norm(self) -> Tensor:
         """Euclidean norm over all parameters, a scalar."""
@@ -52,20 +52,20 @@ class Shifts:
         return torch.tensor(scale * self.length, device=self.directions[0].device)
 
     def tensors(self) -> Iterator[Tensor]:
-        """The displacements themselves, one at a time."""
+        """The perturbations themselves, one at a time."""
         for direction, scale in zip(self.directions, self.scales, strict=True):
             yield direction * scale
 
     @torch.no_grad()
     def add_to(self, params: Sequence[Tensor]) -> None:
-        """Displace the parameters, in place."""
+        """Perturb the parameters, in place."""
         for scale in dict.fromkeys(self.scales):
             at = [i for i, other in enumerate(self.scales) if other == scale]
             directions = [self.directions[i] for i in at]
             torch._foreach_add_([params[i] for i in at], directions, alpha=scale)
 
     def sample(self) -> list[Tensor]:
-        """Some entries of each displacement, to compare it with others.
+        """Some entries of each perturbation, to compare it with others.
 
         Every k-th run of ``RUN`` entries, k prime so that all columns of a matrix have their turn;
         all entries of a tensor that has no more than ``SAMPLE``.
@@ -97,11 +97,11 @@ def _stride(size: int) -> int:
 
 
 def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
-    """Cosine between two displacements.
+    """Cosine between two perturbations.
 
     Args:
-        a: What was sampled of each parameter's displacement.
-        b: The same for another displacement; a parameter that it lacks counts as zero there.
+        a: What was sampled of each parameter's perturbation.
+        b: The same for another perturbation; a parameter that it lacks counts as zero there.
 
     Returns:
         A scalar; zero if no parameter is in both.
@@ -118,14 +118,14 @@ def _squares(vectors: Iterable[Tensor]) -> Tensor:
     return torch.stack([vector.dot(vector) for vector in vectors]).sum()
 
 
-class Room:
-    """Space for weights while they are displaced, kept so that it is allocated once."""
+class WeightBackup:
+    """Space for weights while they are perturbed, kept so that it is allocated once."""
 
     def __init__(self) -> None:
         self._space: dict[Tensor, Tensor] = {}
 
     @contextmanager
-    def held(self, params: Sequence[Tensor]) -> Iterator[None]:
+    def restored(self, params: Sequence[Tensor]) -> Iterator[None]:
         """Let the body change ``params``; the old values come back exactly.
 
         They are copied back into the same storage, also when the body raises: subtracting what was
@@ -145,28 +145,28 @@ class Room:
                 torch._foreach_copy_(params, saved)
 
     @contextmanager
-    def displaced(self, params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
-        """Displace ``params`` for the length of the body; they come back as in ``held``."""
-        with self.held(params):
-            shifts.add_to(params)
-            # Gradients that nobody else needs make room for those of the body.
-            del shifts
+    def perturbed(self, params: Sequence[Tensor], perturbation: Perturbation) -> Iterator[None]:
+        """Perturb ``params`` for the length of the body; they come back as in ``held``."""
+        with self.restored(params):
+            perturbation.add_to(params)
+            # Gradients that nobody else needs make backup for those of the body.
+            del perturbation
             yield
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles begin empty."""
-        return (Room, ())
+        return (WeightBackup, ())
 
 
 @contextmanager
-def added_and_subtracted(params: Sequence[Tensor], shifts: Shifts) -> Iterator[None]:
-    """Displace ``params`` for the length of the body, without a copy of them.
+def added_and_subtracted(params: Sequence[Tensor], perturbation: Perturbation) -> Iterator[None]:
+    """Perturb ``params`` for the length of the body, without a copy of them.
 
-    They come back up to one rounding of the displaced weights: what was added is subtracted.
+    They come back up to one rounding of the perturbed weights: what was added is subtracted.
     """
     params = list(params)
-    shifts.add_to(params)
+    perturbation.add_to(params)
     try:
         yield
     finally:
-        (-shifts).add_to(params)
+        (-perturbation).add_to(params)

@@ -66,16 +66,16 @@ class Pair:
 
 @pytest.mark.parametrize("name", ["of_a_alone", "through_something_else"])
 def test_a_loss_of_nothing_that_was_selected_makes_a_plain_step(name):
-    displacing, plain = Pair(), Pair()
-    sam = make_optimizer("sam", displacing.groups(), base="sgd", lr=0.1, only=["b"])
+    perturbing, plain = Pair(), Pair()
+    sam = make_optimizer("sam", perturbing.groups(), base="sgd", lr=0.1, only=["b"])
     sgd = make_optimizer("sgd", plain.groups(), lr=0.1)
 
-    losses = [sam.step(getattr(displacing, name)), sgd.step(getattr(plain, name))]
+    losses = [sam.step(getattr(perturbing, name)), sgd.step(getattr(plain, name))]
 
     assert torch.equal(*losses)
-    for a, b in zip(displacing.values(), plain.values(), strict=True):
+    for a, b in zip(perturbing.values(), plain.values(), strict=True):
         assert torch.equal(a, b)
-    assert all(param.requires_grad for param in displacing.b.parameters())
+    assert all(param.requires_grad for param in perturbing.b.parameters())
 
 
 @pytest.mark.parametrize("name", ["of_each", "by_autograd"])

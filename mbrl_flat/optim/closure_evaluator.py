@@ -27,7 +27,7 @@ CLOSURE = "give a closure that zeroes the gradients, computes the loss, calls ba
 """What to tell a user whose closure is none."""
 
 
-class Streams:
+class RNGSnapshot:
     """A moment of Python's, NumPy's and torch's global random streams, to go back to."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Streams:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
-_watching: "list[Statistics]" = []
+_watching: "list[BatchNormSnapshot]" = []
 
 
 def _before_forward(module: nn.Module, args: Any) -> None:
@@ -63,11 +63,11 @@ _hooks = cast(dict[int, Any], _hook.hooks_dict_ref())
 _hook.remove()
 
 
-class Statistics:
+class BatchNormSnapshot:
     """The running statistics of normalisation layers at one moment, to go back to.
 
     Args:
-        known: Statistics to remember in any case: those of layers within compiled code, which no
+        known: Buffers to save in any case: those of layers within compiled code, which no
             hook sees.
     """
 
@@ -107,9 +107,9 @@ def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
     BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
 
     Args:
-        known: See ``Statistics``.
+        known: See ``BatchNormSnapshot``.
     """
-    statistics = Statistics(known)
+    statistics = BatchNormSnapshot(known)
     try:
         with statistics.watched():
             yield
@@ -121,7 +121,7 @@ class NoGradientError(UserError):
     """A closure left no gradient in any parameter that is trained."""
 
 
-class Evaluations:
+class ClosureEvaluator:
     """A loss to be evaluated any number of times within one optimizer step.
 
     Args:
@@ -133,7 +133,7 @@ class Evaluations:
         after: Applied to the loss after each evaluation; may change the gradients.
 
     Attributes:
-        count: Evaluations so far, without an attempt that was undone.
+        count: Gradient evaluations so far, without an attempt that was undone.
         calls: Calls of closures so far, those of such an attempt too.
     """
 
@@ -152,8 +152,8 @@ class Evaluations:
         self._frozen_batchnorm = frozen_batchnorm
         self._statistics = statistics
         self._after_each = after
-        self._before = Streams() if same_rng else None
-        self._after: Streams | None = None
+        self._before = RNGSnapshot() if same_rng else None
+        self._after: RNGSnapshot | None = None
         self.count = 0
         self.calls = 0
 
@@ -171,7 +171,7 @@ class Evaluations:
         """
         first = self.count == 0
         if not first and self._before is not None:
-            self._after = self._after or Streams()
+            self._after = self._after or RNGSnapshot()
             self._before.rewind()
         frozen = self._frozen_batchnorm and not first
         held = frozen_statistics(self._statistics) if frozen else nullcontext()
@@ -182,7 +182,7 @@ class Evaluations:
         self.count += 1
         return loss if self._after_each is None else self._after_each(loss)
 
-    def attempt(self, wanted: Sequence[Tensor]) -> Tensor | None:
+    def try_restricted(self, wanted: Sequence[Tensor]) -> Tensor | None:
         """Make the first evaluation while some parameters take no gradient.
 
         Args:
@@ -197,7 +197,7 @@ class Evaluations:
         Raises:
             RuntimeError: If the closure fails for another reason.
         """
-        streams, statistics = self._before or Streams(), Statistics(self._statistics)
+        streams, statistics = self._before or RNGSnapshot(), BatchNormSnapshot(self._statistics)
         try:
             with statistics.watched():
                 return self(wanted)

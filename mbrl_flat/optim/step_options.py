@@ -6,15 +6,15 @@ from typing import Any, Literal, TypedDict
 from mbrl_flat.errors import UnknownNameError, UserError
 
 
-class DriverSettings(TypedDict, total=False):
+class StepOptions(TypedDict, total=False):
     """Settings that every optimizer of the registry takes.
 
     ``max_grad_norm``: bound on the joint norm of the final gradient. ``on_nonfinite``: ``raise``,
     or ``skip`` the step and count it. ``same_rng``: every evaluation of one step draws the same
     random numbers. ``frozen_batchnorm``: only the first evaluation moves running statistics.
-    ``micro_batches``: given several closures, ``replay`` all of them at one common displacement,
+    ``micro_batches``: given several closures, ``replay`` all of them at one common perturbation,
     or give ``each`` its own (m-sharpness). ``sync``: in a data-parallel run whose model is not
-    wrapped, average every gradient (``global``: one displacement) or only the final one
+    wrapped, average every gradient (``global``: one perturbation) or only the final one
     (``local``: each process has its own); ``none`` leaves it to the caller. ``compiled``: closures
     run compiled code, so the same parameters take a gradient in every step: code is compiled anew
     for others.
@@ -40,7 +40,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse values that mean nothing.
 
     Args:
-        settings: Some of ``DriverSettings``.
+        settings: Some of ``StepOptions``.
 
     Raises:
         UserError: If the bound is not positive.
