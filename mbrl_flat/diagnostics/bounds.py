@@ -7,12 +7,11 @@ With probability ``1 - delta`` over ``n`` independent samples, for ``k`` weights
     \underbrace{\sqrt{\frac{k \log(1 + \frac{|w|^2}{\rho^2} (1 + \sqrt{\log n / k})^2)
     + 4 \log(n / \delta)}{n - 1}}}_{complexity}
 
-and for rewards in ``[0, R]``, a mean reward error ``e_r`` and a mean total variation ``e_p`` of the
-one-step model under the policy's occupancy (simulation lemma),
+For a model that predicts a point, with mean reward error ``e_r`` and a value function of Lipschitz
+constant ``Lip(V)``,
 
 .. math::
-    |V - \hat V| \le \frac{e_r}{1 - \gamma} + \frac{2 \gamma R\, e_p}{(1 - \gamma)^2}, \qquad
-    e_p \le \sqrt{KL / 2} \text{ (Pinsker)}
+    |V - \hat V| \le \frac{e_r + \gamma\, \mathrm{Lip}(V)\, E|z' - \hat z'|}{1 - \gamma}
 
 The terms show what moves with what. They are no certificate, because
 
@@ -20,13 +19,11 @@ The terms show what moves with what. They are no certificate, because
   factor for the change of distribution is missing);
 * for the millions of weights of a world model the complexity term is far above any loss;
 * the ``O(log(n + k))`` part of the complexity is left out, and the bound presumes that random
-  perturbations do not lower the population loss;
-* Pinsker needs a likelihood. A regression on latents, as in TD-MPC2, has none; there
-  ``lipschitz_value_gap`` takes its place.
+  perturbations do not lower the population loss.
 
 References:
-    Foret et al., ICLR 2021, arXiv:2010.01412, Theorem 2 (appendix); Kearns & Singh, "Near-Optimal
-    Reinforcement Learning in Polynomial Time", Machine Learning 49, 2002 (simulation lemma).
+    Foret et al., ICLR 2021, arXiv:2010.01412, Theorem 2 (appendix); Asadi et al., "Lipschitz
+    Continuity in Model-Based Reinforcement Learning", ICML 2018, arXiv:1804.07193.
 """
 
 import math
@@ -115,32 +112,6 @@ class ValueGap:
     def performance_gap(self) -> float:
         """What planning in the model costs at most, beyond the planner's own suboptimality."""
         return 2.0 * self.total
-
-
-def simulation_lemma(
-    *, reward_error: float, total_variation: float, max_reward: float, discount: float
-) -> ValueGap:
-    """Compute the terms of the simulation lemma.
-
-    Args:
-        reward_error: Mean absolute error of the reward ``e_r``.
-        total_variation: Mean total variation ``e_p`` in [0, 1], half the L1 distance.
-        max_reward: ``R``.
-        discount: ``gamma``.
-
-    Returns:
-        The terms.
-    """
-    left = 1.0 - discount
-    return ValueGap(
-        reward=reward_error / left,
-        transition=2.0 * discount * max_reward * total_variation / left**2,
-    )
-
-
-def pinsker(divergence: float) -> float:
-    """Largest total variation at a Kullback-Leibler divergence in nats; never above 1."""
-    return min(1.0, math.sqrt(max(divergence, 0.0) / 2.0))
 
 
 def lipschitz_value_gap(

@@ -90,11 +90,8 @@ def lanczos(
     while True:
         give_way()
         k = len(alphas)
-        w = product(basis[k])
-        alphas.append(float(dot(basis[k], w)))
-        # Once leaves errors of the size of the cancellation; "twice is enough" (Parlett, 6.9).
-        for _ in range(2):
-            w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
+        alpha, w = _next_direction(product, basis[: k + 1])
+        alphas.append(alpha)
         beta = float(norm(w))
         if not (math.isfinite(alphas[-1]) and math.isfinite(beta)):
             return _not_finite(start, k + 1)
@@ -104,9 +101,9 @@ def lanczos(
         if beta <= 10.0 * torch.finfo(start.dtype).eps * scale:
             beta = 0.0
         residuals = beta * vectors[-1, [-1, 0]].abs()
-        # One end is often a hundred times the other; each has to be right by its own measure.
-        measures = values[[-1, 0]].abs().clamp_min(_SMALL_END * scale)
-        converged = bool((residuals <= tolerance * measures).all())
+        # One end is often a hundred times the other; each has its own scale.
+        scales = values[[-1, 0]].abs().clamp_min(_SMALL_END * scale)
+        converged = bool((residuals <= tolerance * scales).all())
         if (converged and (k + 1 >= min_iterations or beta == 0.0)) or k + 1 == count:
             break
         betas.append(beta)
@@ -147,6 +144,16 @@ def start_vector(
     return previous / norm(previous) + fresh * noise / norm(noise)
 
 
+def _next_direction(product: Product, basis: Tensor) -> tuple[float, Tensor]:
+    """Multiply the last vector of a basis ``[k, n]``; its own part, and the rest ``[n]``."""
+    w = product(basis[-1])
+    alpha = float(dot(basis[-1], w))
+    # Once leaves errors of the size of the cancellation; "twice is enough" (Parlett, 6.9).
+    for _ in range(2):
+        w = w - (basis @ w) @ basis
+    return alpha, w
+
+
 def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors of ``T_k``, in float64 whatever the products."""
     matrix = torch.diag(torch.tensor(alphas, dtype=torch.float64))
@@ -160,11 +167,6 @@ def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tenso
 def _not_finite(start: Tensor, iterations: int) -> Spectrum:
     nan, none = float("nan"), torch.zeros_like(start)
     return Spectrum(
-        lambda_max=nan,
-        lambda_min=nan,
-        top=none,
-        bottom=none,
-        residual=nan,
-        iterations=iterations,
-        converged=False,
-    )
+        lambda_max=nan, lambda_min=nan, top=none, bottom=none, residual=nan,
+        iterations=iterations, converged=False,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ References:
     arXiv:2102.11600, Definition 2 (adaptive).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,8 @@ def worst_case_sharpness(region: LossRegion, *, rho: float, steps: int) -> float
     for _ in range(steps - 1):
         gradient = gradient_at(region, perturbation)
         perturbation = within(perturbation + ascent(gradient, rho), rho)
-        best = max(best, loss_at(region, perturbation))
+        # Not max(): it drops a NaN that comes second.
+        best = float(np.maximum(best, loss_at(region, perturbation)))
     return best - region.value
 
 

@@ -96,9 +96,15 @@ def loss_regions(probed: ProbeLoss, *, per_module: bool) -> list[LossRegion]:
 
 
 def ascent(gradient: Tensor, rho: float) -> Tensor:
-    """``rho * g / |g|`` ``[n]``; zero where there is no direction to climb in."""
+    """``rho * g / |g|`` ``[n]``; zero for a zero gradient, NaN for one that is not finite."""
     length = norm(gradient)
-    return torch.where(length > 0.0, gradient * (rho / length), 0.0)
+    if not torch.isfinite(length):
+        return torch.full_like(gradient, float("nan"))
+    if length == 0.0:
+        return torch.zeros_like(gradient)
+    ratio = rho / length
+    # The reciprocal of a tiny length overflows; dividing by it does not.
+    return gradient * ratio if torch.isfinite(ratio) else gradient / length * rho
 
 
 def loss_at(region: LossRegion, perturbation: Tensor) -> float:

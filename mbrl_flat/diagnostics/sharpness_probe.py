@@ -122,6 +122,8 @@ class SharpnessProbe:
         Returns:
             Quantities of all weights by their names, and of each module below its name.
         """
+        if optimizer is not None and optimizer.param_groups[0].get("maximize", False):
+            probed = ProbeLoss(lambda loss=probed.loss: -loss(), probed.modules)
         params = [p for module in probed.modules.values() for p in module]
         context = Context(
             generator=self._generator, optimizer=optimizer, categorical=probed.categorical

@@ -1,32 +1,46 @@
-r"""How well an actor's value estimates predicted the returns that followed.
+r"""Error of an actor's value estimates against the returns that followed.
 
 .. math::
     G_t = \sum_{s=t}^{T-1} \gamma^{s-t} r_s, \qquad
     \mathrm{bias} = \mathrm{mean}(\hat V_t - G_t), \qquad
     \mathrm{rmse} = \sqrt{\mathrm{mean}((\hat V_t - G_t)^2)}
 
-A positive bias is overestimation. ``rmse_normalised`` is the RMSE divided by the standard
-deviation of the returns (1 is as good as always saying their mean), ``spearman`` the rank
-correlation of estimates and returns with average ranks for ties.
+============================  ===================================================================
+``bias``                      positive for overestimation; ``bias_low`` and ``bias_high`` are its
+                              95% interval
+``rmse_normalised`` (NRMSE)   RMSE over the standard deviation of the returns; 1 is as good as
+                              always predicting their mean
+``rmse_relative``             RMSE over the mean absolute return: the error as a share of what is
+                              predicted, also where returns hardly differ between states
+``explained_variance``        ``1 - Var(G - V) / Var(G)``: 1 is perfect up to a constant, 0 no
+                              better than a constant
+``spearman``                  rank correlation of estimates and returns, average ranks for ties
+============================  ===================================================================
 
-Estimates look beyond the end of an episode that was cut off by its time limit, recorded returns
-do not. So of such an episode only steps count after which at most a share of ``tolerance`` of a
-steady reward's value is missing, ``gamma^(T - t) <= tolerance``. What is missing counts as error
-of the estimates: an exact one has a bias of the mean of ``gamma^(T - t) V`` over these steps.
-``truncation=bootstrap`` adds ``gamma^(T - t)`` of the actor's own last estimate in its place. Then
-an exact one has none, and other errors are seen less what is added of the last one. If no step
-qualifies, all but the last of each are taken and bootstrapped. The result says of either.
+Time limits. Estimates look beyond the end of a truncated episode, recorded returns do not.
+``truncation=bootstrap`` therefore adds ``gamma^(T - t)`` of the actor's own last estimate, so that
+an exact estimate has no error. To keep that share small, only steps are judged at which it weighs
+at most ``tolerance``. The same steps are judged in all episodes, up to one common step: judging
+late steps only where the task happened to end would select on the outcome. If the episodes are
+too short for any step to qualify, all but the last one before the time limit are judged.
+``truncation=drop`` leaves the tail out; an exact estimate then has a bias of up to
+``tolerance`` of its value.
 
 A lost life that is recorded as a termination is one for the estimates that learn from the record:
-they look no further, so returns are summed up to there alone.
+returns are summed up to it.
 
-Steps of one episode share its fate, so ``bias_low`` and ``bias_high``, the 95% interval of the
-bias, resample whole episodes.
+Steps of one episode depend on each other, so the interval treats episodes as the samples: a
+jackknife over episodes with the quantiles of Student's t.
 
-The return is of whoever acted, so the estimates have to be of the same: the planner's in planned
-episodes, the policy's in those that the policy played.
+Estimates and returns must belong to the same actor: the planner's in planned episodes, the
+policy's in episodes that the policy played.
+
+References:
+    Quenouille, "Notes on Bias in Estimation", Biometrika 43, 1956 (jackknife); Efron & Tibshirani,
+    "An Introduction to the Bootstrap", 1993, Chapter 11.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -34,11 +48,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.analysis.stats import Interval, spearman
+from mbrl_flat.analysis.stats import Interval, spearman, t_quantile
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.errors import UnknownNameError, UserError
 
-Truncation = Literal["drop", "bootstrap"]
+Truncation = Literal["bootstrap", "drop"]
 
 
 def discounted_returns(
@@ -67,105 +81,133 @@ def estimates_and_returns(
     episode: Episode,
     discount: float,
     *,
-    truncation: Truncation = "drop",
-    tolerance: float = 0.05,
+    truncation: Truncation = "bootstrap",
+    num_steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Pair the estimates of an episode with the returns that they can be judged by.
+    """Pair the estimates of an episode with the returns that they are judged by.
 
     Args:
         episode: The record; without estimates it yields no pair.
         discount: ``gamma``.
-        truncation: ``drop`` what lies beyond the end of a truncated episode, or ``bootstrap`` it
-            with the last estimate.
-        tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond; steps where it weighs more
-            are left out.
+        truncation: ``bootstrap`` what lies beyond the end of a truncated episode with the last
+            estimate, which is then not judged itself, or ``drop`` it.
+        num_steps: Number of first steps that are judged; by default all.
 
     Returns:
         Estimates and returns, each float64 ``[M]`` with M at most T.
     """
-    _check(truncation)
     value = episode.value.double()
     if value.numel() == 0:
         return value, value
     reward, ends, tail = episode.reward, episode.ends, 0.0
     if truncation == "bootstrap" and not ends[-1]:
-        # The last estimate stands for its own step's return, and is not judged by itself.
         value, reward, ends, tail = value[:-1], reward[:-1], ends[:-1], float(value[-1])
-    end_follows = ends.flip(0).cumsum(0).flip(0) > 0
-    left = torch.arange(len(reward), 0, -1, dtype=torch.float64)
-    kept = end_follows | (discount**left <= tolerance)
     returns = discounted_returns(reward, discount=discount, tail=tail, ends=ends)
-    return value[kept], returns[kept]
+    return value[:num_steps], returns[:num_steps]
+
+
+def common_steps(
+    episodes: Sequence[Episode],
+    discount: float,
+    *,
+    truncation: Truncation = "bootstrap",
+    tolerance: float = 0.05,
+) -> int | None:
+    """Number of first steps at which no time limit hides more than ``tolerance`` of the value.
+
+    Args:
+        episodes: The records.
+        discount: ``gamma``.
+        truncation: With ``bootstrap`` the last step of a truncated episode stands for what follows.
+        tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond a time limit.
+
+    Returns:
+        The number, which may be 0; None if no episode was truncated, so that all steps count.
+    """
+    limits = [episode.length for episode in episodes if not episode.ends[-1]]
+    if not limits:
+        return None
+    known = min(limits) - (truncation == "bootstrap")
+    return sum(discount**left <= tolerance for left in range(1, known + 1))
 
 
 def value_error(
     episodes: Sequence[Episode],
     discount: float,
     *,
-    truncation: Truncation = "drop",
+    truncation: Truncation = "bootstrap",
     tolerance: float = 0.05,
 ) -> dict[str, float]:
-    """Compare estimates and returns over all steps of all episodes that can be judged.
+    """Compare estimates and returns over the steps of all episodes that can be judged.
 
     Args:
         episodes: The records.
         discount: ``gamma``.
-        truncation: See ``estimates_and_returns``.
-        tolerance: Likewise.
+        truncation: ``bootstrap`` or ``drop``; see the module.
+        tolerance: Largest weight of what lies beyond a time limit, in (0, 1].
 
     Returns:
-        ``bias`` with ``bias_low`` and ``bias_high``, ``rmse``, ``rmse_normalised``, ``spearman``,
-        ``count``, and ``bootstrapped``: 1 if the tails of truncated episodes were estimated.
-        Undefined ones are absent: without any pair all but ``count``, without spread the
-        normalised and the rank one, with fewer than two episodes the bounds.
+        ``bias`` with ``bias_low`` and ``bias_high``, ``rmse``, ``rmse_normalised``,
+        ``rmse_relative``, ``explained_variance``, ``spearman``, ``count``, and ``bootstrapped``: 1
+        if the tails of truncated episodes were estimated. Undefined ones are absent: without any
+        pair all but ``count``, where all returns are equal NRMSE, explained variance and rank
+        correlation, with fewer than two episodes the interval.
+
+    Raises:
+        UserError: If ``tolerance`` is not within (0, 1].
+        UnknownNameError: If ``truncation`` is neither.
     """
-    pairs = _pairs(episodes, discount, truncation, tolerance)
+    if truncation not in {"drop", "bootstrap"}:
+        raise UnknownNameError("truncation", truncation, ["drop", "bootstrap"])
+    if not 0.0 < tolerance <= 1.0:
+        raise UserError(f"The probe's tolerance must lie within (0, 1], got {tolerance}.")
+    judged = [episode for episode in episodes if episode.value.numel() > 0]
+    steps = common_steps(judged, discount, truncation=truncation, tolerance=tolerance)
+    if steps == 0:
+        truncation = "bootstrap"
+        steps = max(episode.length for episode in judged if not episode.ends[-1]) - 1
+    pairs = [
+        estimates_and_returns(episode, discount, truncation=truncation, num_steps=steps)
+        for episode in judged
+    ]
     if sum(len(value) for value, _ in pairs) == 0:
-        truncation, tolerance = "bootstrap", 1.0
-        pairs = _pairs(episodes, discount, truncation, tolerance)
-    values = [value for value, _ in pairs if len(value) > 0]
-    if not values:
         return {"count": 0.0}
-    value, returns = torch.cat(values), torch.cat([g for _, g in pairs if len(g) > 0])
+    value, returns = (torch.cat(part) for part in zip(*pairs, strict=True))
     error = value - returns
     rmse = float(error.square().mean().sqrt())
     result = {
         "bias": float(error.mean()),
         "rmse": rmse,
         "count": float(len(error)),
-        "bootstrapped": float(truncation == "bootstrap"),
+        "bootstrapped": float(truncation == "bootstrap" and steps is not None),
     }
-    # The same resamples every time: the bounds are a function of the episodes.
-    low, _, high = bias_interval([v - g for v, g in pairs], rng=np.random.default_rng(0))
+    low, _, high = bias_interval([v - g for v, g in pairs])
     if np.isfinite(low):
         result |= {"bias_low": low, "bias_high": high}
+    scale = float(returns.abs().mean())
+    if scale > 0.0:
+        result["rmse_relative"] = rmse / scale
     spread = float(returns.std(correction=0))
     # Rounding alone gives equal returns a spread of a few units in their last place.
     if spread > 1e-12 * float(returns.abs().max()):
         result["rmse_normalised"] = rmse / spread
+        result["explained_variance"] = 1.0 - float(error.var(correction=0)) / spread**2
         if float(value.std(correction=0)) > 0.0:
             result["spearman"] = spearman(value.numpy(), returns.numpy())
     return result
 
 
-def bias_interval(
-    errors: Sequence[Tensor],
-    *,
-    rng: np.random.Generator,
-    num_resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile interval of the mean error, resampling whole episodes with replacement.
+def bias_interval(errors: Sequence[Tensor], *, confidence: float = 0.95) -> Interval:
+    """Interval of the mean error over all steps, with episodes as the independent samples.
 
     Args:
         errors: For each episode the errors of its steps ``[M]``; empty ones do not count.
-        rng: Source of the resamples.
-        num_resamples: How many.
         confidence: Coverage that is aimed at.
 
     Returns:
-        The interval; its bounds are NaN for fewer than two episodes that can be judged, and so is
-        the bias for none.
+        The interval: the ratio ``sum of errors / number of steps`` with its jackknife standard
+        error over episodes and the quantiles of Student's t. Its bounds are NaN for fewer than two
+        episodes, and so is the bias for none.
 
     Raises:
         ValueError: If ``confidence`` is not within (0, 1).
@@ -174,43 +216,30 @@ def bias_interval(
         raise ValueError(f"confidence must lie within (0, 1), got {confidence}.")
     sums = np.array([float(error.sum()) for error in errors if len(error) > 0])
     counts = np.array([float(len(error)) for error in errors if len(error) > 0])
-    if len(sums) == 0:
+    num = len(sums)
+    if num == 0:
         return Interval(np.nan, np.nan, np.nan)
     bias = float(sums.sum() / counts.sum())
-    if len(sums) < 2:
+    if num < 2:
         return Interval(np.nan, bias, np.nan)
-    picks = rng.integers(len(sums), size=(num_resamples, len(sums)))
-    resampled = sums[picks].sum(1) / counts[picks].sum(1)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(resampled, (tail, 1.0 - tail))
-    return Interval(float(low), bias, float(high))
-
-
-def _check(truncation: str) -> None:
-    if truncation not in {"drop", "bootstrap"}:
-        raise UnknownNameError("truncation", truncation, ["drop", "bootstrap"])
-
-
-def _pairs(
-    episodes: Sequence[Episode], discount: float, truncation: Truncation, tolerance: float
-) -> list[tuple[Tensor, Tensor]]:
-    return [
-        estimates_and_returns(episode, discount, truncation=truncation, tolerance=tolerance)
-        for episode in episodes
-    ]
+    without = (sums.sum() - sums) / (counts.sum() - counts)
+    standard_error = math.sqrt((num - 1) / num * float(np.square(without - without.mean()).sum()))
+    half = t_quantile(num - 1, confidence=confidence) * standard_error
+    return Interval(bias - half, bias, bias + half)
 
 
 def value_metrics(episodes: Sequence[Episode], discount: float) -> dict[str, float]:
     """``probe/value/*`` of episodes that the policy played, with the critic's estimates."""
-    return _named("value", episodes, discount)
+    return named_value_error("value", episodes, discount)
 
 
 def planner_metrics(episodes: Sequence[Episode], discount: float) -> dict[str, float]:
     """``probe/planner/*`` of planned episodes, with the planner's estimates."""
-    return _named("planner", episodes, discount)
+    return named_value_error("planner", episodes, discount)
 
 
-def _named(kind: str, episodes: Sequence[Episode], discount: float) -> dict[str, float]:
+def named_value_error(kind: str, episodes: Sequence[Episode], discount: float) -> dict[str, float]:
+    """``probe/<kind>/*``; empty where there is no pair."""
     result = value_error(episodes, discount)
     if result["count"] == 0.0:
         return {}

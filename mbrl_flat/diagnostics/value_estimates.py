@@ -12,7 +12,6 @@ name                estimate                     judged by the return of
 ==================  ===========================  ============================================
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +19,6 @@ import torch
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.diagnostics.inspection import measured_weights
-from mbrl_flat.diagnostics.value_error import value_error
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng
 
@@ -46,11 +44,3 @@ def with_critic(agent: Inspectable, episode: Episode) -> Episode:
     with measured_weights(agent), restored_rng():
         latent = agent.posterior(batch)[0, :-1]
         return replace(episode, value=agent.value(latent).cpu())
-
-
-def mixed_metrics(agent: Inspectable, planned: Sequence[Episode]) -> dict[str, float]:
-    """``probe/mixed/*``: the critic of the policy judged by the returns of the planner."""
-    result = value_error([with_critic(agent, episode) for episode in planned], agent.discount)
-    if result["count"] == 0.0:
-        return {}
-    return {f"probe/mixed/{name}": value for name, value in result.items()}

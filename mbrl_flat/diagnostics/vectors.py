@@ -30,8 +30,16 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def norm(x: Tensor) -> Tensor:
-    """Euclidean norm of ``[n]``, summed pairwise."""
-    return dot(x, x).sqrt()
+    """Euclidean norm of ``[n]``, summed pairwise; NaN or infinite only if an entry is."""
+    length = dot(x, x).sqrt()
+    if x.numel() == 0 or 0.0 < float(length) < float("inf"):
+        return length
+    # Squares over- or underflow long before the norm does.
+    scale = x.abs().max()
+    if scale == 0.0 or not torch.isfinite(scale):
+        return scale
+    scaled = x / scale
+    return scale * dot(scaled, scaled).sqrt()
 
 
 @contextmanager

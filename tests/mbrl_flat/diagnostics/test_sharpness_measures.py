@@ -1,6 +1,7 @@
 """The costlier measures of sharpness against dense matrices and closed forms."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from mbrl_flat.diagnostics.gauss_newton import GaussNewton
 from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
-from mbrl_flat.diagnostics.sharpness import loss_regions, sam_gap
+from mbrl_flat.diagnostics.sharpness import ascent, loss_regions, sam_gap
 from mbrl_flat.diagnostics.sharpness_measures import (
     AdaptiveSharpness,
     AlongGradient,
@@ -28,6 +29,7 @@ from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.trace import hutchinson
 from mbrl_flat.diagnostics.vectors import flatten
 from mbrl_flat.interfaces import ProbeLoss
+from mbrl_flat.optim.registry import make_optimizer
 
 
 def quadratic(hessian, weight):
@@ -266,6 +268,110 @@ def test_adam_with_a_fixed_preconditioner_diverges_exactly_above_the_threshold()
 
     assert limit == pytest.approx(38.0)
     assert radius(0.999 * limit) < 1.0 < radius(1.001 * limit)
+
+
+KINDS = {
+    "adam": partial(torch.optim.Adam),
+    "amsgrad": partial(torch.optim.Adam, amsgrad=True),
+    "adamw": partial(torch.optim.AdamW, weight_decay=0.0),
+    "nadam": partial(torch.optim.NAdam, momentum_decay=100.0),
+    "radam": partial(torch.optim.RAdam),
+}
+
+
+@pytest.mark.parametrize(("factor", "grows"), [(0.97, False), (1.03, True)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_adam_becomes_unstable_at_its_own_threshold(kind, factor, grows):
+    """A quadratic whose gradients are far below eps, so that the preconditioner is constant."""
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = KINDS[kind]([weight], lr=0.1, betas=(0.9, 0.95), eps=1e3)
+    for _ in range(500):
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+    scales = step_scales(optimizer, [weight])
+    assert scales is not None
+    hessian = factor * threshold(optimizer) / float(scales)
+
+    with torch.no_grad():
+        weight.fill_(1e-9)
+    for _ in range(200):
+        weight.grad = hessian * weight.detach()
+        optimizer.step()
+
+    assert (float(weight.detach().abs()) > 1e-9) == grows
+
+
+def test_an_optimizer_around_adam_has_its_scales_and_one_like_it_has_none():
+    weight = nn.Parameter(torch.ones(2))
+    around = make_optimizer("sam", [weight], base=torch.optim.Adam, rho=0.1)
+
+    def closure():
+        around.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    around.step(closure)
+
+    found = step_scales(around, [weight])
+
+    assert found is not None
+    torch.testing.assert_close(found, step_scales(around.base, [weight]))
+
+    class Other(torch.optim.Optimizer):
+        def step(self, closure=None):
+            self.state[weight] = {"step": 1, "exp_avg_sq": torch.ones(2)}
+
+    other = Other([weight], {"betas": (0.9, 0.999, 0.9), "lr": 0.1, "eps": 1e-8})
+    other.step()
+    assert step_scales(other, [weight]) is None
+
+
+GRADIENTS = {
+    "nan": (float("nan"), True),
+    "infinite": (float("inf"), True),
+    "squares overflow": (1e25, False),
+    "squares underflow": (1e-30, False),
+}
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_a_gradient_that_is_not_finite_gives_no_sharpness_of_zero(kind):
+    """In float32 the square of 1e25 overflows, but a step of length rho along it exists."""
+    entry, undefined = GRADIENTS[kind]
+
+    step = ascent(torch.tensor([entry, 0.0, 0.0]), 0.5)
+
+    if undefined:
+        assert step.isnan().all()
+    else:
+        torch.testing.assert_close(step, torch.tensor([0.5, 0.0, 0.0]))
+    assert ascent(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_nan_in_the_loss_is_nan_in_every_gap():
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    probed = ProbeLoss(lambda: weight.square().sum() * float("nan"), {"all": [weight]})
+
+    row = SharpnessProbe(gaps=[SamGaps(), WorstCaseSharpness(), AdaptiveSharpness()]).measure(
+        probed
+    )
+
+    for name in ("sam_gap", "sam_gap_0.05", "worst_gap", "adaptive_gap", "lambda_max", "grad_norm"):
+        assert math.isnan(row[name]), name
+
+
+def test_a_loss_that_is_maximised_is_measured_upside_down():
+    """Descent then is ascent of L, so the sharpness is that of -L."""
+    weight = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    probed = ProbeLoss(lambda: -0.5 * (torch.tensor([1.0, 4.0]) * weight**2).sum(), {"a": [weight]})
+
+    row = SharpnessProbe(iterations=2, tolerance=0.0).measure(
+        probed, optimizer=torch.optim.SGD([weight], lr=0.1, maximize=True)
+    )
+
+    assert row["lambda_max"] == pytest.approx(4.0)
+    assert row["sam_gap"] > 0.0
 
 
 def test_preconditioned_products_are_those_of_the_scaled_matrix(generator):

@@ -1,10 +1,9 @@
-"""Estimates of the critic, the planner and both mixed."""
+"""Estimates of the critic in place of those of the actor."""
 
-import pytest
 import torch
 
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.diagnostics.value_estimates import mixed_metrics, with_critic
+from mbrl_flat.diagnostics.value_estimates import with_critic
 
 
 def episode(length, offset=0.0, seed=0):
@@ -25,14 +24,3 @@ def test_the_critic_is_asked_at_every_observation_but_the_last(linear_agent):
 
     torch.testing.assert_close(judged.value, recorded.obs["state"][:-1].sum(-1))
     assert judged.reward is recorded.reward
-
-
-def test_mixed_estimates_have_a_name_of_their_own(linear_agent):
-    recorded = episode(5)
-
-    row = mixed_metrics(linear_agent, [recorded])
-
-    assert row["probe/mixed/bias"] == pytest.approx(
-        float(recorded.obs["state"][:-1].sum(-1).mean()), rel=1e-6
-    )
-    assert mixed_metrics(linear_agent, []) == {}
