@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.distributed.batch_shard import rows_of_whole
+from mbrl_flat.distributed.batch_shard import draw_shard
 from mbrl_flat.models.categorical import draw_one_hot, straight_through, unimix
 from mbrl_flat.models.functional import full_precision, gaussian_log_prob
 from mbrl_flat.specs import Continuous, Discrete
@@ -121,7 +121,7 @@ class GaussianActor(nn.Module):
         """Sample actions ``[..., A]``."""
         mean, std = self._moments(features)
         draw = partial(torch.randn, generator=generator, device=mean.device, dtype=mean.dtype)
-        noise = rows_of_whole(draw, mean.shape)
+        noise = draw_shard(draw, mean.shape)
         return (mean + std * noise).detach()
 
     def mode(self, features: Tensor) -> Tensor:

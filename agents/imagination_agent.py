@@ -64,7 +64,7 @@ class ImaginationAgent:
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss with ``torch.compile``.
-        couples_rows: See ``mbrl_flat.interfaces.Agent``.
+        batch_coupling: See ``mbrl_flat.interfaces.Agent``.
     """
 
     across_episodes = True
@@ -82,9 +82,9 @@ class ImaginationAgent:
         optimizer: OptimizerFactory,
         device: torch.device,
         compile: bool = False,
-        couples_rows: str = "",
+        batch_coupling: str = "",
     ) -> None:
-        self.couples_rows = couples_rows
+        self.batch_coupling = batch_coupling
         self.name, self.spec, self.config, self.device = name, spec, config, device
         self.model, self.actor_critic, self.optimizers = model, actor_critic, dict(optimizers)
         self.discount = actor_critic.config.discount

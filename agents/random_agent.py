@@ -22,7 +22,7 @@ class RandomAgent:
     sequence_length = 1
     batch_size = 1
     across_episodes = False
-    couples_rows = ""
+    batch_coupling = ""
 
     def __init__(self, spec: EnvSpec, **unused: Any) -> None:
         del unused

@@ -75,21 +75,21 @@ class Agent(Protocol):
 
     @property
     def sequence_length(self) -> int:
-        """Transitions in a slice of the batches that ``update`` takes."""
+        """Transitions in a subsequence of the batches that ``update`` takes."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Slices in a batch that ``update`` takes."""
+        """Subsequences in a batch that ``update`` takes."""
         ...
 
     @property
     def across_episodes(self) -> bool:
-        """Whether slices run over the ends of episodes, those still being played included."""
+        """Whether subsequences run over the ends of episodes, those still being played included."""
         ...
 
     @property
-    def couples_rows(self) -> str:
+    def batch_coupling(self) -> str:
         """What makes the loss of one row depend on the others, so that a batch cannot be split.
 
         Empty where only means over rows do, and what

@@ -203,10 +203,10 @@ def main() -> None:
     spec, replay = record(args.game, args.frames, args.seed)
     agent = build(args.agent, spec, [f"seed={args.seed}", *settings])
     length, rng = agent.sequence_length, np.random.default_rng(args.seed)
-    recorded = int(replay.written[0])
+    recorded = int(replay.write_pos[0])
     held_out = np.arange(recorded) % PERIOD >= PERIOD - HELD_OUT
     train_at, test_at = beginnings(~held_out, length), beginnings(held_out, CONTEXT + max(STEPS))
-    test_at = replay.kept(test_at, CONTEXT + max(STEPS))[::3]  # within one episode each
+    test_at = replay.still_valid(test_at, CONTEXT + max(STEPS))[::3]  # within one episode each
     test = replay.gather(test_at, CONTEXT + max(STEPS))
     (frames,) = (v[0, :recorded] for name, v in replay.arrays.items() if name[:4] == "obs/")
     contrast = Contrast(frames[~held_out])

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.training.checkpoint import load_safely
-from mbrl_flat.training.trainer import Training
+from mbrl_flat.training.trainer import Trainer
 
 TASKS = "pendulum-swingup+reacher-easy"
 RECORD = ["agent=random", "preset=debug", "steps=250", "eval_every=0", "env.action_repeat=10"]
@@ -99,17 +99,17 @@ def test_radius_zero_is_adam_and_a_cut_run_goes_on_bit_for_bit(data, tmp_path, m
     class Killed(BaseException):
         pass
 
-    advance = Training._advance
+    advance = Trainer._advance
 
-    def die_at_30(self: Training) -> None:
+    def die_at_30(self: Trainer) -> None:
         if self.step == 30:
             raise Killed
         advance(self)
 
-    monkeypatch.setattr(Training, "_advance", die_at_30)
+    monkeypatch.setattr(Trainer, "_advance", die_at_30)
     with pytest.raises(Killed):
         train(monkeypatch, tmp_path / "cut", data, "optimizer=sam", "optimizer.rho=0", *off)
-    monkeypatch.setattr(Training, "_advance", advance)
+    monkeypatch.setattr(Trainer, "_advance", advance)
     command(monkeypatch, f"resume={tmp_path / 'cut'}", "progress=false")
     assert rows_of(tmp_path / "cut") == whole
     assert all(torch.equal(expected[k], v) for k, v in weights_of(tmp_path / "cut").items())

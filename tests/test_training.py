@@ -14,9 +14,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.runs.train import train_run
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.training.checkpoint import load_safely
-from mbrl_flat.training.trainer import Training
+from mbrl_flat.training.trainer import Trainer
 
 TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu",
@@ -100,7 +100,7 @@ def test_a_measurement_is_dropped_when_a_signal_comes_and_made_anew(
     settings = ["optimizer=sam", "steps=220", "checkpoint_every=0"]
     whole = run(tmp_path / "whole", *settings)
     steps = []
-    measure = Training._measure
+    measure = Trainer._measure
 
     def noted(self, *arguments, **words):
         steps.append(self.step)
@@ -109,11 +109,11 @@ def test_a_measurement_is_dropped_when_a_signal_comes_and_made_anew(
     def stop():
         if steps[-1] == at:
             os.kill(os.getpid(), signal.SIGTERM)
-        give_way()
+        check_interrupt()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_measure", noted)
-        patch.setattr(f"mbrl_flat.{place}.give_way", stop)
+        patch.setattr(Trainer, "_measure", noted)
+        patch.setattr(f"mbrl_flat.{place}.check_interrupt", stop)
         cut = run(tmp_path / "cut", *settings, stopped=True)
     assert cut == [row for row in whole if row["step"] < at]
     assert capfd.readouterr().err.count("stopping and saving") == 1
@@ -129,14 +129,14 @@ def test_a_run_cut_at_a_checkpoint_goes_on_as_if_it_had_not_been(tmp_path, monke
     class Killed(BaseException):
         pass
 
-    advance = Training._advance
+    advance = Trainer._advance
 
-    def die_at_210(self: Training) -> None:
+    def die_at_210(self: Trainer) -> None:
         if self.step == 210:
             raise Killed
         advance(self)
 
-    monkeypatch.setattr(Training, "_advance", die_at_210)
+    monkeypatch.setattr(Trainer, "_advance", die_at_210)
     with pytest.raises(Killed):
         run(tmp_path / "cut", *settings)
     monkeypatch.undo()

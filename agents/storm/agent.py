@@ -71,5 +71,5 @@ def make(
         optimizer=optimizer,
         device=device,
         compile=compile,
-        couples_rows="the BatchNorm and the free nats of its loss",
+        batch_coupling="the BatchNorm and the free nats of its loss",
     )

@@ -55,7 +55,7 @@ class TDMPC2:
     """
 
     across_episodes = False
-    couples_rows = ""
+    batch_coupling = ""
 
     def __init__(
         self,

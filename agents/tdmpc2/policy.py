@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.tasks import LatentLayout
-from mbrl_flat.distributed.batch_shard import of_all_rows, rows_of_whole
+from mbrl_flat.distributed.batch_shard import draw_shard, gather_shards
 from mbrl_flat.models.functional import gaussian_log_prob, percentile_range, tanh_log_det
 from mbrl_flat.models.mlp import MLP
 from mbrl_flat.specs import EnvSpec
@@ -64,7 +64,7 @@ class Policy(nn.Module):
         log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1.0)
         if noise is None:
             draw = partial(torch.randn, device=mean.device, dtype=mean.dtype)
-            noise = rows_of_whole(draw, mean.shape)
+            noise = draw_shard(draw, mean.shape)
         size, mask = None, self.layout.mask(latent)
         if mask is not None:
             mean, log_std, noise, size = mean * mask, log_std * mask, noise * mask, mask.sum(-1)
@@ -89,7 +89,7 @@ class RunningScale:
 
     def update(self, q: Tensor) -> None:
         """Move towards the spread of values ``[B]``, those of other processes' rows included."""
-        spread = percentile_range(of_all_rows(q)).clamp(min=1.0).to(self.value.dtype)
+        spread = percentile_range(gather_shards(q)).clamp(min=1.0).to(self.value.dtype)
         self.value.lerp_(spread.where(spread.isfinite(), self.value), self.rate)
 
 

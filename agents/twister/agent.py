@@ -63,5 +63,5 @@ def make(
         optimizer=optimizer,
         device=device,
         compile=compile,
-        couples_rows="its contrastive loss",
+        batch_coupling="its contrastive loss",
     )

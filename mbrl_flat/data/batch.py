@@ -1,14 +1,13 @@
 """The batch: what replay gives and losses take.
 
 Time runs as in Sutton & Barto: ``action[:, t]`` is taken at ``obs[:, t]`` and is followed by
-``reward[:, t]``, ``terminated[:, t]`` and ``obs[:, t + 1]``. So a slice of T transitions holds
-T + 1 observations and T of everything else.
+``reward[:, t]``, ``terminated[:, t]`` and ``obs[:, t + 1]``. So a subsequence of T transitions
+holds T + 1 observations and T of everything else.
 
-Two ends of an episode are told apart. *Terminated*: the task is over, the value beyond is zero.
-*Truncated*: time ran out, the value beyond is what it was, and a target keeps its bootstrap.
-A slice never crosses either, unless it was sampled across episodes: then ``is_first`` marks the
-observations that begin an episode, and the transition before such an observation did not happen
-(its action and reward are zero).
+An episode ends in one of two ways. *Terminated*: the task is over and the value beyond is zero.
+*Truncated*: time ran out and a target keeps its bootstrap. A subsequence crosses neither, unless it
+was sampled across episodes: then ``is_first`` marks the observations that begin an episode, and the
+transition before such an observation did not happen (its action and reward are zero).
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from mbrl_flat.runtime.device import transfer
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B slices of T transitions, batch-first.
+    """B subsequences of T transitions, batch-first.
 
     Attributes:
         obs: Each entry ``[B, T + 1, ...]``; images stay uint8 until they are on the device.

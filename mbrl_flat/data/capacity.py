@@ -11,19 +11,20 @@ def check_capacity(replay: Replay, spec: EnvSpec, *, length: int, steps: int) ->
     Args:
         replay: Still empty.
         spec: Says how long episodes may be.
-        length: Transitions in a slice.
+        length: Transitions in a subsequence.
         steps: Environment steps of the run; if all of them fit, nothing is ever overwritten.
 
     Raises:
-        UserError: If an episode of full length leaves no room for a slice of the one before it.
+        UserError: If an episode of full length leaves no room for a subsequence of another one.
     """
     # At its last step, the open episode has as many observations as it has steps.
     enough = spec.episode_length + length + 1
-    fits = replay.lane_size * replay.num_envs >= steps
-    if not replay.complete_only or fits or replay.lane_size >= enough:
+    fits = replay.slots_per_env * replay.num_envs >= steps
+    if not replay.complete_only or fits or replay.slots_per_env >= enough:
         return
     raise UserError(
-        f"The replay holds {replay.lane_size - 1} steps of each of {replay.num_envs} environments, "
-        f"and an episode of {spec.episode_length} steps would overwrite all others before it ends; "
+        f"The replay holds {replay.slots_per_env - 1} steps of each of {replay.num_envs} "
+        f"environments, and an episode of {spec.episode_length} steps would overwrite "
+        f"all others before it ends; "
         f"set replay_capacity to at least {enough * replay.num_envs}."
     )

@@ -1,7 +1,7 @@
 """A copy of the replay's arrays on the device that learns: batches are gathered where they go.
 
 What was written since the last batch is sent before the next one, a few slots at a time. The
-draw of the slices stays on the host, so the batches are those of a replay without a mirror.
+draw of the subsequences stays on the host, so the batches are those of a replay without a mirror.
 
 References:
     The official code of TD-MPC2 keeps its buffer on the GPU where 2.5 times its size is free.
@@ -46,7 +46,7 @@ class DeviceMirror:
     """Ring buffers on a device that follow those of the host.
 
     Args:
-        arrays: The host's arrays ``[lanes, slots, ...]`` by name.
+        arrays: The host's arrays ``[environments, slots, ...]`` by name.
         device: Where the copies live.
     """
 
@@ -63,32 +63,32 @@ class DeviceMirror:
         """Send everything again before the next batch."""
         self._seen[:] = 0
 
-    def _follow(self, written: np.ndarray) -> None:
-        for lane in np.flatnonzero(written != self._seen):
+    def _follow(self, write_pos: np.ndarray) -> None:
+        for env_index in np.flatnonzero(write_pos != self._seen):
             size = next(iter(self._arrays.values())).shape[1]
             # The slot before was completed since: its action came after its observation.
-            begin = max(int(self._seen[lane]) - 1, int(written[lane]) - size, 0)
-            slots = np.arange(begin, int(written[lane])) % size
+            begin = max(int(self._seen[env_index]) - 1, int(write_pos[env_index]) - size, 0)
+            slots = np.arange(begin, int(write_pos[env_index])) % size
             index = transfer(torch.from_numpy(slots), self._device)
             for name, array in self._arrays.items():
-                piece = transfer(torch.from_numpy(array[lane, slots]), self._device)
-                self._copies[name][int(lane)].index_copy_(0, index, piece)
-        self._seen[:] = written
+                piece = transfer(torch.from_numpy(array[env_index, slots]), self._device)
+                self._copies[name][int(env_index)].index_copy_(0, index, piece)
+        self._seen[:] = write_pos
 
     def take(
-        self, name: str, lane: np.ndarray, slots: np.ndarray, *, written: np.ndarray
+        self, name: str, env_index: np.ndarray, slots: np.ndarray, *, write_pos: np.ndarray
     ) -> Tensor:
-        """Gather from one array, after what was written since is sent.
+        """Gather from one array, after the slots written since are sent.
 
         Args:
             name: Which array.
-            lane: Lane of each slice ``[M, 1]``.
-            slots: Slots of each slice ``[M, T]``.
-            written: Positions up to which the host's lanes are written ``[lanes]``.
+            env_index: Lane of each subsequence ``[M, 1]``.
+            slots: Slots of each subsequence ``[M, T]``.
+            write_pos: Number of slots written by each environment so far ``[num_envs]``.
 
         Returns:
             ``[M, T, ...]``, on the device.
         """
-        self._follow(written)
-        where = [transfer(torch.from_numpy(index), self._device) for index in (lane, slots)]
+        self._follow(write_pos)
+        where = [transfer(torch.from_numpy(index), self._device) for index in (env_index, slots)]
         return self._copies[name][where[0], where[1]]

@@ -1,9 +1,9 @@
-"""Replay: a ring buffer over plain arrays, one lane for each environment.
+"""Replay: a ring buffer over plain arrays, one env_index for each environment.
 
 An episode of T transitions takes T + 1 slots: a slot holds an observation, the action taken on
 it, and the reward and termination that followed; the last slot holds the final observation alone.
 So no observation is stored twice, and of stacked images only the newest is. Sampling draws slots
-and rejects those whose slice would leave its episode, so it costs the same whatever the capacity.
+and rejects those whose subsequence would leave its episode: the cost does not depend on capacity.
 
 Whole episodes can be held out: a fixed share, drawn by the buffer's own generator, that training
 never sees and the probes measure on.
@@ -19,19 +19,25 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.mirror import DeviceMirror
-from mbrl_flat.data.slices import SliceKind, any_slice, are_slices, draw_starts, no_slice
 from mbrl_flat.data.storage import allocate, joined_slots, slot_layout
+from mbrl_flat.data.subsequences import (
+    NoSubsequenceError,
+    SubsequenceKind,
+    any_subsequence,
+    are_subsequences,
+    draw_starts,
+)
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import EnvSpec
 
 
 class Replay:
-    """Uniform slices of recorded episodes.
+    """Uniform subsequences of recorded episodes.
 
     Args:
         spec: Shapes of observations and actions.
-        capacity: Slots over all lanes, each one observation.
-        num_envs: Number of lanes.
+        capacity: Slots over all environments, each one observation.
+        num_envs: Number of environments.
         heldout_fraction: Share of episodes that is never trained on, in [0, 1).
         complete_only: Sample only from episodes that have ended, as the published TD-MPC2 does by
             pushing whole episodes.
@@ -39,7 +45,7 @@ class Replay:
         folder: Where to keep the arrays on the disk; ``None`` keeps them in memory.
 
     Raises:
-        UserError: If the capacity is less than one slice, or the fraction is out of range.
+        UserError: If the capacity is less than one subsequence, or the fraction is out of range.
     """
 
     def __init__(
@@ -56,44 +62,44 @@ class Replay:
         if not 0.0 <= heldout_fraction < 1.0:
             raise UserError(f"heldout_fraction must lie in [0, 1), got {heldout_fraction}.")
         overhead = 1.0 + 1.0 / max(spec.episode_length, 1)  # an episode's last observation
-        self.lane_size = int(np.ceil(capacity * overhead / num_envs)) + 1
-        if self.lane_size < 2 or capacity < 1:
+        self.slots_per_env = int(np.ceil(capacity * overhead / num_envs)) + 1
+        if self.slots_per_env < 2 or capacity < 1:
             raise UserError(f"The replay's capacity must be at least 1, got {capacity}.")
         self.num_envs, self.complete_only = num_envs, complete_only
         self.heldout_fraction, self.frame_stack = heldout_fraction, spec.frame_stack
         self.stacked = spec.images if self.frame_stack > 1 else frozenset[str]()
         self.arrays: dict[str, np.ndarray] = {
-            name: allocate((num_envs, self.lane_size, *shape), dtype, folder)
+            name: allocate((num_envs, self.slots_per_env, *shape), dtype, folder)
             for name, (shape, dtype) in slot_layout(spec).items()
         }
         self.arrays["episode"].fill(-1)
-        self.written, self.episode_start = np.zeros((2, num_envs), np.int64)
+        self.write_pos, self.episode_start = np.zeros((2, num_envs), np.int64)
         self.current = np.full(num_envs, -1, np.int64)
         self.num_episodes, self.num_heldout = 0, 0
         self._open, self._rng = np.zeros(num_envs, np.bool_), np.random.default_rng(seed)
         self.mirror: DeviceMirror | None = None
 
     def __len__(self) -> int:
-        return int(np.minimum(self.written, self.lane_size).sum())
+        return int(np.minimum(self.write_pos, self.slots_per_env).sum())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays when full."""
         return sum(array.nbytes for array in self.arrays.values())
 
-    def begin(self, lane: int, obs: Mapping[str, np.ndarray]) -> None:
+    def begin(self, env_index: int, obs: Mapping[str, np.ndarray]) -> None:
         """Start an episode with its first observation."""
         held_out = bool(self._rng.random() < self.heldout_fraction)
-        self.current[lane] = 2 * self.num_episodes + int(held_out)
+        self.current[env_index] = 2 * self.num_episodes + int(held_out)
         self.num_episodes += 1
         self.num_heldout += int(held_out)
-        self.episode_start[lane] = self.written[lane]
-        self._open[lane] = True
-        self._put_obs(lane, obs, is_first=True)
+        self.episode_start[env_index] = self.write_pos[env_index]
+        self._open[env_index] = True
+        self._put_obs(env_index, obs, is_first=True)
 
     def add(
         self,
-        lane: int,
+        env_index: int,
         action: np.ndarray,
         reward: float,
         next_obs: Mapping[str, np.ndarray],
@@ -101,80 +107,89 @@ class Replay:
         terminated: bool,
         done: bool,
     ) -> None:
-        """Add one transition to the lane's current episode.
+        """Add one transition to the env_index's current episode.
 
         Args:
-            lane: Which environment.
+            env_index: Which environment.
             action: The action as the agent sees it ``[A]``.
             reward: What followed.
             next_obs: The observation that followed, the final one included.
             terminated: The task ended.
             done: The episode ended, by termination or truncation.
         """
-        slot = (self.written[lane] - 1) % self.lane_size
-        self.arrays["action"][lane, slot] = action
-        self.arrays["reward"][lane, slot] = reward
-        self.arrays["terminated"][lane, slot] = terminated
-        self._put_obs(lane, next_obs)
+        slot = (self.write_pos[env_index] - 1) % self.slots_per_env
+        self.arrays["action"][env_index, slot] = action
+        self.arrays["reward"][env_index, slot] = reward
+        self.arrays["terminated"][env_index, slot] = terminated
+        self._put_obs(env_index, next_obs)
         if done:
-            self.episode_start[lane] = self.written[lane]
-            self._open[lane] = False
+            self.episode_start[env_index] = self.write_pos[env_index]
+            self._open[env_index] = False
 
-    def _put_obs(self, lane: int, obs: Mapping[str, np.ndarray], *, is_first: bool = False) -> None:
-        slot = self.written[lane] % self.lane_size
+    def _put_obs(
+        self, env_index: int, obs: Mapping[str, np.ndarray], *, is_first: bool = False
+    ) -> None:
+        slot = self.write_pos[env_index] % self.slots_per_env
         # The slot may hold what an older episode left: an episode's last slot has no transition.
         for name in ("action", "reward", "terminated"):
-            self.arrays[name][lane, slot] = 0
-        self.arrays["is_first"][lane, slot] = is_first
+            self.arrays[name][env_index, slot] = 0
+        self.arrays["is_first"][env_index, slot] = is_first
         for name, value in obs.items():
             array = self.arrays[f"obs/{name}"]
             # Of a stack the newest image, which comes last.
-            array[lane, slot] = value[-array.shape[2] :] if name in self.stacked else value
-        self.arrays["episode"][lane, slot] = self.current[lane]
-        self.written[lane] += 1
+            array[env_index, slot] = value[-array.shape[2] :] if name in self.stacked else value
+        self.arrays["episode"][env_index, slot] = self.current[env_index]
+        self.write_pos[env_index] += 1
 
     def _oldest(self) -> np.ndarray:
-        """First position of each lane at which a slice may begin ``[num_envs]``."""
+        """First position of each env_index at which a subsequence may begin ``[num_envs]``."""
         # The first frames of a full ring lack those before them.
-        beyond = self.written - self.lane_size
+        beyond = self.write_pos - self.slots_per_env
         return np.where(beyond > 0, beyond + self.frame_stack - 1, 0)
 
     def _draw(
         self, num: int, length: int, rng: np.random.Generator, heldout: bool, across: bool
     ) -> np.ndarray:
-        """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]`` of lane and index."""
-        last = np.where(self._open & self.complete_only, self.episode_start, self.written)
+        """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]``."""
+        last = np.where(self._open & self.complete_only, self.episode_start, self.write_pos)
         starts = draw_starts(self._oldest(), last, length, num, rng)
-        kind = SliceKind(heldout=heldout, across_episodes=across)
-        return starts[are_slices(self.arrays["episode"], starts, length, **kind)]
+        kind = SubsequenceKind(heldout=heldout, across_episodes=across)
+        return starts[are_subsequences(self.arrays["episode"], starts, length, **kind)]
 
-    def kept(self, starts: np.ndarray, length: int, **kind: Unpack[SliceKind]) -> np.ndarray:
+    def still_valid(
+        self, starts: np.ndarray, length: int, **kind: Unpack[SubsequenceKind]
+    ) -> np.ndarray:
         """Those of ``starts`` ``[M, 2]``, drawn earlier, that nothing has overwritten since."""
         there = starts[starts[:, 1] >= self._oldest()[starts[:, 0]]]
-        return there[are_slices(self.arrays["episode"], there, length, **kind)]
+        return there[are_subsequences(self.arrays["episode"], there, length, **kind)]
 
     def can_sample(
         self, length: int, *, heldout: bool = False, across_episodes: bool = False
     ) -> bool:
-        """Say whether any slice of ``length`` transitions is stored; scans all slots."""
-        for lane, first in enumerate(self._oldest()):
-            closed = self._open[lane] and self.complete_only
-            last = self.episode_start[lane] if closed else self.written[lane]
-            episode = self.arrays["episode"][lane, np.arange(first, last) % self.lane_size]
-            if any_slice(episode, length, heldout=heldout, across_episodes=across_episodes):
+        """Say whether any subsequence of ``length`` transitions is stored; scans all slots."""
+        for env_index, first in enumerate(self._oldest()):
+            closed = self._open[env_index] and self.complete_only
+            last = self.episode_start[env_index] if closed else self.write_pos[env_index]
+            episode = self.arrays["episode"][env_index, np.arange(first, last) % self.slots_per_env]
+            if any_subsequence(episode, length, heldout=heldout, across_episodes=across_episodes):
                 return True
         return False
 
     def sample(
-        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[SliceKind]
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        rng: np.random.Generator,
+        **kind: Unpack[SubsequenceKind],
     ) -> Batch:
-        """Draw slices uniformly over all that lie within one episode, or over all.
+        """Draw subsequences uniformly over all that lie within one episode, or over all.
 
         Args:
-            batch_size: Number of slices B.
-            length: Transitions T of a slice; it holds T + 1 observations.
+            batch_size: Number of subsequences B.
+            length: Transitions T of a subsequence; it holds T + 1 observations.
             rng: Source of the draw; nothing else moves.
-            kind: See ``SliceKind``.
+            kind: See ``SubsequenceKind``.
 
         Returns:
             The batch, on the device of the mirror if there is one, else on the CPU.
@@ -182,15 +197,20 @@ class Replay:
         return self.gather(self.starts(batch_size, length, rng=rng, **kind), length)
 
     def starts(
-        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[SliceKind]
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        rng: np.random.Generator,
+        **kind: Unpack[SubsequenceKind],
     ) -> np.ndarray:
-        """Draw where the slices of ``sample`` begin.
+        """Draw where the subsequences of ``sample`` begin.
 
         Returns:
             Lane and position of each ``[B, 2]``.
 
         Raises:
-            no_slice: If no stored episode of that kind is long enough.
+            NoSubsequenceError: If no stored episode of that kind is long enough.
         """
         heldout, across = kind.get("heldout", False), kind.get("across_episodes", False)
         found = [np.zeros((0, 2), np.int64)]
@@ -202,28 +222,28 @@ class Replay:
             missing -= len(starts)
             tries += 1
             if tries == 1000 and not self.can_sample(length, **kind):
-                raise no_slice(length, heldout=heldout)
+                raise NoSubsequenceError(length, heldout=heldout)
         return np.concatenate(found)
 
     def ends_terminated(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Say which slices that begin at ``starts`` ``[M, 2]`` end the task, bool ``[M]``."""
-        last = (starts[:, 1] + length - 1) % self.lane_size
+        """Say which subsequences that begin at ``starts`` ``[M, 2]`` end the task, bool ``[M]``."""
+        last = (starts[:, 1] + length - 1) % self.slots_per_env
         return self.arrays["terminated"][starts[:, 0], last].astype(np.bool_)
 
     def gather(self, starts: np.ndarray, length: int) -> Batch:
-        """Cut out the slices that begin at ``starts`` ``[B, 2]``."""
-        lane, wide = starts[:, :1], starts[:, 1:] + np.arange(length + 1)
+        """Cut out the subsequences that begin at ``starts`` ``[B, 2]``."""
+        env_index, wide = starts[:, :1], starts[:, 1:] + np.arange(length + 1)
 
         def take(name: str, index: np.ndarray = wide) -> Tensor:
-            slots = index % self.lane_size
+            slots = index % self.slots_per_env
             if self.mirror is not None:
-                return self.mirror.take(name, lane, slots, written=self.written)
-            return torch.from_numpy(self.arrays[name][lane, slots])
+                return self.mirror.take(name, env_index, slots, write_pos=self.write_pos)
+            return torch.from_numpy(self.arrays[name][env_index, slots])
 
         def entry(name: str) -> Tensor:
             if name not in self.stacked:
                 return take(f"obs/{name}")
-            slots = joined_slots(self.arrays["episode"], lane, wide, self.frame_stack)
+            slots = joined_slots(self.arrays["episode"], env_index, wide, self.frame_stack)
             return torch.cat([take(f"obs/{name}", index) for index in slots], 2)
 
         return Batch(
@@ -234,42 +254,44 @@ class Replay:
             is_first=take("is_first"),
         )
 
-    def written_since(self, position: np.ndarray) -> dict[str, Tensor]:
-        """Copy the slots of every lane that were written after ``position`` ``[num_envs]``.
+    def slots_since(self, position: np.ndarray) -> dict[str, Tensor]:
+        """Copy the slots of every environment that were written after ``position`` ``[num_envs]``.
 
         Args:
-            position: Values of ``written`` at an earlier moment.
+            position: Values of ``write_pos`` at an earlier moment.
 
         Returns:
-            ``{"lane/array": [count, ...]}``: what a checkpoint has to add to an earlier one. The
+            ``{"env_index/array": [count, ...]}``: what a checkpoint adds to an earlier one. The
             slot before ``position`` is included, as its action came after its observation.
         """
         out: dict[str, Tensor] = {}
-        for lane in range(self.num_envs):
-            begin = max(int(position[lane]) - 1, int(self.written[lane]) - self.lane_size, 0)
-            index = np.arange(begin, int(self.written[lane])) % self.lane_size
+        for env_index in range(self.num_envs):
+            begin = max(
+                int(position[env_index]) - 1, int(self.write_pos[env_index]) - self.slots_per_env, 0
+            )
+            index = np.arange(begin, int(self.write_pos[env_index])) % self.slots_per_env
             for name, array in self.arrays.items():
-                out[f"{lane}/{name}"] = torch.from_numpy(array[lane, index])
-            out[f"{lane}/begin"] = torch.tensor(begin)
+                out[f"{env_index}/{name}"] = torch.from_numpy(array[env_index, index])
+            out[f"{env_index}/begin"] = torch.tensor(begin)
         return out
 
     def write_back(self, piece: Mapping[str, Tensor]) -> None:
-        """Put back what ``written_since`` copied."""
+        """Put back what ``slots_since`` copied."""
         if self.mirror is not None:
             self.mirror.forget()
-        for lane in range(self.num_envs):
-            begin = int(piece[f"{lane}/begin"])
-            count = piece[f"{lane}/reward"].shape[0]
-            index = np.arange(begin, begin + count) % self.lane_size
+        for env_index in range(self.num_envs):
+            begin = int(piece[f"{env_index}/begin"])
+            count = piece[f"{env_index}/reward"].shape[0]
+            index = np.arange(begin, begin + count) % self.slots_per_env
             for name, array in self.arrays.items():
-                array[lane, index] = piece[f"{lane}/{name}"].numpy()
+                array[env_index, index] = piece[f"{env_index}/{name}"].numpy()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the arrays, which ``written_since`` gives piece by piece."""
+        """Everything but the arrays, which ``slots_since`` gives piece by piece."""
         return {
-            "lane_size": self.lane_size,
+            "lane_size": self.slots_per_env,
             "num_envs": self.num_envs,
-            "written": self.written.tolist(),
+            "written": self.write_pos.tolist(),
             "episode_start": self.episode_start.tolist(),
             "current": self.current.tolist(),
             "open": self._open.tolist(),
@@ -287,12 +309,12 @@ class Replay:
         Raises:
             UserError: If the saved buffer had another shape.
         """
-        if (state["lane_size"], state["num_envs"]) != (self.lane_size, self.num_envs):
+        if (state["lane_size"], state["num_envs"]) != (self.slots_per_env, self.num_envs):
             raise UserError(
-                f"The saved replay has {state['num_envs']} lanes of {state['lane_size']} slots, "
-                f"this run has {self.num_envs} of {self.lane_size}; resume with the same settings."
+                f"The saved replay has {state['num_envs']} environments of {state['lane_size']} slots, "
+                f"this run has {self.num_envs} of {self.slots_per_env}; resume with the same settings."
             )
-        self.written = np.array(state["written"], np.int64)
+        self.write_pos = np.array(state["written"], np.int64)
         self.episode_start = np.array(state["episode_start"], np.int64)
         self.current = np.array(state["current"], np.int64)
         self._open = np.array(state["open"], np.bool_)

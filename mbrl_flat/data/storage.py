@@ -67,13 +67,13 @@ def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.nda
 
 
 def joined_slots(
-    episode: np.ndarray, lane: np.ndarray, index: np.ndarray, num: int
+    episode: np.ndarray, env_index: np.ndarray, index: np.ndarray, num: int
 ) -> list[np.ndarray]:
     """Say where the frames are of the stacks that end at ``index``, oldest first.
 
     Args:
-        episode: Episode number of every slot ``[lanes, slots]``.
-        lane: Lane of each slice ``[M, 1]``.
+        episode: Episode number of every slot ``[environments, slots]``.
+        env_index: Lane of each subsequence ``[M, 1]``.
         index: Positions in the order of writing ``[M, T + 1]``.
         num: Frames of a stack. Before the first frame of an episode comes that frame again.
 
@@ -84,6 +84,6 @@ def joined_slots(
     found = [index]
     for age in range(1, num):
         before = index - age
-        same = episode[lane, before % size] == episode[lane, index % size]
+        same = episode[env_index, before % size] == episode[env_index, index % size]
         found.insert(0, np.where(same & (before >= 0), before, found[0]))
     return found

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.vectors import dot, norm
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector ``[n]`` by a symmetric matrix."""
@@ -88,7 +88,7 @@ def lanczos(
     alphas: list[float] = []
     betas: list[float] = []
     while True:
-        give_way()
+        check_interrupt()
         k = len(alphas)
         alpha, w = _next_direction(product, basis[: k + 1])
         alphas.append(alpha)

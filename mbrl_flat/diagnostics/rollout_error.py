@@ -31,7 +31,7 @@ from torch import Tensor
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
 from mbrl_flat.interfaces import Inspectable, SeveralTasks, ShowsFeatures
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.specs import TASK
 
 
@@ -128,7 +128,7 @@ def open_loop(agent: Inspectable, start: Tensor, action: Tensor) -> tuple[Tensor
     latents, rewards, conts = [], [], []
     latent = start
     for step in action.unbind(1):
-        give_way()
+        check_interrupt()
         latent, reward, cont = agent.predict(latent, step)
         latents.append(latent)
         rewards.append(reward)

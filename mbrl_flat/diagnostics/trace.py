@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mbrl_flat.diagnostics.lanczos import Product
 from mbrl_flat.diagnostics.vectors import dot
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 
 
 class Estimate(NamedTuple):
@@ -63,7 +63,7 @@ def hutchinson(
         raise ValueError(f"samples must be at least 1, got {samples}.")
     draws: list[float] = []
     for _ in range(samples):
-        give_way()
+        check_interrupt()
         v = signs(like, generator)
         draws.append(float(dot(v, product(v))))
     return estimate(draws)

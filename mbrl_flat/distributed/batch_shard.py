@@ -22,7 +22,7 @@ from torch.distributed import all_gather
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The rows of one process.
 
     Attributes:
@@ -34,26 +34,26 @@ class Share:
     count: int = 1
 
 
-_share = Share()
+_shard = Shard()
 
 
-def current_share() -> Share:
-    """Which rows the running update has; all of them outside ``working_on``."""
-    return _share
+def current_shard() -> Shard:
+    """Which rows the running update has; all of them outside ``use_shard``."""
+    return _shard
 
 
 @contextmanager
-def working_on(share: Share) -> Iterator[None]:
+def use_shard(shard: Shard) -> Iterator[None]:
     """Let the body work on a part of the batch."""
-    global _share  # noqa: PLW0603 - layers deep in a model have to know, as of a random stream
-    before, _share = _share, share
+    global _shard  # noqa: PLW0603 - layers deep in a model have to know, as of a random stream
+    before, _shard = _shard, shard
     try:
         yield
     finally:
-        _share = before
+        _shard = before
 
 
-def rows_of_whole(
+def draw_shard(
     draw: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int], *, dim: int = 0
 ) -> Tensor:
     """Draw for all rows and keep those of this process.
@@ -66,19 +66,19 @@ def rows_of_whole(
     Returns:
         A tensor of ``shape``.
     """
-    share = current_share()
-    if share.count == 1:
+    shard = current_shard()
+    if shard.count == 1:
         return draw(tuple(shape))
     own, whole = shape[dim], list(shape)
-    whole[dim] = own * share.count
-    return draw(tuple(whole)).narrow(dim, share.index * own, own)
+    whole[dim] = own * shard.count
+    return draw(tuple(whole)).narrow(dim, shard.index * own, own)
 
 
-def of_all_rows(own: Tensor) -> Tensor:
+def gather_shards(own: Tensor) -> Tensor:
     """Join the rows ``[b, ...]`` of all processes to ``[B, ...]``; without gradient."""
-    share = current_share()
-    if share.count == 1:
+    shard = current_shard()
+    if shard.count == 1:
         return own
-    parts = [torch.empty_like(own) for _ in range(share.count)]
+    parts = [torch.empty_like(own) for _ in range(shard.count)]
     all_gather(parts, own.detach().contiguous())
     return torch.cat(parts)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mbrl_flat.distributed.batch_shard import Share
+from mbrl_flat.distributed.batch_shard import Shard
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.runtime.device import choose_device
 
@@ -58,9 +58,9 @@ class Processes:
         return self.rank == 0
 
     @property
-    def share(self) -> Share:
+    def shard(self) -> Shard:
         """This process's rows of a batch."""
-        return Share(self.rank, self.count)
+        return Shard(self.rank, self.count)
 
     def device(self, name: str) -> torch.device:
         """The device of this process: the name's, and of several GPUs the one of its number.

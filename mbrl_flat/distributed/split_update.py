@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import all_gather, all_reduce, broadcast, scatter
 
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.distributed.batch_shard import working_on
+from mbrl_flat.distributed.batch_shard import use_shard
 from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.interfaces import Agent, Metrics
@@ -37,7 +37,7 @@ class AgentBytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class ShardLayout:
     """Announces the rows of one update.
 
     Attributes:
@@ -67,10 +67,10 @@ class SplitUpdate:
     def __init__(
         self, agent: Agent, spec: EnvSpec, processes: Processes, device: torch.device
     ) -> None:
-        if agent.couples_rows:
+        if agent.batch_coupling:
             raise UserError(
                 f"This agent cannot learn in {processes.count} processes, because "
-                f"{agent.couples_rows} needs the whole batch; start it in one."
+                f"{agent.batch_coupling} needs the whole batch; start it in one."
             )
         if agent.batch_size % processes.count != 0:
             raise UserError(
@@ -88,7 +88,9 @@ class SplitUpdate:
         parts = _split(batch, self.processes.count)
         fields = {name: (tuple(rows[0].shape), rows[0].dtype) for name, rows in parts.items()}
         device = batch.action.device.type
-        self.processes.send(Rows(streams=_streams(self.device), fields=fields, device=device))
+        self.processes.send(
+            ShardLayout(streams=_streams(self.device), fields=fields, device=device)
+        )
         self.updates += 1
         with self.processes.step():
             own = {name: _scattered(rows[0], rows) for name, rows in parts.items()}
@@ -133,7 +135,7 @@ def follow(
 
 
 def _update(agent: Agent, batch: Batch, processes: Processes, updates: int) -> Metrics:
-    with working_on(processes.share):
+    with use_shard(processes.shard):
         metrics = agent.update(batch)
     if updates % _CHECK_EVERY == 0:
         _check_equal(agent.param_norm(), processes.count)
@@ -188,7 +190,7 @@ def _scattered(like: Tensor, parts: list[Tensor] | None) -> Tensor:
     return own
 
 
-def _receive_rows(order: Rows, device: torch.device) -> Batch:
+def _receive_rows(order: ShardLayout, device: torch.device) -> Batch:
     source = device if order.device == device.type else torch.device("cpu")
     empty = {
         name: torch.empty(shape, dtype=dtype, device=source)

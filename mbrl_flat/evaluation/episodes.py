@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Agent, Mode
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.runtime.seeding import check_seed, restored_rng
 from mbrl_flat.specs import EnvSpec
 
@@ -136,7 +136,7 @@ def evaluate(
             state = agent.initial_state(envs.num_envs)
             recorder = _Recorder(envs.num_envs, obs)
             while recorder.alive.any():
-                give_way()
+                check_interrupt()
                 if frame_sink is not None and recorder.alive[0] and not done:
                     frame_sink(np.asarray((envs.render() or [])[0]))
                 action, state = agent.act(obs, state, mode=mode, generator=generator)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from mbrl_flat.distributed.batch_shard import rows_of_whole
+from mbrl_flat.distributed.batch_shard import draw_shard
 from mbrl_flat.errors import UserError
 
 
@@ -39,7 +39,7 @@ def gumbel_noise(
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, device=device).exponential_(generator=generator)
 
-    exponential = rows_of_whole(draw, shape)
+    exponential = draw_shard(draw, shape)
     # The smallest positive number instead of zero: the logarithm stays finite.
     return -exponential.clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
@@ -78,7 +78,7 @@ def draw_one_hot(log_probs: Tensor, *, generator: Generator | None = None) -> Te
     cumulative = log_probs.detach().exp().cumsum(-1)
     shape, device = cumulative.shape[:-1], cumulative.device
     draw = partial(torch.rand, generator=generator, device=device, dtype=cumulative.dtype)
-    uniform = rows_of_whole(draw, shape)
+    uniform = draw_shard(draw, shape)
     # Scaled by the last sum, which rounding moves slightly off one.
     beyond = cumulative[..., :-1] <= (uniform * cumulative[..., -1])[..., None]
     index = beyond.sum(-1, keepdim=True)

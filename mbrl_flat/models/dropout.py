@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mbrl_flat.distributed.batch_shard import rows_of_whole
+from mbrl_flat.distributed.batch_shard import draw_shard
 
 
 def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
@@ -26,7 +26,7 @@ def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
     """
     if not training or p == 0.0:
         return x
-    return x * rows_of_whole(partial(_mask, p, like=x), x.shape, dim=dim)
+    return x * draw_shard(partial(_mask, p, like=x), x.shape, dim=dim)
 
 
 def _mask(p: float, shape: tuple[int, ...], *, like: Tensor) -> Tensor:

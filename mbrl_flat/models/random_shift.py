@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from mbrl_flat.distributed.batch_shard import rows_of_whole
+from mbrl_flat.distributed.batch_shard import draw_shard
 
 
 def random_shift(images: Tensor, pad: int, *, generator: Generator | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def random_shift(images: Tensor, pad: int, *, generator: Generator | None = None
     flat = images.reshape(-1, *images.shape[-3:])
     num, _, height, width = flat.shape
     draw = partial(torch.randint, 2 * pad + 1, generator=generator, device=images.device)
-    shift = rows_of_whole(draw, (2, num), dim=1)
+    shift = draw_shard(draw, (2, num), dim=1)
     windows = pad_border(flat, pad).unfold(2, height, 1).unfold(3, width, 1)
     each = torch.arange(num, device=images.device)
     return windows[each, :, shift[0], shift[1]].view(images.shape)

@@ -13,7 +13,7 @@ from torch.distributed import (
     is_initialized,
 )
 
-from mbrl_flat.distributed.batch_shard import current_share
+from mbrl_flat.distributed.batch_shard import current_shard
 from mbrl_flat.errors import UserError
 
 
@@ -78,5 +78,5 @@ def _check_distributed() -> None:
 
 def average_over_rows(params: Sequence[Tensor], loss: Tensor) -> None:
     """Make gradients of means over own rows those of the mean over all rows."""
-    if current_share().count > 1:
+    if current_shard().count > 1:
         average_gradients(params, loss.detach())

@@ -67,7 +67,7 @@ class RunConfig:
         replay_capacity: Transitions that the replay holds.
         replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
             accelerator that has room for it.
-        replay: How the slices of a batch are chosen; ``uniform`` unless ``replay.policy`` says.
+        replay: How the subsequences of a batch are chosen, see ``ReplayConfig``.
         replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
         heldout_fraction: Share of episodes that the probes alone see.
         objective: Metric whose last value a hyperparameter search is told.

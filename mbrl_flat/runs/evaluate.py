@@ -12,7 +12,7 @@ from mbrl_flat.runtime.device import choose_device, use_threads
 from mbrl_flat.training.checkpoint import load_safely, read_plain_data
 
 
-def evaluate_published(
+def evaluate_pretrained(
     config: RunConfig, parts: Parts, file: Path, *, episodes: int, seed: int, video: bool
 ) -> dict[str, float]:
     """Build the agent, give it the weights of the file and play fresh episodes.

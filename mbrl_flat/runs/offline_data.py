@@ -1,8 +1,8 @@
 """Learn from the replays of earlier runs alone: nothing is collected, and a step is an update.
 
 Every run that has a checkpoint is a dataset of its task: its complete episodes are put, one after
-the other, into the replay of the new run, padded to the sizes of the largest task. Slices are then
-drawn uniformly over all transitions of all tasks, as the published TD-MPC2 does.
+the other, into the replay of the new run, padded to the sizes of the largest task. Subsequences
+are drawn uniformly over all transitions of all tasks, as the published TD-MPC2 does.
 """
 
 import json
@@ -22,7 +22,7 @@ from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder, load_safely
 
-Episode = dict[str, np.ndarray]
+EpisodeArrays = dict[str, np.ndarray]
 """``state`` ``[T + 1, n]``, ``action`` ``[T, A]``, ``reward`` and ``terminated`` ``[T]``."""
 
 
@@ -153,7 +153,7 @@ def _index_of(
 
 def _episodes(
     run: Path, settings: Mapping[str, Any], task: TaskSpec, spec: EnvSpec
-) -> Iterator[Episode]:
+) -> Iterator[EpisodeArrays]:
     """Read the complete episodes of a run's newest checkpoint, in the order of writing."""
     own = EnvSpec(
         obs={"state": (task.obs_size,)},
@@ -169,10 +169,10 @@ def _episodes(
         arrays = load_safely(checkpoints.path / "replay" / piece["name"])["arrays"]
         _check_shapes(arrays, task, run)
         recorded.write_back(arrays)
-    for lane, still_open in enumerate(state["replay"]["open"]):
-        first = max(int(recorded.written[lane]) - recorded.lane_size, 0)
-        slots = np.arange(first, int(recorded.written[lane])) % recorded.lane_size
-        arrays = {name: array[lane, slots] for name, array in recorded.arrays.items()}
+    for env_index, still_open in enumerate(state["replay"]["open"]):
+        first = max(int(recorded.write_pos[env_index]) - recorded.slots_per_env, 0)
+        slots = np.arange(first, int(recorded.write_pos[env_index])) % recorded.slots_per_env
+        arrays = {name: array[env_index, slots] for name, array in recorded.arrays.items()}
         starts = np.flatnonzero(np.diff(arrays["episode"], prepend=-1))
         ends = [*starts[1:], len(slots)]
         for begin, end in zip(starts, ends, strict=True):
@@ -196,25 +196,25 @@ def _check_shapes(arrays: Mapping[str, Any], task: TaskSpec, run: Path) -> None:
         )
 
 
-def _put(replay: Replay, episode: Episode, index: int, spec: EnvSpec) -> None:
+def _put(replay: Replay, episode: EpisodeArrays, index: int, spec: EnvSpec) -> None:
     """Write one episode, padded."""
     length = len(episode["reward"])
-    if int(replay.written[0]) + length + 1 > replay.lane_size:
+    if int(replay.write_pos[0]) + length + 1 > replay.slots_per_env:
         raise UserError(
-            f"The episodes of offline_data do not fit into a replay of {replay.lane_size} slots; "
-            f"raise replay_capacity."
+            f"The episodes of offline_data do not fit into a replay of {replay.slots_per_env} "
+            f"slots; raise replay_capacity."
         )
     size = sum(shape[0] for shape in spec.observed.values())
     state = _padded(episode["state"], size)
     action = _padded(episode["action"], spec.action.size)
-    marks = {TASK: np.array([index], np.float32)} if spec.tasks else {}
-    replay.begin(0, {"state": state[0], **marks})
+    task_entry = {TASK: np.array([index], np.float32)} if spec.tasks else {}
+    replay.begin(0, {"state": state[0], **task_entry})
     for t in range(length):
         replay.add(
             0,
             action[t],
             float(episode["reward"][t]),
-            {"state": state[t + 1], **marks},
+            {"state": state[t + 1], **task_entry},
             terminated=bool(episode["terminated"][t]),
             done=t + 1 == length,
         )
@@ -224,7 +224,7 @@ def _padded(rows: np.ndarray, size: int) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, size - rows.shape[1])))
 
 
-def _summary(run: Path, task: str, episodes: Sequence[Episode]) -> DataSummary:
+def _summary(run: Path, task: str, episodes: Sequence[EpisodeArrays]) -> DataSummary:
     returns = [float(episode["reward"].sum(dtype=np.float64)) for episode in episodes]
     return DataSummary(
         run=str(run),

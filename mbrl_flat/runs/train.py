@@ -30,7 +30,7 @@ from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.collector import TrainEnvs
 from mbrl_flat.training.energy_sampler import UNIFORM, EnergySampler
-from mbrl_flat.training.trainer import TrainConfig, Training
+from mbrl_flat.training.trainer import TrainConfig, Trainer
 
 
 def train_run(
@@ -71,7 +71,7 @@ def train_run(
     uniform = config.replay.policy == UNIFORM
     sampler = None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed)
     checkpoints = CheckpointFolder(folder / "checkpoints")
-    saved = checkpoints.load_to_go_on(steps=config.steps, device=device)
+    saved = checkpoints.load_for_resume(steps=config.steps, device=device)
     if config.offline_data and saved is None:
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
@@ -105,7 +105,7 @@ def train_run(
         save=partial(parts.vectors.vector_state, envs),
         restore=partial(parts.vectors.restore_vector, envs),
     )
-    training = Training(
+    trainer = Trainer(
         agent,
         None if config.offline_data else train_envs,
         replay,
@@ -123,10 +123,10 @@ def train_run(
         try:
             if saved is None:
                 logger.truncate(0)
-                training.start()
+                trainer.start()
             else:
-                training.load_state_dict(saved)
-            complete = training.run(stop=lambda: request.signal is not None)
+                trainer.load_state_dict(saved)
+            complete = trainer.run(stop=lambda: request.signal is not None)
         finally:
             logger.close()
             envs.close()

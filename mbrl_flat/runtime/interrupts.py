@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and a cluster's warning as a request to stop at the next safe moment.
 
-A loop asks for itself between its steps. Work that takes long and can be done anew, such as an
-evaluation, is *droppable*: within it ``give_way`` raises ``Dropped`` once a request came in.
+A loop checks between its steps. Work that takes long and can be repeated, such as an evaluation, is
+*cancellable*: within it ``check_interrupt`` raises ``Interrupted`` after a request to stop.
 """
 
 import os
@@ -24,13 +24,13 @@ _NOTED = b"stopping and saving; once more to quit at once\n"
 _STOP: ContextVar[Callable[[], bool]] = ContextVar("stop", default=bool)
 
 
-class Dropped(Exception):  # noqa: N818 - a request, not an error
-    """Work was left unfinished because the process shall stop."""
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """Cancellable work stopped early because a stop was requested."""
 
 
 @contextmanager
-def droppable(stop: Callable[[], bool]) -> Iterator[None]:
-    """Let ``give_way`` leave the body by ``Dropped`` once ``stop`` says so."""
+def cancellable(stop: Callable[[], bool]) -> Iterator[None]:
+    """Let ``check_interrupt`` raise ``Interrupted`` in the body once ``stop()`` is true."""
     token = _STOP.set(stop)
     try:
         yield
@@ -38,14 +38,14 @@ def droppable(stop: Callable[[], bool]) -> Iterator[None]:
         _STOP.reset(token)
 
 
-def give_way() -> None:
-    """Leave work that may be dropped if the process shall stop; does nothing elsewhere.
+def check_interrupt() -> None:
+    """Raise ``Interrupted`` in cancellable work if a stop was requested; else do nothing.
 
     Raises:
-        Dropped: Where everything that the work has changed is put back by its callers.
+        Interrupted: The caller restores everything that the work has changed.
     """
     if _STOP.get()():
-        raise Dropped
+        raise Interrupted
 
 
 class StopRequest:

@@ -15,7 +15,7 @@ from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, Us
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.base import BaseFactory
 from mbrl_flat.optim.registry import BASES
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 
 LossName = Literal["cross_entropy", "squared"]
 
@@ -190,7 +190,7 @@ def train(
     loss = math.nan
     model.train()
     for step, batch in enumerate(_batches(len(x), recipe, generator)):
-        give_way()
+        check_interrupt()
         inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
 
         def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:

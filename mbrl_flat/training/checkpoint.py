@@ -119,18 +119,18 @@ class CheckpointFolder:
             state: Everything but the replay.
             replay: The buffer.
         """
-        position = np.zeros_like(replay.written) if self._position is None else self._position
-        begin = (replay.written - replay.lane_size).clip(0)
+        position = np.zeros_like(replay.write_pos) if self._position is None else self._position
+        begin = (replay.write_pos - replay.slots_per_env).clip(0)
         kept = [p for p in self._pieces if np.any(np.array(p["until"]) > begin)]
-        if np.any(replay.written > position):
+        if np.any(replay.write_pos > position):
             number = int(self._pieces[-1]["name"].removesuffix(".pt")) + 1 if self._pieces else 0
-            piece = {"name": f"{number:06d}.pt", "until": replay.written.tolist()}
-            content = {"format": FORMAT, "arrays": replay.written_since(position)}
+            piece = {"name": f"{number:06d}.pt", "until": replay.write_pos.tolist()}
+            content = {"format": FORMAT, "arrays": replay.slots_since(position)}
             save_atomically(content, self.path / "replay" / piece["name"])
             kept.append(piece)
         full = {"format": FORMAT, **state, "replay": replay.state_dict(), "pieces": kept}
         save_atomically(full, self.latest)
-        self._pieces, self._position = kept, replay.written.copy()
+        self._pieces, self._position = kept, replay.write_pos.copy()
         self._drop_unnamed()
 
     def save_best(self, agent_state: Mapping[str, Any], *, step: int, score: float) -> None:
@@ -155,7 +155,7 @@ class CheckpointFolder:
         )
         return {**state, "agent": agent}
 
-    def load_to_go_on(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
+    def load_for_resume(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
         """Read the newest checkpoint of a run that goes on.
 
         Args:
@@ -182,7 +182,7 @@ class CheckpointFolder:
         """Fill ``replay`` from the pieces that a loaded checkpoint names, and go on from there."""
         self.read_replay(state, replay)
         self._pieces = list(state["pieces"])
-        self._position = replay.written.copy()
+        self._position = replay.write_pos.copy()
         self._drop_unnamed()
 
     def read_replay(self, state: Mapping[str, Any], replay: Replay) -> None:

@@ -34,35 +34,35 @@ class Every:
 
 @dataclass
 class Ratio:
-    """Updates owed for steps made: an update-to-data ratio without rounding drift.
+    """Updates pending for the steps made: an update-to-data ratio without rounding drift.
 
     Attributes:
         ratio: Updates per step.
-        owed: Updates not yet made; a fraction is carried over.
+        pending: Updates not yet made; a fraction is carried over.
 
     Example:
-        >>> debt = Ratio(0.5)
-        >>> debt.add_steps(3)
-        >>> debt.pop(), debt.pop(), debt.owed
+        >>> clock = Ratio(0.5)
+        >>> clock.add_steps(3)
+        >>> clock.pop(), clock.pop(), clock.pending
         (True, False, 0.5)
     """
 
     ratio: float
-    owed: float = 0.0
+    pending: float = 0.0
 
     def add_steps(self, steps: int) -> None:
-        """Owe the updates of ``steps`` more steps."""
-        self.owed += steps * self.ratio
+        """Add the updates of ``steps`` more steps."""
+        self.pending += steps * self.ratio
 
     @property
     def due(self) -> bool:
-        """Whether a whole update is owed."""
+        """Whether a whole update is pending."""
         # A thousand additions of 0.1 fall short of 100 by 1e-12.
-        return self.owed >= 1.0 - 1e-9
+        return self.pending >= 1.0 - 1e-9
 
     def pop(self) -> bool:
-        """Take one update off the debt, if a whole one is owed."""
+        """Take one update off, if a whole one is pending."""
         if not self.due:
             return False
-        self.owed -= 1.0
+        self.pending -= 1.0
         return True

@@ -35,7 +35,7 @@ class TrainEnvs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marks:
+class EpisodeMarkers:
     """What an environment wants recorded differently from what happens in it, such as a lost life.
 
     Attributes:
@@ -48,14 +48,14 @@ class Marks:
     new_episode: np.ndarray
 
     @classmethod
-    def of(cls, info: Mapping[str, Any], done: np.ndarray) -> "Marks":
+    def of(cls, info: Mapping[str, Any], done: np.ndarray) -> "EpisodeMarkers":
         """Read them from the ``info`` of a vector environment."""
         new = np.asarray(info.get("new_episode", np.zeros(len(done), bool)), bool)
         return cls(terminated=lives_lost(info, len(done)), new_episode=new & ~done)
 
 
 class Collector:
-    """Steps all environments at once; each has a lane of the replay.
+    """Steps all environments at once; each has a ring of its own in the replay.
 
     Args:
         agent: Who acts.
@@ -116,29 +116,29 @@ class Collector:
         """Put one transition of every environment into the replay; start ended ones anew."""
         obs, reward, terminated, truncated, info = outcome
         done = terminated | truncated
-        marks = Marks.of(info, done)
+        markers = EpisodeMarkers.of(info, done)
         self.running_return += reward
         self.running_length += 1
-        for lane in range(len(done)):
-            next_obs = {name: value[lane] for name, value in obs.items()}
+        for env_index in range(len(done)):
+            next_obs = {name: value[env_index] for name, value in obs.items()}
             self.replay.add(
-                lane,
-                action[lane],
-                float(reward[lane]),
+                env_index,
+                action[env_index],
+                float(reward[env_index]),
                 next_obs,
-                terminated=bool(terminated[lane] or marks.terminated[lane]),
-                done=bool(done[lane] or marks.new_episode[lane]),
+                terminated=bool(terminated[env_index] or markers.terminated[env_index]),
+                done=bool(done[env_index] or markers.new_episode[env_index]),
             )
         self.obs = as_tensors(obs)
-        if marks.new_episode.any():
-            self._begin(obs, marks.new_episode)
-            self.state = self.agent.reset_state(self.state, torch.from_numpy(marks.new_episode))
+        if markers.new_episode.any():
+            self._begin(obs, markers.new_episode)
+            self.state = self.agent.reset_state(self.state, torch.from_numpy(markers.new_episode))
         if done.any():
-            for lane in np.flatnonzero(done):
+            for env_index in np.flatnonzero(done):
                 self.meter.add(
                     {
-                        "episode/return": float(self.running_return[lane]),
-                        "episode/length": float(self.running_length[lane]),
+                        "episode/return": float(self.running_return[env_index]),
+                        "episode/length": float(self.running_length[env_index]),
                     }
                 )
             self.running_return[done] = 0.0
@@ -148,10 +148,12 @@ class Collector:
             self._begin(fresh, done)
             self.state = self.agent.reset_state(self.state, torch.from_numpy(done))
 
-    def _begin(self, obs: dict[str, np.ndarray], lanes: np.ndarray) -> None:
+    def _begin(self, obs: dict[str, np.ndarray], environments: np.ndarray) -> None:
         self.obs = as_tensors(obs)
-        for lane in np.flatnonzero(lanes):
-            self.replay.begin(int(lane), {name: value[lane] for name, value in obs.items()})
+        for env_index in np.flatnonzero(environments):
+            self.replay.begin(
+                int(env_index), {name: value[env_index] for name, value in obs.items()}
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but the agent and the replay."""
@@ -172,7 +174,7 @@ class Collector:
         On another kind of device than that of the saved run (a CPU instead of a GPU) exploration
         noise comes from a new stream, which the seed and what was recorded so far determine.
         """
-        seeds = [self.seed, int(self.replay.written.sum())]
+        seeds = [self.seed, int(self.replay.write_pos.sum())]
         saved_on = state.get("noise_device")
         set_generator(self.noise, state["noise"], saved_on=saved_on, seeds=seeds)
         self.action_rng.bit_generator.state = state["action_rng"]
@@ -185,7 +187,7 @@ class Collector:
         self.obs = as_tensors(self.envs.restore(state["envs"]))
 
 
-class FixedData:
+class OfflineCollector:
     """Stands where the collector does when a run learns offline: a step is a step of learning.
 
     Args:
@@ -223,8 +225,8 @@ def data_from(
     *,
     seed: int,
     device: torch.device,
-) -> Collector | FixedData:
+) -> Collector | OfflineCollector:
     """Say where a run gets its data from; see ``Collector`` for the arguments."""
     if envs is None:
-        return FixedData(watch)
+        return OfflineCollector(watch)
     return Collector(agent, envs, replay, watch, seed=seed, device=device)

@@ -1,6 +1,7 @@
-r"""Replay of what is rare to the world model: slices chosen by their energy among the stored ones.
+r"""Replay of what is rare to the world model: subsequences chosen by their energy.
 
-Every so many updates a sample of stored slices is encoded, each by its first latent and action,
+Every ``every`` updates a sample of stored subsequences is encoded, each by its first latent and
+action,
 
 .. math::
     x = [z_t, a_t], \qquad E_s(x_i) = -s^2 \log \frac{1}{M - 1}
@@ -9,7 +10,7 @@ Every so many updates a sample of stored slices is encoded, each by its first la
 with the median distance to the fifth neighbour as the width s. A policy chooses from them what is
 kept: those of the highest energy, which a modern Hopfield network forgets first, or any other of
 ``replay_policies``. A fixed share of every batch is then drawn from what is kept, the rest
-uniformly as ever. Energies are computed anew with every choice, as the encoder moves.
+uniformly as ever. Energies are recomputed with every choice, as the encoder moves.
 
 References:
     Takeda, Oizumi, Karakida, "Continual Learning in Modern Hopfield Networks with an Application
@@ -36,18 +37,18 @@ from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import Agent, Inspectable
 
 UNIFORM = "uniform"
-"""The policy that draws every stored slice as likely as any other, as without this module."""
+"""The policy that draws every stored subsequence as likely as any other, as without this module."""
 
 
 @dataclass(kw_only=True)
 class ReplayConfig:
-    """How the slices of a batch are chosen.
+    """How the subsequences of a batch are chosen.
 
     Attributes:
         policy: ``uniform``, or what is kept: ``top_energy``, ``guarded_top_energy`` (without the
             highest hundredth), ``bottom_energy``, ``random``, ``class_balanced`` or ``cover``.
         share: Share of every batch that is drawn from what is kept.
-        candidates: Stored slices that are looked at in a choice.
+        candidates: Stored subsequences that are looked at in a choice.
         keep: Share of them that is kept.
         every: Updates between two choices.
     """
@@ -73,7 +74,7 @@ class ReplayConfig:
 
 
 class EnergySampler:
-    """Draws a share of every batch from slices that a replay policy has chosen.
+    """Draws a share of every batch from subsequences that a replay policy has chosen.
 
     Args:
         replay: Where from.
@@ -105,7 +106,7 @@ class EnergySampler:
         if self.updates % self.config.every == 0:
             self.chosen = self.choose()
         self.updates += 1
-        self.chosen = self.replay.kept(self.chosen, length, across_episodes=across)
+        self.chosen = self.replay.still_valid(self.chosen, length, across_episodes=across)
         count = self.num_replayed if len(self.chosen) else 0
         starts = self.replay.starts(
             self.agent.batch_size - count, length, rng=rng, across_episodes=across
@@ -116,12 +117,12 @@ class EnergySampler:
         return self.replay.gather(starts, length)
 
     def choose(self) -> np.ndarray:
-        """Look at some stored slices and return where those begin that are kept ``[M, 2]``."""
+        """Select from some stored subsequences; return where the selected ones begin ``[M, 2]``."""
         config, length = self.config, self.agent.sequence_length
         starts = self.replay.starts(
             config.candidates, length, rng=self._rng, across_episodes=self.agent.across_episodes
         )
-        # The draw is with replacement; a slice next to itself would have no energy.
+        # The draw is with replacement; a subsequence next to itself would have no energy.
         starts = np.unique(starts, axis=0)
         memory = self._memories(starts)
         index = choose_replay(
@@ -135,7 +136,7 @@ class EnergySampler:
         return starts[index]
 
     def _memories(self, starts: np.ndarray) -> Tensor:
-        """First latent and action of each slice, float64 ``[M, D + A]`` on the CPU."""
+        """First latent and action of each subsequence, float64 ``[M, D + A]`` on the CPU."""
         parts: list[Tensor] = []
         size = self.agent.batch_size
         for begin in range(0, len(starts), size):
@@ -146,7 +147,7 @@ class EnergySampler:
 
     def _episodes(self, starts: np.ndarray) -> np.ndarray:
         episode = self.replay.arrays["episode"]
-        return episode[starts[:, 0], starts[:, 1] % self.replay.lane_size]
+        return episode[starts[:, 0], starts[:, 1] % self.replay.slots_per_env]
 
     def state_dict(self) -> dict[str, Any]:
         """What is kept, when the next choice is due, and the stream."""

@@ -1,4 +1,4 @@
-"""What chooses the slices that an agent learns from."""
+"""What chooses the subsequences that an agent learns from."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ class Sampler(Protocol):
 
 
 class UniformSampler:
-    """Every stored slice is as likely.
+    """Every stored subsequence is as likely.
 
     Args:
         replay: Where from.

@@ -17,7 +17,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.interfaces import Agent, Measurement, Metrics, RunLogger
-from mbrl_flat.runtime.interrupts import Dropped, droppable
+from mbrl_flat.runtime.interrupts import Interrupted, cancellable
 from mbrl_flat.runtime.seeding import rng_state, set_rng_state
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.clocks import Every, Ratio
@@ -61,7 +61,7 @@ class TrainConfig:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
 
 
-class Training:
+class Trainer:
     """One run.
 
     Args:
@@ -106,7 +106,7 @@ class Training:
         self.best = -np.inf
         self.saved_step: int | None = None
         self.finished = False
-        self.debt = Ratio(config.updates_per_step)
+        self.pending_updates = Ratio(config.updates_per_step)
         self.clocks = {
             "log": Every(config.log_every),
             "eval": Every(config.eval_every, next=0),
@@ -153,14 +153,14 @@ class Training:
         self.step += self.collector.num_envs
         self.on_step(self.step)
         if self.step >= self.config.seed_steps:
-            fresh = self.updates == 0 and self.debt.owed == 0.0
-            self.debt.add_steps(self.step if fresh else self.collector.num_envs)
+            fresh = self.updates == 0 and self.pending_updates.pending == 0.0
+            self.pending_updates.add_steps(self.step if fresh else self.collector.num_envs)
 
     def _learn(self, stop: Callable[[], bool]) -> None:
-        """Make the updates that are owed, as soon as a slice can be drawn."""
-        if not self.debt.due or not self._can_learn():
+        """Make the updates that are pending, as soon as a subsequence can be drawn."""
+        if not self.pending_updates.due or not self._can_learn():
             return
-        while not stop() and self.debt.pop():
+        while not stop() and self.pending_updates.pop():
             with self.watch.measure("sample"):
                 batch = self.sampler(self.replay_rng)
             with self.watch.measure("update"):
@@ -196,12 +196,12 @@ class Training:
             due = [*due, *self.probes]
         before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
         try:
-            with droppable(stop):
+            with cancellable(stop):
                 for measurement in due:
                     with self.watch.measure("probe"):
                         row = measurement(self.step)
                     self._note(row)
-        except Dropped:
+        except Interrupted:
             for measurement, state in zip(due, before, strict=True):
                 measurement.load_state_dict(state)
             self._set_clocks(clocks)
@@ -262,7 +262,7 @@ class Training:
             "evaluations_total": self.evaluations_total,
             "best": float(self.best),
             "finished": self.finished,
-            "owed": self.debt.owed,
+            "owed": self.pending_updates.pending,
             "clocks": self._clocks(),
             "meter": self.meter.state_dict(),
             "rng": rng_state(),
@@ -280,7 +280,7 @@ class Training:
         self.evaluations_total, self.best = state["evaluations_total"], state["best"]
         self.saved_step = self.step
         self.finished = state["finished"] and self.step >= self.config.steps
-        self.debt.owed = state["owed"]
+        self.pending_updates.pending = state["owed"]
         self._set_clocks(state["clocks"])
         self.meter.load_state_dict(state["meter"])
         self.replay_rng.bit_generator.state = state["replay_rng"]

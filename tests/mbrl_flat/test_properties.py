@@ -80,11 +80,11 @@ def test_a_clock_is_due_once_in_each_interval_that_is_entered(interval, strides)
 
 @given(st.floats(0.01, 8.0), st.lists(st.integers(1, 9), max_size=200))
 def test_updates_made_are_the_steps_made_times_their_ratio(ratio, strides):
-    debt, made = Ratio(ratio), 0
+    pending_updates, made = Ratio(ratio), 0
 
     for stride in strides:
-        debt.add_steps(stride)
-        while debt.pop():
+        pending_updates.add_steps(stride)
+        while pending_updates.pop():
             made += 1
 
     owed = ratio * sum(strides)

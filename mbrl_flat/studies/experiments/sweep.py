@@ -75,13 +75,13 @@ class Sweep:
         """
         ours = self._tried(rows, method)
 
-        def goodness(rho: float) -> tuple[bool, float, float]:
+        def validation_score(rho: float) -> tuple[bool, float, float]:
             at = ours.where(rho=float(rho))
             values = at.values("validation_accuracy")
             mean = math.fsum(values) / len(values) if values else -math.inf
             return not at.diverged_at(), mean, -rho
 
-        return float(max(self.radii[method], key=goodness))
+        return float(max(self.radii[method], key=validation_score))
 
     def at_chosen(self, rows: Rows, method: str) -> Rows:
         """Rows of a method at its chosen radius, all seeds."""

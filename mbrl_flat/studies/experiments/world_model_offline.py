@@ -179,13 +179,13 @@ class WorldModelOffline:
             return 0.0
         tried = rows.where(part="validation", model=model, method=source)
 
-        def badness(rho: float) -> tuple[bool, float, float]:
+        def validation_score(rho: float) -> tuple[bool, float, float]:
             at = tried.where(rho=float(rho))
             scores = at.values("score")
             mean = math.fsum(scores) / len(scores) if scores else math.inf
             return bool(at.diverged_at()), mean, rho
 
-        return float(min(self.subjects[model].radii[source], key=badness))
+        return float(min(self.subjects[model].radii[source], key=validation_score))
 
     def measure(self, cell: Cell) -> Mapping[str, Value]:
         """Train once and look at the validation or the test episodes."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.runtime.interrupts import Dropped, StopRequest, droppable, stop_requests
+from mbrl_flat.runtime.interrupts import Interrupted, StopRequest, cancellable, stop_requests
 from mbrl_flat.runtime.seeding import restored_rng, seed_everything
 from mbrl_flat.studies.framework.report import write_report
 from mbrl_flat.studies.framework.rows import DIVERGED, SECONDS, Cell, RowFile, Rows
@@ -138,9 +138,9 @@ def _compute(
         with restored_rng():
             seed_everything(int(cell.get("seed") or 0))
             try:
-                with droppable(lambda: stop.signal is not None):
+                with cancellable(lambda: stop.signal is not None):
                     measured = dict(study.measure(cell))
-            except Dropped:
+            except Interrupted:
                 return number
             except DivergedError as error:
                 measured = {DIVERGED: error.step}

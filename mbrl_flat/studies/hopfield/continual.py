@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
 
 
@@ -82,7 +82,7 @@ def learn(
     kept = None if replayed is None or len(replayed) == 0 else replayed
     model.train()
     for step in range(stage.steps):
-        give_way()
+        check_interrupt()
         batch = _drawn(images, stage.batch_size, new)
         if kept is not None:
             count = round(share * stage.batch_size)

@@ -13,7 +13,7 @@ from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import DivergedError, NonFiniteError
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.studies.offline.learner import Learner
 from mbrl_flat.studies.offline.transitions import Slices, Transitions
 
@@ -80,7 +80,7 @@ def fit(
     updates = spent = cost = 0
     model.train()
     while spent + max(cost, 1) <= evaluations:
-        give_way()
+        check_interrupt()
         slices = data.draw(model.batch_size, model.sequence_length, rng=rng)
         targets = model.targets(slices)
         calls = 0

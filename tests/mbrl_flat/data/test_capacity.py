@@ -17,7 +17,7 @@ def replay_of(capacity, **settings):
 
 
 def play(replay, steps):
-    """Whether a slice could be drawn after each step, from the end of the first episode on."""
+    """Whether a subsequence can be drawn after each step from the end of the first episode."""
     obs = {"state": np.zeros(1, np.float32)}
     found = []
     replay.begin(0, obs)

@@ -22,19 +22,19 @@ DEVICES = [
 ]
 
 
-def add_episodes(replays, rng, num, lanes=2):
+def add_episodes(replays, rng, num, environments=2):
     for _ in range(num):
-        for lane in range(lanes):
+        for env_index in range(environments):
             first = {"state": rng.normal(size=3)}
             steps = [
                 (rng.uniform(-1, 1, 2), float(rng.normal()), {"state": rng.normal(size=3)})
                 for _ in range(7)
             ]
             for replay in replays:
-                replay.begin(lane, first)
+                replay.begin(env_index, first)
                 for i, (action, reward, obs) in enumerate(steps):
                     end = i == len(steps) - 1
-                    replay.add(lane, action, reward, obs, terminated=end, done=end)
+                    replay.add(env_index, action, reward, obs, terminated=end, done=end)
 
 
 def both(spec, device, capacity=60):
@@ -61,7 +61,7 @@ def test_batches_are_those_of_the_host_while_the_ring_fills_and_wraps(spec, devi
         add_episodes([plain, mirrored], rng, 1)
         assert_same_batches(plain, mirrored, seed)
 
-    assert plain.written.max() > plain.lane_size
+    assert plain.write_pos.max() > plain.slots_per_env
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -87,7 +87,7 @@ def test_a_restored_replay_is_mirrored_anew(spec):
     assert_same_batches(plain, mirrored)
 
     for replay in (plain, mirrored):
-        replay.write_back(saved.written_since(np.zeros(2, np.int64)))
+        replay.write_back(saved.slots_since(np.zeros(2, np.int64)))
         replay.load_state_dict(saved.state_dict())
 
     assert_same_batches(saved, mirrored)

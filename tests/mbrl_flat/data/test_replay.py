@@ -1,4 +1,4 @@
-"""Replay: every slice is whole, every slice is as likely, and nothing is lost by saving."""
+"""Replay: subsequences are whole and equally likely, and nothing is lost by saving."""
 
 from collections import Counter
 
@@ -17,8 +17,8 @@ from mbrl_flat.specs import Continuous, EnvSpec
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=8)
 
 
-def obs_at(lane, episode, t):
-    return {"state": np.array([lane, episode, t], np.float32)}
+def obs_at(env_index, episode, t):
+    return {"state": np.array([env_index, episode, t], np.float32)}
 
 
 class Recorder:
@@ -30,38 +30,38 @@ class Recorder:
         self.t = [0] * replay.num_envs
         self.heldout = {}
 
-    def begin(self, lane):
-        self.episode[lane] += 1
-        self.t[lane] = 0
-        self.replay.begin(lane, obs_at(lane, self.episode[lane], 0))
-        self.heldout[lane, self.episode[lane]] = bool(self.replay.current[lane] % 2)
+    def begin(self, env_index):
+        self.episode[env_index] += 1
+        self.t[env_index] = 0
+        self.replay.begin(env_index, obs_at(env_index, self.episode[env_index], 0))
+        self.heldout[env_index, self.episode[env_index]] = bool(self.replay.current[env_index] % 2)
 
-    def step(self, lane, *, terminated=False, done=False):
-        t, episode = self.t[lane], self.episode[lane]
-        self.t[lane] += 1
+    def step(self, env_index, *, terminated=False, done=False):
+        t, episode = self.t[env_index], self.episode[env_index]
+        self.t[env_index] += 1
         self.replay.add(
-            lane,
+            env_index,
             np.array([episode, t], np.float32),
             float(100 * episode + t),
-            obs_at(lane, episode, t + 1),
+            obs_at(env_index, episode, t + 1),
             terminated=terminated,
             done=done,
         )
 
-    def play(self, lane, length, *, terminated=False):
-        self.begin(lane)
+    def play(self, env_index, length, *, terminated=False):
+        self.begin(env_index)
         for t in range(length):
             last = t == length - 1
-            self.step(lane, terminated=terminated and last, done=last)
+            self.step(env_index, terminated=terminated and last, done=last)
 
 
 def starts(batch):
-    """Lane, episode and time at which each slice begins."""
+    """Lane, episode and time at which each subsequence begins."""
     return [tuple(int(x) for x in row) for row in batch.obs["state"][:, 0].tolist()]
 
 
 def assert_slices_are_whole(batch, length):
-    """All observations, actions and rewards of a slice belong together, in order."""
+    """All observations, actions and rewards of a subsequence belong together, in order."""
     obs = batch.obs["state"]
     time = obs[:, :1, 2] + torch.arange(length + 1)
     episode = obs[:, :1, 1].expand(-1, length + 1)
@@ -90,17 +90,17 @@ events = st.lists(
     heldout_fraction=st.sampled_from([0.0, 0.5]),
 )
 def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, length, **options):
-    lanes, complete_only = 3, options["complete_only"]
-    replay = Replay(SPEC, capacity, num_envs=lanes, **options)
+    environments, complete_only = 3, options["complete_only"]
+    replay = Replay(SPEC, capacity, num_envs=environments, **options)
     recorder = Recorder(replay)
-    is_open = [False] * lanes
-    for lane, steps, terminated, done in events:
-        if not is_open[lane]:
-            recorder.begin(lane)
+    is_open = [False] * environments
+    for env_index, steps, terminated, done in events:
+        if not is_open[env_index]:
+            recorder.begin(env_index)
         for step in range(steps):
             last = done and step == steps - 1
-            recorder.step(lane, terminated=terminated and last, done=last)
-        is_open[lane] = not done
+            recorder.step(env_index, terminated=terminated and last, done=last)
+        is_open[env_index] = not done
 
     for heldout in (False, True):
         if not replay.can_sample(length, heldout=heldout):
@@ -108,9 +108,9 @@ def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, le
         rng = np.random.default_rng(0)
         batch = replay.sample(32, length, rng=rng, heldout=heldout)
         assert_slices_are_whole(batch, length)
-        for lane, episode, _ in starts(batch):
-            assert recorder.heldout[lane, episode] == heldout
-            newest = is_open[lane] and episode == recorder.episode[lane]
+        for env_index, episode, _ in starts(batch):
+            assert recorder.heldout[env_index, episode] == heldout
+            newest = is_open[env_index] and episode == recorder.episode[env_index]
             assert not (complete_only and newest)
 
 
@@ -123,7 +123,7 @@ def test_exactly_the_slices_that_are_stored_whole_can_be_sampled(events, capacit
     for _, steps, _, _ in events:
         recorder.play(0, steps)
         stored += [(recorder.episode[0], t) for t in range(steps + 1)]
-    kept = set(stored[-replay.lane_size :])
+    kept = set(stored[-replay.slots_per_env :])
     whole = {(0, e, t) for e, t in kept if all((e, t + i) in kept for i in range(length + 1))}
 
     assert replay.can_sample(length) == bool(whole)
@@ -222,7 +222,7 @@ def test_old_episodes_give_way_to_new_ones():
 
     batch = replay.sample(500, 3, rng=np.random.default_rng(0))
 
-    assert len(replay) == replay.lane_size
+    assert len(replay) == replay.slots_per_env
     assert {episode for _, episode, _ in starts(batch)} == {8, 9}
 
 
@@ -245,7 +245,7 @@ def test_an_episode_longer_than_the_ring_breaks_nothing():
     batch = replay.sample(100, 3, rng=np.random.default_rng(0))
 
     assert_slices_are_whole(batch, 3)
-    assert min(start[2] for start in starts(batch)) == 51 - replay.lane_size
+    assert min(start[2] for start in starts(batch)) == 51 - replay.slots_per_env
     assert max(start[2] for start in starts(batch)) == 47
 
 
@@ -314,14 +314,14 @@ def test_a_replay_put_back_from_pieces_goes_on_exactly(bursts, capacity):
     recorder = Recorder(replay)
     is_open, pieces, position = [False, False], [], np.zeros(2, np.int64)
     for burst in bursts:
-        for lane, steps, done in burst:
-            if not is_open[lane]:
-                recorder.begin(lane)
+        for env_index, steps, done in burst:
+            if not is_open[env_index]:
+                recorder.begin(env_index)
             for step in range(steps):
-                recorder.step(lane, done=done and step == steps - 1)
-            is_open[lane] = not done
-        pieces.append(replay.written_since(position))
-        position = replay.written.copy()
+                recorder.step(env_index, done=done and step == steps - 1)
+            is_open[env_index] = not done
+        pieces.append(replay.slots_since(position))
+        position = replay.write_pos.copy()
 
     other = Replay(SPEC, capacity, num_envs=2, heldout_fraction=0.3, seed=99)
     other.load_state_dict(replay.state_dict())
@@ -346,18 +346,20 @@ def test_a_piece_holds_what_was_written_since_and_no_more_than_the_ring():
     replay = Replay(SPEC, 20)
     recorder = Recorder(replay)
     recorder.play(0, 8)
-    position = replay.written.copy()
+    position = replay.write_pos.copy()
     recorder.play(0, 4)
 
-    assert replay.written_since(position)["0/reward"].shape == (5 + 1,)
+    assert replay.slots_since(position)["0/reward"].shape == (5 + 1,)
     recorder.play(0, 100)
-    assert replay.written_since(position)["0/reward"].shape == (replay.lane_size,)
+    assert replay.slots_since(position)["0/reward"].shape == (replay.slots_per_env,)
 
 
 def test_a_saved_replay_of_another_shape_is_refused():
     saved = Replay(SPEC, 50, num_envs=2).state_dict()
 
-    with pytest.raises(UserError, match="has 2 lanes of 30 slots, this run has 1 of 24; resume"):
+    with pytest.raises(
+        UserError, match="has 2 environments of 30 slots, this run has 1 of 24; resume"
+    ):
         Replay(SPEC, 20).load_state_dict(saved)
 
 
@@ -388,7 +390,7 @@ def test_the_size_in_bytes_is_that_of_all_arrays():
     replay = Replay(SPEC, 72, num_envs=2)
 
     # State 3 and action 2 and reward 1 in float32, two bytes and one int64, in each slot.
-    assert replay.nbytes == 2 * replay.lane_size * (4 * 6 + 2 + 8)
+    assert replay.nbytes == 2 * replay.slots_per_env * (4 * 6 + 2 + 8)
 
 
 def recorded(*, heldout_fraction=0.0, lengths=(3, 1, 4, 2, 5), terminated=True):

@@ -42,13 +42,18 @@ class Player:
         image[0], image[1] = self.number % 256, self.number // 256
         return image
 
-    def play(self, length, lane=0):
+    def play(self, length, env_index=0):
         frames = [self._frame()]
-        self.replay.begin(lane, self._obs(frames))
+        self.replay.begin(env_index, self._obs(frames))
         for step in range(length):
             frames.append(self._frame())
             self.replay.add(
-                lane, np.zeros(1), 0.0, self._obs(frames), terminated=False, done=step == length - 1
+                env_index,
+                np.zeros(1),
+                0.0,
+                self._obs(frames),
+                terminated=False,
+                done=step == length - 1,
             )
 
 
@@ -65,7 +70,7 @@ def test_a_stack_is_that_of_the_environment_and_never_crosses_an_episode(
     replay = Replay(spec_of(stack), capacity, num_envs=2)
     player = Player(replay, stack)
     for index, length in enumerate(lengths):
-        player.play(length, lane=index % 2)
+        player.play(length, env_index=index % 2)
     if not replay.can_sample(2, across_episodes=across):
         return
 
@@ -80,7 +85,7 @@ def test_a_stack_is_that_of_the_environment_and_never_crosses_an_episode(
 def test_one_episode_that_fills_the_ring_exactly_has_its_start_at_the_start():
     replay = Replay(spec_of(3, length=10), 10)
     player = Player(replay, 3)
-    player.play(replay.lane_size - 1)
+    player.play(replay.slots_per_env - 1)
 
     batch = replay.sample(200, 1, rng=np.random.default_rng(0))
 

@@ -35,14 +35,16 @@ def record(
     replay = Replay(spec, capacity, num_envs=num_envs)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     for number, length in enumerate(lengths):
-        lane = number % num_envs
+        env_index = number % num_envs
         numbers = mark * (100.0 * number + 1.0 + np.arange(length + 1))
-        replay.begin(lane, {"state": np.full(task.obs_size, numbers[0])})
+        replay.begin(env_index, {"state": np.full(task.obs_size, numbers[0])})
         for t in range(length):
             end = t + 1 == length and not (last_open and number + 1 == len(lengths))
             action = np.full(task.action_size, numbers[t])
             state = {"state": np.full(task.obs_size, numbers[t + 1])}
-            replay.add(lane, action, numbers[t], state, terminated=t == 2 == length - 1, done=end)
+            replay.add(
+                env_index, action, numbers[t], state, terminated=t == 2 == length - 1, done=end
+            )
         checkpoints.save_latest({}, replay)
     settings = {
         "names": {"task": task.name},

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from mbrl_flat.runtime.interrupts import Dropped, droppable, give_way, stop_requests
+from mbrl_flat.runtime.interrupts import Interrupted, cancellable, check_interrupt, stop_requests
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_a_second_interrupt_acts_at_once():
 
 def test_only_droppable_work_gives_way_and_only_once_it_was_asked_to():
     asked = False
-    give_way()
-    with droppable(lambda: asked):
-        give_way()
+    check_interrupt()
+    with cancellable(lambda: asked):
+        check_interrupt()
         asked = True
-        with pytest.raises(Dropped):
-            give_way()
-    give_way()
+        with pytest.raises(Interrupted):
+            check_interrupt()
+    check_interrupt()
 
 
 def test_the_first_signal_is_answered(capfd):

@@ -44,11 +44,11 @@ def make_replay():
 
 def play(replay, rng, *, episodes=1, length=5):
     for _ in range(episodes):
-        for lane in range(2):
-            replay.begin(lane, {"state": rng.normal(size=3)})
+        for env_index in range(2):
+            replay.begin(env_index, {"state": rng.normal(size=3)})
             for step in range(length):
                 replay.add(
-                    lane,
+                    env_index,
                     rng.normal(size=2),
                     rng.normal(),
                     {"state": rng.normal(size=3)},
@@ -250,8 +250,8 @@ def test_pieces_that_are_overwritten_in_the_ring_are_deleted(tmp_path, rng):
         most = max(most, len(pieces(tmp_path)))
         assert_same(replay, restored(tmp_path)[1])
 
-    # A lane has 24 slots, a round writes 6 of them.
-    assert replay.lane_size == 24
+    # A env_index has 24 slots, a round writes 6 of them.
+    assert replay.slots_per_env == 24
     assert most <= 24 // 6 + 1
     assert pieces(tmp_path)[-1] == "000019.pt"
 
@@ -369,7 +369,7 @@ def test_the_agent_goes_to_the_device_and_a_simulator_stays_on_the_cpu(tmp_path)
         {"agent": {"w": torch.ones(2)}, "step": 5, "collector": {"envs": envs}}, make_replay()
     )
 
-    state = folder.load_to_go_on(steps=9, device=torch.device("meta"))
+    state = folder.load_for_resume(steps=9, device=torch.device("meta"))
 
     assert state is not None
     assert state["agent"]["w"].device.type == "meta"

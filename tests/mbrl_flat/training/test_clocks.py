@@ -53,48 +53,48 @@ def test_a_saved_clock_goes_on():
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0 / 3.0, 1.0, 2.0, 8.0])
 def test_updates_are_steps_times_ratio_without_drift(ratio):
-    debt, made = Ratio(ratio), 0
+    pending_updates, made = Ratio(ratio), 0
 
     for _ in range(3000):
-        debt.add_steps(1)
-        while debt.pop():
+        pending_updates.add_steps(1)
+        while pending_updates.pop():
             made += 1
 
     assert made == round(3000 * ratio)
 
 
 def test_a_ratio_of_zero_owes_nothing():
-    debt = Ratio(0.0)
-    debt.add_steps(1000)
+    pending_updates = Ratio(0.0)
+    pending_updates.add_steps(1000)
 
-    assert not debt.pop()
+    assert not pending_updates.pop()
 
 
 def test_many_steps_at_once_owe_what_they_owe_one_by_one():
-    debt = Ratio(0.5)
-    debt.add_steps(7)
+    pending_updates = Ratio(0.5)
+    pending_updates.add_steps(7)
 
-    assert [debt.pop() for _ in range(5)] == [True, True, True, False, False]
-    assert debt.owed == 0.5
+    assert [pending_updates.pop() for _ in range(5)] == [True, True, True, False, False]
+    assert pending_updates.pending == 0.5
 
 
 def test_a_saved_debt_goes_on():
-    debt = Ratio(0.3)
-    debt.add_steps(2)
+    pending_updates = Ratio(0.3)
+    pending_updates.add_steps(2)
 
-    resumed = Ratio(**dataclasses.asdict(debt))
+    resumed = Ratio(**dataclasses.asdict(pending_updates))
     resumed.add_steps(2)
 
     assert resumed.pop()
-    assert resumed.owed == pytest.approx(0.2)
+    assert resumed.pending == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("ratio", "updates"), [(0.1, 10), (0.7, 70), (0.25, 25)])
 def test_rounding_delays_no_update(ratio, updates):
-    debt, made = Ratio(ratio), 0
+    pending_updates, made = Ratio(ratio), 0
     for _ in range(100):
-        debt.add_steps(1)
-        while debt.due:
-            made += debt.pop()
+        pending_updates.add_steps(1)
+        while pending_updates.due:
+            made += pending_updates.pop()
 
     assert made == updates

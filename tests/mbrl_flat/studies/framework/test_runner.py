@@ -12,7 +12,7 @@ import torch
 
 from mbrl_flat.analysis.plot_style import make_panels
 from mbrl_flat.errors import DivergedError, UserError
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.studies.framework import Cell, run_study, sign_claim
 
 
@@ -149,7 +149,7 @@ class Stopped(Toy):
         found = super().measure(cell)
         if len(self.calls) == 5 and cell["stage"] == "sweep":
             os.kill(os.getpid(), signal.SIGTERM)
-        give_way()
+        check_interrupt()
         return found
 
 

@@ -7,11 +7,11 @@ from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.distributed.batch_shard import (
-    Share,
-    current_share,
-    of_all_rows,
-    rows_of_whole,
-    working_on,
+    Shard,
+    current_shard,
+    draw_shard,
+    gather_shards,
+    use_shard,
 )
 from mbrl_flat.models.categorical import draw_one_hot, gumbel_noise
 from mbrl_flat.models.dropout import dropout
@@ -74,7 +74,7 @@ def test_the_draws_of_all_parts_are_those_of_the_whole(name):
 
     for index, part in enumerate(x.chunk(COUNT)):
         torch.manual_seed(0)
-        with working_on(Share(index, COUNT)):
+        with use_shard(Shard(index, COUNT)):
             drawn = function(part)
 
         torch.testing.assert_close(drawn, whole.chunk(COUNT)[index])
@@ -86,18 +86,18 @@ def test_rows_may_run_along_any_dimension():
     def draw(shape):
         return torch.arange(shape[0] * shape[1]).view(shape)
 
-    with working_on(Share(1, 2)):
-        assert rows_of_whole(draw, (2, 3), dim=1).tolist() == [[3, 4, 5], [9, 10, 11]]
+    with use_shard(Shard(1, 2)):
+        assert draw_shard(draw, (2, 3), dim=1).tolist() == [[3, 4, 5], [9, 10, 11]]
 
 
 def test_a_share_ends_with_its_context_also_when_that_fails():
-    with pytest.raises(KeyError), working_on(Share(1, 2)):
+    with pytest.raises(KeyError), use_shard(Shard(1, 2)):
         raise KeyError
 
-    assert current_share() == Share(0, 1)
+    assert current_shard() == Shard(0, 1)
 
 
 def test_all_rows_of_an_undivided_batch_are_the_rows_themselves():
     rows = torch.ones(3, requires_grad=True)
 
-    assert of_all_rows(rows) is rows
+    assert gather_shards(rows) is rows

@@ -1,4 +1,4 @@
-"""Where slices may begin, and which runs of neighbouring slots are slices.
+"""Where subsequences may begin, and which runs of neighbouring slots are subsequences.
 
 They are all of one part, and of one episode unless asked.
 """
@@ -13,34 +13,36 @@ from mbrl_flat.errors import UserError
 def draw_starts(
     first: np.ndarray, last: np.ndarray, length: int, num: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw candidates uniformly over all positions of all lanes.
+    """Draw candidates uniformly over all positions of all environments.
 
     Args:
-        first: First position of each lane at which a slice may begin ``[num_envs]``.
-        last: Position of each lane behind the last slot that may be read ``[num_envs]``.
-        length: Transitions T of a slice.
+        first: First position of each env_index at which a subsequence may begin ``[num_envs]``.
+        last: Position of each env_index behind the last slot that may be read ``[num_envs]``.
+        length: Transitions T of a subsequence.
         num: How many.
         rng: Source of the draw.
 
     Returns:
-        Lane and position of each ``[num, 2]``; none if no lane is long enough.
+        Lane and position of each ``[num, 2]``; none if no env_index is long enough.
     """
     count = np.maximum(last - first - length, 0)
     ends = np.cumsum(count)
     if ends[-1] == 0:
         return np.zeros((0, 2), np.int64)
     ticket = rng.integers(ends[-1], size=num)
-    lane = np.searchsorted(ends, ticket, side="right")
-    return np.stack([lane, first[lane] + ticket - (ends[lane] - count[lane])], 1)
+    env_index = np.searchsorted(ends, ticket, side="right")
+    return np.stack(
+        [env_index, first[env_index] + ticket - (ends[env_index] - count[env_index])], 1
+    )
 
 
-def valid_slices(wide: np.ndarray, *, heldout: bool, across_episodes: bool) -> np.ndarray:
-    """Say which candidates are slices.
+def valid_subsequences(wide: np.ndarray, *, heldout: bool, across_episodes: bool) -> np.ndarray:
+    """Say which candidates are subsequences.
 
     Args:
         wide: Episode numbers of the slots of each candidate ``[M, T + 1]``; odd ones are held out.
         heldout: Which part is wanted.
-        across_episodes: Whether a slice may run over the end of an episode.
+        across_episodes: Whether a subsequence may run over the end of an episode.
 
     Returns:
         Bool ``[M]``.
@@ -51,7 +53,7 @@ def valid_slices(wide: np.ndarray, *, heldout: bool, across_episodes: bool) -> n
     return (wide[:, 0] == wide[:, -1]) & (wide[:, 0] % 2 == int(heldout))
 
 
-def are_slices(
+def are_subsequences(
     episode: np.ndarray,
     starts: np.ndarray,
     length: int,
@@ -59,52 +61,54 @@ def are_slices(
     heldout: bool = False,
     across_episodes: bool = False,
 ) -> np.ndarray:
-    """Say at which of some starts a slice begins.
+    """Say at which of some starts a subsequence begins.
 
     Args:
         episode: Episode numbers of all slots ``[num_envs, slots]``, a ring.
         starts: Lane and position of each candidate ``[M, 2]``.
         length: Transitions T.
         heldout: Which part is wanted.
-        across_episodes: Whether a slice may run over the end of an episode.
+        across_episodes: Whether a subsequence may run over the end of an episode.
 
     Returns:
         Bool ``[M]``.
     """
     ends = np.arange(length + 1) if across_episodes else np.array([0, length])
     wide = episode[starts[:, :1], (starts[:, 1:] + ends) % episode.shape[1]]
-    return valid_slices(wide, heldout=heldout, across_episodes=across_episodes)
+    return valid_subsequences(wide, heldout=heldout, across_episodes=across_episodes)
 
 
-def no_slice(length: int, *, heldout: bool) -> UserError:
-    """Build the error for a replay in which no episode is long enough."""
-    return UserError(
-        f"No {'held-out' if heldout else 'training'} episode in the replay has {length} "
-        f"transitions yet; collect more steps first or shorten the horizon."
-    )
+class NoSubsequenceError(UserError):
+    """No episode in the replay is long enough."""
+
+    def __init__(self, length: int, *, heldout: bool) -> None:
+        super().__init__(
+            f"No {'held-out' if heldout else 'training'} episode in the replay has {length} "
+            f"transitions yet; collect more steps first or shorten the horizon."
+        )
 
 
-class SliceKind(TypedDict, total=False):
-    """Which slices are wanted.
+class SubsequenceKind(TypedDict, total=False):
+    """Which subsequences are wanted.
 
     ``heldout``: from the held-out episodes instead of the training ones. ``across_episodes``:
-    slices run over the ends of episodes; ``is_first`` marks where.
+    subsequences run over the ends of episodes; ``is_first`` marks where.
     """
 
     heldout: bool
     across_episodes: bool
 
 
-def any_slice(
+def any_subsequence(
     episode: np.ndarray, length: int, *, heldout: bool, across_episodes: bool = False
 ) -> bool:
     """Say whether ``length`` transitions in a row can be found, scanning all slots.
 
     Args:
-        episode: Episode numbers of all slots of one lane, in the order of writing ``[n]``.
+        episode: Episode numbers of all slots of one env_index, in the order of writing ``[n]``.
         length: Transitions T.
         heldout: Which part is wanted.
-        across_episodes: Whether a slice may run over the end of an episode.
+        across_episodes: Whether a subsequence may run over the end of an episode.
 
     Returns:
         Whether there is one.
@@ -113,6 +117,6 @@ def any_slice(
         return False
     if not across_episodes:
         ends = np.stack([episode[: len(episode) - length], episode[length:]], 1)
-        return bool(valid_slices(ends, heldout=heldout, across_episodes=False).any())
+        return bool(valid_subsequences(ends, heldout=heldout, across_episodes=False).any())
     other = np.concatenate([[0], np.cumsum(episode % 2 != int(heldout))])
     return bool(np.any(other[length + 1 :] == other[: -length - 1]))
