@@ -94,7 +94,7 @@ def test_replay_by_energy_changes_the_run(tmp_path):
     ("place", "at"),
     [("evaluation.episodes", 0), ("evaluation.episodes", 200), ("diagnostics.lanczos", 200)],
 )
-def test_a_measurement_is_dropped_when_a_signal_comes_and_made_anew(
+def test_a_measurement_is_cancelled_by_a_signal_and_repeated(
     tmp_path, monkeypatch, capfd, place, at
 ):
     settings = ["optimizer=sam", "steps=220", "checkpoint_every=0"]

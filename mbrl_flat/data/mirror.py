@@ -46,7 +46,7 @@ class DeviceMirror:
     """Ring buffers on a device that follow those of the host.
 
     Args:
-        arrays: The host's arrays ``[environments, slots, ...]`` by name.
+        arrays: The host's arrays ``[num_envs, slots, ...]`` by name.
         device: Where the copies live.
     """
 
@@ -82,7 +82,7 @@ class DeviceMirror:
 
         Args:
             name: Which array.
-            env_index: Lane of each subsequence ``[M, 1]``.
+            env_index: Environment of each subsequence ``[M, 1]``.
             slots: Slots of each subsequence ``[M, T]``.
             write_pos: Number of slots written by each environment so far ``[num_envs]``.
 

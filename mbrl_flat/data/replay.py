@@ -1,4 +1,4 @@
-"""Replay: a ring buffer over plain arrays, one env_index for each environment.
+"""Replay: a ring buffer over plain arrays, one environment for each environment.
 
 An episode of T transitions takes T + 1 slots: a slot holds an observation, the action taken on
 it, and the reward and termination that followed; the last slot holds the final observation alone.
@@ -107,7 +107,7 @@ class Replay:
         terminated: bool,
         done: bool,
     ) -> None:
-        """Add one transition to the env_index's current episode.
+        """Add one transition to the environment's current episode.
 
         Args:
             env_index: Which environment.
@@ -142,7 +142,7 @@ class Replay:
         self.write_pos[env_index] += 1
 
     def _oldest(self) -> np.ndarray:
-        """First position of each env_index at which a subsequence may begin ``[num_envs]``."""
+        """First position of each environment at which a subsequence may begin ``[num_envs]``."""
         # The first frames of a full ring lack those before them.
         beyond = self.write_pos - self.slots_per_env
         return np.where(beyond > 0, beyond + self.frame_stack - 1, 0)
@@ -207,7 +207,7 @@ class Replay:
         """Draw where the subsequences of ``sample`` begin.
 
         Returns:
-            Lane and position of each ``[B, 2]``.
+            Environment and position of each ``[B, 2]``.
 
         Raises:
             NoSubsequenceError: If no stored episode of that kind is long enough.
@@ -311,8 +311,8 @@ class Replay:
         """
         if (state["lane_size"], state["num_envs"]) != (self.slots_per_env, self.num_envs):
             raise UserError(
-                f"The saved replay has {state['num_envs']} environments of {state['lane_size']} slots, "
-                f"this run has {self.num_envs} of {self.slots_per_env}; resume with the same settings."
+                f"The saved replay has {state['num_envs']} x {state['lane_size']} slots, this "
+                f"run has {self.num_envs} x {self.slots_per_env}; resume with the same settings."
             )
         self.write_pos = np.array(state["written"], np.int64)
         self.episode_start = np.array(state["episode_start"], np.int64)

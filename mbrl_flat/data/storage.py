@@ -72,8 +72,8 @@ def joined_slots(
     """Say where the frames are of the stacks that end at ``index``, oldest first.
 
     Args:
-        episode: Episode number of every slot ``[environments, slots]``.
-        env_index: Lane of each subsequence ``[M, 1]``.
+        episode: Episode number of every slot ``[num_envs, slots]``.
+        env_index: Environment of each subsequence ``[M, 1]``.
         index: Positions in the order of writing ``[M, T + 1]``.
         num: Frames of a stack. Before the first frame of an episode comes that frame again.
 

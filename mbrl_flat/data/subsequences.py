@@ -16,14 +16,14 @@ def draw_starts(
     """Draw candidates uniformly over all positions of all environments.
 
     Args:
-        first: First position of each env_index at which a subsequence may begin ``[num_envs]``.
-        last: Position of each env_index behind the last slot that may be read ``[num_envs]``.
+        first: First position of each environment at which a subsequence may begin ``[num_envs]``.
+        last: Position of each environment behind the last slot that may be read ``[num_envs]``.
         length: Transitions T of a subsequence.
         num: How many.
         rng: Source of the draw.
 
     Returns:
-        Lane and position of each ``[num, 2]``; none if no env_index is long enough.
+        Environment and position of each ``[num, 2]``; none if no environment is long enough.
     """
     count = np.maximum(last - first - length, 0)
     ends = np.cumsum(count)
@@ -65,7 +65,7 @@ def are_subsequences(
 
     Args:
         episode: Episode numbers of all slots ``[num_envs, slots]``, a ring.
-        starts: Lane and position of each candidate ``[M, 2]``.
+        starts: Environment and position of each candidate ``[M, 2]``.
         length: Transitions T.
         heldout: Which part is wanted.
         across_episodes: Whether a subsequence may run over the end of an episode.
@@ -105,7 +105,7 @@ def any_subsequence(
     """Say whether ``length`` transitions in a row can be found, scanning all slots.
 
     Args:
-        episode: Episode numbers of all slots of one env_index, in the order of writing ``[n]``.
+        episode: Episode numbers of all slots of one environment, in the order of writing ``[n]``.
         length: Transitions T.
         heldout: Which part is wanted.
         across_episodes: Whether a subsequence may run over the end of an episode.

@@ -357,9 +357,7 @@ def test_a_piece_holds_what_was_written_since_and_no_more_than_the_ring():
 def test_a_saved_replay_of_another_shape_is_refused():
     saved = Replay(SPEC, 50, num_envs=2).state_dict()
 
-    with pytest.raises(
-        UserError, match="has 2 environments of 30 slots, this run has 1 of 24; resume"
-    ):
+    with pytest.raises(UserError, match="has 2 x 30 slots, this run has 1 x 24; resume"):
         Replay(SPEC, 20).load_state_dict(saved)
 
 
