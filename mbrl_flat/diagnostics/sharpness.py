@@ -26,7 +26,7 @@ from mbrl_flat.diagnostics.hvp import Hessian, twice_differentiable
 from mbrl_flat.diagnostics.lanczos import Product
 from mbrl_flat.diagnostics.vectors import flatten, norm, perturbed
 from mbrl_flat.interfaces import ProbeLoss
-from mbrl_flat.runtime.interrupts import give_way
+from mbrl_flat.runtime.interrupts import check_interrupt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def ascent(gradient: Tensor, rho: float) -> Tensor:
 
 def loss_at(region: LossRegion, perturbation: Tensor) -> float:
     """The loss at ``w + e`` for ``e`` ``[n]``; the weights are back at ``w`` afterwards."""
-    give_way()
+    check_interrupt()
     with torch.no_grad(), twice_differentiable(), perturbed(region.params, perturbation):
         return float(region.loss())
 
