@@ -26,7 +26,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
 from mbrl_flat.agents.imagination import Imagined
-from mbrl_flat.distributed.batch_shard import of_all_rows
+from mbrl_flat.distributed.batch_shard import gather_shards
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import Metrics
 from mbrl_flat.models.categorical import lambda_returns
@@ -215,7 +215,7 @@ class ActorCritic(nn.Module):
     def _follow(self, returns: Tensor) -> None:
         """Move both ends of the range towards the percentiles of these returns."""
         config = self.config
-        ordered = of_all_rows(returns.flatten()).sort().values
+        ordered = gather_shards(returns.flatten()).sort().values
         for end, percent in (
             (self.low, config.low_percentile),
             (self.high, config.high_percentile),

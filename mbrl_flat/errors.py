@@ -58,7 +58,7 @@ class UnknownNameError(UserError):
         return UserError, (str(self),)  # Other processes receive the message alone.
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
+def UnknownNameError(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
     """Build an ``UnknownNameError``; the class's former name."""
     return UnknownNameError(kind, name, allowed, where=where)
 

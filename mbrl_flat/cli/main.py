@@ -33,7 +33,7 @@ from mbrl_flat.evaluation.episodes import check_episodes
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.labels import current_names, part_names
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.evaluate import evaluate_published, evaluate_run
+from mbrl_flat.runs.evaluate import evaluate_pretrained, evaluate_run
 from mbrl_flat.runs.folder import new_run_folder, writing
 from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.plots import draw_run
@@ -104,7 +104,7 @@ def _evaluate(cfg: DictConfig) -> None:
         if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
             run_cfg = hydra.compose("train", overrides=shapes)
             run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-            row = evaluate_published(*_built(run_cfg), Path(cfg.checkpoint), **how)
+            row = evaluate_pretrained(*_built(run_cfg), Path(cfg.checkpoint), **how)
         elif shapes:
             raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
         else:
