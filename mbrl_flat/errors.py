@@ -58,11 +58,6 @@ class UnknownNameError(UserError):
         return UserError, (str(self),)  # Other processes receive the message alone.
 
 
-def UnknownNameError(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
-    """Build an ``UnknownNameError``; the class's former name."""
-    return UnknownNameError(kind, name, allowed, where=where)
-
-
 def cause_of(
     error: BaseException | None, kinds: tuple[type[BaseException], ...]
 ) -> BaseException | None:
