@@ -21,8 +21,8 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.mirror import DeviceMirror
 from mbrl_flat.data.storage import allocate, joined_slots, slot_layout
 from mbrl_flat.data.subsequences import (
+    DrawKind,
     NoSubsequenceError,
-    SubsequenceKind,
     any_subsequence,
     are_subsequences,
     draw_starts,
@@ -78,6 +78,8 @@ class Replay:
         self.num_episodes, self.num_heldout = 0, 0
         self._open, self._rng = np.zeros(num_envs, np.bool_), np.random.default_rng(seed)
         self.mirror: DeviceMirror | None = None
+        # Positions before which no subsequence of a length and kind was found.
+        self._searched: dict[tuple[int, bool, bool], np.ndarray] = {}
 
     def __len__(self) -> int:
         return int(np.minimum(self.write_pos, self.slots_per_env).sum())
@@ -117,10 +119,10 @@ class Replay:
             terminated: The task ended.
             done: The episode ended, by termination or truncation.
         """
-        slot = (self.write_pos[env_index] - 1) % self.slots_per_env
-        self.arrays["action"][env_index, slot] = action
-        self.arrays["reward"][env_index, slot] = reward
-        self.arrays["terminated"][env_index, slot] = terminated
+        slot = env_index, (self.write_pos[env_index] - 1) % self.slots_per_env
+        self.arrays["action"][slot] = action
+        self.arrays["reward"][slot] = reward
+        self.arrays["terminated"][slot] = terminated
         self._put_obs(env_index, next_obs)
         if done:
             self.episode_start[env_index] = self.write_pos[env_index]
@@ -129,16 +131,16 @@ class Replay:
     def _put_obs(
         self, env_index: int, obs: Mapping[str, np.ndarray], *, is_first: bool = False
     ) -> None:
-        slot = self.write_pos[env_index] % self.slots_per_env
+        slot = env_index, self.write_pos[env_index] % self.slots_per_env
         # The slot may hold what an older episode left: an episode's last slot has no transition.
         for name in ("action", "reward", "terminated"):
-            self.arrays[name][env_index, slot] = 0
-        self.arrays["is_first"][env_index, slot] = is_first
+            self.arrays[name][slot] = 0
+        self.arrays["is_first"][slot] = is_first
         for name, value in obs.items():
             array = self.arrays[f"obs/{name}"]
             # Of a stack the newest image, which comes last.
-            array[env_index, slot] = value[-array.shape[2] :] if name in self.stacked else value
-        self.arrays["episode"][env_index, slot] = self.current[env_index]
+            array[slot] = value[-array.shape[2] :] if name in self.stacked else value
+        self.arrays["episode"][slot] = self.current[env_index]
         self.write_pos[env_index] += 1
 
     def _oldest(self) -> np.ndarray:
@@ -147,18 +149,19 @@ class Replay:
         beyond = self.write_pos - self.slots_per_env
         return np.where(beyond > 0, beyond + self.frame_stack - 1, 0)
 
+    def _end(self) -> np.ndarray:
+        """Position of each environment behind the last slot that may be read ``[num_envs]``."""
+        return np.where(self._open & self.complete_only, self.episode_start, self.write_pos)
+
     def _draw(
         self, num: int, length: int, rng: np.random.Generator, heldout: bool, across: bool
     ) -> np.ndarray:
         """Draw ``num`` candidate starts and keep the valid ones, ``[M, 2]``."""
-        last = np.where(self._open & self.complete_only, self.episode_start, self.write_pos)
-        starts = draw_starts(self._oldest(), last, length, num, rng)
-        kind = SubsequenceKind(heldout=heldout, across_episodes=across)
+        starts = draw_starts(self._oldest(), self._end(), length, num, rng)
+        kind = DrawKind(heldout=heldout, across_episodes=across)
         return starts[are_subsequences(self.arrays["episode"], starts, length, **kind)]
 
-    def still_valid(
-        self, starts: np.ndarray, length: int, **kind: Unpack[SubsequenceKind]
-    ) -> np.ndarray:
+    def still_valid(self, starts: np.ndarray, length: int, **kind: Unpack[DrawKind]) -> np.ndarray:
         """Those of ``starts`` ``[M, 2]``, drawn earlier, that nothing has overwritten since."""
         there = starts[starts[:, 1] >= self._oldest()[starts[:, 0]]]
         return there[are_subsequences(self.arrays["episode"], there, length, **kind)]
@@ -166,22 +169,23 @@ class Replay:
     def can_sample(
         self, length: int, *, heldout: bool = False, across_episodes: bool = False
     ) -> bool:
-        """Say whether any subsequence of ``length`` transitions is stored; scans all slots."""
-        for env_index, first in enumerate(self._oldest()):
-            closed = self._open[env_index] and self.complete_only
-            last = self.episode_start[env_index] if closed else self.write_pos[env_index]
-            episode = self.arrays["episode"][env_index, np.arange(first, last) % self.slots_per_env]
+        """Say whether any subsequence of ``length`` transitions is stored.
+
+        While there is none, only slots written since the last call are searched.
+        """
+        kind, end = (length, heldout, across_episodes), self._end()
+        begin = np.maximum(self._oldest(), self._searched.get(kind, 0) - np.array(length))
+        for env_index in range(self.num_envs):
+            slots = np.arange(begin[env_index], end[env_index]) % self.slots_per_env
+            episode = self.arrays["episode"][env_index, slots]
             if any_subsequence(episode, length, heldout=heldout, across_episodes=across_episodes):
+                self._searched.pop(kind, None)
                 return True
+        self._searched[kind] = end
         return False
 
     def sample(
-        self,
-        batch_size: int,
-        length: int,
-        *,
-        rng: np.random.Generator,
-        **kind: Unpack[SubsequenceKind],
+        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[DrawKind]
     ) -> Batch:
         """Draw subsequences uniformly over all that lie within one episode, or over all.
 
@@ -189,7 +193,7 @@ class Replay:
             batch_size: Number of subsequences B.
             length: Transitions T of a subsequence; it holds T + 1 observations.
             rng: Source of the draw; nothing else moves.
-            kind: See ``SubsequenceKind``.
+            kind: See ``DrawKind``.
 
         Returns:
             The batch, on the device of the mirror if there is one, else on the CPU.
@@ -197,12 +201,7 @@ class Replay:
         return self.gather(self.starts(batch_size, length, rng=rng, **kind), length)
 
     def starts(
-        self,
-        batch_size: int,
-        length: int,
-        *,
-        rng: np.random.Generator,
-        **kind: Unpack[SubsequenceKind],
+        self, batch_size: int, length: int, *, rng: np.random.Generator, **kind: Unpack[DrawKind]
     ) -> np.ndarray:
         """Draw where the subsequences of ``sample`` begin.
 
@@ -265,26 +264,21 @@ class Replay:
             slot before ``position`` is included, as its action came after its observation.
         """
         out: dict[str, Tensor] = {}
-        for env_index in range(self.num_envs):
-            begin = max(
-                int(position[env_index]) - 1, int(self.write_pos[env_index]) - self.slots_per_env, 0
-            )
-            index = np.arange(begin, int(self.write_pos[env_index])) % self.slots_per_env
-            for name, array in self.arrays.items():
-                out[f"{env_index}/{name}"] = torch.from_numpy(array[env_index, index])
-            out[f"{env_index}/begin"] = torch.tensor(begin)
+        begins = np.maximum(position - 1, self.write_pos - self.slots_per_env).clip(0)
+        for i, (begin, end) in enumerate(zip(begins, self.write_pos, strict=True)):
+            index = np.arange(begin, end) % self.slots_per_env
+            out |= {f"{i}/{n}": torch.from_numpy(a[i, index]) for n, a in self.arrays.items()}
+            out[f"{i}/begin"] = torch.tensor(int(begin))
         return out
 
     def write_back(self, piece: Mapping[str, Tensor]) -> None:
         """Put back what ``slots_since`` copied."""
         if self.mirror is not None:
             self.mirror.forget()
-        for env_index in range(self.num_envs):
-            begin = int(piece[f"{env_index}/begin"])
-            count = piece[f"{env_index}/reward"].shape[0]
-            index = np.arange(begin, begin + count) % self.slots_per_env
+        for i in range(self.num_envs):
+            slots = int(piece[f"{i}/begin"]) + np.arange(len(piece[f"{i}/reward"]))
             for name, array in self.arrays.items():
-                array[env_index, index] = piece[f"{env_index}/{name}"].numpy()
+                array[i, slots % self.slots_per_env] = piece[f"{i}/{name}"].numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the arrays, which ``slots_since`` gives piece by piece."""
@@ -320,3 +314,4 @@ class Replay:
         self._open = np.array(state["open"], np.bool_)
         self.num_episodes, self.num_heldout = state["num_episodes"], state["num_heldout"]
         self._rng.bit_generator.state = state["rng"]
+        self._searched = {}

@@ -88,7 +88,7 @@ class NoSubsequenceError(UserError):
         )
 
 
-class SubsequenceKind(TypedDict, total=False):
+class DrawKind(TypedDict, total=False):
     """Which subsequences are wanted.
 
     ``heldout``: from the held-out episodes instead of the training ones. ``across_episodes``:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from mbrl_flat.data import replay as replay_module
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.seeding import rng_state
@@ -446,3 +447,25 @@ def test_asking_for_slices_longer_than_all_episodes_together_says_so():
     replay, _ = recorded()
     with pytest.raises(UserError, match="collect more steps"):
         replay.sample(2, 30, rng=np.random.default_rng(0), across_episodes=True)
+
+
+def test_a_replay_without_a_subsequence_searches_only_what_is_new(monkeypatch):
+    player, searched = Recorder(Replay(SPEC, 500, complete_only=False)), []
+    look = replay_module.any_subsequence
+
+    def noted(episode, *args, **kind):
+        searched.append(len(episode))
+        return look(episode, *args, **kind)
+
+    monkeypatch.setattr(replay_module, "any_subsequence", noted)
+    for _ in range(100):
+        player.play(0, 2)
+        assert not player.replay.can_sample(3)
+    player.begin(0)
+    found = []
+    for _ in range(4):
+        player.step(0)
+        found.append(player.replay.can_sample(3))
+
+    assert found == [False, False, True, True]
+    assert max(searched[:100]) <= 6
