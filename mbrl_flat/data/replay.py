@@ -169,10 +169,8 @@ class Replay:
     def can_sample(
         self, length: int, *, heldout: bool = False, across_episodes: bool = False
     ) -> bool:
-        """Say whether any subsequence of ``length`` transitions is stored.
-
-        While there is none, only slots written since the last call are searched.
-        """
+        """Say whether any subsequence of ``length`` transitions is stored."""
+        # While there is none, only slots written since the last call are searched.
         kind, end = (length, heldout, across_episodes), self._end()
         begin = np.maximum(self._oldest(), self._searched.get(kind, 0) - np.array(length))
         for env_index in range(self.num_envs):
