@@ -166,7 +166,8 @@ class TDMPC2:
         self.model.train()
         targets = self.model.targets(batch, self.policy)
         outputs: list[LossOutput] = []
-        latents = None if self.optimizer.clean_first else self._rollout(batch)
+        on_rollout = self.config.policy_latents == "rollout"
+        latents = self._rollout(batch) if on_rollout and not self.optimizer.clean_first else None
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
@@ -180,6 +181,8 @@ class TDMPC2:
         metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
         if self.optimizer.skipped == skipped:
             # Latents of a batch that was not finite would ruin the policy for good.
+            if not on_rollout:
+                latents = self._encoded(batch)
             metrics |= self._update_policy(outputs[0].latents if latents is None else latents)
         self.model.update_target()
         self.model.eval()
@@ -199,11 +202,16 @@ class TDMPC2:
         """Latents ``[B, H + 1, D]`` of the model as it is."""
         return self.model.unroll(batch)
 
+    @torch.no_grad()
+    def _encoded(self, batch: Batch) -> Tensor:
+        """Latents ``[B, H, D]`` of the observations before each action, by the updated model."""
+        return self.model.encode({name: value[:, :-1] for name, value in batch.obs.items()})
+
     def _optimizer_metrics(self) -> Metrics:
         return {f"optim/{name}": value for name, value in self.optimizer.last.items()}
 
     def _update_policy(self, latents: Tensor) -> Metrics:
-        """Step the policy on rollout latents ``[B, H + 1, D]``; Q-functions stay as they are."""
+        """Step the policy on latents ``[B, T, D]``; Q-functions stay as they are."""
         self.model.q.requires_grad_(False)
         heads = self.model.draw_heads(self.device)
         sample = self.policy(latents)

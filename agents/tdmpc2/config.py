@@ -43,6 +43,12 @@ _RANGES: dict[str, _Range] = {
     "dropout": (lambda value: 0.0 <= value < 1.0, "lie in [0, 1)"),
 }
 
+_CHOICES = {
+    "q_init": ("truncated_normal", "kaiming_uniform"),
+    "policy_latents": ("rollout", "encoded"),
+    "planner_dtype": ("float32", "bfloat16"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TDMPC2Config:
@@ -74,6 +80,9 @@ class TDMPC2Config:
         grad_clip: Bound on the joint gradient norm, of the model and of the policy.
         policy_lr: Learning rate of the policy's own Adam.
         entropy_coef: Weight of the policy's scaled entropy.
+        policy_latents: What the policy learns on: the ``rollout`` of the loss, ``z_0..z_H``, as
+            published, or the observations ``o_0..o_{H-1}`` ``encoded`` by the updated model, as
+            the public code of TD-MPC2 with SAM does.
         log_std_min: Lower bound of the policy's log standard deviation.
         log_std_max: Upper bound.
         target_rate: Share of the way that target Q-functions move in an update (tau).
@@ -108,6 +117,7 @@ class TDMPC2Config:
     grad_clip: float = 20.0
     policy_lr: float = 3e-4
     entropy_coef: float = 1e-4
+    policy_latents: Literal["rollout", "encoded"] = "rollout"
     log_std_min: float = -10.0
     log_std_max: float = 2.0
     target_rate: float = 0.01
@@ -123,10 +133,9 @@ class TDMPC2Config:
         self._check_ranges()
         if str(self.size) not in SIZES:
             raise UnknownNameError("model size", str(self.size), SIZES, where="agent=tdmpc2")
-        if self.q_init not in ("truncated_normal", "kaiming_uniform"):
-            raise UnknownNameError("q_init", self.q_init, ["truncated_normal", "kaiming_uniform"])
-        if self.planner_dtype not in ("float32", "bfloat16"):
-            raise UnknownNameError("planner_dtype", self.planner_dtype, ["float32", "bfloat16"])
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UnknownNameError(name, getattr(self, name), allowed)
         if self.dims["latent_dim"] % self.simnorm_size:
             raise UserError(
                 f"The latent size {self.dims['latent_dim']} of size={self.size} is not divisible "

@@ -14,8 +14,9 @@ EXACT = {"rtol": 1e-9, "atol": 1e-12}
 class HandMade:
     """The whole update in plain torch: losses from ``ByHand``, Adam and clipping written out."""
 
-    def __init__(self, by_hand, agent, clip):
+    def __init__(self, by_hand, agent, clip, policy_latents="rollout"):
         self.by_hand, self.clip, self.count = by_hand, clip, 0
+        self.policy_latents = policy_latents
         self.p = by_hand.all_parameters(agent.model, agent.policy)
         self.first = {m: {k: torch.zeros_like(v) for k, v in d.items()} for m, d in self.p.items()}
         self.second = {m: {k: torch.zeros_like(v) for k, v in d.items()} for m, d in self.p.items()}
@@ -53,7 +54,10 @@ class HandMade:
         loss = 20.0 * parts["consistency"] + 0.1 * parts["reward"] + 0.1 * parts["value"]
         loss = loss + parts["termination"]
         norm = self.adam(trained, loss, 3e-4, 1e-8)
-        policy_norm = self.update_policy(torch.stack(latents, 1).detach())
+        if self.policy_latents == "encoded":
+            obs = batch.obs["state"][:, :-1]
+            latents = self.by_hand.mlp(self.p["encoder"], obs, simnorm=True).unbind(1)
+        policy_norm = self.update_policy(torch.stack(tuple(latents), 1).detach())
         for k, v in self.p["q"].items():
             self.p["target_q"][k] = 0.99 * self.p["target_q"][k] + 0.01 * v
         return {"loss": loss.detach(), "norm": norm, "policy_norm": policy_norm}
@@ -74,12 +78,15 @@ class HandMade:
         return self.adam(["policy"], loss, 3e-4, 1e-5)
 
 
-@pytest.mark.parametrize("clip", [20.0, 0.1])
-def test_two_updates_equal_two_updates_written_by_hand(
-    make_agent, make_batch, config, by_hand, clip
+@pytest.mark.parametrize(
+    ("clip", "policy_latents"), [(20.0, "rollout"), (0.1, "rollout"), (20.0, "encoded")]
+)
+def test_two_updates_equal_two_updates_written_by_hand(  # noqa: PLR0917
+    make_agent, make_batch, config, by_hand, clip, policy_latents
 ):
-    agent = make_agent(replace(config, grad_clip=clip), dtype=torch.float64)
-    hand = HandMade(by_hand, agent, clip)
+    settings = replace(config, grad_clip=clip, policy_latents=policy_latents)
+    agent = make_agent(settings, dtype=torch.float64)
+    hand = HandMade(by_hand, agent, clip, policy_latents)
     batches = [make_batch(seed=0), make_batch(seed=1)]
 
     torch.manual_seed(2)
