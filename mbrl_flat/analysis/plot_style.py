@@ -127,31 +127,32 @@ def spans_orders(values: np.ndarray) -> bool:
 
 
 def add_legend(axes: "Axes", *others: "Axes") -> None:
-    """Name what is drawn, here and on other panels, if anything has a name.
+    """Name what is drawn, outside of the panels, so that the legend never covers data.
 
     Args:
-        axes: Panel with the legend.
-        others: Panels whose names it has too; one that several have stands there once.
+        axes: Panel that the legend belongs to; alone, it has the legend at its right.
+        others: Panels that share one legend with it below all panels; a name stands there once.
     """
     named: dict[str, Artist] = {}
     for panel in (axes, *others):
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             named.setdefault(name, handle)
     names = list(named)
-    if names:
-        # Where the best place is takes long to find among many curves.
-        few = len(names) <= 8
-        legend = axes.legend(
-            list(named.values()),
-            names,
-            loc="best" if few else "upper left",
-            frameon=False,
-            fontsize=9 if few else 5,
-            ncols=1 if few else 2,
-            labelcolor=INK,
+    if not names:
+        return
+    style = {"frameon": False, "fontsize": 9 if len(names) <= 24 else 6, "labelcolor": INK}
+    if others:
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        fitting = int(14 * figure.get_figwidth() / (6 + max(map(len, names))))
+        columns = max(1, min(len(names), fitting))
+        figure.legend(
+            list(named.values()), names, loc="outside lower center", ncols=columns, **style
         )
-        # The panel keeps its size however many names there are.
-        legend.set_in_layout(False)
+    else:
+        axes.legend(
+            list(named.values()), names, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style
+        )
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:

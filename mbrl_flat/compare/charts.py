@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from mbrl_flat.compare.axes import Axis
+from mbrl_flat.compare.columns import MIN_SEEDS
 from mbrl_flat.compare.curves import Curve, ScatterData, average, published, scatter_data
 from mbrl_flat.compare.groups import Group
 
@@ -67,7 +68,6 @@ class Chart:
         task: The task.
         metric: The metric.
         curves: Means over seeds, then published curves.
-        colors: Index of the colour of each curve; -1 for published ones.
         axis: Unit of x.
         baseline: Mean return of a random policy, where it was measured.
     """
@@ -76,14 +76,12 @@ class Chart:
     metric: str
     axis: Axis
     curves: tuple[Curve, ...]
-    colors: tuple[int, ...]
     baseline: float | None = None
 
 
 def build_charts(
     groups: Sequence[Group],
     *,
-    colors: Mapping[str, int],
     axis: Axis,
     references: Sequence[str],
     rng: np.random.Generator,
@@ -92,7 +90,6 @@ def build_charts(
 
     Args:
         groups: All groups.
-        colors: Index of the colour of each label.
         axis: Unit of x.
         references: Published methods to overlay on returns.
         rng: Source of the bootstrap.
@@ -108,7 +105,7 @@ def build_charts(
         for task in dict.fromkeys(group.task for group in groups):
             members = [group for group in groups if group.task == task]
             for metric, unit in product(metrics, axes):
-                chart = _chart(members, metric, unit, colors=colors, references=references, rng=rng)
+                chart = _chart(members, metric, unit, references=references, rng=rng)
                 if chart is not None:
                     charts.setdefault(figure, []).append(chart)
     return charts
@@ -119,7 +116,6 @@ def _chart(
     metric: str,
     axis: Axis,
     *,
-    colors: Mapping[str, int],
     references: Sequence[str],
     rng: np.random.Generator,
 ) -> Chart | None:
@@ -135,7 +131,6 @@ def _chart(
         metric=metric,
         axis=axis,
         curves=(*known, *extra),
-        colors=(*(colors[curve.label] for curve in known), *(-1 for _ in extra)),
         baseline=_random_return(groups) if metric == RETURN else None,
     )
 
@@ -154,8 +149,10 @@ def build_scatters(groups: Sequence[Group], *, last: float) -> list[tuple[str, S
 
 def describe_correlation(scatter: ScatterData) -> str:
     """Spearman correlation and the number of runs behind it."""
-    value = f"{scatter.correlation:.2f}" if np.isfinite(scatter.correlation) else "undefined"
-    return f"Spearman {value}, n = {len(scatter.points)}"
+    count = f"n = {len(scatter.points)}"
+    if not np.isfinite(scatter.correlation):
+        return f"{count} (a rank correlation needs {MIN_SEEDS} seeds)"
+    return f"Spearman {scatter.correlation:.2f}, {count}"
 
 
 def _random_return(groups: Sequence[Group]) -> float | None:

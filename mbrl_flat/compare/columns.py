@@ -11,6 +11,9 @@ from mbrl_flat.compare.runs import Run, Series
 FINAL_SHARE = 0.1
 """How much of a run, from its end, its final values are means over."""
 
+MIN_SEEDS = 5
+"""From fewer seeds no winner, rank correlation or probability of improvement is given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Match:

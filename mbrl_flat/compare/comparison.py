@@ -10,7 +10,14 @@ from mbrl_flat.compare.axes import Axis
 from mbrl_flat.compare.charts import Chart, build_charts, build_scatters
 from mbrl_flat.compare.columns import FINAL_SHARE
 from mbrl_flat.compare.curves import ScatterData
-from mbrl_flat.compare.groups import Group, comparability_notes, differing_settings, group_runs
+from mbrl_flat.compare.groups import (
+    Group,
+    GroupStyle,
+    comparability_notes,
+    differing_settings,
+    group_runs,
+    group_styles,
+)
 from mbrl_flat.compare.normalise import with_normalised_scores
 from mbrl_flat.compare.runs import Run
 from mbrl_flat.compare.summary import (
@@ -32,7 +39,7 @@ class RunComparison:
     Attributes:
         runs: All runs that are shown.
         rows: One a group.
-        colors: Index of the colour of each label.
+        styles: How each group is drawn, by its label.
         notes: What a reader must know before comparing.
         charts: Curves by figure.
         scatters: Sharpness against what it may explain, with the task.
@@ -49,7 +56,7 @@ class RunComparison:
 
     runs: tuple[Run, ...]
     rows: tuple[GroupSummary, ...]
-    colors: Mapping[str, int]
+    styles: Mapping[str, GroupStyle]
     notes: tuple[str, ...]
     charts: Mapping[str, list[Chart]]
     scatters: tuple[tuple[str, ScatterData], ...]
@@ -87,61 +94,62 @@ def compare_runs(
         by: Settings that alone tell groups apart; without them, all that differ.
         expert: Published method whose score is 1 on the normalised scale.
         last: How much of a run, from its end, its final values are means over.
-        seed: Of the bootstrap, so that a report can be made again.
+        seed: Of the bootstrap: the same runs give the same report.
 
     Returns:
         The comparison.
-
-    Raises:
-        UnknownNameError: If the baseline, the statistic, a reference or a setting is not there.
-        UserError: If ``last`` is not a share of a run.
     """
-    if not 0.0 < last <= 1.0:
-        raise UserError(f"--last is a share of a run, above 0 and at most 1, not {last:g}.")
-    if statistic not in STATISTICS:
-        raise UnknownNameError("statistic", statistic, STATISTICS)
-    known = {score.method for score in load_references()}
-    for method in (*references, *([expert] if expert is not None else [])):
-        if method not in known:
-            raise UnknownNameError("reference", method, known)
+    _check(statistic, last, [*references, *([expert] if expert is not None else [])])
     runs, scales = with_normalised_scores(runs, expert=expert)
     rng = np.random.default_rng(seed)
     groups, notes = group_runs(runs, by=by)
     baselines = choose_baselines(groups, baseline)
     groups.sort(key=lambda group: (group.task, baselines.get(group.task) is not group))
-    colors = {label: i for i, label in enumerate(dict.fromkeys(group.label for group in groups))}
+    score = STATISTICS[statistic]
     rows = summarize_groups(
-        groups,
-        statistic=STATISTICS[statistic],
-        baselines=baselines,
-        rng=rng,
-        axis=axis,
-        last=last,
+        groups, statistic=score, baselines=baselines, rng=rng, axis=axis, last=last
     )
     aggregate, tasks = aggregate_over_tasks(rows, rng=rng)
-    kept = tuple(run for group in groups for run in group.runs)
-    shown = {run.task_key for run in kept}
+    members = tuple(run for group in groups for run in group.runs)
     return RunComparison(
-        runs=kept,
+        runs=members,
         rows=tuple(rows),
-        colors=colors,
+        styles=group_styles(groups),
         notes=(*notes, *_without_baseline(groups, baselines), *comparability_notes(groups)),
-        charts=build_charts(groups, colors=colors, axis=axis, references=references, rng=rng),
+        charts=build_charts(groups, axis=axis, references=references, rng=rng),
         scatters=tuple(build_scatters(groups, last=last)),
         aggregate=aggregate,
         aggregate_tasks=tuple(tasks),
         improvement=improvement_over_tasks(rows, tasks),
         scales=scales,
-        settings=differing_settings(kept),
-        references=tuple(
-            score
-            for score in load_references()
-            if score.method in references
-            and any(is_task(score, env=env, task=task) for env, task in shown)
-        ),
+        settings=differing_settings(members),
+        references=_references(references, members),
         axis=axis,
         statistic=statistic,
         last=last,
+    )
+
+
+def _check(statistic: str, last: float, methods: Sequence[str]) -> None:
+    """Refuse what the user can correct."""
+    if not 0.0 < last <= 1.0:
+        raise UserError(f"--last is a share of a run, above 0 and at most 1, not {last:g}.")
+    if statistic not in STATISTICS:
+        raise UnknownNameError("statistic", statistic, STATISTICS)
+    known = {score.method for score in load_references()}
+    for method in methods:
+        if method not in known:
+            raise UnknownNameError("reference", method, known)
+
+
+def _references(methods: Sequence[str], runs: Sequence[Run]) -> tuple[ReferenceScore, ...]:
+    """Published scores of these methods on the tasks of the runs."""
+    tasks = {run.task_key for run in runs}
+    return tuple(
+        score
+        for score in load_references()
+        if score.method in methods
+        and any(is_task(score, env=env, task=task) for env, task in tasks)
     )
 
 

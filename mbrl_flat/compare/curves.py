@@ -7,7 +7,7 @@ import numpy as np
 
 from mbrl_flat.analysis.stats import bootstrap_band, spearman
 from mbrl_flat.compare.axes import Axis, scaled
-from mbrl_flat.compare.columns import FINAL_SHARE, final
+from mbrl_flat.compare.columns import FINAL_SHARE, MIN_SEEDS, final
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Series
 from mbrl_flat.evaluation.reference_scores import reference_curves
@@ -17,9 +17,10 @@ _MAX_POINTS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A mean over seeds with its band; all arrays are ``[G]``.
+    """A mean over seeds with its band, or with its seeds where these are few; arrays are ``[G]``.
 
-    ``low`` and ``high`` are NaN where fewer than two seeds have a value.
+    A curve with fewer than ``MIN_SEEDS`` seeds has ``seeds`` and no band: ``low`` and ``high`` are
+    NaN. One with more has a band and no ``seeds``.
     """
 
     label: str
@@ -39,6 +40,7 @@ class ScatterData:
     points: tuple[tuple[str, str, float, float], ...]
     """Label, run, x and y."""
     correlation: float
+    """Rank correlation; NaN with fewer than ``MIN_SEEDS`` seeds."""
 
 
 def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) -> Curve | None:
@@ -74,8 +76,12 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
     if not known.any():
         return None
     grid, values = grid[known], values[:, known]
-    low, middle, high = bootstrap_band(values, rng=rng)
-    return Curve(label=group.label, x=grid, low=low, mean=middle, high=high, seeds=tuple(seeds))
+    if len(seeds) >= MIN_SEEDS:
+        low, middle, high = bootstrap_band(values, rng=rng)
+        return Curve(label=group.label, x=grid, low=low, mean=middle, high=high)
+    none = np.full(len(grid), np.nan)
+    middle = np.nanmean(values, axis=0)
+    return Curve(label=group.label, x=grid, low=none, mean=middle, high=none, seeds=tuple(seeds))
 
 
 def published(methods: Sequence[str], groups: Sequence[Group], axis: Axis) -> list[Curve]:
@@ -123,12 +129,16 @@ def scatter_data(
         Points and their rank correlation; ``None`` if no run has both.
     """
     points: list[tuple[str, str, float, float]] = []
+    seeds: set[int] = set()
     for group in groups:
         for run in group.runs:
             x, y = (final(run.series(name), share=last) for name in (x_name, y_name))
             if np.isfinite(x) and np.isfinite(y):
                 points.append((group.label, run.folder.name, x, y))
+                seeds.add(run.seed)
     if not points:
         return None
-    correlation = spearman(np.array([p[2] for p in points]), np.array([p[3] for p in points]))
+    correlation = np.nan
+    if len(seeds) >= MIN_SEEDS:
+        correlation = spearman(np.array([p[2] for p in points]), np.array([p[3] for p in points]))
     return ScatterData(x_name=x_name, y_name=y_name, points=tuple(points), correlation=correlation)

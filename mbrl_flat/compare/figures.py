@@ -1,23 +1,21 @@
 """The charts of a comparison as PNG and SVG files, for papers and slides."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import (
-    MUTED,
-    PALETTE,
-    add_legend,
-    make_panels,
-    save_figure,
-    spans_orders,
-)
+from mbrl_flat.analysis.plot_style import MUTED, add_legend, make_panels, save_figure, spans_orders
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import FIGURES, LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.curves import ScatterData
+from mbrl_flat.compare.svg import Styles, line_chart, scatter_chart, svg_file
+from mbrl_flat.runtime.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
@@ -39,44 +37,62 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
         The files written.
     """
     written: list[Path] = []
+    styles = comparison.styles
     for name, charts in comparison.charts.items():
         of_a_task = sum(chart.task == charts[0].task for chart in charts)
-        figure, panels = make_panels(len(charts), columns=of_a_task if of_a_task > 1 else 3)
-        for axes, chart in zip(panels, charts, strict=True):
-            _draw_chart(axes, chart)
-        add_legend(*panels)
-        written += _save(figure, folder / name)
+        columns = of_a_task if of_a_task > 1 else 3
+        panels = [(chart.task, line_chart(chart, styles)) for chart in charts]
+        written += [
+            _draw_png(
+                folder / f"{name}.png",
+                [lambda axes, chart=chart: _draw_chart(axes, chart, styles) for chart in charts],
+                columns,
+            ),
+            _draw_svg(folder / f"{name}.svg", panels, styles, columns),
+        ]
     if comparison.scatters:
-        figure, panels = make_panels(len(comparison.scatters), columns=2)
-        for axes, (task, scatter) in zip(panels, comparison.scatters, strict=True):
-            _draw_scatter(axes, task, scatter, comparison)
-        add_legend(*panels)
-        written += _save(figure, folder / _SCATTER)
+        panels = [
+            (f"{task}: {describe_correlation(found)}", scatter_chart(found, styles))
+            for task, found in comparison.scatters
+        ]
+        written += [
+            _draw_png(
+                folder / f"{_SCATTER}.png",
+                [
+                    lambda axes, task=task, found=found: _draw_scatter(axes, task, found, styles)
+                    for task, found in comparison.scatters
+                ],
+                2,
+            ),
+            _draw_svg(folder / f"{_SCATTER}.svg", panels, styles, 2),
+        ]
     return written
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    bitmap = save_figure(figure, stem.with_suffix(".png"))
-    # The panels stay where the first drawing put them: finding that out is half of the work.
-    figure.set_layout_engine("none")
-    return [bitmap, save_figure(figure, stem.with_suffix(".svg"))]
+def _draw_svg(path: Path, panels: list[tuple[str, str]], styles: Styles, columns: int) -> Path:
+    write_text_atomically(path, svg_file(panels, styles, columns=columns))
+    return path
 
 
-def _draw_chart(axes: Axes, chart: Chart) -> None:
-    for curve, color in zip(chart.curves, chart.colors, strict=True):
-        ink = MUTED if color < 0 else PALETTE[color % len(PALETTE)]
-        dashes = "--" if color < 0 else _DASHES[color // len(PALETTE) % len(_DASHES)]
+def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int) -> Path:
+    """Draw one panel each, with one legend above all of them."""
+    figure, panels = make_panels(len(drawings), columns=columns)
+    for axes, draw in zip(panels, drawings, strict=True):
+        draw(axes)
+    add_legend(*panels)
+    return save_figure(figure, path)
+
+
+def _draw_chart(axes: "Axes", chart: Chart, styles: Styles) -> None:
+    for curve in chart.curves:
+        style = styles.get(curve.label)
+        color, dash = (MUTED, "--") if style is None else (style.color, _DASHES[style.dash])
         marker = "o" if len(curve.x) <= 12 else None
-        axes.plot(
-            curve.x,
-            curve.mean,
-            dashes,
-            color=ink,
-            label=_plain(curve.label),
-            marker=marker,
-            markersize=3,
-        )
-        axes.fill_between(curve.x, curve.low, curve.high, color=ink, alpha=0.15, linewidth=0)
+        name = _plain(curve.label if style is None else style.name)
+        axes.plot(curve.x, curve.mean, dash, color=color, label=name, marker=marker, markersize=3)
+        axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+        for series in curve.seeds if len(curve.seeds) > 1 else ():
+            axes.plot(series.steps, series.values, color=color, linewidth=0.6, alpha=0.35)
     if chart.baseline is not None:
         axes.axhline(chart.baseline, color=MUTED, linestyle=":", label="random policy")
     means = np.concatenate([curve.mean for curve in chart.curves])
@@ -87,17 +103,17 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     axes.set_ylabel(TITLES[chart.metric], fontsize=10)
 
 
-def _draw_scatter(axes: Axes, task: str, scatter: ScatterData, comparison: RunComparison) -> None:
+def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles) -> None:
     for label in dict.fromkeys(point[0] for point in scatter.points):
         points = np.array([point[2:] for point in scatter.points if point[0] == label])
-        number = comparison.colors[label]
+        style = styles[label]
         axes.scatter(
             points[:, 0],
             points[:, 1],
             s=24,
-            color=PALETTE[number % len(PALETTE)],
-            marker=_MARKERS[number // len(PALETTE) % len(_MARKERS)],
-            label=_plain(label),
+            color=style.color,
+            marker=_MARKERS[style.dash],
+            label=_plain(style.name),
         )
     axes.set_title(f"{_plain(task)}: {describe_correlation(scatter)}", fontsize=10)
     axes.set_xlabel(TITLES[scatter.x_name], fontsize=10)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mbrl_flat.analysis.plot_style import PALETTE, method_style
 from mbrl_flat.compare.runs import Run, task_names
 from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.logging.labels import BOOKKEEPING, RENAMED
 from mbrl_flat.runtime.settings import format_value, has_prefix
 
+_NUM_DASHES = 3
 _MEASUREMENT = ("eval_episodes", "probes")
 _ENVIRONMENT = ("git_revision", "device_name", "packages.torch", "torch_threads")
 
@@ -37,6 +39,61 @@ class Group:
     def seeds(self) -> tuple[int, ...]:
         """Its seeds, each once, in ascending order."""
         return tuple(sorted({run.seed for run in self.runs}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupStyle:
+    """How a group is drawn.
+
+    Attributes:
+        label: Label of the group.
+        name: The label with the display name of its method.
+        number: Place among all groups, from 0.
+        color: Hexadecimal RGB.
+        dash: 0 for solid lines, 1 and 2 for dashed ones where a colour is used again.
+    """
+
+    label: str
+    name: str
+    number: int
+    color: str
+    dash: int
+
+    @property
+    def classes(self) -> str:
+        """Classes of everything that has its colour."""
+        return f"c{self.number} d{self.dash}"
+
+
+def group_styles(groups: Sequence[Group]) -> dict[str, GroupStyle]:
+    """Choose how groups are drawn: in the colour of their method, or by a palette.
+
+    The palette serves where a method has more groups than there are kinds of lines, such as the
+    radii of a sweep.
+
+    Args:
+        groups: All groups.
+
+    Returns:
+        Style by label, in the order of the groups.
+    """
+    methods = {group.label: group.optimizer for group in reversed(groups)}
+    labels = [*dict.fromkeys(group.label for group in groups)]
+    colors = [method_style(methods[label]).color for label in labels]
+    if max(map(colors.count, colors), default=0) > _NUM_DASHES:
+        colors = [PALETTE[number % len(PALETTE)] for number in range(len(labels))]
+    styles: dict[str, GroupStyle] = {}
+    for number, (label, color) in enumerate(zip(labels, colors, strict=True)):
+        method = methods[label]
+        words = [method_style(method).name if word == method else word for word in label.split()]
+        styles[label] = GroupStyle(
+            label=label,
+            name=" ".join(words),
+            number=number,
+            color=color,
+            dash=colors[:number].count(color) % _NUM_DASHES,
+        )
+    return styles
 
 
 def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Group], list[str]]:

@@ -1,29 +1,27 @@
 """The report as one HTML file that needs nothing else: no network, no other file."""
 
-from html import escape
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from mbrl_flat.compare.assets import SCRIPT, STYLE
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from mbrl_flat.compare.axes import AXES
-from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart, describe_correlation
+from mbrl_flat.compare.charts import describe_correlation
+from mbrl_flat.compare.columns import MIN_SEEDS, Column
 from mbrl_flat.compare.comparison import RunComparison
-from mbrl_flat.compare.page_tables import (
-    aggregate_table,
-    lead_table,
-    references_table,
-    results_table,
-    runs_table,
-    settings_table,
-    swatch,
-)
-from mbrl_flat.compare.svg import line_chart, scatter_chart
-from mbrl_flat.compare.tables import format_number
+from mbrl_flat.compare.runs import task_names
+from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
+from mbrl_flat.compare.svg import line_chart, read_asset, scatter_chart
+from mbrl_flat.compare.tables import format_number, head, ranked_key, versus_heads, versus_texts
 
-_HEADINGS = {
+_ASSETS = {"page_css": "style.css", "chart_css": "chart.css", "script": "script.js"}
+HEADINGS = {
     "return": ("Learning curves", ""),
     "compute": (
-        "Returns against what they cost",
-        "The same returns by gradient evaluations (two a step for SAM) and by training hours: "
-        "what a method gets from equal compute.",
+        "Returns against cost",
+        "The same returns against gradient evaluations (two per update for SAM) and training "
+        "hours: what a method gets from equal compute.",
     ),
     "value_error": ("Value error", ""),
     "sharpness": ("Sharpness", ""),
@@ -42,104 +40,137 @@ def render_page(comparison: RunComparison, *, title: str) -> str:
     Returns:
         A complete HTML document.
     """
-    sections = [
-        _head(comparison, title),
-        _legend(comparison),
-        _notes(comparison),
-        lead_table(comparison),
-        *(_curves(comparison, figure) for figure in _HEADINGS),
-        _scatters(comparison),
-        aggregate_table(comparison),
-        results_table(comparison),
-        references_table(comparison),
-        settings_table(comparison),
-        runs_table(comparison),
-    ]
+    columns = present_columns(comparison.rows)
+    lead = next((column for column in columns if column.key == ranked_key(columns)), None)
+    environment = Environment(
+        loader=PackageLoader("mbrl_flat.compare"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "number": format_number,
+        "sortable": _sortable,
+        "count": _count,
+        "head_of": lambda column: head(column, comparison.rows),
+    }
+    environment.tests["finite"] = math.isfinite
+    ends = {} if lead is None else _extents(comparison.rows, lead)
+    best = {} if lead is None else _best(comparison.rows, lead)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f'<body><main>{"".join(sections)}</main><div id="tip" class="off"></div>'
-        f"<script>{SCRIPT}</script></body></html>\n"
-    )
-
-
-def _head(comparison: RunComparison, title: str) -> str:
-    tasks = len({row.group.task for row in comparison.rows})
-    return (
-        f"<header><h1>{escape(title)}</h1>"
-        '<button id="theme" aria-label="light or dark">Light / dark</button></header>'
-        f"<p>{_count(len(comparison.runs), 'run')} in "
-        f"{_count(len(comparison.rows), 'group')} on {_count(tasks, 'task')}, matched in "
-        f"{AXES[comparison.axis]}. "
-        f"Estimates are the {comparison.statistic} over seeds, differences to the baseline means "
-        "over pairs of one seed, brackets and bands are 95% "
-        "bootstrap intervals over seeds; with few seeds these are too narrow. Final values are "
-        f"means over the last {100 * comparison.last:g}% of a run; returns and areas at a common "
-        "point are interpolated linearly between a run's evaluations, so that all runs are read "
-        "at the same places.</p>"
-    )
-
-
-def _legend(comparison: RunComparison) -> str:
-    buttons = [
-        f'<button data-group="{color}" aria-pressed="true">{swatch(label, comparison)}</button>'
-        for label, color in comparison.colors.items()
-    ]
-    return f"<nav>{''.join(buttons)}</nav>"
-
-
-def _notes(comparison: RunComparison) -> str:
-    if not comparison.notes:
-        return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
-    return f'<div class="card notes"><h3>Before you compare</h3><ul>{items}</ul></div>'
-
-
-def _curves(comparison: RunComparison, figure: str) -> str:
-    charts = comparison.charts.get(figure, [])
-    if not charts:
-        return ""
-    heading, text = _HEADINGS[figure]
-    cards = "".join(_chart_card(chart) for chart in charts)
-    words = f"<p>{text}</p>" if text else ""
-    return f'<h2>{heading}</h2>{words}<div class="charts">{cards}</div>'
-
-
-def _chart_card(chart: Chart) -> str:
-    svg = line_chart(
-        chart.curves,
-        colors=chart.colors,
-        x_title=AXES[chart.axis],
-        y_title=TITLES[chart.metric],
-        baseline=chart.baseline,
-        may_be_log=chart.metric in LOGARITHMIC,
-    )
-    extra = ""
-    if chart.baseline is not None:
-        extra = f"<p>Dashed line: random policy, {format_number(chart.baseline)}.</p>"
-    return f'<div class="card"><h3>{escape(chart.task)}</h3>{svg}{extra}</div>'
-
-
-def _scatters(comparison: RunComparison) -> str:
-    if not comparison.scatters:
-        return ""
-    cards = [
-        f'<div class="card"><h3>{escape(task)}: {describe_correlation(scatter)}</h3>'
-        + scatter_chart(
-            scatter,
-            colors=dict(comparison.colors),
-            x_title=TITLES[scatter.x_name],
-            y_title=TITLES[scatter.y_name],
+        environment.get_template("page.html.jinja").render(
+            c=comparison,
+            title=title,
+            axis=AXES[comparison.axis],
+            num_tasks=len({row.group.task for row in comparison.rows}),
+            min_seeds=MIN_SEEDS,
+            lead=lead,
+            columns=columns,
+            head=lambda column: head(column, comparison.rows),
+            versus_heads=versus_heads(columns),
+            versus=lambda row: _versus(row, columns),
+            is_best=lambda row: best.get(row.group.task) is row,
+            place=lambda row, value: _place(value, *ends[row.group.task]),
+            sections=[*_curves(comparison), *_scatters(comparison)],
+            details=[*_details(comparison)],
+            nan=math.nan,
+            **{name: read_asset(file) for name, file in _ASSETS.items()},
         )
-        + "</div>"
-        for task, scatter in comparison.scatters
-    ]
-    return (
-        "<h2>Do sharpness and value error go with return?</h2><p>One dot a run, at its end. A "
-        "rank correlation over seeds and settings is no proof of a cause.</p>"
-        f'<div class="charts">{"".join(cards)}</div>'
+        + "\n"
     )
+
+
+Card = tuple[str, str, str]
+"""Title, chart and note."""
+
+
+def _curves(comparison: RunComparison) -> Iterable[tuple[str, str, list[Card]]]:
+    for figure, (heading, text) in HEADINGS.items():
+        cards: list[Card] = []
+        for chart in comparison.charts.get(figure, []):
+            note = ""
+            if chart.baseline is not None:
+                note = f"Dashed line: random policy, {format_number(chart.baseline)}."
+            cards.append((chart.task, line_chart(chart, comparison.styles), note))
+        if cards:
+            yield heading, text, cards
+
+
+def _scatters(comparison: RunComparison) -> Iterable[tuple[str, str, list[Card]]]:
+    if comparison.scatters:
+        cards = [
+            (f"{task}: {describe_correlation(found)}", scatter_chart(found, comparison.styles), "")
+            for task, found in comparison.scatters
+        ]
+        text = (
+            "One dot per run, at its end. A rank correlation over seeds and settings does not "
+            "show a cause."
+        )
+        yield "Sharpness, value error and return", text, cards
+
+
+def _details(comparison: RunComparison) -> Iterable[tuple[str, list[str], Iterable[Sequence[Any]]]]:
+    """Folded tables: title, heads and rows."""
+    names = [run.folder.name for run in comparison.runs]
+    if comparison.references:
+        rows = [
+            (s.method, s.task, f"{s.frame:,}", *map(format_number, (s.mean, s.std)),
+             s.seeds or "-", s.source)
+            for s in comparison.references
+        ]  # fmt: skip
+        heads = ["method", "task", "frames", "mean return", "std over seeds", "seeds", "source"]
+        yield "Published scores", heads, rows
+    if comparison.settings:
+        rows = zip(names, *comparison.settings.values(), strict=True)
+        yield "Settings that differ", ["run", *comparison.settings], rows
+    tasks = task_names(comparison.runs)
+    rows = [
+        (name, tasks[run.task_key], run.seed,
+         *map(format_number, (run.last_evaluation, run.action_repeat)),
+         str(run.environment.get("git_revision") or "-")[:10])
+        for name, run in zip(names, comparison.runs, strict=True)
+    ]  # fmt: skip
+    heads = ["run", "task", "seed", "last evaluated step", "frames per step", "revision"]
+    yield "Runs", heads, rows
+
+
+def _versus(row: GroupSummary, columns: Sequence[Column]) -> list[tuple[str, float]]:
+    """Texts of the comparisons with the baseline, each with the number that it is sorted by."""
+    texts = versus_texts(row, columns)
+    numbers = [_versus_numbers(row, row.versus), _versus_numbers(row, row.versus_compute)]
+    return list(zip(texts, [number for pair in numbers for number in pair], strict=False))
+
+
+def _versus_numbers(row: GroupSummary, versus: Versus | None) -> tuple[float, float]:
+    if versus is None:
+        return (0.0, 0.5) if row.is_baseline else (math.nan, math.nan)
+    return versus.difference.point, versus.improvement
+
+
+def _extents(rows: Sequence[GroupSummary], column: Column) -> dict[str, tuple[float, float]]:
+    """Smallest and largest number that the bars of each task have to show."""
+    numbers: dict[str, list[float]] = {}
+    for row in rows:
+        found = [number for number in row.cells[column.key].interval if math.isfinite(number)]
+        numbers.setdefault(row.group.task, []).extend(found)
+    return {task: (min(found), max(found)) for task, found in numbers.items() if found}
+
+
+def _place(value: float, low: float, high: float) -> str:
+    """Where a number is on the bar of an interval."""
+    return f"{5.0 + 120.0 * (value - low) / ((high - low) or 1.0):.1f}"
+
+
+def _best(rows: Sequence[GroupSummary], column: Column) -> dict[str, GroupSummary]:
+    """The best group of each task, where all that have the number have seeds enough."""
+    best: dict[str, GroupSummary] = {}
+    for task in {row.group.task for row in rows}:
+        known = [row for row in rows if row.group.task == task and row.cells[column.key].by_seed]
+        if len(known) > 1 and all(len(r.cells[column.key].by_seed) >= MIN_SEEDS for r in known):
+            best[task] = max(known, key=lambda row: row.cells[column.key].interval.point)
+    return best
+
+
+def _sortable(value: float) -> str:
+    """Number for the page's sorting; what was not measured goes below everything."""
+    return repr(float(value)) if math.isfinite(value) else "-1e308"
 
 
 def _count(number: int, noun: str) -> str:

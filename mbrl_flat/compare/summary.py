@@ -15,7 +15,15 @@ from mbrl_flat.analysis.stats import (
     stratified_bootstrap,
 )
 from mbrl_flat.compare.axes import Axis
-from mbrl_flat.compare.columns import COLUMNS, FINAL_SHARE, Column, Match, match_runs, return_at
+from mbrl_flat.compare.columns import (
+    COLUMNS,
+    FINAL_SHARE,
+    MIN_SEEDS,
+    Column,
+    Match,
+    match_runs,
+    return_at,
+)
 from mbrl_flat.compare.groups import Group
 from mbrl_flat.compare.runs import Run
 
@@ -35,7 +43,8 @@ class Versus:
     Attributes:
         difference: Mean difference of the returns at the common point.
         seeds: How many pairs.
-        improvement: Chance that a run beats one of the baseline, over all seeds of both.
+        improvement: Chance that a run beats one of the baseline, over all seeds of both; NaN where
+            either has fewer than ``MIN_SEEDS``.
     """
 
     difference: Interval
@@ -128,7 +137,7 @@ def compare_returns(
     if paired:
         difference = stratified_bootstrap([np.array([*paired.values()])], mean, rng=rng)
     improvement = np.nan
-    if ours and theirs:
+    if min(len(ours), len(theirs)) >= MIN_SEEDS:
         improvement = probability_of_improvement(
             np.array([*ours.values()]), np.array([*theirs.values()])
         )

@@ -93,6 +93,12 @@ def describe_versus(versus: Versus | None, *, is_baseline: bool) -> tuple[str, s
     return difference, format_number(versus.improvement)
 
 
+def ranked_key(columns: Sequence[Column]) -> str:
+    """Runs of unequal length have a winner at the point that all reached, not at their own ends."""
+    keys = {column.key for column in columns}
+    return "return_at_common_point" if "return_at_common_point" in keys else "final_return"
+
+
 def versus_heads(columns: Sequence[Column]) -> list[str]:
     """Titles of the comparisons with the baseline that go with these columns."""
     # A mean of paired differences whatever puts the seeds of the other columns together.

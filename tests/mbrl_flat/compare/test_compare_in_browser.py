@@ -1,5 +1,6 @@
 """The page in a real browser: every figure is drawn, nothing is wrong, it fits every screen."""
 
+import json
 import os
 import shutil
 
@@ -101,7 +102,7 @@ def test_a_screenshot_shows_every_figure_and_the_console_is_silent(open_page):
 
     figure = page.screenshot(full_page=True)
 
-    figures = page.locator(".charts svg")
+    figures = page.locator("svg.chart")
     titles = [text.strip() for text in page.locator("h2").all_inner_texts()]
     # 2 tasks: returns, 2 costs, 2 value errors, 3 sharpnesses, 2 model errors, 5 scatter plots.
     assert figures.count() == 2 * (1 + 2 + 2 + 3 + 2 + 5)
@@ -137,12 +138,57 @@ def test_groups_can_be_hidden_values_read_and_tables_sorted(open_page):
     page.click("nav button >> nth=1")
     assert page.locator("svg .g1:visible").count() == 0
     assert page.locator("svg .g0:visible").count() > 0
-    page.hover(".charts svg >> nth=0")
-    assert "adam" in page.locator("#tip").inner_text()
+    page.hover("svg.chart >> nth=0")
+    assert "Adam" in page.locator("#tip").inner_text()
     first = page.locator("table.sortable >> nth=0")
     first.locator("th >> nth=3").click()
     values = first.locator("tr td:nth-child(4)").evaluate_all(
         "cells => cells.map(cell => Number(cell.dataset.value))"
     )
     assert values == sorted(values, reverse=True)
+    assert page.wrong == []
+
+
+def test_the_tooltip_stands_at_the_point_under_the_pointer(open_page):
+    page = open_page(viewport={"width": 1280, "height": 900})
+    chart = page.locator("svg.chart >> nth=0")
+    chart.scroll_into_view_if_needed()
+    numbers = json.loads(chart.get_attribute("data-chart"))
+    curve, x, y = numbers["curves"][1], numbers["x"], numbers["y"]
+    box, scale = chart.bounding_box(), chart.bounding_box()["width"] / 480
+
+    def pixels(axis, value):
+        share = (value - axis["low"]) / (axis["high"] - axis["low"])
+        return axis["start"] + share * (axis["end"] - axis["start"])
+
+    left = box["x"] + scale * pixels(x, curve["x"][2])
+    top = box["y"] + scale * pixels(y, curve["y"][2])
+    page.mouse.move(left + 2, top + 2)
+
+    mark, tip = page.locator("svg.chart .mark >> nth=0"), page.locator("#tip")
+    ring = mark.bounding_box()
+    assert ring["x"] + ring["width"] / 2 == pytest.approx(left, abs=1.5)
+    assert ring["y"] + ring["height"] / 2 == pytest.approx(top, abs=1.5)
+    assert tip.locator(".near").inner_text().startswith(f"{curve['label']}: ")
+    assert tip.locator("div").first.inner_text() == "200"
+    assert abs(tip.bounding_box()["x"] - left) < 30
+    assert page.wrong == []
+
+
+def test_chart_text_is_readable_on_a_phone_and_nothing_leaves_the_charts(open_page):
+    page = open_page(viewport={"width": 360, "height": 740})
+
+    sizes = page.locator("svg.chart text").evaluate_all(
+        "texts => texts.map(text => text.getBoundingClientRect().height)"
+    )
+    outside = page.locator("svg.chart text").evaluate_all(
+        """texts => texts.filter(text => {
+            const box = text.getBoundingClientRect();
+            const card = text.closest(".card").getBoundingClientRect();
+            return box.left < card.left || box.right > card.right;
+        }).map(text => text.textContent)"""
+    )
+
+    assert min(sizes) >= 11
+    assert outside == []
     assert page.wrong == []

@@ -10,7 +10,7 @@ from mbrl_flat.compare.axes import common_point, scaled
 from mbrl_flat.compare.comparison import compare_runs
 from mbrl_flat.compare.groups import group_runs
 from mbrl_flat.compare.normalise import with_normalised_scores
-from mbrl_flat.compare.page_tables import lead_table, results_table
+from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.runs import load_run
 from mbrl_flat.compare.tables import to_csv, to_markdown
 from mbrl_flat.errors import UserError
@@ -178,9 +178,9 @@ def test_a_seed_with_several_runs_is_counted_once(load):
         [*runs, *(load("adam", 1, seed=seed) for seed in range(2))], by=["optimizer"]
     )
 
-    page = lead_table(found) + results_table(found)
+    page = render_page(found, title="Two tables")
     assert "of 4 seeds" not in page
-    assert page.count("<td>2</td>") == 4
+    assert page.count("<td>walker-walk</td><td>2</td>") == 4
     assert "| walker-walk | sam | 2 |" in to_markdown(found.rows)
     assert {row["seeds"] for row in csv.DictReader(io.StringIO(to_csv(found.rows)))} == {"0 1"}
     assert not any("same seeds" in note for note in found.notes)

@@ -130,7 +130,18 @@ def test_a_group_is_held_against_the_baseline_seed_by_seed(load, rng):
 
     assert versus.difference == (2.0, 2.0, 2.0)
     assert versus.seeds == 2
-    assert versus.improvement == pytest.approx(5 / 9, abs=1e-12)
+    assert np.isnan(versus.improvement)
+
+
+def test_the_probability_of_improvement_needs_five_seeds_of_both(load, rng):
+    """Against 0, 2, 4, 6, 8, returns of 1, 3, 5, 7, 9 win 15 of 25 pairs."""
+    runs = [load("adam", seed=s, returns=(0, 2 * s)) for s in range(5)]
+    runs += [load("sam", seed=s, returns=(0, 2 * s + 1)) for s in range(5)]
+    baseline, treatment = grouped(runs)
+
+    versus = compare_returns(treatment, baseline, AT_100, rng=rng)
+
+    assert versus.improvement == 0.6
 
 
 def test_groups_without_a_shared_seed_have_no_difference(load, rng):
@@ -179,7 +190,19 @@ def test_seeds_of_unequal_length_are_averaged_where_they_are(load, rng):
     assert curve is not None
     assert curve.x.tolist() == [0.0, 100.0, 200.0]
     assert curve.mean.tolist() == [10.0, 20.0, 40.0]
-    assert np.isfinite(curve.low).tolist() == [True, True, False]
+    assert np.isnan(curve.low).all()
+
+
+@pytest.mark.parametrize(("num_seeds", "banded"), [(4, False), (5, True)])
+def test_few_seeds_are_drawn_as_they_are_and_more_of_them_as_a_band(load, rng, num_seeds, banded):
+    runs = [load(seed=seed, returns=(0, seed)) for seed in range(num_seeds)]
+
+    curve = average(grouped(runs)[0], "eval/return_mean", axis="steps", rng=rng)
+
+    assert curve is not None
+    assert curve.mean.tolist() == [0.0, (num_seeds - 1) / 2]
+    assert np.isfinite([*curve.low, *curve.high]).all() == banded
+    assert len(curve.seeds) == (0 if banded else num_seeds)
 
 
 def test_frames_are_steps_times_the_action_repeat(load, rng):
@@ -189,10 +212,10 @@ def test_frames_are_steps_times_the_action_repeat(load, rng):
     assert curve.x.tolist() == [0.0, 200.0]
 
 
-def test_a_cloud_has_one_point_for_each_run_that_has_both_metrics(load):
+def test_a_scatter_has_one_point_for_each_run_that_has_both_metrics(load):
     runs = [
         load("sam", seed=i, returns=(0, value), metrics={"probe/sharpness/sam_gap": -value})
-        for i, value in enumerate((1.0, 5.0, 3.0))
+        for i, value in enumerate((1.0, 5.0, 3.0, 2.0, 4.0))
     ]
 
     found = scatter_data(
@@ -200,11 +223,14 @@ def test_a_cloud_has_one_point_for_each_run_that_has_both_metrics(load):
     )
 
     assert found is not None
-    assert len(found.points) == 3
+    assert len(found.points) == 5
     assert found.correlation == pytest.approx(-1.0, abs=1e-12)
+    few = scatter_data(grouped(runs[:4]), "probe/sharpness/sam_gap", "eval/return_mean")
+    assert few is not None
+    assert np.isnan(few.correlation)
 
 
-def test_a_cloud_is_of_the_share_that_was_asked_for(load):
+def test_a_scatter_is_of_the_share_that_was_asked_for(load):
     runs = grouped([load(returns=(0, 10, 20), metrics={"probe/sharpness/sam_gap": 1.0})])
 
     for last, y in ((0.1, 20.0), (1.0, 15.0)):
