@@ -38,6 +38,7 @@ from mbrl_flat.runs.folder import new_run_folder, writing
 from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.plots import draw_run
 from mbrl_flat.runs.probe import probe_run
+from mbrl_flat.runs.renamed import with_current_names
 from mbrl_flat.runs.resume import existing_run, moved_paths, part_settings, resumable_keys
 from mbrl_flat.runs.summary import summarize_run
 from mbrl_flat.runs.train import follow_run, train_run
@@ -193,10 +194,11 @@ def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
 def _load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path]:
     folder = existing_run(path, study=study)
     try:
-        saved = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
+        saved = OmegaConf.create(with_current_names(_plain(OmegaConf.load(folder / "config.yaml"))))
         for key, value in moved_paths(_plain(saved), folder):
             OmegaConf.update(saved, key, value)
-        saved["names"] = current_names(saved.get("names") or {})
+        if "names" in saved:
+            saved["names"] = current_names(saved["names"] or {})
     except (YAMLError, LookupError, TypeError) as error:
         raise UserError(f"{folder / 'config.yaml'} is damaged; restore it.") from error
     return saved, folder

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mbrl_flat.errors import DivergedError, UserError
+from mbrl_flat.runs.renamed import with_current_names
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import Interrupted, StopRequest, cancellable, stop_requests
 from mbrl_flat.runtime.seeding import restored_rng, seed_everything
@@ -101,7 +102,7 @@ def _claim_folder(study: Study, folder: Path) -> None:
     if not path.exists():
         write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = with_current_names(json.loads(path.read_text(encoding="utf-8")))
     differing = sorted(
         key for key in settings.keys() | there.keys() if settings.get(key) != there.get(key)
     )
