@@ -1,7 +1,7 @@
 """Old and new import paths of what the configuration of a run builds.
 
 ``config.yaml`` of a run and ``study.json`` name classes and functions by their import path. A path
-that has changed since is translated when the run is loaded. Add a row here whenever such a name changes.
+that has changed since is translated when the run is loaded. Add a row whenever such a name changes.
 """
 
 import re
