@@ -21,18 +21,18 @@ from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.diagnostics.rollout_error import Readout, fit_readout
 from mbrl_flat.interfaces import Targets
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.studies.offline.learner import Foretold
-from mbrl_flat.studies.offline.transitions import Slices
+from mbrl_flat.studies.offline.offline_model import Predictions
+from mbrl_flat.studies.offline.transitions import Subsequences
 
 
 class OfflineTDMPC2(nn.Module):
-    """A ``Learner`` of ``mbrl_flat.studies.offline``.
+    """A ``OfflineModel`` of ``mbrl_flat.studies.offline``.
 
     Args:
         spec: The environment's shapes: vectors.
         size: Label of the network size, see ``mbrl_flat.agents.tdmpc2.config.SIZES``.
         horizon: Length of the rollouts that the loss judges.
-        batch_size: Slices of a batch.
+        batch_size: Subsequences of a batch.
     """
 
     context = 1
@@ -53,36 +53,36 @@ class OfflineTDMPC2(nn.Module):
         return self.model.trained_modules()
 
     @torch.no_grad()
-    def targets(self, slices: Slices) -> Targets:
+    def targets(self, subsequences: Subsequences) -> Targets:
         """Next latents at the current weights; rewards and returns between the bins."""
-        r_lower, r_share = self.model.two_hot.position(slices.batch.reward)
-        q_lower, q_share = self.model.two_hot.position(slices.returns)
+        r_lower, r_share = self.model.two_hot.position(subsequences.batch.reward)
+        q_lower, q_share = self.model.two_hot.position(subsequences.returns)
         return Targets(
-            next_latent=self.model.encode({"state": slices.obs[:, 1:]}),
+            next_latent=self.model.encode({"state": subsequences.obs[:, 1:]}),
             r_lower=r_lower,
             r_share=r_share,
             q_lower=q_lower,
             q_share=q_share,
         )
 
-    def loss(self, slices: Slices, targets: Targets) -> Tensor:
+    def loss(self, subsequences: Subsequences, targets: Targets) -> Tensor:
         """The world-model loss."""
-        return self.model.loss(slices.batch, targets).loss
+        return self.model.loss(subsequences.batch, targets).loss
 
     @torch.no_grad()
-    def calibrate(self, slices: Slices) -> None:
+    def calibrate(self, subsequences: Subsequences) -> None:
         """Regress observations on their latents, linearly."""
-        latent = self.model.encode(slices.batch.obs)
-        self.readout = fit_readout(latent.flatten(0, 1), slices.obs.flatten(0, 1))
+        latent = self.model.encode(subsequences.batch.obs)
+        self.readout = fit_readout(latent.flatten(0, 1), subsequences.obs.flatten(0, 1))
 
     @torch.no_grad()
-    def foretell(self, slices: Slices, horizon: int) -> Foretold:
-        """Unroll the dynamics from the first observation's latent; see ``Learner``."""
-        action = slices.batch.action[:, : horizon + 1]
-        first = self.model.encode({"state": slices.obs[:, 0]})
+    def predict(self, subsequences: Subsequences, horizon: int) -> Predictions:
+        """Unroll the dynamics from the first observation's latent; see ``OfflineModel``."""
+        action = subsequences.batch.action[:, : horizon + 1]
+        first = self.model.encode({"state": subsequences.obs[:, 0]})
         latent = self.model.rollout(first, action[:, :horizon])
         reward_pair = torch.cat([latent[:, :-1], action[:, :horizon]], -1)
-        return Foretold(
+        return Predictions(
             obs=self.readout(latent),
             reward=self.model.two_hot.decode(self.model.reward(reward_pair)),
             value=self.model.q_values(latent, action, None).mean(0),

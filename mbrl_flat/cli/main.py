@@ -224,6 +224,11 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     return _built(_composed("train", list(overrides)))
 
 
+def compose_study(*overrides: str) -> Any:
+    """The study of ``mbrl-flat-supervised`` with these arguments, for scripts."""
+    return instantiate(_composed("supervised", list(overrides)).study, _convert_="all")
+
+
 def _checked(cfg: DictConfig) -> DictConfig:
     """Refuse keys that nothing reads, and text for numbers, which parts notice in use alone."""
     about = HydraConfig.get()

@@ -14,7 +14,7 @@ from mbrl_flat.runs.folder import create_run_folder, writing
 from mbrl_flat.runs.provenance import write_environment
 from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.studies.framework import Claim, Study, run_study
+from mbrl_flat.studies.framework import Claim, Study, corrected, run_study
 from mbrl_flat.studies.framework.report import format_interval
 
 
@@ -28,8 +28,8 @@ class SupervisedConfig:
         name: Name of the experiment; filled in by the command.
         preset: ``default``, or ``ci``: small enough for a test.
         run_dir: The run's folder; by default ``runs/`` and a name. If it holds a run of the same
-            settings, that one goes on.
-        resume: Folder of a run to go on with.
+            settings, that one resumes.
+        resume: Folder of a run to resume.
         threads: CPU threads of torch; 0 chooses by the machine. Results are exactly reproducible
             for an equal number of threads.
         progress: Show a progress bar.
@@ -48,7 +48,7 @@ class SupervisedConfig:
 
 
 def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
-    """Run or go on with a study and print its claims.
+    """Run or resume a study and print its claims.
 
     Args:
         study: What to compute.
@@ -71,7 +71,7 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
             on_row=None if sys.stderr.isatty() else lambda cell: say(cell.label),
         )
     if outcome.exit_status:
-        say(f"stopped; go on with mbrl-flat-supervised resume={folder}")
+        say(f"stopped; resume with mbrl-flat-supervised resume={folder}")
         return outcome.exit_status
     say(_closing_lines(study.claims(outcome.rows), outcome.written))
     return 0
@@ -101,7 +101,7 @@ def _command(config: SupervisedConfig) -> str:
 
 def _closing_lines(claims: Sequence[Claim], written: Sequence[Path]) -> str:
     lines = ["claims"]
-    for claim in claims:
+    for claim in corrected(claims):
         numbers = format_interval(claim.interval)
-        lines.append(f"  {claim.name:4} {claim.verdict:19} {numbers:32} {claim.statement}")
+        lines.append(f"  {claim.name:4} {claim.corrected:13} {numbers:32} {claim.statement}")
     return "\n".join([*lines, "files", *(f"  {path}" for path in written)])

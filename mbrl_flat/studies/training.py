@@ -97,7 +97,7 @@ class Trained:
         optimizer: The optimizer, with its memory.
         steps: Steps made.
         loss: What the last step returned.
-        cosine: Mean cosine between successive displacements, NaN if there were none.
+        cosine: Mean cosine between successive perturbations, NaN if there were none.
     """
 
     optimizer: FlatOptimizer
@@ -243,7 +243,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 def refresh_statistics(model: nn.Module, x: Tensor, *, batch_size: int) -> None:
-    """Estimate the running statistics of normalisation layers anew at the current weights.
+    """Estimate the running statistics of normalisation layers again at the current weights.
 
     Args:
         model: Left in the mode in which it is found.

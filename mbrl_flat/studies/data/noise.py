@@ -7,13 +7,13 @@ from mbrl_flat.errors import UserError
 
 
 def symmetric_label_noise(y: Tensor, rate: float, *, num_classes: int, seed: int) -> Tensor:
-    """Draw a share of the labels anew, uniformly over all classes, the right one included.
+    """Resample a share of the labels, uniformly over all classes, the right one included.
 
     So ``rate * (1 - 1/K)`` of the labels are wrong on average.
 
     Args:
         y: Labels ``[N]``.
-        rate: Share that is drawn anew, in [0, 1]; exactly ``round(rate * N)`` labels are.
+        rate: Share that is resampled, in [0, 1]; exactly ``round(rate * N)`` labels are.
         num_classes: K.
         seed: Determines which and what.
 

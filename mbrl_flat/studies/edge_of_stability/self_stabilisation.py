@@ -1,6 +1,6 @@
 r"""Self-stabilisation in two variables, with weight decay.
 
-With ``x`` the displacement along the top eigenvector and ``y = S - 2 / eta`` the excess of the
+With ``x`` the distance along the top eigenvector and ``y = S - 2 / eta`` the excess of the
 sharpness, a step of gradient descent with weight decay ``lam`` is
 
 .. math::

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import add_legend, make_panels
 from mbrl_flat.errors import UnknownNameError
-from mbrl_flat.studies.experiments.sweep import Sweep
+from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Cell, Claim, Rows, paired_claim
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
 from mbrl_flat.studies.framework.study import Value
 
 Radii = Mapping[str, Mapping[str, Sequence[float]]]
@@ -28,7 +28,7 @@ def noisy_tasks() -> dict[str, NoisyDigits]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class MethodComparison:
     """What the studies of single methods have in common.
 
     Attributes:
@@ -54,15 +54,15 @@ class Comparison:
                     raise UnknownNameError(kind, network, known)
             self._sweep(network)
 
-    def cells(self, rows: Rows) -> list[Cell]:
+    def cells(self, rows: TrialRows) -> list[Trial]:
         """Sweeps of all networks; then the chosen radii with all seeds, and the controls there."""
-        cells: list[Cell] = []
+        cells: list[Trial] = []
         for network in self.networks:
             sweep = self._sweep(network)
             cells += sweep.cells(rows)
             if sweep.is_complete(rows):
                 cells += [
-                    Cell(
+                    Trial(
                         network=network,
                         method=control,
                         rho=sweep.chosen(rows, method),
@@ -73,28 +73,28 @@ class Comparison:
                 ]
         return cells
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once; accuracies and sharpness."""
         fitted = self.tasks[str(cell["network"])].fitted(cell)
         return {**fitted.scores(), **fitted.sharpness()}
 
-    def is_swept(self, rows: Rows, network: str) -> bool:
+    def is_swept(self, rows: TrialRows, network: str) -> bool:
         """Whether all radii of a network have been tried."""
         return self._sweep(network).is_complete(rows)
 
-    def chosen(self, rows: Rows, network: str, method: str) -> float:
+    def chosen(self, rows: TrialRows, network: str, method: str) -> float:
         """Radius of a method on a network, chosen by validation."""
         return self._sweep(network).chosen(rows, method)
 
-    def final(self, rows: Rows, network: str, method: str) -> Rows:
-        """Rows of all seeds of a method at its chosen radius, or of a control."""
+    def final(self, rows: TrialRows, network: str, method: str) -> TrialRows:
+        """TrialRows of all seeds of a method at its chosen radius, or of a control."""
         if method in self.controls:
             rho = self.chosen(rows, network, self.controls[method])
             return rows.where(network=network, method=method, rho=rho)
         return self._sweep(network).at_chosen(rows, method)
 
     def claim(
-        self, rows: Rows, name: str, statement: str, pair: tuple[str, str, str], **bounds: Any
+        self, rows: TrialRows, name: str, statement: str, pair: tuple[str, str, str], **bounds: Any
     ) -> Claim:
         """Build a claim about the difference of two methods on a network.
 
@@ -121,10 +121,10 @@ class Comparison:
             **bounds,
         )
 
-    def figures(self, rows: Rows, title: str) -> dict[str, Figure]:
+    def figures(self, rows: TrialRows, title: str) -> dict[str, Figure]:
         """Draw test accuracy and sharpness against the radius, a row of panels for each network."""
         figure, panels = make_panels(2 * len(self.networks), title=title)
-        swept = Rows([row for row in rows if "test_accuracy" in row])
+        swept = TrialRows([row for row in rows if "test_accuracy" in row])
         for network, pair in zip(self.networks, zip(*[iter(panels)] * 2, strict=True), strict=True):
             ours = swept.where(network=network)
             draw_sweep(pair[0], ours, "test_accuracy", f"{network}: test accuracy, %")
@@ -133,11 +133,11 @@ class Comparison:
         add_legend(panels[0])
         return {"sweep": figure}
 
-    def _radius(self, rows: Rows, network: str, method: str) -> float:
+    def _radius(self, rows: TrialRows, network: str, method: str) -> float:
         return self.chosen(rows, network, self.controls.get(method, method))
 
-    def _sweep(self, network: str) -> Sweep:
-        return Sweep(
+    def _sweep(self, network: str) -> RadiusSearch:
+        return RadiusSearch(
             radii=self.radii[network],
             tries=self.tries,
             seeds=self.seeds,

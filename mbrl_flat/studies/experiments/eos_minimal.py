@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.studies.edge_of_stability.minimal_example import MinimalExample, upward_crossings
-from mbrl_flat.studies.framework import Cell, Claim, Row, Rows, not_tested, sign_claim
+from mbrl_flat.studies.framework import Claim, Trial, TrialRow, TrialRows, not_tested, sign_claim
 from mbrl_flat.studies.framework.study import Value
 
 _POINTS = 1500
@@ -79,16 +79,16 @@ class EosMinimal:
     starts: int = 100
     start_steps: int = 20_000
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """All three kinds at once."""
         del rows
         return [
-            *(Cell(kind="followed", setting=name) for name in self.followed),
-            *(Cell(kind="sweep", lr=lr) for lr in self.lrs),
-            *(Cell(kind="start", seed=seed) for seed in range(self.starts)),
+            *(Trial(kind="followed", setting=name) for name in self.followed),
+            *(Trial(kind="sweep", lr=lr) for lr in self.lrs),
+            *(Trial(kind="start", seed=seed) for seed in range(self.starts)),
         ]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Run gradient descent and look at the sharpness along it."""
         if cell["kind"] == "followed":
             setting = self.followed[str(cell["setting"])]
@@ -102,7 +102,7 @@ class EosMinimal:
         setting = random_setting(int(cell["seed"] or 0), steps=self.start_steps)
         return {"l2": setting.l2, "step_size": setting.lr, **_run(setting)[1]}
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the runs say of the paper's claims."""
         hovering = rows.where(kind="followed", setting="hovering")
         starts = rows.where(kind="start")
@@ -164,7 +164,7 @@ class EosMinimal:
             ),
         ]
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Loss, sharpness and phase plane of the followed runs; the sweep."""
         figures = {str(row["setting"]): _draw_run(row) for row in rows.where(kind="followed")}
         figure, (axes,) = make_panels(1, title="Final sharpness over step size")
@@ -261,7 +261,7 @@ def _curves(setting: Setting, path: np.ndarray) -> dict[str, Value]:
     }
 
 
-def _draw_run(row: Row) -> Figure:
+def _draw_run(row: TrialRow) -> Figure:
     figure, panels = make_panels(4, title=f"{row['setting']}: gradient descent at the edge")
     loss, sharpness, size, plane = panels
     step = row["step"]
@@ -283,7 +283,7 @@ def _draw_run(row: Row) -> Figure:
     return figure
 
 
-def _draw_plane(axes: Axes, row: Row) -> None:
+def _draw_plane(axes: Axes, row: TrialRow) -> None:
     x, y = row["plane_beta1"], row["plane_alpha"]
     axes.plot(x, y, ".", color=PALETTE[0], ms=1.5, label=f"first {len(x)} steps of descent")
     axes.plot(row["flow_beta1"], row["flow_alpha"], color=PALETTE[3], lw=1.5, label="flow")

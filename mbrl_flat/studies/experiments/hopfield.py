@@ -20,7 +20,14 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
-from mbrl_flat.studies.framework import Cell, Claim, Rows, mean_interval, paired_claim, sign_claim
+from mbrl_flat.studies.framework import (
+    Claim,
+    Trial,
+    TrialRows,
+    mean_interval,
+    paired_claim,
+    sign_claim,
+)
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.hopfield.forgetting import (
     cluster_with_outlier,
@@ -65,16 +72,16 @@ class Hopfield:
     strengths: Sequence[float] = (0.02, 0.05, 0.1, 0.2)
     rotations: int = 400
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Every rotation at every strength."""
         del rows
         return [
-            Cell(strength=strength, seed=seed)
+            Trial(strength=strength, seed=seed)
             for strength in self.strengths
             for seed in range(self.rotations)
         ]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Turn the memories once, and replay each of them once."""
         patterns = cluster_with_outlier(
             num_cluster=self.num_cluster, size=self.size, overlap=self.overlap
@@ -103,7 +110,7 @@ class Hopfield:
             "identity_error": float((predicted - found.gain[0]).abs().max()),
         }
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the rotations say, strength by strength."""
         claims: list[Claim] = []
         for number, strength in enumerate(self.strengths):
@@ -132,7 +139,7 @@ class Hopfield:
         )
         return claims
 
-    def _order(self, rows: Rows, letter: str, strength: float) -> list[Claim]:
+    def _order(self, rows: TrialRows, letter: str, strength: float) -> list[Claim]:
         names = list(GAINS)
         return [
             paired_claim(
@@ -146,7 +153,7 @@ class Hopfield:
             for number, (first, second) in enumerate(pairwise(names))
         ]
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Rises and gains against the strength of the rotation."""
         figure, (left, right) = make_panels(2, title=self.title)
         names = {"rise_outlier": "outlier", "rise_cluster": "cluster"}
@@ -173,6 +180,6 @@ class Hopfield:
         return {"forgetting": figure}
 
 
-def _share_above(rows: Rows) -> float:
+def _share_above(rows: TrialRows) -> float:
     outlier, cluster = rows.by_seed("rise_outlier"), rows.by_seed("rise_cluster")
     return sum(outlier[seed] > cluster[seed] for seed in outlier) / max(len(outlier), 1)

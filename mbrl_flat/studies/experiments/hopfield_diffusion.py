@@ -7,7 +7,7 @@ training set without itself.
 
 References:
     Takeda, Oizumi, Karakida, "Continual Learning in Modern Hopfield Networks with an Application
-    to Diffusion Models", arXiv:2605.27975: energy foretells forgetting, and replaying the images
+    to Diffusion Models", arXiv:2605.27975: energy predicts forgetting, and replaying the images
     of the highest energy helps most. Data, sizes, noise and schedule are ours: theirs are not
     known to us.
 """
@@ -28,7 +28,7 @@ from mbrl_flat.data.selection_policies import POLICIES, choose_replay
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.studies.data import class_split, load_data
 from mbrl_flat.studies.experiments.hopfield_diffusion_report import diffusion_claims, draw
-from mbrl_flat.studies.framework import Cell, Claim, Rows
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.hopfield.continual import Stage, learn, shuffle_pixels
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss, reconstruction_error
@@ -113,12 +113,12 @@ class HopfieldDiffusion:
         if not 0.0 <= self.outliers < 1.0 or self.seeds < 1:
             raise UserError("outliers must lie in [0, 1) and seeds be at least 1.")
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Every policy, seed after seed, so that its first task is learned once."""
         del rows
-        return [Cell(policy=p, seed=seed) for seed in range(self.seeds) for p in self.policies]
+        return [Trial(policy=p, seed=seed) for seed in range(self.seeds) for p in self.policies]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Learn the second task with one policy; reconstruct the first before and after."""
         seed, policy = int(cell["seed"] or 0), str(cell["policy"])
         start = _first_task(self, seed)
@@ -191,11 +191,11 @@ class HopfieldDiffusion:
             ]
         )
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the paper claims, policy by policy."""
         return diffusion_claims(rows)
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Forgetting by energy and by policy."""
         return {"forgetting": draw(rows, title=self.title)}
 

@@ -1,4 +1,4 @@
-"""Claims and pictures of the study of forgetting in a diffusion model."""
+"""Claims and figures of the study of forgetting in a diffusion model."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.studies.framework import Claim, Rows, mean_interval, paired_claim, sign_claim
+from mbrl_flat.studies.framework import Claim, TrialRows, mean_interval, paired_claim, sign_claim
 
 _BINS = 10
 
 
-def diffusion_claims(rows: Rows) -> list[Claim]:
+def diffusion_claims(rows: TrialRows) -> list[Claim]:
     """Hold the rows against the claims; forgetting is in units of squared error of an image."""
     none = rows.where(policy="none")
     claims = [
@@ -33,7 +33,7 @@ def diffusion_claims(rows: Rows) -> list[Claim]:
         ),
         sign_claim(
             "D3",
-            "Energy foretells forgetting beyond how hard an image was before",
+            "Energy predicts forgetting beyond how hard an image was before",
             "partial Spearman correlation, error before taken out",
             none.values("partial_correlation"),
             above=0.0,
@@ -84,7 +84,7 @@ def diffusion_claims(rows: Rows) -> list[Claim]:
 
 
 def _less(
-    rows: Rows,
+    rows: TrialRows,
     name: str,
     statement: str,
     pair: tuple[str, str],
@@ -103,19 +103,19 @@ def _less(
     )
 
 
-def _at_other_widths(rows: Rows, kind: str) -> str:
+def _at_other_widths(rows: TrialRows, kind: str) -> str:
     if not len(rows):
         return ""
     values = [mean_interval(rows.values(f"{kind}_correlation_{f}")).point for f in ("0.5", "2")]
     return f"at half and twice the width: {values[0]:.2f} and {values[1]:.2f}"
 
 
-def own_gains(rows: Rows, policy: str) -> dict[int, float]:
+def own_gains(rows: TrialRows, policy: str) -> dict[int, float]:
     """By how much replay lessens the forgetting of the replayed images themselves, by seed."""
     without = {row["seed"]: row for row in rows.where(policy="none") if not row.diverged}
     gains: dict[int, float] = {}
     for row in rows.where(policy=policy):
-        if row.diverged or row["seed"] not in without or not row["replayed_curve"]:
+        if row.diverged or row["seed"] not in without or not row.get("replayed_curve"):
             continue
         kept = np.array(row["replayed_curve"], np.int64)
         before, after = (np.array(r["forgetting_curve"]) for r in (without[row["seed"]], row))
@@ -123,7 +123,7 @@ def own_gains(rows: Rows, policy: str) -> dict[int, float]:
     return gains
 
 
-def draw(rows: Rows, *, title: str) -> Figure:
+def draw(rows: TrialRows, *, title: str) -> Figure:
     """Forgetting by decile of energy, and over all images with what the second task costs."""
     figure, (left, right) = make_panels(2, title=title)
     for number, policy in enumerate(rows.distinct("policy")):

@@ -1,6 +1,6 @@
-"""Which optimizers keep a network from learning wrong labels by heart.
+"""Which optimizers keep a network from memorising wrong labels.
 
-Digits with 40 % of the training labels drawn anew, a BatchNorm perceptron that is large enough to
+Digits with 40 % of the training labels resampled, a BatchNorm perceptron that is large enough to
 memorise all of them, every method at several radii. The radius is chosen by the accuracy on a
 validation split with right labels; the test split is looked at once. Networks that memorise score
 about 100 % on the noisy training labels, one that ignores all noise about 64 %.
@@ -17,10 +17,10 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import add_legend, make_panels
-from mbrl_flat.studies.experiments.sweep import Sweep
+from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Cell, Claim, Rows, paired_claim
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
 from mbrl_flat.studies.framework.study import Value
 
 
@@ -58,22 +58,22 @@ class LabelNoise:
 
     def __post_init__(self) -> None:
         # What cannot be run is refused before a folder is made.
-        self._sweep.cells(Rows())
+        self._sweep.cells(TrialRows())
 
     @property
-    def _sweep(self) -> Sweep:
-        return Sweep(radii=self.radii, tries=self.tries, seeds=self.seeds, common={})
+    def _sweep(self) -> RadiusSearch:
+        return RadiusSearch(radii=self.radii, tries=self.tries, seeds=self.seeds, common={})
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """The sweep, then all seeds at the chosen radii."""
         return self._sweep.cells(rows)
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once and look at all three splits."""
         fitted = self.task.fitted(cell)
         return {**fitted.scores(), **fitted.sharpness()}
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """Gain of each method over SGD in test accuracy, at radii chosen by validation."""
         baseline = self._sweep.at_chosen(rows, "base").by_seed("test_accuracy")
         claims: list[Claim] = []
@@ -93,7 +93,7 @@ class LabelNoise:
             )
         return claims
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Test accuracy and memorised noise against the radius."""
         figure, (right, learned) = make_panels(2, title=self.title)
         draw_sweep(right, rows, "test_accuracy", "test accuracy, %")

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
-from mbrl_flat.studies.experiments.comparison import Comparison
+from mbrl_flat.studies.experiments.comparison import MethodComparison
 from mbrl_flat.studies.experiments.cost import step_costs
 from mbrl_flat.studies.experiments.task import Fitted
 from mbrl_flat.studies.framework import (
-    Cell,
     Claim,
-    Rows,
+    Trial,
+    TrialRows,
     mean_interval,
     paired_claim,
     point_claim,
@@ -30,8 +30,8 @@ from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import accuracy, refresh_statistics
 
 
-def _runs() -> Comparison:
-    return Comparison(
+def _runs() -> MethodComparison:
+    return MethodComparison(
         radii={
             "mlp": {
                 "base": [0.0],
@@ -64,19 +64,19 @@ class MomentumSAM:
     title: ClassVar[str] = "Momentum-SAM on noisy labels"
     paper: ClassVar[str] = "Becker, Altrock & Risse, Momentum-SAM, arXiv:2401.12033"
 
-    runs: Comparison = field(default_factory=_runs)
+    runs: MethodComparison = field(default_factory=_runs)
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Accuracy on every network; cost there; evaluation at perturbed weights on the first."""
         cells, seeds = self.runs.cells(rows), range(self.runs.seeds)
-        cells += [Cell(cost=net, seed=seed) for net in self.runs.networks for seed in seeds]
+        cells += [Trial(cost=net, seed=seed) for net in self.runs.networks for seed in seeds]
         first = self.runs.networks[0]
         if self.runs.is_swept(rows, first):
             rho = self.runs.chosen(rows, first, "msam")
-            cells += [Cell(evaluation=first, method="msam", rho=rho, seed=s) for s in seeds]
+            cells += [Trial(evaluation=first, method="msam", rho=rho, seed=s) for s in seeds]
         return cells
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Compute one cell of any of the three kinds."""
         if "cost" in cell:
             task, seed = self.runs.tasks[str(cell["cost"])], int(cell["seed"] or 0)
@@ -86,7 +86,7 @@ class MomentumSAM:
             return evaluations(task.fitted(cell), batch_size=task.batch_size)
         return self.runs.measure(cell)
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """C1 to C6 on every network."""
         runs = self.runs
         claims: list[Claim] = []
@@ -140,7 +140,7 @@ class MomentumSAM:
             ]
         return [*claims, *self._evaluation_claims(rows)]
 
-    def _evaluation_claims(self, rows: Rows) -> list[Claim]:
+    def _evaluation_claims(self, rows: TrialRows) -> list[Claim]:
         first = self.runs.networks[0]
         ours = rows.where(evaluation=first)
         clean = ours.by_seed("clean_accuracy")
@@ -155,7 +155,7 @@ class MomentumSAM:
             ),
             paired_claim(
                 "C6",
-                f"{first}: BatchNorm statistics estimated anew at the clean weights are better",
+                f"{first}: BatchNorm statistics re-estimated at the clean weights are better",
                 "test accuracy with them minus that with the running ones",
                 ours.by_seed("refreshed_accuracy"),
                 clean,
@@ -163,7 +163,7 @@ class MomentumSAM:
             ),
         ]
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius."""
         return self.runs.figures(rows, self.title)
 

@@ -1,4 +1,4 @@
-"""SAM-ON: are normalisation layers all that has to be displaced?
+"""SAM-ON: are normalisation layers all that has to be perturbed?
 
 References:
     Mueller, Vlaar, Rolnick & Hein, "Normalization Layers Are All That Sharpness-Aware
@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from matplotlib.figure import Figure
 
-from mbrl_flat.studies.experiments.comparison import Comparison
-from mbrl_flat.studies.framework import Cell, Claim, Rows, point_claim
+from mbrl_flat.studies.experiments.comparison import MethodComparison
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, point_claim
 from mbrl_flat.studies.framework.study import Value
 
 
-def _runs() -> Comparison:
-    return Comparison(
+def _runs() -> MethodComparison:
+    return MethodComparison(
         radii={
             "mlp": {
                 "base": [0.0],
@@ -53,21 +53,21 @@ class SAMON:
     title: ClassVar[str] = "SAM-ON on noisy labels"
     paper: ClassVar[str] = "Mueller, Vlaar, Rolnick & Hein, SAM-ON, arXiv:2306.04226"
 
-    runs: Comparison = field(default_factory=_runs)
+    runs: MethodComparison = field(default_factory=_runs)
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Sweeps and controls on every network."""
         return self.runs.cells(rows)
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once."""
         return self.runs.measure(cell)
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """C1 to C5 on every network."""
         return [claim for net in self.runs.networks for claim in self._claims(rows, net)]
 
-    def _claims(self, rows: Rows, net: str) -> list[Claim]:
+    def _claims(self, rows: TrialRows, net: str) -> list[Claim]:
         runs = self.runs
         return [
             runs.claim(rows, "C1", "beats the base", (net, "sam_on", "base"), above=0.0),
@@ -113,6 +113,6 @@ class SAMON:
             ),
         ]
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius."""
         return self.runs.figures(rows, self.title)

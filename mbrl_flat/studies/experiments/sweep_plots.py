@@ -1,12 +1,12 @@
-"""Pictures of a sweep of radii."""
+"""Figures of a sweep of radii."""
 
 from matplotlib.axes import Axes
 
 from mbrl_flat.analysis.plot_style import PALETTE
-from mbrl_flat.studies.framework import Rows, mean_interval, standard_error
+from mbrl_flat.studies.framework import TrialRows, mean_interval, standard_error
 
 
-def draw_sweep(axes: Axes, rows: Rows, metric: str, label: str) -> None:
+def draw_sweep(axes: Axes, rows: TrialRows, metric: str, label: str) -> None:
     """Draw a metric of every method against its radius, the mean with its standard error.
 
     A method without a radius is a horizontal line.

@@ -1,4 +1,4 @@
-"""Digits with noisy labels, and networks that learn them by heart."""
+"""Digits with noisy labels, and networks that memorise them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mbrl_flat.studies.data import (
     train_validation_test,
 )
 from mbrl_flat.studies.experiments.methods import method_optimizer
-from mbrl_flat.studies.framework import Cell
+from mbrl_flat.studies.framework import Trial
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.models import Perceptron, SmallCNN, VisionTransformer
 from mbrl_flat.studies.sharpness import measure_sharpness
@@ -64,7 +64,7 @@ class Fitted:
     trained: Trained
 
     def scores(self) -> dict[str, Value]:
-        """Accuracies in percent, and the mean cosine of successive displacements."""
+        """Accuracies in percent, and the mean cosine of successive perturbations."""
         return {
             "test_accuracy": 100.0 * accuracy(self.model, *self.split.test),
             "validation_accuracy": 100.0 * accuracy(self.model, *self.split.validation),
@@ -85,7 +85,7 @@ class NoisyDigits:
 
     Attributes:
         network: ``mlp`` (64-128-128-10), ``cnn`` (two blocks) or ``vit`` (two layers).
-        noise: Share of the training labels that is drawn anew, uniformly over all classes.
+        noise: Share of the training labels that is resampled, uniformly over all classes.
         train_size: Training examples.
         validation_size: Examples, with right labels, by which settings are chosen.
         epochs: Length of training; the learning rate falls to 0 along a cosine.
@@ -133,7 +133,7 @@ class NoisyDigits:
         torch.manual_seed(seed)
         return NETWORKS[self.network]()
 
-    def fitted(self, cell: Cell, *, on_step: Callable[[StepInfo], None] | None = None) -> Fitted:
+    def fitted(self, cell: Trial, *, on_step: Callable[[StepInfo], None] | None = None) -> Fitted:
         """Train by the cell's ``method`` at its ``rho``, everything else by its ``seed``."""
         seed = int(cell["seed"] or 0)
         split, recipe, model = self.split(seed), self.recipe(), self.model(seed)

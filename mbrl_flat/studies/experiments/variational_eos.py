@@ -35,7 +35,7 @@ from mbrl_flat.studies.experiments.full_batch import (
     rounded,
 )
 from mbrl_flat.studies.experiments.variational_report import draw, make_claims
-from mbrl_flat.studies.framework import Cell, Claim, Rows
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import Recipe, StepInfo, accuracy, half_squared_error
 
@@ -120,24 +120,24 @@ class VariationalEos:
     seeds: int = 5
     every: int = 50
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Quadratics first, then seed by seed."""
         del rows
         quadratics = [
-            Cell(kind="quadratic", variance=variance, samples=samples)
+            Trial(kind="quadratic", variance=variance, samples=samples)
             for variance in self.variances
             for samples in self.samples
         ]
-        maps = [Cell(kind="map", samples=samples) for samples in self.samples]
-        runs: list[Cell] = []
+        maps = [Trial(kind="map", samples=samples) for samples in self.samples]
+        runs: list[Trial] = []
         for seed in range(self.seeds):
             runs += [_noise_cell("mlp", noise, seed) for noise in self.noises]
             runs += [_noise_cell("vit", noise, seed) for noise in self.vit_noises]
-            runs.append(Cell(kind="adam", seed=seed))
-            runs += [Cell(kind="ivon", ess=ess, seed=seed) for ess in self.temperatures]
+            runs.append(Trial(kind="adam", seed=seed))
+            runs += [Trial(kind="ivon", ess=ess, seed=seed) for ess in self.temperatures]
         return [*quadratics, *maps, *runs]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Simulate or train once."""
         kind, seed = str(cell["kind"]), int(cell.get("seed") or 0)
         if kind == "quadratic":
@@ -258,17 +258,17 @@ class VariationalEos:
             "curve_preconditioned": rounded([v / 2.0 for v in recorder.curves["preconditioned"]]),
         }
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the rows say of each claim."""
         return make_claims(rows)
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Thresholds, descent maps and sharpness along the runs."""
         return draw(rows)
 
 
-def _noise_cell(kind: str, noise: Noise, seed: int) -> Cell:
-    return Cell(kind=kind, sigma=noise.sigma, samples=noise.samples, dof=noise.dof, seed=seed)
+def _noise_cell(kind: str, noise: Noise, seed: int) -> Trial:
+    return Trial(kind=kind, sigma=noise.sigma, samples=noise.samples, dof=noise.dof, seed=seed)
 
 
 def _along_top(model: nn.Module, here: Curvature, info: StepInfo) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Claims and pictures of the study of variational learning at the edge of stability."""
+"""Claims and figures of the study of variational learning at the edge of stability."""
 
 from itertools import pairwise
 
@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.studies.framework import Claim, Rows, not_tested, paired_claim, sign_claim
+from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, paired_claim, sign_claim
 
 _UNIT = "in units of 2/eta, mean of the last 40 %"
 
 
-def make_claims(rows: Rows) -> list[Claim]:
+def make_claims(rows: TrialRows) -> list[Claim]:
     """Hold the rows against the paper's claims.
 
     Args:
@@ -79,7 +79,9 @@ def make_claims(rows: Rows) -> list[Claim]:
     ]
 
 
-def _ordered(rows: Rows, name: str, setting: str, statement: str, *, falling: bool) -> list[Claim]:
+def _ordered(
+    rows: TrialRows, name: str, setting: str, statement: str, *, falling: bool
+) -> list[Claim]:
     """One claim for each two neighbours on the grid of a setting."""
     values = sorted(rows.distinct(setting))
     return [
@@ -96,7 +98,7 @@ def _ordered(rows: Rows, name: str, setting: str, statement: str, *, falling: bo
     ]
 
 
-def _adaptive(rows: Rows) -> list[Claim]:
+def _adaptive(rows: TrialRows) -> list[Claim]:
     ivon = rows.where(kind="ivon")
     widths = sorted(ivon.distinct("ess"))
     claims = [
@@ -133,7 +135,7 @@ def _adaptive(rows: Rows) -> list[Claim]:
     return claims
 
 
-def _transformer(rows: Rows) -> list[Claim]:
+def _transformer(rows: TrialRows) -> list[Claim]:
     sigmas = sorted(rows.distinct("sigma"))
     if len(sigmas) < 2:
         return []
@@ -149,7 +151,7 @@ def _transformer(rows: Rows) -> list[Claim]:
     ]
 
 
-def draw(rows: Rows) -> dict[str, Figure]:
+def draw(rows: TrialRows) -> dict[str, Figure]:
     """Draw descent maps, and the sharpness of networks along training.
 
     Args:
@@ -183,7 +185,7 @@ def draw(rows: Rows) -> dict[str, Figure]:
     return {"sharpness": curves, "descent_maps": _maps(rows)}
 
 
-def _maps(rows: Rows) -> Figure:
+def _maps(rows: TrialRows) -> Figure:
     maps = rows.where(kind="map")
     figure, panels = make_panels(len(maps), columns=3, title="Probability that a step descends")
     for axes, row in zip(panels, maps, strict=True):

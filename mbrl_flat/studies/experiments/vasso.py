@@ -16,11 +16,11 @@ from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import SmoothedAscent
 from mbrl_flat.optim.sharpness_aware import SharpnessAware
 from mbrl_flat.studies.experiments.adversaries import Adversaries
-from mbrl_flat.studies.experiments.comparison import Comparison
+from mbrl_flat.studies.experiments.comparison import MethodComparison
 from mbrl_flat.studies.framework import (
-    Cell,
     Claim,
-    Rows,
+    Trial,
+    TrialRows,
     mean_interval,
     paired_claim,
     sign_claim,
@@ -30,8 +30,8 @@ from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
 
 
-def _runs() -> Comparison:
-    return Comparison(
+def _runs() -> MethodComparison:
+    return MethodComparison(
         radii={
             "mlp": {
                 "base": [0.0],
@@ -68,23 +68,23 @@ class VaSSO:
     title: ClassVar[str] = "VaSSO on noisy labels"
     paper: ClassVar[str] = "Li & Giannakis, VaSSO, arXiv:2309.15639"
 
-    runs: Comparison = field(default_factory=_runs)
+    runs: MethodComparison = field(default_factory=_runs)
     theta: float = 0.2
     thetas: Sequence[float] = (0.02, 0.05, 0.2, 0.5, 1.0)
     every: int = 20
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Accuracies on every network; then the adversaries at the chosen radius."""
         cells = self.runs.cells(rows)
         watched = [
-            Cell(adversaries=net, rho=self.runs.chosen(rows, net, "vasso_0.2"), seed=seed)
+            Trial(adversaries=net, rho=self.runs.chosen(rows, net, "vasso_0.2"), seed=seed)
             for net in self.runs.networks
             if self.runs.is_swept(rows, net)
             for seed in range(self.runs.seeds)
         ]
         return [*cells, *watched]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once, with or without a watch on the adversaries."""
         if "adversaries" not in cell:
             return self.runs.measure(cell)
@@ -108,7 +108,7 @@ class VaSSO:
         train(model, x, y, recipe, seed=seed, optimizer=optimizer)
         return watch.means()
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """C1 to C4 on every network, and the control."""
         runs, ours = self.runs, f"{self.theta:g}"
         claims: list[Claim] = []
@@ -154,7 +154,7 @@ class VaSSO:
             ]
         return claims
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius; the adversaries against theta."""
         figure, panels = make_panels(3, columns=3, title="Averaged adversaries, same weights")
         titles = {

@@ -32,14 +32,14 @@ from mbrl_flat.studies.edge_of_stability.kernel import (
 from mbrl_flat.studies.edge_of_stability.minimal_example import upward_crossings
 from mbrl_flat.studies.experiments.full_batch import FullBatchDigits, Recorder, follow, rounded
 from mbrl_flat.studies.experiments.weight_decay_report import draw, make_claims
-from mbrl_flat.studies.framework import Cell, Claim, Rows
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.models import normalised_weights
 from mbrl_flat.studies.training import Recipe, StepInfo, half_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class DecaySweep:
     """Networks of one kind under several weight decays.
 
     Attributes:
@@ -55,14 +55,16 @@ class Sweep:
     weight_decays: Sequence[float] = (0.0, 0.001, 0.005, 0.01, 0.02, 0.03)
 
 
-def _sweeps() -> dict[str, Sweep]:
+def _sweeps() -> dict[str, DecaySweep]:
     few = (0.0, 0.005, 0.02)
     return {
-        "mlp": Sweep(),
-        "cnn": Sweep(task=FullBatchDigits(network="cnn", size=200), weight_decays=few, steps=2000),
-        "mlp_depth_1": Sweep(task=FullBatchDigits(hidden=(32,)), weight_decays=few),
-        "mlp_depth_3": Sweep(task=FullBatchDigits(hidden=(32, 32, 32)), weight_decays=few),
-        "mlp_layer_norm": Sweep(
+        "mlp": DecaySweep(),
+        "cnn": DecaySweep(
+            task=FullBatchDigits(network="cnn", size=200), weight_decays=few, steps=2000
+        ),
+        "mlp_depth_1": DecaySweep(task=FullBatchDigits(hidden=(32,)), weight_decays=few),
+        "mlp_depth_3": DecaySweep(task=FullBatchDigits(hidden=(32, 32, 32)), weight_decays=few),
+        "mlp_layer_norm": DecaySweep(
             task=FullBatchDigits(norm="layer"), lr=0.05, weight_decays=few[:2], steps=1500
         ),
     }
@@ -86,7 +88,7 @@ class WeightDecayEos:
         "arXiv:2605.16622"
     )
 
-    sweeps: Mapping[str, Sweep] = field(default_factory=_sweeps)
+    sweeps: Mapping[str, DecaySweep] = field(default_factory=_sweeps)
     only: Sequence[str] = ("mlp", "cnn", "mlp_depth_1", "mlp_depth_3", "mlp_layer_norm")
     seeds: int = 5
     every: int = 50
@@ -97,21 +99,21 @@ class WeightDecayEos:
             if name not in self.sweeps:
                 raise UnknownNameError("sweep", name, self.sweeps)
 
-    def chosen(self) -> dict[str, Sweep]:
+    def chosen(self) -> dict[str, DecaySweep]:
         """The sweeps that are run."""
         return {name: self.sweeps[name] for name in self.only}
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Seed by seed, so that a stopped study has all settings of some seeds."""
         del rows
         return [
-            Cell(sweep=name, weight_decay=decay, seed=seed)
+            Trial(sweep=name, weight_decay=decay, seed=seed)
             for seed in range(self.seeds)
             for name, sweep in self.chosen().items()
             for decay in sweep.weight_decays
         ]
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once with gradient descent."""
         sweep = self.sweeps[str(cell["sweep"])]
         decay = float(cell["weight_decay"] or 0.0)
@@ -135,11 +137,11 @@ class WeightDecayEos:
         )
         return summarise(recorder, lr=sweep.lr, weight_decay=decay)
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the rows say of each claim."""
         return make_claims(rows)
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Sharpness, drift and kernel."""
         return draw(rows)
 

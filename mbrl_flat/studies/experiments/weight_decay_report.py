@@ -1,4 +1,4 @@
-"""Claims and pictures of the study of weight decay at the edge of stability."""
+"""Claims and figures of the study of weight decay at the edge of stability."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.studies.framework import (
     Claim,
-    Rows,
+    TrialRows,
     mean_interval,
     not_tested,
     paired_claim,
@@ -18,7 +18,7 @@ from mbrl_flat.studies.framework import (
 _LARGE, _SMALL = 0.02, 0.005
 
 
-def make_claims(rows: Rows) -> list[Claim]:
+def make_claims(rows: TrialRows) -> list[Claim]:
     """Hold the rows against the paper's claims.
 
     Args:
@@ -99,7 +99,7 @@ def make_claims(rows: Rows) -> list[Claim]:
     ]
 
 
-def _slowing(rows: Rows, name: str, network: str) -> list[Claim]:
+def _slowing(rows: TrialRows, name: str, network: str) -> list[Claim]:
     return [
         _change(
             rows.where(weight_decay=_LARGE),
@@ -113,7 +113,7 @@ def _slowing(rows: Rows, name: str, network: str) -> list[Claim]:
     ]
 
 
-def _derived(rows: Rows) -> list[Claim]:
+def _derived(rows: TrialRows) -> list[Claim]:
     mlp = rows.where(sweep="mlp")
     predicted = mlp.where(weight_decay=0.0).by_seed("critical_weight_decay")
     first_below: dict[int, float] = {}
@@ -162,8 +162,8 @@ def _derived(rows: Rows) -> list[Claim]:
 
 
 def _change(
-    treated: Rows,
-    control: Rows,
+    treated: TrialRows,
+    control: TrialRows,
     name: str,
     statement: str,
     metric: str,
@@ -183,7 +183,7 @@ def _change(
     )
 
 
-def draw(rows: Rows) -> dict[str, Figure]:
+def draw(rows: TrialRows) -> dict[str, Figure]:
     """Draw the sharpness along the runs, the plateaus, and what drives them.
 
     Args:
@@ -216,7 +216,7 @@ def draw(rows: Rows) -> dict[str, Figure]:
     return {"sharpness": curves, "plateau": plateaus, "drift": _draw_drift(rows)}
 
 
-def _against_decay(axes: Axes, rows: Rows, key: str, label: str, color: str) -> None:
+def _against_decay(axes: Axes, rows: TrialRows, key: str, label: str, color: str) -> None:
     decays: Sequence[float] = sorted(rows.distinct("weight_decay"))
     intervals = [mean_interval(rows.where(weight_decay=d).values(key)) for d in decays]
     means = [i.point for i in intervals]
@@ -225,7 +225,7 @@ def _against_decay(axes: Axes, rows: Rows, key: str, label: str, color: str) -> 
     axes.set_xlabel("weight decay")
 
 
-def _draw_drift(rows: Rows) -> Figure:
+def _draw_drift(rows: TrialRows) -> Figure:
     figure, (axes,) = make_panels(1, title="What raises and what lowers the sharpness, seed 0")
     chosen: Mapping[float, str] = {0.005: PALETTE[0], 0.02: PALETTE[1]}
     for decay, color in chosen.items():

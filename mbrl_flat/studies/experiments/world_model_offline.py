@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
-from mbrl_flat.studies.framework import Cell, Claim, Rows
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.offline.errors import open_loop_errors, summary
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
-from mbrl_flat.studies.offline.learner import Learner
+from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.recording import Recording, named_part
 from mbrl_flat.studies.offline.transitions import Transitions
 
@@ -49,11 +49,11 @@ VALIDATION_SEED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ModelSettings:
     """A world model and what is tried on it.
 
     Attributes:
-        model: Path of its class, a ``Learner``.
+        model: Path of its class, a ``OfflineModel``.
         settings: Its settings.
         lr: Learning rate of Adam.
         radii: Radii that are tried, by method; the methods without one are always run.
@@ -72,9 +72,9 @@ class Subject:
                 raise UserError(f"{method} has no radius to try; give at least one.")
 
 
-def _subjects() -> dict[str, Subject]:
+def _subjects() -> dict[str, ModelSettings]:
     return {
-        "tdmpc2": Subject(
+        "tdmpc2": ModelSettings(
             model="mbrl_flat.agents.tdmpc2.offline.OfflineTDMPC2",
             settings={"size": "cpu", "batch_size": 64},
             lr=1e-3,
@@ -85,7 +85,7 @@ def _subjects() -> dict[str, Subject]:
                 "sam_on": [0.1, 0.5, 2.0],
             },
         ),
-        "transformer": Subject(
+        "transformer": ModelSettings(
             model="mbrl_flat.studies.offline.vector_transformer.VectorTransformer",
             settings={"size": 64, "num_layers": 2, "batch_size": 16},
             lr=1e-3,
@@ -129,7 +129,7 @@ class WorldModelOffline:
     validation: int = 24
     train: int = 80
     discount: float = 0.95
-    subjects: Mapping[str, Subject] = field(default_factory=_subjects)
+    subjects: Mapping[str, ModelSettings] = field(default_factory=_subjects)
     models: Sequence[str] = ("tdmpc2", "transformer")
     evaluations: int = 1000
     horizon: int = 10
@@ -150,10 +150,10 @@ class WorldModelOffline:
         if self.evaluations < 4 or min(self.horizon, self.tries, self.seeds) < 1:
             raise UserError("evaluations must be at least 4; horizon, tries and seeds at least 1.")
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """All radii on validation seeds; then every method at its own, seed after seed."""
         first = [
-            Cell(part="validation", model=model, method=method, rho=float(rho), seed=seed)
+            Trial(part="validation", model=model, method=method, rho=float(rho), seed=seed)
             for model in self.models
             for seed in range(VALIDATION_SEED, VALIDATION_SEED + self.tries)
             for method, radii in self.subjects[model].radii.items()
@@ -162,7 +162,7 @@ class WorldModelOffline:
         if len(rows.where(part="validation")) < len(first):
             return first
         return first + [
-            Cell(
+            Trial(
                 part="test", model=model, method=method, rho=self._rho(rows, model, method), seed=s
             )
             for s in range(self.seeds)
@@ -172,7 +172,7 @@ class WorldModelOffline:
             or METHODS[method][0] == "adam"
         ]
 
-    def _rho(self, rows: Rows, model: str, method: str) -> float:
+    def _rho(self, rows: TrialRows, model: str, method: str) -> float:
         """The radius with the best mean validation score; 0 for a method that has none."""
         source = CONTROLS.get(method, method)
         if source not in self.subjects[model].radii:
@@ -187,7 +187,7 @@ class WorldModelOffline:
 
         return float(min(self.subjects[model].radii[source], key=validation_score))
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once and look at the validation or the test episodes."""
         subject, seed = self.subjects[str(cell["model"])], int(cell["seed"] or 0)
         name, settings, share = METHODS[str(cell["method"])]
@@ -221,7 +221,7 @@ class WorldModelOffline:
         }
 
     @staticmethod
-    def _model(subject: Subject, data: Transitions, seed: int) -> Learner:
+    def _model(subject: ModelSettings, data: Transitions, seed: int) -> OfflineModel:
         spec = EnvSpec(
             obs={"state": (data.obs.shape[-1],)},
             action=Continuous(dim=data.action.shape[-1]),
@@ -230,30 +230,30 @@ class WorldModelOffline:
         torch.manual_seed(seed)
         return named_part(subject.model)(spec, **subject.settings)
 
-    def _errors(self, model: Learner, data: Transitions) -> dict[str, Value]:
-        slices = data.every(5, model.context + self.horizon)
-        curves = open_loop_errors(model, slices, self.horizon)
+    def _errors(self, model: OfflineModel, data: Transitions) -> dict[str, Value]:
+        subsequences = data.every(5, model.context + self.horizon)
+        curves = open_loop_errors(model, subsequences, self.horizon)
         return {**summary(curves), **{f"{name}_curve": each for name, each in curves.items()}}
 
     def _fit_and_sharpness(
-        self, model: Learner, split: Mapping[str, Transitions]
+        self, model: OfflineModel, split: Mapping[str, Transitions]
     ) -> dict[str, Value]:
-        """Loss and sharpness on as many slices of training as of test episodes."""
+        """Loss and sharpness on as many subsequences of training as of test episodes."""
         length, num = model.sequence_length, 4 * model.batch_size
         row: dict[str, Value] = {}
         for part in ("train", "test"):
-            slices = split[part].draw(num, length, rng=np.random.default_rng(0))
-            row[f"{part}_loss"] = loss_on(model, slices)
-            sharpness = sharpness_on(model, slices)
+            subsequences = split[part].draw(num, length, rng=np.random.default_rng(0))
+            row[f"{part}_loss"] = loss_on(model, subsequences)
+            sharpness = sharpness_on(model, subsequences)
             row |= {f"{part}_{name}": value for name, value in sharpness.items()}
         return row
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the test episodes say of every claim, model after model."""
         tests = rows.where(part="test")
         return [claim for model in self.models for claim in offline_claims(tests, model)]
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Errors along the prediction, and error against sharpness."""
         return {"errors": draw(rows.where(part="test"), self.models, title=self.title)}
 

@@ -1,4 +1,4 @@
-"""Claims and pictures of the study of world models learned without control."""
+"""Claims and figures of the study of world models learned without control."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from mbrl_flat.analysis.stats import (
     spearman,
     stratified_bootstrap,
 )
-from mbrl_flat.studies.framework import Claim, Rows, sign_claim
+from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
 
 _METRICS = {
-    "train_lambda_max": ("is flatter on training slices", "largest Hessian eigenvalue"),
-    "test_lambda_max": ("is flatter on held-out slices", "largest Hessian eigenvalue there"),
+    "train_lambda_max": ("is flatter on training subsequences", "largest Hessian eigenvalue"),
+    "test_lambda_max": ("is flatter on held-out subsequences", "largest Hessian eigenvalue there"),
     "train_scaled_lambda": ("is flatter for its weights", "lambda_max times squared weight norm"),
     "test_loss": ("has the lower held-out loss", "held-out loss"),
-    "state_error": ("foretells observations better", "open-loop error of observations"),
+    "state_error": ("predicts observations better", "open-loop error of observations"),
     "compounding": ("compounds less", "observations' error after K steps over that after one"),
-    "reward_error": ("foretells rewards better", "open-loop error of rewards"),
+    "reward_error": ("predicts rewards better", "open-loop error of rewards"),
     "value_error_0": ("values recorded states better", "RMSE of the value"),
     "value_error": ("values predicted states better", "RMSE of the value, k = 1 to K"),
 }
@@ -43,11 +43,11 @@ _BASELINES = {
 _OTHERS = {**_BASELINES, "random_direction": "a random direction of equal length"}
 
 
-def offline_claims(rows: Rows, model: str) -> list[Claim]:
+def offline_claims(rows: TrialRows, model: str) -> list[Claim]:
     """Hold the rows of one model against the claims.
 
     Args:
-        rows: Rows of test episodes.
+        rows: TrialRows of test episodes.
         model: Whose.
 
     Returns:
@@ -69,7 +69,7 @@ def offline_claims(rows: Rows, model: str) -> list[Claim]:
     return [*claims, *_correlations(ours, model)]
 
 
-def _lower(rows: Rows, name: str, metric: str, method: str, other: str) -> Claim:
+def _lower(rows: TrialRows, name: str, metric: str, method: str, other: str) -> Claim:
     """Claim that a method has less of something than another one, seed by seed."""
     statement, label = _METRICS[metric]
     pair = (rows.where(method=each).by_seed(metric) for each in (method, other))
@@ -108,7 +108,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
     return stratified_bootstrap([np.array(values)], mean, rng=np.random.default_rng(0))
 
 
-def _correlations(rows: Rows, model: str) -> list[Claim]:
+def _correlations(rows: TrialRows, model: str) -> list[Claim]:
     """Whether flatter methods are the better ones, on the same seed."""
     return [
         sign_claim(
@@ -127,7 +127,7 @@ def _correlations(rows: Rows, model: str) -> list[Claim]:
     ]
 
 
-def _correlation(rows: Rows, metric: str) -> float:
+def _correlation(rows: TrialRows, metric: str) -> float:
     pairs = [
         (row["train_lambda_max"], row[metric])
         for row in rows
@@ -137,7 +137,7 @@ def _correlation(rows: Rows, metric: str) -> float:
     return spearman(np.array(sharp), np.array(error))
 
 
-def draw(rows: Rows, models: Sequence[str], *, title: str) -> Figure:
+def draw(rows: TrialRows, models: Sequence[str], *, title: str) -> Figure:
     """Draw a row for each model: errors by step against Adam's, and error against sharpness."""
     figure, panels = make_panels(3 * len(models), columns=3, title=title)
     for number, model in enumerate(models):
@@ -154,7 +154,7 @@ def draw(rows: Rows, models: Sequence[str], *, title: str) -> Figure:
         state.set_ylabel(f"{model}: error of observations, %")
         value.set_ylabel(f"{model}: RMSE of the value, %")
         scatter.set_ylabel(f"{model}: RMSE of the value, k = 1 to K")
-        scatter.set_xlabel("largest Hessian eigenvalue on training slices")
+        scatter.set_xlabel("largest Hessian eigenvalue on training subsequences")
         if spans_orders(np.array(scatter.get_xlim())):
             scatter.set_xscale("log")
         for axes in (state, value):
@@ -164,7 +164,7 @@ def draw(rows: Rows, models: Sequence[str], *, title: str) -> Figure:
     return figure
 
 
-def _change(rows: Rows, method: str, curve: str) -> np.ndarray:
+def _change(rows: TrialRows, method: str, curve: str) -> np.ndarray:
     """Change of a curve in percent, mean over the seeds that both have; ``[K + 1]`` or empty."""
     mine, base = (
         {row["seed"]: np.array(row[curve]) for row in rows.where(method=name) if not row.diverged}

@@ -2,22 +2,24 @@
 
 from mbrl_flat.studies.framework.claims import (
     Claim,
+    corrected,
     not_tested,
     paired_claim,
     point_claim,
     sign_claim,
 )
 from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
-from mbrl_flat.studies.framework.rows import Cell, Row, Rows
+from mbrl_flat.studies.framework.rows import Trial, TrialRow, TrialRows
 from mbrl_flat.studies.framework.runner import run_study
 from mbrl_flat.studies.framework.study import Study
 
 __all__ = [
-    "Cell",
     "Claim",
-    "Row",
-    "Rows",
     "Study",
+    "Trial",
+    "TrialRow",
+    "TrialRows",
+    "corrected",
     "mean_interval",
     "not_tested",
     "paired_claim",

@@ -1,7 +1,9 @@
-"""A paper's claim, what was measured, and whether it holds here.
+"""A paper's claim, what was measured, and the verdict.
 
-A claim about a sign holds if the whole 95 % interval is on the claimed side. Everything else "does
-not hold here", and the note tells an effect of the opposite sign from one that is not resolved.
+A claim is supported where the whole 95 % interval lies within the claimed range, contradicted where
+the whole interval lies outside, and inconclusive otherwise. The corrected verdict accounts for the
+number of claims of a study: a claim whose p-value, adjusted by Benjamini and Hochberg over all
+claims of the study, exceeds 5 % is inconclusive.
 """
 
 import math
@@ -9,10 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mbrl_flat.analysis.stats import Interval, paired_differences
-from mbrl_flat.studies.framework.intervals import mean_interval
+from scipy import stats
 
-Verdict = Literal["holds", "does not hold here", "not tested"]
+from mbrl_flat.analysis.stats import Interval, paired_differences
+from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
+
+Verdict = Literal["supported", "contradicted", "inconclusive", "not tested"]
+VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "inconclusive", "not tested")
+
+FALSE_DISCOVERY_RATE = 0.05
+"""Share of false findings among the findings of a study that the correction allows."""
 
 _NOTHING = Interval(math.nan, math.nan, math.nan)
 
@@ -27,8 +35,11 @@ class Claim:
         metric: What was measured, with its unit.
         interval: Mean and 95 % interval of the metric over seeds; NaN where there is none.
         num_seeds: Seeds behind it.
-        verdict: Whether the claim holds here.
+        verdict: From this claim's interval alone.
         note: Why, where the numbers do not say it by themselves.
+        p_value: Of the two-sided t-test against the bound that decides; NaN without an interval.
+        adjusted_p: The p-value adjusted for all claims of the study; NaN before ``corrected``.
+        corrected: The verdict by the adjusted p-value; claims without one keep their verdict.
     """
 
     name: str
@@ -38,6 +49,30 @@ class Claim:
     num_seeds: int
     verdict: Verdict
     note: str = ""
+    p_value: float = math.nan
+    adjusted_p: float = math.nan
+
+    @property
+    def corrected(self) -> Verdict:
+        """The verdict after correction for the number of claims."""
+        return "inconclusive" if self.adjusted_p > FALSE_DISCOVERY_RATE else self.verdict
+
+
+def corrected(claims: Sequence[Claim]) -> list[Claim]:
+    """Adjust the p-values of a study's claims for their number (Benjamini and Hochberg, 1995).
+
+    Args:
+        claims: All claims of one study.
+
+    Returns:
+        The claims with ``adjusted_p``.
+    """
+    tested = [claim.p_value for claim in claims if not math.isnan(claim.p_value)]
+    adjusted = iter(stats.false_discovery_control(tested) if tested else ())
+    return [
+        claim if math.isnan(claim.p_value) else replace(claim, adjusted_p=float(next(adjusted)))
+        for claim in claims
+    ]
 
 
 def sign_claim(
@@ -59,47 +94,18 @@ def sign_claim(
         values: One for each seed.
         above: Lower bound of the claimed range.
         below: Upper bound.
-        note: Put in front of what is said of the interval.
+        note: Remark for the table.
 
     Returns:
-        The claim. A single value is held against the bounds itself; none is "not tested".
+        The claim. A single value is compared with the bounds itself; none is "not tested".
 
     Raises:
         ValueError: If no bound is given.
     """
     if above is None and below is None:
         raise ValueError("A claim about a sign needs a bound: give above or below.")
-    if not values:
-        return not_tested(name, statement, metric, note or "no run of it gave a number")
-    interval = mean_interval(values)
-    return _held_against(
-        Claim(
-            name=name,
-            statement=statement,
-            metric=metric,
-            interval=interval,
-            num_seeds=len(values),
-            verdict="not tested",
-            note=note,
-        ),
-        -math.inf if above is None else above,
-        math.inf if below is None else below,
-    )
-
-
-def _held_against(claim: Claim, floor: float, ceiling: float) -> Claim:
-    """Give a claim its verdict: the whole interval, or the single value, within the bounds."""
-    interval = claim.interval
-    low = interval.point if math.isnan(interval.low) else interval.low
-    high = interval.point if math.isnan(interval.high) else interval.high
-    if low > floor and high < ceiling:
-        verdict, reason = "holds", ""
-    elif high <= floor or low >= ceiling:
-        verdict, reason = "does not hold here", "outside the claimed range"
-    else:
-        verdict, reason = "does not hold here", "not resolved: the interval reaches over the bound"
-    parts = [part for part in (claim.note, reason) if part]
-    return replace(claim, verdict=verdict, note="; ".join(parts))
+    texts = {"name": name, "statement": statement, "metric": metric, "note": note}
+    return _claim(texts, values, len(values), _range(above, below))
 
 
 def point_claim(
@@ -109,8 +115,8 @@ def point_claim(
     value: float,
     *,
     num_seeds: int,
-    above: float = -math.inf,
-    below: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
     note: str = "",
 ) -> Claim:
     """Build a claim about one number that has no interval, such as a ratio of chosen settings.
@@ -123,23 +129,14 @@ def point_claim(
         num_seeds: Seeds that it rests on.
         above: Lower bound of the claimed range.
         below: Upper bound.
-        note: Put in front of what is said of the number.
+        note: Remark for the table.
 
     Returns:
         The claim.
     """
-    if math.isnan(value):
-        return not_tested(name, statement, metric, note or "no run of it gave a number")
-    claim = Claim(
-        name=name,
-        statement=statement,
-        metric=metric,
-        interval=Interval(math.nan, value, math.nan),
-        num_seeds=num_seeds,
-        verdict="not tested",
-        note=note,
-    )
-    return _held_against(claim, above, below)
+    values = [] if math.isnan(value) else [value]
+    texts = {"name": name, "statement": statement, "metric": metric, "note": note}
+    return _claim(texts, values, num_seeds, _range(above, below))
 
 
 def paired_claim(
@@ -163,7 +160,7 @@ def paired_claim(
         control: Values by seed.
         above: Lower bound of the claimed difference.
         below: Upper bound.
-        note: As in ``sign_claim``.
+        note: Remark for the table.
 
     Returns:
         The claim.
@@ -183,3 +180,49 @@ def not_tested(name: str, statement: str, metric: str, reason: str) -> Claim:
         verdict="not tested",
         note=reason,
     )
+
+
+def _range(above: float | None, below: float | None) -> tuple[float, float]:
+    return -math.inf if above is None else above, math.inf if below is None else below
+
+
+def _claim(
+    texts: dict[str, str], values: Sequence[float], num_seeds: int, bounds: tuple[float, float]
+) -> Claim:
+    if not values:
+        reason = texts.pop("note") or "no run of it gave a number"
+        return not_tested(**texts, reason=reason)
+    floor, ceiling = bounds
+    interval = mean_interval(values)
+    low = interval.point if math.isnan(interval.low) else interval.low
+    high = interval.point if math.isnan(interval.high) else interval.high
+    verdict: Verdict = "inconclusive"
+    if low > floor and high < ceiling:
+        verdict = "supported"
+    elif high <= floor or low >= ceiling:
+        verdict = "contradicted"
+    return Claim(
+        **texts,
+        interval=interval,
+        num_seeds=num_seeds,
+        verdict=verdict,
+        p_value=_p_value(values, floor, ceiling),
+    )
+
+
+def _p_value(values: Sequence[float], floor: float, ceiling: float) -> float:
+    """Two-sided t-test of the mean against the bound that decides the verdict."""
+    if len(values) < 2:
+        return math.nan
+    mean = math.fsum(values) / len(values)
+    # A mean within the range has to differ from both bounds, one outside from that it violates.
+    inside = floor < mean < ceiling
+    bounds = [floor, ceiling] if inside else [floor if mean <= floor else ceiling]
+    return max(_differs(values, mean - bound) for bound in bounds if math.isfinite(bound))
+
+
+def _differs(values: Sequence[float], difference: float) -> float:
+    error = standard_error(values)
+    if error == 0.0:
+        return float(difference == 0.0)
+    return float(2.0 * stats.t.sf(abs(difference) / error, len(values) - 1))

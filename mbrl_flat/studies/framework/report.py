@@ -1,4 +1,4 @@
-"""What a study leaves behind: rows and claims as CSV, pages of claims and means, pictures."""
+"""Output of a study: rows and claims as CSV, pages of claims and means, figures."""
 
 import csv
 import io
@@ -13,16 +13,19 @@ from matplotlib.figure import Figure
 from mbrl_flat.analysis.plot_style import save_figure
 from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.studies.framework.claims import Claim
+from mbrl_flat.studies.framework.claims import Claim, corrected
 from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
-from mbrl_flat.studies.framework.rows import SECONDS, Rows
+from mbrl_flat.studies.framework.rows import SECONDS, TrialRows
 from mbrl_flat.studies.framework.study import Study
 
-_CLAIM_COLUMNS = ("claim", "statement", "metric", "mean", "low", "high", "seeds", "verdict", "note")
+_CLAIM_COLUMNS = (
+    *("claim", "statement", "metric", "mean", "low", "high", "seeds", "verdict"),
+    *("p_value", "adjusted_p", "corrected_verdict", "note"),
+)
 
 
-def write_report(study: Study, rows: Rows, folder: Path, *, command: str) -> list[Path]:
-    """Write tables and pictures of a study whose rows are all there.
+def write_report(study: Study, rows: TrialRows, folder: Path, *, command: str) -> list[Path]:
+    """Write tables and figures of a study whose rows are all there.
 
     Args:
         study: Whose.
@@ -33,7 +36,7 @@ def write_report(study: Study, rows: Rows, folder: Path, *, command: str) -> lis
     Returns:
         The files written.
     """
-    claims = list(study.claims(rows))
+    claims = corrected(study.claims(rows))
     texts = {
         "results.csv": results_csv(rows),
         "claims.csv": claims_csv(claims),
@@ -42,15 +45,15 @@ def write_report(study: Study, rows: Rows, folder: Path, *, command: str) -> lis
     }
     for name, text in texts.items():
         write_text_atomically(folder / name, text)
-    pictures = [
+    drawn = [
         path
         for name, figure in study.figures(rows).items()
         for path in _save(figure, folder / "plots" / name)
     ]
-    return [*(folder / name for name in texts), *pictures]
+    return [*(folder / name for name in texts), *drawn]
 
 
-def results_csv(rows: Rows) -> str:
+def results_csv(rows: TrialRows) -> str:
     """Every row with every number in it; curves stay in ``rows.jsonl``."""
     names = [
         name
@@ -71,21 +74,32 @@ def claims_csv(claims: Sequence[Claim]) -> str:
     writer.writerow(_CLAIM_COLUMNS)
     for claim in claims:
         low, point, high = claim.interval
-        numbers = [_csv_cell(value) for value in (point, low, high)]
-        texts = [claim.name, claim.statement, claim.metric]
-        writer.writerow([*texts, *numbers, claim.num_seeds, claim.verdict, claim.note])
+        row = [claim.name, claim.statement, claim.metric, point, low, high, claim.num_seeds]
+        row += [claim.verdict, claim.p_value, claim.adjusted_p, claim.corrected, claim.note]
+        writer.writerow(map(_csv_cell, row))
     return text.getvalue()
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:
     """The table of claims for people."""
-    lines = ["| | claim | measured | seeds | mean [95 % interval] | verdict |", "|---" * 6 + "|"]
+    lines = [
+        "| | claim | measured | seeds | mean [95 % interval] | verdict | adjusted p "
+        "| corrected verdict |",
+        "|---" * 8 + "|",
+    ]
     for claim in claims:
         note = f" ({claim.note})" if claim.note else ""
         cells = [claim.name, claim.statement, claim.metric, str(claim.num_seeds)]
-        cells += [format_interval(claim.interval), f"**{claim.verdict}**{note}"]
+        cells += [format_interval(claim.interval), f"{claim.verdict}{note}"]
+        cells += [_format_p(claim.adjusted_p), f"**{claim.corrected}**"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _format_p(p_value: float) -> str:
+    if math.isnan(p_value):
+        return "-"
+    return f"{p_value:.2g}" if p_value >= 1e-4 else "< 1e-4"
 
 
 def format_interval(interval: Interval) -> str:
@@ -97,7 +111,7 @@ def format_interval(interval: Interval) -> str:
     return f"{interval.point:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
 
 
-def summary_markdown(rows: Rows) -> str:
+def summary_markdown(rows: TrialRows) -> str:
     """Every setting with the mean of every number over its seeds, and its standard error.
 
     Args:
@@ -106,16 +120,16 @@ def summary_markdown(rows: Rows) -> str:
     Returns:
         Markdown; settings with the same entries share a table.
     """
-    tables: dict[tuple[str, ...], dict[str, Rows]] = {}
+    tables: dict[tuple[str, ...], dict[str, TrialRows]] = {}
     for row in rows:
         names = tuple(name for name in row.settings if name != "seed")
         setting = " | ".join(str(row[name]) for name in names)
         groups = tables.setdefault(names, {})
-        groups[setting] = Rows([*groups.get(setting, ()), row])
+        groups[setting] = TrialRows([*groups.get(setting, ()), row])
     return "\n".join(_summary_table(names, groups) for names, groups in tables.items())
 
 
-def _summary_table(names: Sequence[str], groups: Mapping[str, Rows]) -> str:
+def _summary_table(names: Sequence[str], groups: Mapping[str, TrialRows]) -> str:
     metrics = [
         metric
         for metric in dict.fromkeys(key for ours in groups.values() for row in ours for key in row)
@@ -129,7 +143,7 @@ def _summary_table(names: Sequence[str], groups: Mapping[str, Rows]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _is_number(groups: Iterable[Rows], metric: str) -> bool:
+def _is_number(groups: Iterable[TrialRows], metric: str) -> bool:
     values = [row[metric] for ours in groups for row in ours if row.get(metric) is not None]
     return all(isinstance(value, int | float) for value in values)
 
@@ -141,7 +155,7 @@ def _mean_and_error(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} +- {standard_error(values):.2g}"
 
 
-def _page(study: Study, rows: Rows, claims: Sequence[Claim], command: str) -> str:
+def _page(study: Study, rows: TrialRows, claims: Sequence[Claim], command: str) -> str:
     minutes = math.fsum(rows.values(SECONDS)) / 60.0
     parts = [
         f"# {study.title}",
@@ -153,7 +167,7 @@ def _page(study: Study, rows: Rows, claims: Sequence[Claim], command: str) -> st
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _divergence(rows: Rows) -> str:
+def _divergence(rows: TrialRows) -> str:
     diverged = rows.diverged_at()
     if not diverged:
         return ""
@@ -168,9 +182,9 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    picture = save_figure(figure, stem.with_suffix(".png"))
+    bitmap = save_figure(figure, stem.with_suffix(".png"))
     vector = stem.with_suffix(".svg")
     # Without the date and with a fixed salt, equal figures give equal files.
     with matplotlib.rc_context({"svg.hashsalt": stem.name}):
         figure.savefig(vector, format="svg", metadata={"Date": None})
-    return [picture, vector]
+    return [bitmap, vector]

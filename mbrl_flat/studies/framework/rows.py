@@ -21,10 +21,10 @@ DIVERGED = "diverged_at_step"
 """Key of a row whose training diverged; its value is the step."""
 
 SECONDS = "cpu_seconds"
-"""Key of the CPU time that a row took; the only entry that differs when it is computed anew."""
+"""Key of the CPU time that a row took; the only entry that differs when it is recomputed."""
 
 
-class Cell(dict[str, Scalar]):
+class Trial(dict[str, Scalar]):
     """Settings of one computation, by name; the entry ``seed`` determines its random draws."""
 
     @property
@@ -38,7 +38,7 @@ class Cell(dict[str, Scalar]):
         return " ".join(f"{name}={value}" for name, value in self.items())
 
 
-class Row(dict[str, Any]):
+class TrialRow(dict[str, Any]):
     """A cell's settings and what was measured, in one dictionary.
 
     Attributes:
@@ -53,10 +53,10 @@ class Row(dict[str, Any]):
         return DIVERGED in self
 
 
-class Rows(Sequence[Row]):
-    """Rows with the questions that claims and figures ask of them."""
+class TrialRows(Sequence[TrialRow]):
+    """TrialRows with the questions that claims and figures ask of them."""
 
-    def __init__(self, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, rows: Sequence[TrialRow] = ()) -> None:
         self._rows = list(rows)
 
     def __len__(self) -> int:
@@ -65,12 +65,12 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: Any) -> Any:
         return self._rows[index]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TrialRow]:
         return iter(self._rows)
 
-    def where(self, **settings: Scalar) -> "Rows":
-        """Rows that have all these entries."""
-        return Rows(
+    def where(self, **settings: Scalar) -> "TrialRows":
+        """TrialRows that have all these entries."""
+        return TrialRows(
             [r for r in self._rows if all(r.get(k, _ABSENT) == v for k, v in settings.items())]
         )
 
@@ -114,7 +114,7 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, TrialRow] = {}
         if path.exists():
             content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
@@ -128,18 +128,18 @@ class RowFile:
         cell = entries.pop("cell", None)
         if not isinstance(cell, Mapping):
             raise UserError(f"{self.path} is not the record of a study: a line has no 'cell'.")
-        row = Row({**cell, **entries})
+        row = TrialRow({**cell, **entries})
         row.settings = list(cell)
-        self._rows[Cell(cell).key] = row
+        self._rows[Trial(cell).key] = row
 
-    def __contains__(self, cell: Cell) -> bool:
+    def __contains__(self, cell: Trial) -> bool:
         return cell.key in self._rows
 
-    def select(self, cells: Sequence[Cell]) -> Rows:
-        """Rows of these cells as far as they are there, in the order of the cells."""
-        return Rows([self._rows[cell.key] for cell in cells if cell in self])
+    def select(self, cells: Sequence[Trial]) -> TrialRows:
+        """TrialRows of these cells as far as they are there, in the order of the cells."""
+        return TrialRows([self._rows[cell.key] for cell in cells if cell in self])
 
-    def append(self, cell: Cell, measured: Mapping[str, Any]) -> None:
+    def append(self, cell: Trial, measured: Mapping[str, Any]) -> None:
         """Add a row; it is on the disk when this returns.
 
         Raises:

@@ -15,12 +15,12 @@ from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import Interrupted, StopRequest, cancellable, stop_requests
 from mbrl_flat.runtime.seeding import restored_rng, seed_everything
 from mbrl_flat.studies.framework.report import write_report
-from mbrl_flat.studies.framework.rows import DIVERGED, SECONDS, Cell, RowFile, Rows
+from mbrl_flat.studies.framework.rows import DIVERGED, SECONDS, RowFile, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StudyOutcome:
     """How a run of a study ended.
 
     Attributes:
@@ -30,7 +30,7 @@ class Outcome:
         exit_status: 0, or what a shell expects after Ctrl-C (130) or SIGTERM (143).
     """
 
-    rows: Rows
+    rows: TrialRows
     written: list[Path]
     computed: int
     exit_status: int
@@ -43,9 +43,9 @@ def run_study(
     command: str,
     progress: bool = False,
     on_start: Callable[[], None] | None = None,
-    on_row: Callable[[Cell], None] | None = None,
-) -> Outcome:
-    """Run or go on with a study; a cell that is in ``rows.jsonl`` is not computed again.
+    on_row: Callable[[Trial], None] | None = None,
+) -> StudyOutcome:
+    """Run or resume a study; a cell that is in ``rows.jsonl`` is not computed again.
 
     Args:
         study: What to compute.
@@ -56,7 +56,7 @@ def run_study(
         on_row: Called after each computed cell.
 
     Returns:
-        Rows and files.
+        TrialRows and files.
 
     Raises:
         UserError: If the folder holds the rows of other settings.
@@ -69,7 +69,7 @@ def run_study(
     computed = 0
     bar = tqdm(disable=not progress, dynamic_ncols=True, unit="run", leave=False)
 
-    def done(cell: Cell) -> None:
+    def done(cell: Trial) -> None:
         bar.set_description(cell.label)
         bar.update()
         if on_row is not None:
@@ -85,7 +85,7 @@ def run_study(
             computed += _compute(study, missing, file, stop, done)
     rows = file.select(_known(study, file))
     written = write_report(study, rows, folder, command=command) if not stop.exit_status else []
-    return Outcome(rows=rows, written=written, computed=computed, exit_status=stop.exit_status)
+    return StudyOutcome(rows=rows, written=written, computed=computed, exit_status=stop.exit_status)
 
 
 def settings_of(study: Study) -> dict[str, Any]:
@@ -109,13 +109,13 @@ def _claim_folder(study: Study, folder: Path) -> None:
     if differing:
         raise UserError(
             f"{folder} holds a study with other settings ({', '.join(differing)}); choose another "
-            f"run_dir, or give the same settings to go on with it."
+            f"run_dir, or give the same settings to resume it."
         )
 
 
-def _known(study: Study, file: RowFile) -> list[Cell]:
+def _known(study: Study, file: RowFile) -> list[Trial]:
     """Cells of all stages that are complete, and of the first one that is not."""
-    cells: list[Cell] = []
+    cells: list[Trial] = []
     while True:
         rows = file.select(cells)
         more = list(study.cells(rows))
@@ -126,10 +126,10 @@ def _known(study: Study, file: RowFile) -> list[Cell]:
 
 def _compute(
     study: Study,
-    missing: list[Cell],
+    missing: list[Trial],
     file: RowFile,
     stop: StopRequest,
-    done: Callable[[Cell], None],
+    done: Callable[[Trial], None],
 ) -> int:
     """Compute cells until all are there or a signal came; return how many were."""
     for number, cell in enumerate(missing):

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 from matplotlib.figure import Figure
 
 from mbrl_flat.studies.framework.claims import Claim
-from mbrl_flat.studies.framework.rows import Cell, Rows
+from mbrl_flat.studies.framework.rows import Trial, TrialRows
 
 Value = float | int | str | bool | None | Sequence[float]
 """What a row can hold: what JSON can, with curves as lists of numbers."""
@@ -23,7 +23,7 @@ class Study(Protocol):
     title: ClassVar[str]
     paper: ClassVar[str]
 
-    def cells(self, rows: Rows) -> Sequence[Cell]:
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Everything to be computed, as far as the rows known so far tell.
 
         It is asked again once all cells that it named are there: a study that chooses a setting
@@ -31,7 +31,7 @@ class Study(Protocol):
         """
         ...
 
-    def measure(self, cell: Cell) -> Mapping[str, Value]:
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Compute one cell. Its result follows from the settings and the cell alone.
 
         Raises:
@@ -39,10 +39,10 @@ class Study(Protocol):
         """
         ...
 
-    def claims(self, rows: Rows) -> Sequence[Claim]:
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the rows say of each of the paper's claims."""
         ...
 
-    def figures(self, rows: Rows) -> Mapping[str, Figure]:
-        """Pictures by file name without ending."""
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
+        """Figures by file name without ending."""
         ...

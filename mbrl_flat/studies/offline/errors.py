@@ -18,17 +18,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mbrl_flat.studies.offline.learner import Learner
-from mbrl_flat.studies.offline.transitions import Slices
+from mbrl_flat.studies.offline.offline_model import OfflineModel
+from mbrl_flat.studies.offline.transitions import Subsequences
 
 
 @torch.no_grad()
-def open_loop_errors(model: Learner, slices: Slices, horizon: int) -> dict[str, list[float]]:
-    """Measure a model on recorded slices.
+def open_loop_errors(
+    model: OfflineModel, subsequences: Subsequences, horizon: int
+) -> dict[str, list[float]]:
+    """Measure a model on recorded subsequences.
 
     Args:
         model: In evaluation mode, calibrated.
-        slices: ``context + horizon`` transitions each.
+        subsequences: ``context + horizon`` transitions each.
         horizon: Longest rollout K.
 
     Returns:
@@ -36,10 +38,10 @@ def open_loop_errors(model: Learner, slices: Slices, horizon: int) -> dict[str, 
         mean error of the value in deviations of the return, for k = 0..K.
     """
     now = model.context - 1
-    ahead = model.foretell(slices, horizon)
-    actual = slices.obs[:, now : now + horizon + 1].double()
-    reward = slices.batch.reward[:, now : now + horizon].double()
-    returns = slices.returns[:, now : now + horizon + 1].double()
+    ahead = model.predict(subsequences, horizon)
+    actual = subsequences.obs[:, now : now + horizon + 1].double()
+    reward = subsequences.batch.reward[:, now : now + horizon].double()
+    returns = subsequences.returns[:, now : now + horizon + 1].double()
     spread = (actual - actual.mean((0, 1))).square().mean()
     miss = ahead.value.double() - returns
     return {

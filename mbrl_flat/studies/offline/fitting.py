@@ -14,8 +14,8 @@ from mbrl_flat.errors import DivergedError, NonFiniteError
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
 from mbrl_flat.runtime.interrupts import check_interrupt
-from mbrl_flat.studies.offline.learner import Learner
-from mbrl_flat.studies.offline.transitions import Slices, Transitions
+from mbrl_flat.studies.offline.offline_model import OfflineModel
+from mbrl_flat.studies.offline.transitions import Subsequences, Transitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Spent:
 
 
 def build_optimizer(
-    model: Learner,
+    model: OfflineModel,
     name: str,
     *,
     lr: float,
@@ -59,7 +59,7 @@ def build_optimizer(
 
 
 def fit(
-    model: Learner, data: Transitions, optimizer: FlatOptimizer, *, evaluations: int, seed: int
+    model: OfflineModel, data: Transitions, optimizer: FlatOptimizer, *, evaluations: int, seed: int
 ) -> Spent:
     """Train until another step would take more than the evaluations that are left.
 
@@ -81,15 +81,15 @@ def fit(
     model.train()
     while spent + max(cost, 1) <= evaluations:
         check_interrupt()
-        slices = data.draw(model.batch_size, model.sequence_length, rng=rng)
-        targets = model.targets(slices)
+        subsequences = data.draw(model.batch_size, model.sequence_length, rng=rng)
+        targets = model.targets(subsequences)
         calls = 0
 
         def closure() -> Tensor:
             nonlocal calls
             calls += 1
             optimizer.zero_grad()
-            loss = model.loss(slices, targets)  # noqa: B023 - called before the next draw
+            loss = model.loss(subsequences, targets)  # noqa: B023 - called before the next draw
             loss.backward()
             return loss.detach()
 
@@ -102,20 +102,20 @@ def fit(
     return Spent(updates=updates, evaluations=spent)
 
 
-def loss_on(model: Learner, slices: Slices) -> float:
-    """The loss on slices, with the targets of the model as it is."""
+def loss_on(model: OfflineModel, subsequences: Subsequences) -> float:
+    """The loss on subsequences, with the targets of the model as it is."""
     with torch.no_grad():
-        return float(model.loss(slices, model.targets(slices)))
+        return float(model.loss(subsequences, model.targets(subsequences)))
 
 
 def sharpness_on(
-    model: Learner, slices: Slices, *, rho: float = 0.05, iterations: int = 20
+    model: OfflineModel, subsequences: Subsequences, *, rho: float = 0.05, iterations: int = 20
 ) -> dict[str, float]:
-    """Largest Hessian eigenvalue of the loss on slices, with targets held fixed, and more.
+    """Largest Hessian eigenvalue of the loss on subsequences, with targets held fixed, and more.
 
     Args:
         model: In evaluation mode.
-        slices: A batch; compare only what was measured at equal size.
+        subsequences: A batch; compare only what was measured at equal size.
         rho: Radius of ``sam_gap``.
         iterations: Most iterations of Lanczos.
 
@@ -124,12 +124,12 @@ def sharpness_on(
         change when the weights before a normalisation grow), ``sam_gap``, ``grad_norm`` and
         ``param_norm``.
     """
-    targets = model.targets(slices)
+    targets = model.targets(subsequences)
     modules = {
         name: [p for p in module.parameters() if p.requires_grad]
         for name, module in model.trained_modules().items()
     }
-    subject = ProbeLoss(loss=lambda: model.loss(slices, targets), modules=modules)
+    subject = ProbeLoss(loss=lambda: model.loss(subsequences, targets), modules=modules)
     (region,) = loss_regions(subject, per_module=False)
     generator = torch.Generator().manual_seed(0)
     start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)

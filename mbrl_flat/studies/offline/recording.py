@@ -1,7 +1,7 @@
 """Record episodes of a task once, and keep them.
 
 An episode follows from the settings and its number alone: its simulator is seeded with both, and so
-are its actions. So a recording that was interrupted goes on with the episode that is missing, and
+are its actions. So a recording that was interrupted resumes with the episode that is missing, and
 two processes that record at once write the same files.
 """
 

@@ -1,4 +1,4 @@
-"""Recorded episodes as tensors, cut into slices, with the returns that followed."""
+"""Recorded episodes as tensors, cut into subsequences, with the returns that followed."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ _BOUND = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slices:
-    """B slices of T transitions.
+class Subsequences:
+    """B subsequences of T transitions.
 
     Attributes:
-        batch: The slices; the observation is the entry ``state``.
+        batch: The subsequences; the observation is the entry ``state``.
         returns: Discounted return that followed each action, ``[B, T]``.
     """
 
@@ -94,8 +94,8 @@ class Transitions:
         obs = ((self.obs - flat.mean(0)) / scale).clamp(-_BOUND, _BOUND).float()
         return Transitions(obs=obs, action=self.action, reward=self.reward, returns=self.returns)
 
-    def slices(self, episode: np.ndarray, start: np.ndarray, length: int) -> Slices:
-        """Cut out slices ``[B]`` of ``length`` transitions."""
+    def subsequences(self, episode: np.ndarray, start: np.ndarray, length: int) -> Subsequences:
+        """Cut out subsequences ``[B]`` of ``length`` transitions."""
         row = torch.from_numpy(episode)[:, None]
         step = torch.from_numpy(start)[:, None] + torch.arange(length + 1)
         reward = self.reward[row, step[:, :-1]]
@@ -105,20 +105,20 @@ class Transitions:
             reward=reward,
             terminated=torch.zeros_like(reward),
         )
-        return Slices(batch=batch, returns=self.returns[row, step[:, :-1]])
+        return Subsequences(batch=batch, returns=self.returns[row, step[:, :-1]])
 
-    def draw(self, num: int, length: int, *, rng: np.random.Generator) -> Slices:
-        """Draw slices uniformly over all there are."""
+    def draw(self, num: int, length: int, *, rng: np.random.Generator) -> Subsequences:
+        """Draw subsequences uniformly over all there are."""
         self._check(length)
         episode = rng.integers(len(self), size=num)
-        return self.slices(episode, rng.integers(self._starts(length), size=num), length)
+        return self.subsequences(episode, rng.integers(self._starts(length), size=num), length)
 
-    def every(self, stride: int, length: int) -> Slices:
-        """Cut slices that begin at every ``stride``-th step of every episode."""
+    def every(self, stride: int, length: int) -> Subsequences:
+        """Cut subsequences that begin at every ``stride``-th step of every episode."""
         self._check(length)
         starts = np.arange(0, self._starts(length), stride)
         episode = np.repeat(np.arange(len(self)), len(starts))
-        return self.slices(episode, np.tile(starts, len(self)), length)
+        return self.subsequences(episode, np.tile(starts, len(self)), length)
 
     def _starts(self, length: int) -> int:
         return self.action.shape[1] - length + 1
@@ -126,7 +126,7 @@ class Transitions:
     def _check(self, length: int) -> None:
         if self._starts(length) < 1:
             raise UserError(
-                f"Slices of {length} transitions do not fit into episodes of "
+                f"Subsequences of {length} transitions do not fit into episodes of "
                 f"{self.action.shape[1]}; record longer ones or shorten context and horizon."
             )
 

@@ -24,8 +24,8 @@ from mbrl_flat.interfaces import Targets
 from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.transformer import CausalTransformer, TransformerConfig, causal_mask
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.studies.offline.learner import Foretold
-from mbrl_flat.studies.offline.transitions import Slices
+from mbrl_flat.studies.offline.offline_model import Predictions
+from mbrl_flat.studies.offline.transitions import Subsequences
 
 
 class VectorTransformer(nn.Module):
@@ -40,8 +40,8 @@ class VectorTransformer(nn.Module):
         dropout: Of the transformer.
         left_context: How many tokens before itself each layer attends to.
         context: Recorded observations before an open-loop prediction.
-        sequence_length: Transitions of a training slice.
-        batch_size: Slices of a batch.
+        sequence_length: Transitions of a training subsequence.
+        batch_size: Subsequences of a batch.
         reward_coef: Weight of the reward loss.
         value_coef: Weight of the value loss.
         num_bins: Bins of the two-hot heads.
@@ -99,16 +99,16 @@ class VectorTransformer(nn.Module):
         """Trained modules by name."""
         return dict(self.named_children())
 
-    def targets(self, slices: Slices) -> Targets:
+    def targets(self, subsequences: Subsequences) -> Targets:
         """Where rewards and returns lie between the bins, each ``[B, T]``."""
-        r_lower, r_share = self.two_hot.position(slices.batch.reward)
-        q_lower, q_share = self.two_hot.position(slices.returns)
+        r_lower, r_share = self.two_hot.position(subsequences.batch.reward)
+        q_lower, q_share = self.two_hot.position(subsequences.returns)
         return Targets(r_lower=r_lower, r_share=r_share, q_lower=q_lower, q_share=q_share)
 
-    def loss(self, slices: Slices, targets: Targets) -> Tensor:
-        """``mean |o' - o|^2 / n + c_r CE(r) + c_v CE(G)`` over all steps of the slices."""
-        obs = slices.obs
-        hidden = self._outputs(obs[:, :-1], slices.batch.action)
+    def loss(self, subsequences: Subsequences, targets: Targets) -> Tensor:
+        """``mean |o' - o|^2 / n + c_r CE(r) + c_v CE(G)`` over all steps of the subsequences."""
+        obs = subsequences.obs
+        hidden = self._outputs(obs[:, :-1], subsequences.batch.action)
         error = (obs[:, :-1] + self.change(hidden) - obs[:, 1:]).square().mean()
         reward = self.two_hot.cross_entropy(
             self.reward(hidden), (targets["r_lower"], targets["r_share"])
@@ -125,13 +125,13 @@ class VectorTransformer(nn.Module):
         mask = causal_mask(begins, self.transformer.config.left_context)
         return self.transformer(tokens, mask)[0]
 
-    def calibrate(self, slices: Slices) -> None:
+    def calibrate(self, subsequences: Subsequences) -> None:
         """Nothing: it predicts observations themselves."""
 
     @torch.no_grad()
-    def foretell(self, slices: Slices, horizon: int) -> Foretold:
-        """Predict with the recorded actions; see ``Learner``."""
-        seen, action = slices.obs[:, : self.context], slices.batch.action
+    def predict(self, subsequences: Subsequences, horizon: int) -> Predictions:
+        """Predict with the recorded actions; see ``OfflineModel``."""
+        seen, action = subsequences.obs[:, : self.context], subsequences.batch.action
         obs, rewards, values = [seen[:, -1]], [], []
         for step in range(horizon + 1):
             hidden = self._outputs(seen, action[:, : seen.shape[1]])[:, -1]
@@ -140,4 +140,4 @@ class VectorTransformer(nn.Module):
                 rewards.append(self.two_hot.decode(self.reward(hidden)))
                 obs.append(obs[-1] + self.change(hidden))
                 seen = torch.cat([seen, obs[-1][:, None]], 1)
-        return Foretold(torch.stack(obs, 1), torch.stack(rewards, 1), torch.stack(values, 1))
+        return Predictions(torch.stack(obs, 1), torch.stack(rewards, 1), torch.stack(values, 1))

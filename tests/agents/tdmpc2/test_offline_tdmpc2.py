@@ -33,29 +33,29 @@ def model():
 
 
 def test_the_loss_is_the_agents_with_returns_as_value_targets(model, data):
-    slices = data.draw(8, 3, rng=np.random.default_rng(0))
-    targets = model.targets(slices)
+    subsequences = data.draw(8, 3, rng=np.random.default_rng(0))
+    targets = model.targets(subsequences)
 
-    expected = model.model.loss(slices.batch, targets)
+    expected = model.model.loss(subsequences.batch, targets)
 
-    torch.testing.assert_close(model.loss(slices, targets), expected.loss)
-    lower, share = model.model.two_hot.position(slices.returns)
+    torch.testing.assert_close(model.loss(subsequences, targets), expected.loss)
+    lower, share = model.model.two_hot.position(subsequences.returns)
     assert torch.equal(targets["q_lower"], lower)
     assert torch.equal(targets["q_share"], share)
     torch.testing.assert_close(
-        targets["next_latent"], model.model.encode({"state": slices.obs[:, 1:]})
+        targets["next_latent"], model.model.encode({"state": subsequences.obs[:, 1:]})
     )
     assert not targets["next_latent"].requires_grad
 
 
 def test_only_the_first_observation_and_the_actions_reach_a_prediction(model, data):
     model.calibrate(data.every(1, 1))
-    slices = data.draw(8, 5, rng=np.random.default_rng(0))
-    first = model.foretell(slices, 4)
+    subsequences = data.draw(8, 5, rng=np.random.default_rng(0))
+    first = model.predict(subsequences, 4)
 
-    slices.obs[:, 1:] = 7.0
-    slices.batch.reward[:] = 7.0
-    second = model.foretell(slices, 4)
+    subsequences.obs[:, 1:] = 7.0
+    subsequences.batch.reward[:] = 7.0
+    second = model.predict(subsequences, 4)
 
     assert first.obs.shape == (8, 5, 5)
     assert first.reward.shape == (8, 4)
@@ -66,11 +66,11 @@ def test_only_the_first_observation_and_the_actions_reach_a_prediction(model, da
 
 def test_predictions_are_those_of_the_dynamics_step_by_step(model, data):
     model.calibrate(data.every(1, 1))
-    slices = data.draw(8, 3, rng=np.random.default_rng(0))
-    ahead = model.foretell(slices, 2)
+    subsequences = data.draw(8, 3, rng=np.random.default_rng(0))
+    ahead = model.predict(subsequences, 2)
 
-    world, action = model.model, slices.batch.action
-    latent = world.encode({"state": slices.obs[:, 0]})
+    world, action = model.model, subsequences.batch.action
+    latent = world.encode({"state": subsequences.obs[:, 0]})
     for step in range(2):
         pair = torch.cat([latent, action[:, step]], -1)
         torch.testing.assert_close(ahead.obs[:, step], model.readout(latent))

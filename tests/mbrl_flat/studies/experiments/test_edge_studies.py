@@ -12,7 +12,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.studies.experiments.full_batch import FullBatchDigits, follow
 from mbrl_flat.studies.experiments.variational_eos import Noise, VariationalEos
-from mbrl_flat.studies.experiments.weight_decay_eos import Sweep, WeightDecayEos
+from mbrl_flat.studies.experiments.weight_decay_eos import DecaySweep, WeightDecayEos
 from mbrl_flat.studies.framework import run_study
 from mbrl_flat.studies.training import Recipe
 
@@ -46,7 +46,7 @@ def test_simulated_thresholds_are_within_two_percent(variational):
     study, rows = variational
 
     assert all(abs(ratio - 1.0) < 0.02 for ratio in rows.where(kind="quadratic").values("ratio"))
-    assert {c.name: c.verdict for c in study.claims(rows)}["V1"] == "holds"
+    assert {c.name: c.verdict for c in study.claims(rows)}["V1"] == "supported"
 
 
 def test_the_sharpness_is_ordered_in_sigma_and_in_samples(variational):
@@ -77,13 +77,13 @@ def test_the_report_is_complete(variational):
 def decayed(tmp_path_factory):
     study = WeightDecayEos(
         sweeps={
-            "mlp": Sweep(task=SMALL, steps=240, weight_decays=(0.0, 0.001, 0.005, 0.02, 0.05)),
-            "cnn": Sweep(
+            "mlp": DecaySweep(task=SMALL, steps=240, weight_decays=(0.0, 0.001, 0.005, 0.02, 0.05)),
+            "cnn": DecaySweep(
                 task=FullBatchDigits(size=20, network="cnn", channels=(2, 2)),
                 steps=120,
                 weight_decays=(0.0, 0.02),
             ),
-            "mlp_layer_norm": Sweep(
+            "mlp_layer_norm": DecaySweep(
                 task=replace(SMALL, norm="layer"), lr=0.05, steps=120, weight_decays=(0.0, 0.005)
             ),
         },

@@ -18,7 +18,7 @@ def test_the_hovering_run_crosses_the_edge_at_least_eight_times_and_ends_there(o
 
     assert row["crossings"] >= 8
     assert abs(row["final"] - 1.0) < 0.01
-    assert {claim.name: claim.verdict for claim in study.claims(found.rows)}["M1"] == "holds"
+    assert {claim.name: claim.verdict for claim in study.claims(found.rows)}["M1"] == "supported"
 
 
 def test_the_single_burst_ends_where_it_is_known_to(outcome):

@@ -12,8 +12,8 @@ from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.sharpness_aware import SharpnessAware
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.methods import method_optimizer
-from mbrl_flat.studies.experiments.sweep import Sweep
-from mbrl_flat.studies.framework import Row, Rows
+from mbrl_flat.studies.experiments.radius_search import RadiusSearch
+from mbrl_flat.studies.framework import TrialRow, TrialRows
 from mbrl_flat.studies.framework.rows import DIVERGED
 from mbrl_flat.studies.models import Perceptron
 
@@ -24,36 +24,42 @@ Y = X[:, 0] > 0
 
 def sweep(**settings):
     given = {"radii": {"sam": [0.1, 0.2]}, "tries": 2, "seeds": 3, "common": {}}
-    return Sweep(**(given | settings))
+    return RadiusSearch(**(given | settings))
 
 
 def row(rho, seed, validation, test=0.0):
-    return Row(method="sam", rho=rho, seed=seed, validation_accuracy=validation, test_accuracy=test)
+    return TrialRow(
+        method="sam", rho=rho, seed=seed, validation_accuracy=validation, test_accuracy=test
+    )
 
 
 def test_the_choice_rests_on_validation_and_the_first_stage_alone():
     rows = [row(0.1, 0, 90, test=1), row(0.1, 1, 80, test=1), row(0.2, 0, 70), row(0.2, 1, 99)]
     later = [row(0.2, 2, 0.0), row(0.1, 2, 100.0, test=100)]
 
-    assert sweep().chosen(Rows(rows), "sam") == 0.1
-    assert sweep().chosen(Rows(rows + later), "sam") == 0.1
+    assert sweep().chosen(TrialRows(rows), "sam") == 0.1
+    assert sweep().chosen(TrialRows(rows + later), "sam") == 0.1
 
 
 def test_the_second_stage_is_the_chosen_radius_with_the_other_seeds():
     rows = [row(0.1, 0, 50), row(0.1, 1, 50), row(0.2, 0, 60), row(0.2, 1, 60)]
 
-    assert [(c["rho"], c["seed"]) for c in sweep().cells(Rows())] == [
+    assert [(c["rho"], c["seed"]) for c in sweep().cells(TrialRows())] == [
         (0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1),
     ]  # fmt: skip
-    assert [(c["rho"], c["seed"]) for c in sweep().cells(Rows(rows))][4:] == [(0.2, 2)]
+    assert [(c["rho"], c["seed"]) for c in sweep().cells(TrialRows(rows))][4:] == [(0.2, 2)]
 
 
 def test_of_equal_radii_the_smaller_is_chosen_and_one_that_diverges_is_not():
     equal = [row(0.1, 0, 50), row(0.1, 1, 50), row(0.2, 0, 50), row(0.2, 1, 50)]
-    diverging = [row(0.1, 0, 99), Row(method="sam", rho=0.1, seed=1, **{DIVERGED: 4}), *equal[2:]]
+    diverging = [
+        row(0.1, 0, 99),
+        TrialRow(method="sam", rho=0.1, seed=1, **{DIVERGED: 4}),
+        *equal[2:],
+    ]
 
-    assert sweep().chosen(Rows(equal), "sam") == 0.1
-    assert sweep().chosen(Rows(diverging), "sam") == 0.2
+    assert sweep().chosen(TrialRows(equal), "sam") == 0.1
+    assert sweep().chosen(TrialRows(diverging), "sam") == 0.2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.studies.experiments.world_model_offline import (
     METHODS,
     VALIDATION_SEED,
-    Subject,
+    ModelSettings,
     WorldModelOffline,
 )
 from mbrl_flat.studies.experiments.world_model_report import (
@@ -20,10 +20,10 @@ from mbrl_flat.studies.experiments.world_model_report import (
     offline_claims,
     percent,
 )
-from mbrl_flat.studies.framework import Row, Rows
+from mbrl_flat.studies.framework import TrialRow, TrialRows
 from mbrl_flat.studies.offline.recording import Recording
 
-SUBJECT = Subject(
+SUBJECT = ModelSettings(
     model="mbrl_flat.studies.offline.vector_transformer.VectorTransformer",
     settings={"size": 8, "num_layers": 1, "num_heads": 2, "context": 2, "batch_size": 4},
     lr=1e-3,
@@ -46,15 +46,15 @@ def study(tmp_path, **changes):
 
 
 def row(**entries):
-    return Row(entries)
+    return TrialRow(entries)
 
 
 def test_radii_are_chosen_on_other_seeds_and_episodes_than_those_reported(tmp_path):
     ours = study(tmp_path)
 
-    first = ours.cells(Rows())
+    first = ours.cells(TrialRows())
     scores = {0.1: 0.5, 0.2: 0.4}
-    rows = Rows([row(**cell, score=scores[cell["rho"]]) for cell in first])
+    rows = TrialRows([row(**cell, score=scores[cell["rho"]]) for cell in first])
     rest = ours.cells(rows)[len(first) :]
 
     assert {(c["part"], c["seed"] >= VALIDATION_SEED) for c in first} == {("validation", True)}
@@ -66,13 +66,13 @@ def test_radii_are_chosen_on_other_seeds_and_episodes_than_those_reported(tmp_pa
 
 def test_a_radius_that_diverged_is_chosen_last(tmp_path):
     ours = study(tmp_path)
-    first = ours.cells(Rows())
+    first = ours.cells(TrialRows())
     rows = [
         row(**cell, **({"diverged_at_step": 3} if cell["rho"] == 0.2 else {"score": 9.0}))
         for cell in first
     ]
 
-    assert ours.cells(Rows(rows))[-1]["rho"] == 0.1
+    assert ours.cells(TrialRows(rows))[-1]["rho"] == 0.1
 
 
 def test_a_cell_follows_from_its_settings_and_counts_what_it_spends(tmp_path):
@@ -121,7 +121,7 @@ def test_a_change_in_percent_is_that_of_the_ratio():
 
 
 def test_a_method_that_is_better_on_every_seed_holds_and_no_rows_are_not_tested():
-    rows = Rows(
+    rows = TrialRows(
         [
             row(part="test", model="m", method=method, seed=seed, state_error=value + 0.01 * seed)
             for method, value in (("sam", 0.5), ("adam_matched", 1.0), ("adam", 0.5))
@@ -131,13 +131,13 @@ def test_a_method_that_is_better_on_every_seed_holds_and_no_rows_are_not_tested(
 
     verdicts = {c.statement: c.verdict for c in offline_claims(rows, "m")}
 
-    assert verdicts["m: sam foretells observations better than Adam at equal evaluations"] == (
-        "holds"
+    assert verdicts["m: sam predicts observations better than Adam at equal evaluations"] == (
+        "supported"
     )
-    assert verdicts["m: sam foretells observations better than Adam at equal updates"] == (
-        "does not hold here"
+    assert verdicts["m: sam predicts observations better than Adam at equal updates"] == (
+        "contradicted"
     )
-    assert {claim.verdict for claim in offline_claims(Rows(), "m")} == {"not tested"}
+    assert {claim.verdict for claim in offline_claims(TrialRows(), "m")} == {"not tested"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_cannot_be_run_is_refused(tmp_path, changes, message):
 def test_unknown_methods_and_empty_lists_of_radii_are_refused():
     for radii, message in (({"smm": [0.1]}, "'sam'"), ({"sam": []}, "sam has no radius to try")):
         with pytest.raises(UserError, match=message):
-            Subject(model="a.b", settings={}, lr=1e-3, radii=radii)
+            ModelSettings(model="a.b", settings={}, lr=1e-3, radii=radii)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import torch
 from mbrl_flat.analysis.plot_style import make_panels
 from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.runtime.interrupts import check_interrupt
-from mbrl_flat.studies.framework import Cell, run_study, sign_claim
+from mbrl_flat.studies.framework import Trial, run_study, sign_claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,14 @@ class Toy:
     scales: Sequence[float] = (1.0, 2.0)
     seeds: int = 3
     diverging: float | None = None
-    calls: list[Cell] = field(default_factory=list, compare=False)
+    calls: list[Trial] = field(default_factory=list, compare=False)
 
     def cells(self, rows):
-        sweep = [Cell(stage="sweep", scale=s, seed=i) for s in self.scales for i in range(3)]
+        sweep = [Trial(stage="sweep", scale=s, seed=i) for s in self.scales for i in range(3)]
         if len(rows) < len(sweep):
             return sweep
         best = max(self.scales, key=lambda s: sum(rows.where(scale=s).values("draw")))
-        return [*sweep, *(Cell(stage="final", scale=best, seed=i) for i in range(self.seeds))]
+        return [*sweep, *(Trial(stage="final", scale=best, seed=i) for i in range(self.seeds))]
 
     def measure(self, cell):
         self.calls.append(cell)
@@ -153,7 +153,7 @@ class Stopped(Toy):
         return found
 
 
-def test_a_signal_drops_the_measurement_under_way_which_is_made_anew(tmp_path):
+def test_a_signal_drops_the_measurement_under_way_which_is_computed_again(tmp_path):
     first = run_study(Stopped(), tmp_path / "cut", command="toy")
     assert (first.computed, first.exit_status, first.written) == (4, 143, [])
     assert run_study(Stopped(), tmp_path / "cut", command="toy").exit_status == 0

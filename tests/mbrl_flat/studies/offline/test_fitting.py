@@ -41,7 +41,7 @@ def weights(model):
 def test_gradient_evaluations_are_what_is_matched(data, method, budget, updates):
     model = made()
     calls, loss = [], model.loss
-    model.loss = lambda slices, targets: calls.append(1) or loss(slices, targets)
+    model.loss = lambda subsequences, targets: calls.append(1) or loss(subsequences, targets)
     optimizer = build_optimizer(model, method, lr=1e-3, rho=0.05)
 
     spent = fit(model, data, optimizer, evaluations=budget, seed=0)
@@ -76,39 +76,39 @@ def test_a_loss_that_is_not_finite_is_divergence_with_its_step(data):
 
 def test_measuring_sharpness_and_loss_leaves_the_weights(data):
     model = made().eval()
-    slices = data.draw(16, 6, rng=np.random.default_rng(0))
+    subsequences = data.draw(16, 6, rng=np.random.default_rng(0))
     before = weights(model).clone()
 
-    numbers = sharpness_on(model, slices)
+    numbers = sharpness_on(model, subsequences)
 
     assert torch.equal(weights(model), before)
     assert numbers["scaled_lambda"] == numbers["lambda_max"] * numbers["param_norm"] ** 2
     torch.testing.assert_close(numbers["param_norm"], float(before.norm()), rtol=1e-5, atol=0.0)
-    assert loss_on(model, slices) > 0.0
+    assert loss_on(model, subsequences) > 0.0
 
 
 def test_the_start_predicts_no_change_and_its_loss_is_known(data):
     model = made().eval()
-    slices = data.draw(16, 6, rng=np.random.default_rng(0))
+    subsequences = data.draw(16, 6, rng=np.random.default_rng(0))
 
-    change = (slices.obs[:, 1:] - slices.obs[:, :-1]).square().mean()
+    change = (subsequences.obs[:, 1:] - subsequences.obs[:, :-1]).square().mean()
     # Reward and value heads start uniform over 101 bins.
     expected = float(change) + 0.2 * float(np.log(101.0))
 
-    torch.testing.assert_close(loss_on(model, slices), expected, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(loss_on(model, subsequences), expected, rtol=1e-5, atol=0.0)
 
 
 def test_the_loss_judges_the_first_step_of_what_is_foretold(data):
     model = made().eval()
     for head in (model.change, model.reward, model.value):
         torch.nn.init.normal_(head.weight)
-    slices = data.draw(16, 5, rng=np.random.default_rng(0))
+    subsequences = data.draw(16, 5, rng=np.random.default_rng(0))
 
-    ahead = model.foretell(slices, 2)
-    hidden = model._outputs(slices.obs[:, :3], slices.batch.action[:, :3])[:, -1]
+    ahead = model.predict(subsequences, 2)
+    hidden = model._outputs(subsequences.obs[:, :3], subsequences.batch.action[:, :3])[:, -1]
 
-    torch.testing.assert_close(ahead.obs[:, 0], slices.obs[:, 2])
-    torch.testing.assert_close(ahead.obs[:, 1], slices.obs[:, 2] + model.change(hidden))
+    torch.testing.assert_close(ahead.obs[:, 0], subsequences.obs[:, 2])
+    torch.testing.assert_close(ahead.obs[:, 1], subsequences.obs[:, 2] + model.change(hidden))
     torch.testing.assert_close(ahead.value[:, 0], model.two_hot.decode(model.value(hidden)))
     torch.testing.assert_close(ahead.reward[:, 0], model.two_hot.decode(model.reward(hidden)))
 
@@ -117,14 +117,14 @@ def test_nothing_recorded_after_the_context_but_actions_reaches_a_prediction(dat
     model = made().eval()
     for head in (model.change, model.reward, model.value):
         torch.nn.init.normal_(head.weight)
-    slices = data.draw(16, 6, rng=np.random.default_rng(0))
-    first = model.foretell(slices, 3)
+    subsequences = data.draw(16, 6, rng=np.random.default_rng(0))
+    first = model.predict(subsequences, 3)
 
-    slices.obs[:, 3:] = 7.0
-    slices.batch.reward[:] = 7.0
-    second = model.foretell(slices, 3)
-    slices.batch.action[:, 3] += 1.0
-    third = model.foretell(slices, 3)
+    subsequences.obs[:, 3:] = 7.0
+    subsequences.batch.reward[:] = 7.0
+    second = model.predict(subsequences, 3)
+    subsequences.batch.action[:, 3] += 1.0
+    third = model.predict(subsequences, 3)
 
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one, two)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from mbrl_flat.studies.offline.errors import open_loop_errors, summary
-from mbrl_flat.studies.offline.learner import Foretold
+from mbrl_flat.studies.offline.offline_model import Predictions
 from mbrl_flat.studies.offline.transitions import Transitions
 
 HORIZON = 4
 
 
 @pytest.fixture
-def slices():
+def subsequences():
     rng = np.random.default_rng(0)
     arrays = {
         "obs": rng.normal(size=(8, 21, 3)).astype(np.float32),
@@ -33,29 +33,29 @@ class Recalls:
     def __init__(self, offset=0.0):
         self.offset = offset
 
-    def foretell(self, slices, horizon):
+    def predict(self, subsequences, horizon):
         now = self.context - 1
-        return Foretold(
-            obs=slices.obs[:, now : now + horizon + 1] + self.offset,
-            reward=slices.batch.reward[:, now : now + horizon] + self.offset,
-            value=slices.returns[:, now : now + horizon + 1] + self.offset,
+        return Predictions(
+            obs=subsequences.obs[:, now : now + horizon + 1] + self.offset,
+            reward=subsequences.batch.reward[:, now : now + horizon] + self.offset,
+            value=subsequences.returns[:, now : now + horizon + 1] + self.offset,
         )
 
 
 class Copies(Recalls):
     """Claims that nothing moves, and that rewards and returns are their means."""
 
-    def foretell(self, slices, horizon):
-        true = super().foretell(slices, horizon)
-        return Foretold(
+    def predict(self, subsequences, horizon):
+        true = super().predict(subsequences, horizon)
+        return Predictions(
             obs=true.obs[:, :1].expand_as(true.obs),
             reward=true.reward.mean().expand_as(true.reward),
             value=true.value.mean().expand_as(true.value),
         )
 
 
-def test_a_perfect_model_has_no_error(slices):
-    curves = open_loop_errors(Recalls(), slices, HORIZON)
+def test_a_perfect_model_has_no_error(subsequences):
+    curves = open_loop_errors(Recalls(), subsequences, HORIZON)
 
     for name in ("state", "reward", "value", "bias"):
         assert curves[name] == [0.0] * len(curves[name]), name
@@ -63,8 +63,8 @@ def test_a_perfect_model_has_no_error(slices):
     assert math.isnan(summary(curves)["compounding"])
 
 
-def test_a_copy_has_the_error_of_the_copy_and_the_mean_an_error_of_one(slices):
-    curves = open_loop_errors(Copies(), slices, HORIZON)
+def test_a_copy_has_the_error_of_the_copy_and_the_mean_an_error_of_one(subsequences):
+    curves = open_loop_errors(Copies(), subsequences, HORIZON)
     numbers = summary(curves)
 
     assert curves["state"] == curves["copy"]
@@ -78,10 +78,10 @@ def test_a_copy_has_the_error_of_the_copy_and_the_mean_an_error_of_one(slices):
     np.testing.assert_allclose(np.mean(np.square(curves["value"])), 1.0, rtol=1e-5)
 
 
-def test_an_offset_is_the_bias_in_deviations_of_the_return(slices):
-    curves = open_loop_errors(Recalls(0.5), slices, HORIZON)
+def test_an_offset_is_the_bias_in_deviations_of_the_return(subsequences):
+    curves = open_loop_errors(Recalls(0.5), subsequences, HORIZON)
 
-    returns = slices.returns[:, 1 : HORIZON + 2].double()
+    returns = subsequences.returns[:, 1 : HORIZON + 2].double()
     expected = 0.5 / float(returns.std(correction=0))
     np.testing.assert_allclose(curves["bias"], expected, rtol=1e-5)
     np.testing.assert_allclose(curves["value"], expected, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Slices and returns of recorded episodes."""
+"""Subsequences and returns of recorded episodes."""
 
 import numpy as np
 import pytest
@@ -36,12 +36,12 @@ def test_returns_know_the_tail_that_models_never_see(episodes):
 
 
 def test_slices_are_neighbouring_steps_of_one_episode(episodes):
-    slices = episodes.slices(np.array([1, 0]), np.array([2, 0]), 2)
+    subsequences = episodes.subsequences(np.array([1, 0]), np.array([2, 0]), 2)
 
-    np.testing.assert_array_equal(slices.obs[0], [[2, 1], [3, 1], [4, 1]])
-    np.testing.assert_array_equal(slices.obs[1], [[0, 0], [1, 0], [2, 0]])
-    torch.testing.assert_close(slices.batch.action[0, :, 0], torch.tensor([0.2, 0.3]))
-    assert slices.returns.shape == slices.batch.reward.shape == (2, 2)
+    np.testing.assert_array_equal(subsequences.obs[0], [[2, 1], [3, 1], [4, 1]])
+    np.testing.assert_array_equal(subsequences.obs[1], [[0, 0], [1, 0], [2, 0]])
+    torch.testing.assert_close(subsequences.batch.action[0, :, 0], torch.tensor([0.2, 0.3]))
+    assert subsequences.returns.shape == subsequences.batch.reward.shape == (2, 2)
 
 
 def test_every_slice_there_is_can_be_drawn_and_is_listed(episodes):
@@ -72,5 +72,7 @@ def test_observations_are_scaled_by_other_episodes_and_cut_off():
 
 
 def test_slices_that_do_not_fit_are_refused(episodes):
-    with pytest.raises(UserError, match="Slices of 5 transitions do not fit into episodes of 4"):
+    with pytest.raises(
+        UserError, match="Subsequences of 5 transitions do not fit into episodes of 4"
+    ):
         episodes.draw(1, 5, rng=np.random.default_rng(0))

@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from mbrl_flat.interfaces import Targets
-from mbrl_flat.studies.offline.transitions import Slices
+from mbrl_flat.studies.offline.transitions import Subsequences
 
 
-class Foretold(NamedTuple):
+class Predictions(NamedTuple):
     """What a model expects from its last recorded observation ``o_t`` on, K steps ahead.
 
     Only the recorded actions reach it after that.
@@ -23,13 +23,13 @@ class Foretold(NamedTuple):
     """``[B, K + 1]``: expected returns from ``(o_t, a_t)`` to ``(o_{t+K}, a_{t+K})`` on."""
 
 
-class Learner(Protocol):
+class OfflineModel(Protocol):
     """A world model with the loss that its paper trains it by, but returns as value targets."""
 
     context: int
     """Recorded observations that it looks at before it predicts."""
     sequence_length: int
-    """Transitions of the slices that it learns from."""
+    """Transitions of the subsequences that it learns from."""
     batch_size: int
     """How many of them."""
     lr_scales: Mapping[str, float]
@@ -45,23 +45,23 @@ class Learner(Protocol):
         """Switch dropout on or off, as ``nn.Module.train`` does."""
         ...
 
-    def targets(self, slices: Slices) -> Targets:
+    def targets(self, subsequences: Subsequences) -> Targets:
         """What the loss regresses on: computed once, without gradient."""
         ...
 
-    def loss(self, slices: Slices, targets: Targets) -> Tensor:
+    def loss(self, subsequences: Subsequences, targets: Targets) -> Tensor:
         """Scalar loss; a function of the weights and, in training mode, of the dropout."""
         ...
 
-    def calibrate(self, slices: Slices) -> None:
-        """Fit on training slices whatever reads observations out of latents."""
+    def calibrate(self, subsequences: Subsequences) -> None:
+        """Fit on training subsequences whatever reads observations out of latents."""
         ...
 
-    def foretell(self, slices: Slices, horizon: int) -> Foretold:
+    def predict(self, subsequences: Subsequences, horizon: int) -> Predictions:
         """Predict ``horizon`` steps from the last of the first ``context`` observations.
 
         Args:
-            slices: ``context + horizon`` transitions each; actions alone are read of the last
+            subsequences: ``context + horizon`` transitions each; actions alone are read of the last
                 ``horizon`` of them.
             horizon: K.
 

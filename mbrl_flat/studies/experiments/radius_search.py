@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.studies.framework import Cell, Rows
+from mbrl_flat.studies.framework import Trial, TrialRows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class RadiusSearch:
     """Methods with their radii, on one task.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sweep:
         if empty:
             raise UserError(f"{empty[0]} has no radius to try; give at least one, 0 for none.")
 
-    def cells(self, rows: Rows) -> list[Cell]:
+    def cells(self, rows: TrialRows) -> list[Trial]:
         """The first stage, and the second once the first is there."""
         first = [
             self._cell(method, rho, seed)
@@ -54,7 +54,7 @@ class Sweep:
             for seed in range(self.tries, self.seeds)
         ]
 
-    def is_complete(self, rows: Rows) -> bool:
+    def is_complete(self, rows: TrialRows) -> bool:
         """Whether the rows have all of the first stage."""
         return all(
             len(self._tried(rows, method).where(rho=float(rho))) == self.tries
@@ -62,11 +62,11 @@ class Sweep:
             for rho in values
         )
 
-    def chosen(self, rows: Rows, method: str) -> float:
+    def chosen(self, rows: TrialRows, method: str) -> float:
         """Radius with the best mean validation accuracy in the first stage.
 
         Args:
-            rows: Rows with those of the first stage among them.
+            rows: TrialRows with those of the first stage among them.
             method: Whose.
 
         Returns:
@@ -83,15 +83,15 @@ class Sweep:
 
         return float(max(self.radii[method], key=validation_score))
 
-    def at_chosen(self, rows: Rows, method: str) -> Rows:
-        """Rows of a method at its chosen radius, all seeds."""
+    def at_chosen(self, rows: TrialRows, method: str) -> TrialRows:
+        """TrialRows of a method at its chosen radius, all seeds."""
         return self._ours(rows, method).where(rho=self.chosen(rows, method))
 
-    def _tried(self, rows: Rows, method: str) -> Rows:
-        return Rows([row for row in self._ours(rows, method) if row["seed"] < self.tries])
+    def _tried(self, rows: TrialRows, method: str) -> TrialRows:
+        return TrialRows([row for row in self._ours(rows, method) if row["seed"] < self.tries])
 
-    def _ours(self, rows: Rows, method: str) -> Rows:
+    def _ours(self, rows: TrialRows, method: str) -> TrialRows:
         return rows.where(**self.common, method=method)
 
-    def _cell(self, method: str, rho: float, seed: int) -> Cell:
-        return Cell(**self.common, method=method, rho=float(rho), seed=seed)
+    def _cell(self, method: str, rho: float, seed: int) -> Trial:
+        return Trial(**self.common, method=method, rho=float(rho), seed=seed)

@@ -1,0 +1,175 @@
+"""Rewrite the tables of claims of the supervised studies from the rows that are committed.
+
+Usage: ``python scripts/study_report.py [STUDY ...] [--check] [--figures]``. Reads
+``docs/studies/STUDY/results.csv`` (a study without it takes seconds and is computed) and rewrites
+the table in the study's README.md, its section of docs/results.md, and the counts in the README.
+A claim about curves, which are not committed, keeps the interval that the page shows. ``--check``
+writes nothing and fails if a page differs. ``--figures`` redraws figures that need no curves.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scipy import stats
+
+from mbrl_flat.analysis.plot_style import save_figure
+from mbrl_flat.analysis.stats import Interval
+from mbrl_flat.cli.main import compose_study
+from mbrl_flat.studies.framework import Claim, Study, TrialRow, TrialRows, corrected, run_study
+from mbrl_flat.studies.framework.claims import VERDICTS
+from mbrl_flat.studies.framework.report import claims_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "docs" / "studies"
+TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite or check the pages; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("studies", nargs="*")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--figures", action="store_true")
+    options = parser.parse_args(arguments)
+    texts: dict[Path, str] = {}
+    for name in options.studies or studies():
+        study = load_study(name)
+        rows = load_rows(study, name)
+        claims = [known_from_page(claim) for claim in study.claims(rows)]
+        rewrite_pages(name, corrected(claims), texts)
+        if options.figures:
+            for label, figure in study.figures(rows).items():
+                save_figure(figure, STUDIES / name / f"{label}.png")
+    stale = [page for page, text in texts.items() if page.read_text("utf-8") != text]
+    if options.check:
+        for page in stale:
+            sys.stderr.write(f"{page.relative_to(ROOT)} differs from the rows.\n")
+        return int(bool(stale))
+    for page in stale:
+        page.write_text(texts[page], encoding="utf-8")
+        print(f"rewrote {page.relative_to(ROOT)}")
+    return 0
+
+
+def studies() -> list[str]:
+    """Studies with a section of docs/results.md, in its order."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    return re.findall(r"\(studies/(\w+)/README\.md\)", text)
+
+
+def load_study(name: str) -> Study:
+    """Build the study with its default settings."""
+    return compose_study(f"experiment={name}")
+
+
+def load_rows(study: Study, name: str) -> TrialRows:
+    """Read ``results.csv``: numbers, words, and nothing where the field is empty."""
+    path = STUDIES / name / "results.csv"
+    if not path.exists():
+        with TemporaryDirectory() as folder:
+            return run_study(study, Path(folder), command="").rows
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = [TrialRow({k: parse(v) for k, v in line.items() if v != ""}) for line in lines]
+    empty = {k: v for trial in study.cells(TrialRows(rows)) for k, v in trial.items() if v is None}
+    return TrialRows([TrialRow({**empty, **row}) for row in rows])
+
+
+def parse(text: str) -> float | int | bool | str:
+    """The value that was written to a field."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def known_from_page(claim: Claim) -> Claim:
+    """Give a claim about curves, against the bound 0, the interval that docs/results.md shows."""
+    line = re.search(
+        rf"^\| {re.escape(claim.name)} \| {re.escape(claim.statement)} \|.*\| (\d+) "
+        rf"\| (\S+) \[(\S+), (\S+)\] \| \**(\w+)",
+        (ROOT / "docs" / "results.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    if claim.verdict != "not tested" or line is None:
+        return claim
+    seeds, mean, low, high = (float(number) for number in line.groups()[:4])
+    error = (high - low) / 2.0 / stats.t.ppf(0.975, seeds - 1)
+    verdict = {"holds": "supported", "does": "contradicted"}.get(line[5], line[5])
+    return replace(
+        claim,
+        interval=Interval(low, mean, high),
+        num_seeds=int(seeds),
+        verdict=verdict,
+        note="",
+        p_value=float(2.0 * stats.t.sf(abs(mean) / error, seeds - 1)),
+    )
+
+
+def rewrite_pages(name: str, claims: Sequence[Claim], texts: dict[Path, str]) -> None:
+    """Put the tables of a study into the pages that show them."""
+    results, readme = ROOT / "docs" / "results.md", ROOT / "README.md"
+    own = [
+        page
+        for page in sorted((STUDIES / name).glob("*.md"))
+        if "| verdict |" in page.read_text("utf-8")
+    ]
+    for page in (results, readme, *own):
+        texts.setdefault(page, page.read_text(encoding="utf-8"))
+    link = texts[results].index(f"(studies/{name}/README.md)")
+    texts[results] = replace_tables(texts[results], claims, start=link)
+    for page in own:
+        texts[page] = replace_tables(texts[page], claims)
+    counts = Counter(claim.corrected for claim in claims)
+    cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
+    row = re.compile(rf"(\(docs/studies/{name}/README\.md\) \|)[\d |]+\|$", re.MULTILINE)
+    texts[readme] = row.sub(rf"\1 {cells} |", texts[readme])
+
+
+def replace_tables(text: str, claims: Sequence[Claim], *, start: int = 0) -> str:
+    """Replace the tables of claims after ``start``, up to the next section of level two.
+
+    A page with several tables keeps them: each takes as many claims as it has rows.
+
+    Args:
+        text: The page.
+        claims: All claims of the study.
+        start: Where the study's section begins; 0 for a page of its own.
+
+    Returns:
+        The new page.
+
+    Raises:
+        ValueError: If there are more or fewer claims than rows of several tables.
+    """
+    end = text.find("\n## ", start) if start else -1
+    end = len(text) if end < 0 else end
+    section, taken = text[start:end], len(claims)
+    tables = [table for table in TABLE.finditer(section) if "| verdict |" in table.group()]
+    sizes = [table.group().count("\n") - 2 for table in tables]
+    if len(sizes) == 1:
+        sizes = [len(claims)]
+    if sum(sizes) != len(claims):
+        raise ValueError(f"{len(claims)} claims do not fit into tables of {sizes} rows.")
+    for table, size in reversed(list(zip(tables, sizes, strict=True))):
+        new = claims_markdown(claims[taken - size : taken])
+        section = section[: table.start()] + new + section[table.end() :]
+        taken -= size
+    return text[:start] + section + text[end:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
