@@ -19,15 +19,9 @@ import torch
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
-from mbrl_flat.studies.framework import (
-    Claim,
-    Trial,
-    TrialRows,
-    mean_interval,
-    paired_claim,
-    sign_claim,
-)
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.hopfield.forgetting import (
     cluster_with_outlier,
@@ -160,7 +154,7 @@ class Hopfield:
         for axes, metrics in ((left, names), (right, GAINS)):
             for number, (metric, label) in enumerate(metrics.items()):
                 intervals = [
-                    mean_interval(rows.where(strength=s).values(metric)) for s in self.strengths
+                    t_interval(rows.where(strength=s).values(metric)) for s in self.strengths
                 ]
                 means = [i.point for i in intervals]
                 errors = [

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.studies.framework import Claim, TrialRows, mean_interval, paired_claim, sign_claim
+from mbrl_flat.analysis.stats import t_interval
+from mbrl_flat.studies.framework import Claim, TrialRows, paired_claim, sign_claim
 
 _BINS = 10
 
@@ -106,7 +107,7 @@ def _less(
 def _at_other_widths(rows: TrialRows, kind: str) -> str:
     if not len(rows):
         return ""
-    values = [mean_interval(rows.values(f"{kind}_correlation_{f}")).point for f in ("0.5", "2")]
+    values = [t_interval(rows.values(f"{kind}_correlation_{f}")).point for f in ("0.5", "2")]
     return f"at half and twice the width: {values[0]:.2f} and {values[1]:.2f}"
 
 

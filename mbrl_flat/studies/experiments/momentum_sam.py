@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from matplotlib.figure import Figure
 
+from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.studies.experiments.comparison import MethodComparison
@@ -21,7 +22,6 @@ from mbrl_flat.studies.framework import (
     Claim,
     Trial,
     TrialRows,
-    mean_interval,
     paired_claim,
     point_claim,
     sign_claim,
@@ -99,7 +99,7 @@ class MomentumSAM:
                     "CPU time of a step relative to the base's",
                     cost.values("cost_msam"),
                     below=1.1,
-                    note=f"SAM: {mean_interval(cost.values('cost_sam')).point:.2f}" if cost else "",
+                    note=f"SAM: {t_interval(cost.values('cost_sam')).point:.2f}" if cost else "",
                 ),
                 runs.claim(rows, "C2", "beats the base", (net, "msam", "base"), above=0.0),
                 runs.claim(

@@ -3,7 +3,8 @@
 from matplotlib.axes import Axes
 
 from mbrl_flat.analysis.plot_style import PALETTE
-from mbrl_flat.studies.framework import TrialRows, mean_interval, standard_error
+from mbrl_flat.analysis.stats import standard_error, t_interval
+from mbrl_flat.studies.framework import TrialRows
 
 
 def draw_sweep(axes: Axes, rows: TrialRows, metric: str, label: str) -> None:
@@ -22,7 +23,7 @@ def draw_sweep(axes: Axes, rows: TrialRows, metric: str, label: str) -> None:
         style = "-" if number < len(PALETTE) else "--"
         radii = sorted(ours.distinct("rho"))
         values = [ours.where(rho=rho).values(metric) for rho in radii]
-        means = [mean_interval(each).point for each in values]
+        means = [t_interval(each).point for each in values]
         if radii == [0.0]:
             axes.axhline(means[0], color=color, linestyle=style, linewidth=1, label=method)
             continue

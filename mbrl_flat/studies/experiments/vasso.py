@@ -12,20 +12,13 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import SmoothedAscent
 from mbrl_flat.optim.sharpness_aware import SharpnessAware
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.comparison import MethodComparison
-from mbrl_flat.studies.framework import (
-    Claim,
-    Trial,
-    TrialRows,
-    mean_interval,
-    paired_claim,
-    sign_claim,
-    standard_error,
-)
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
 
@@ -166,7 +159,7 @@ class VaSSO:
             for number, net in enumerate(self.runs.networks):
                 ours = rows.where(adversaries=net)
                 values = [ours.values(f"{name}_{theta:g}") for theta in self.thetas]
-                means = [mean_interval(each).point for each in values]
+                means = [t_interval(each).point for each in values]
                 errors = [standard_error(each) for each in values]
                 axes.errorbar(
                     self.thetas, means, errors, color=PALETTE[number], marker="o", label=net

@@ -6,14 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.studies.framework import (
-    Claim,
-    TrialRows,
-    mean_interval,
-    not_tested,
-    paired_claim,
-    sign_claim,
-)
+from mbrl_flat.analysis.stats import t_interval
+from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, paired_claim, sign_claim
 
 _LARGE, _SMALL = 0.02, 0.005
 
@@ -218,7 +212,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
 
 def _against_decay(axes: Axes, rows: TrialRows, key: str, label: str, color: str) -> None:
     decays: Sequence[float] = sorted(rows.distinct("weight_decay"))
-    intervals = [mean_interval(rows.where(weight_decay=d).values(key)) for d in decays]
+    intervals = [t_interval(rows.where(weight_decay=d).values(key)) for d in decays]
     means = [i.point for i in intervals]
     errors = [[i.point - i.low for i in intervals], [i.high - i.point for i in intervals]]
     axes.errorbar(decays, means, errors, color=color, marker="o", ms=3, lw=1.2, label=label)

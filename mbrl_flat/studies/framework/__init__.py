@@ -1,5 +1,6 @@
 """Studies: cells that are computed once, and claims about their rows."""
 
+from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.studies.framework.claims import (
     Claim,
     corrected,
@@ -8,7 +9,6 @@ from mbrl_flat.studies.framework.claims import (
     point_claim,
     sign_claim,
 )
-from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
 from mbrl_flat.studies.framework.rows import Trial, TrialRow, TrialRows
 from mbrl_flat.studies.framework.runner import run_study
 from mbrl_flat.studies.framework.study import Study
@@ -20,11 +20,11 @@ __all__ = [
     "TrialRow",
     "TrialRows",
     "corrected",
-    "mean_interval",
     "not_tested",
     "paired_claim",
     "point_claim",
     "run_study",
     "sign_claim",
     "standard_error",
+    "t_interval",
 ]

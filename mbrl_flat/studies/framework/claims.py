@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy import stats
-
-from mbrl_flat.analysis.stats import Interval, paired_differences
-from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
+from mbrl_flat.analysis.stats import (
+    Interval,
+    benjamini_hochberg,
+    paired_differences,
+    t_interval,
+    t_test,
+)
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not tested"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "contradicted", "inconclusive", "not tested")
@@ -67,12 +70,8 @@ def corrected(claims: Sequence[Claim]) -> list[Claim]:
     Returns:
         The claims with ``adjusted_p``.
     """
-    tested = [claim.p_value for claim in claims if not math.isnan(claim.p_value)]
-    adjusted = iter(stats.false_discovery_control(tested) if tested else ())
-    return [
-        claim if math.isnan(claim.p_value) else replace(claim, adjusted_p=float(next(adjusted)))
-        for claim in claims
-    ]
+    adjusted = benjamini_hochberg([claim.p_value for claim in claims])
+    return [replace(claim, adjusted_p=float(p)) for claim, p in zip(claims, adjusted, strict=True)]
 
 
 def sign_claim(
@@ -193,7 +192,7 @@ def _claim(
         reason = texts.pop("note") or "no run of it gave a number"
         return not_tested(**texts, reason=reason)
     floor, ceiling = bounds
-    interval = mean_interval(values)
+    interval = t_interval(values)
     low = interval.point if math.isnan(interval.low) else interval.low
     high = interval.point if math.isnan(interval.high) else interval.high
     verdict: Verdict = "inconclusive"
@@ -218,11 +217,4 @@ def _p_value(values: Sequence[float], floor: float, ceiling: float) -> float:
     # A mean within the range has to differ from both bounds, one outside from that it violates.
     inside = floor < mean < ceiling
     bounds = [floor, ceiling] if inside else [floor if mean <= floor else ceiling]
-    return max(_differs(values, mean - bound) for bound in bounds if math.isfinite(bound))
-
-
-def _differs(values: Sequence[float], difference: float) -> float:
-    error = standard_error(values)
-    if error == 0.0:
-        return float(difference == 0.0)
-    return float(2.0 * stats.t.sf(abs(difference) / error, len(values) - 1))
+    return max(t_test(values, bound) for bound in bounds if math.isfinite(bound))

@@ -11,10 +11,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import save_figure
-from mbrl_flat.analysis.stats import Interval
+from mbrl_flat.analysis.stats import Interval, standard_error, t_interval
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.studies.framework.claims import Claim, corrected
-from mbrl_flat.studies.framework.intervals import mean_interval, standard_error
 from mbrl_flat.studies.framework.rows import SECONDS, TrialRows
 from mbrl_flat.studies.framework.study import Study
 
@@ -151,7 +150,7 @@ def _is_number(groups: Iterable[TrialRows], metric: str) -> bool:
 def _mean_and_error(values: Sequence[float]) -> str:
     if not values:
         return "-"
-    mean = f"{mean_interval(values).point:.4g}"
+    mean = f"{t_interval(values).point:.4g}"
     return mean if len(values) < 2 else f"{mean} +- {standard_error(values):.2g}"
 
 

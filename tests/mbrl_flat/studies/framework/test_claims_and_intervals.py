@@ -6,22 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mbrl_flat.studies.framework import (
-    corrected,
-    mean_interval,
-    not_tested,
-    paired_claim,
-    point_claim,
-    sign_claim,
-    standard_error,
-)
+from mbrl_flat.analysis.stats import standard_error, t_interval
+from mbrl_flat.studies.framework import corrected, not_tested, paired_claim, point_claim, sign_claim
 from mbrl_flat.studies.framework.report import claims_csv, claims_markdown
 
 
 def test_an_interval_is_the_textbook_s():
     values = [1.0, 4.0, 2.0, 2.5, 3.0]
 
-    interval = mean_interval(values)
+    interval = t_interval(values)
 
     half = stats.t.ppf(0.975, 4) * stats.sem(values)
     assert interval == pytest.approx((2.5 - half, 2.5, 2.5 + half), rel=1e-12)
@@ -31,15 +24,15 @@ def test_an_interval_is_the_textbook_s():
 def test_intervals_cover_the_true_mean_in_95_of_100_draws():
     draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5))
 
-    covered = [low <= 3.0 <= high for low, _, high in map(mean_interval, draws.tolist())]
+    covered = [low <= 3.0 <= high for low, _, high in map(t_interval, draws.tolist())]
 
     assert abs(sum(covered) / 4000 - 0.95) < 0.015
 
 
 def test_one_value_has_no_interval_and_none_no_mean():
-    assert math.isnan(mean_interval([2.0]).low)
-    assert mean_interval([2.0]).point == 2.0
-    assert math.isnan(mean_interval([]).point)
+    assert math.isnan(t_interval([2.0]).low)
+    assert t_interval([2.0]).point == 2.0
+    assert math.isnan(t_interval([]).point)
     assert math.isnan(standard_error([1.0]))
 
 
