@@ -9,7 +9,7 @@ claims of the study, exceeds 5 % is inconclusive.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mbrl_flat.analysis.stats import (
     Interval,
@@ -186,7 +186,7 @@ def _range(above: float | None, below: float | None) -> tuple[float, float]:
 
 
 def _claim(
-    texts: dict[str, str], values: Sequence[float], num_seeds: int, bounds: tuple[float, float]
+    texts: dict[str, Any], values: Sequence[float], num_seeds: int, bounds: tuple[float, float]
 ) -> Claim:
     if not values:
         reason = texts.pop("note") or "no run of it gave a number"
