@@ -13,7 +13,9 @@ References:
 import ctypes.util
 import importlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -186,7 +188,8 @@ class SuiteTask(gym.Env[Any, Any]):
         super().reset(seed=seed, options=options)
         self._task_random.seed(int(self.np_random.integers(2**32)))
         self._elapsed = 0
-        return _flatten(self._env.reset().observation), {}
+        with explained_rendering():
+            return _flatten(self._env.reset().observation), {}
 
     def step(
         self, action: np.ndarray
@@ -212,7 +215,8 @@ class SuiteTask(gym.Env[Any, Any]):
 
     def draw(self, size: int) -> np.ndarray:
         """RGB image ``[size, size, 3]``, uint8."""
-        return self._env.physics.render(size, size, camera_id=self.camera, **self._flags)
+        with explained_rendering():
+            return self._env.physics.render(size, size, camera_id=self.camera, **self._flags)
 
     def close(self) -> None:
         """Free the simulator."""
@@ -228,14 +232,43 @@ def choose_renderer() -> None:
     """Choose EGL or OSMesa by what the machine has, unless ``MUJOCO_GL`` or a screen is set.
 
     Raises:
-        UserError: If there is neither.
+        UserError: If there is neither, or a screen is asked for where there is none.
     """
     set_renderer()
-    if os.environ.get("MUJOCO_GL") == "disable":
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if chosen.lower() in ("0", "disable", "disabled", "false", "off"):
         raise UserError(
-            "Rendering needs EGL or OSMesa, and MUJOCO_GL=disable is set or neither is installed; "
-            f"on Debian: {_INSTALL}."
+            f"Rendering needs EGL or OSMesa, and MUJOCO_GL={chosen} is set or neither is "
+            f"installed; on Debian: {_INSTALL}."
         )
+    screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    if chosen == "glfw" and sys.platform == "linux" and not screen:
+        raise UserError(
+            "MUJOCO_GL=glfw draws to a screen, and this machine has none (DISPLAY is not set); "
+            "use MUJOCO_GL=egl with a GPU or MUJOCO_GL=osmesa without."
+        )
+
+
+@contextmanager
+def explained_rendering() -> Iterator[None]:
+    """Say what to do about an error of the renderer in the body.
+
+    Raises:
+        UserError: In place of an error that names OpenGL.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if "GL" not in str(error):
+            raise
+        raise UserError(
+            f"The simulator cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} "
+            f"({type(error).__name__}: {error}). Use MUJOCO_GL=egl with a GPU or MUJOCO_GL=osmesa "
+            f"without; on Debian: {_INSTALL}. A few tasks, such as quadruped-escape, need it even "
+            f"for observations that are vectors."
+        ) from error
 
 
 def set_renderer() -> None:

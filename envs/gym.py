@@ -1,17 +1,21 @@
-"""Any registered Gymnasium environment with a vector observation and Box or Discrete actions.
+"""Any registered Gymnasium environment.
 
-The environment's own randomness must follow from its ``np_random``, as Gymnasium asks; then its
-runs can be resumed exactly.
+Observations may hold vectors, small arrays, discrete values and images, alone or in a Dict or
+Tuple; see ``spaces.py``. Actions may be a bounded Box or Discrete. Every reset passes an integer
+seed; an environment that follows it can be resumed exactly.
 """
 
+import copy
 import importlib
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from mbrl_flat.envs.wrappers import ActionRepeat, DictState, Resumable
+from mbrl_flat.envs.randomness import OwnGlobalStreams, needs_own_streams
+from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
+from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UnknownNameError, UserError
 
 _NO_LIMIT = 1000
@@ -19,8 +23,14 @@ _NO_LIMIT = 1000
 
 
 def make(
-    task: str, *, seed: int, render: bool = False, action_repeat: int = 1
-) -> gym.Env[Any, Any]:
+    task: str,
+    *,
+    seed: int,
+    render: bool = False,
+    action_repeat: int = 1,
+    size: int = 64,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Resumable:
     """Build an environment by its Gymnasium id.
 
     Args:
@@ -29,28 +39,81 @@ def make(
         seed: Determines every episode.
         render: Allow ``render()``.
         action_repeat: Frames per step; rewards are summed.
+        size: Height and width of images in the observation.
+        kwargs: Further arguments of ``gymnasium.make``.
 
     Returns:
-        The environment: observations ``{"state": [n]}``, actions in [-1, 1] or discrete.
+        The environment: observations ``{"state": [n]}``, images beside or instead of it, actions
+        in [-1, 1] or discrete.
 
     Raises:
         UserError: If the environment cannot be made or has other spaces.
         UnknownNameError: If the id is not registered.
     """
+
+    def build() -> Resumable:
+        return adapt(
+            _made(task, kwargs or {}, render), name=repr(task), seed=seed,
+            action_repeat=action_repeat, size=size,
+        )  # fmt: skip
+
+    own_streams = needs_own_streams(build, name=repr(task))
+    env = build()
+    if render:
+        # Whether it can draw shows only when it draws, otherwise in the midst of an evaluation.
+        with closing(build()) as drawn:
+            drawn.name = repr(task)
+            drawn.reset(seed=seed)
+            drawn.render()
+    if own_streams:
+        env.env = OwnGlobalStreams(env.env)
+    return env
+
+
+def adapt(
+    env: gym.Env[Any, Any], *, name: str, seed: int, action_repeat: int = 1, size: int = 64
+) -> Resumable:
+    """Wrap an environment for agents.
+
+    Args:
+        env: It.
+        name: What error messages call it.
+        seed: Determines every episode.
+        action_repeat: Frames per step; rewards are summed.
+        size: Height and width of images in the observation.
+
+    Returns:
+        The environment as ``make`` gives it.
+
+    Raises:
+        UserError: If it has spaces that agents cannot take.
+    """
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    if limit is None:
+        limit = _NO_LIMIT
+        env = gym.wrappers.TimeLimit(env, limit)
+    # Spaces are often shared by all instances of a class, and are seeded at every reset.
+    with suppress(AttributeError):
+        env.unwrapped.action_space = copy.deepcopy(env.unwrapped.action_space)
+        env.unwrapped.observation_space = copy.deepcopy(env.unwrapped.observation_space)
+    env = ActionRepeat(UnitActions(env, name=name), action_repeat)
+    env = ObservationEntries(env, size=size, name=name)
+    steps = -(-limit // action_repeat)
+    found = Resumable(env, episode_length=steps, action_repeat=action_repeat, seed=seed)
+    found.name = name
+    return found
+
+
+def _made(task: str, kwargs: Mapping[str, Any], render: bool) -> gym.Env[Any, Any]:
     module, _, name = task.rpartition(":")
+    # Not all take a render_mode: it is named only where it is needed.
+    drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         if module:
             importlib.import_module(module)
         if name not in gym.registry:
             raise UnknownNameError("task", name, gym.registry, where="env=gym")
-        # Not all take a render_mode: it is named only where it is needed.
-        drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
-        env: gym.Env[Any, Any] = gym.make(name, **drawing)
-        if render:
-            # What draws is looked for only when something is drawn, in the midst of an evaluation.
-            with closing(gym.make(name, **drawing)) as drawn:
-                drawn.reset(seed=seed)
-                drawn.render()
+        return gym.make(name, disable_env_checker=True, **(drawing | dict(kwargs)))
     except UserError:
         raise
     except (gym.error.Error, ImportError) as error:
@@ -63,32 +126,3 @@ def make(
             f"{task!r} cannot be made: its code raises {type(error).__name__}: {error} "
             f"(debug=true shows where)."
         ) from error
-    observation = env.observation_space
-    if isinstance(observation, gym.spaces.Discrete):
-        env = gym.wrappers.FlattenObservation(env)
-    elif not isinstance(observation, gym.spaces.Box) or len(observation.shape) != 1:
-        raise UserError(
-            f"env=gym takes vector observations; {task!r} has {observation}. "
-            f"Images are for env=atari."
-        )
-    limit = gym.registry[name].max_episode_steps
-    if limit is None:
-        limit = _NO_LIMIT
-        env = gym.wrappers.TimeLimit(env, limit)
-    env = ActionRepeat(_unit_actions(env, task), action_repeat)
-    env.unwrapped.np_random = np.random.default_rng(seed)
-    return Resumable(
-        DictState(env), episode_length=-(-limit // action_repeat), action_repeat=action_repeat
-    )
-
-
-def _unit_actions(env: gym.Env[Any, Any], task: str) -> gym.Env[Any, Any]:
-    """Rescale Box actions to [-1, 1]; leave Discrete ones."""
-    space = env.action_space
-    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
-        return env
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise UserError(f"The actions of {task!r} have no bounds, so [-1, 1] cannot be mapped.")
-        return gym.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
-    raise UserError(f"env=gym takes vectors of actions or discrete ones; {task!r} has {space}.")

@@ -87,6 +87,7 @@ def make(
         action_repeat=env.get_wrapper_attr("action_repeat"),
         score_range=tasks[index].score_range,
         tasks=tasks,
+        seed=seed if env.get_wrapper_attr("integer_seeds") else None,
     )
 
 

@@ -1,19 +1,107 @@
 """Several environments side by side, and the state of all of them."""
 
+import multiprocessing
 import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import EnvironmentFailure, UserError
 from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
-Vector = SyncVectorEnv | AsyncVectorEnv
+_LEADERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a terminal or a scheduler sends to every process; the main one handles them."""
+
+
+class Workers(AsyncVectorEnv):
+    """Environments in one process each, which the main process alone ends.
+
+    Workers ignore the signals that ask a run to stop, so that it can save their state first. An
+    error in a worker is raised here with its own message, and a worker that died is named.
+    """
+
+    def __init__(self, thunks: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
+        self.processes = []
+        with _blocked_signals(), self._boundary():
+            super().__init__(thunks, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+
+    def reset_wait(self, *args: Any, **settings: Any) -> Any:
+        """Wait for all resets."""
+        with self._boundary():
+            return super().reset_wait(*args, **settings)
+
+    def step_wait(self, *args: Any, **settings: Any) -> Any:
+        """Wait for all steps."""
+        with self._boundary():
+            return super().step_wait(*args, **settings)
+
+    def call(self, name: str, *args: Any, **settings: Any) -> Any:
+        """Call a method of all."""
+        with self._boundary():
+            return super().call(name, *args, **settings)
+
+    def step_async(self, actions: Any) -> None:
+        """Send the actions."""
+        with self._boundary():
+            super().step_async(actions)
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """End all processes; those that are gone or do not answer are killed."""
+        gone = [process for process in self.processes if not process.is_alive()]
+        if terminate or gone:
+            for process in self.processes:
+                process.kill()
+            terminate = True
+        if terminate:
+            # Nothing is waited for: no answer comes.
+            self._state = AsyncState.DEFAULT
+        super().close_extras(timeout, terminate)
+
+    @contextmanager
+    def _boundary(self) -> Iterator[None]:
+        level, gym.logger.min_level = gym.logger.min_level, 100
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            self._state = AsyncState.DEFAULT
+            time.sleep(0.1)  # for the exit status
+            dead = {i: p.exitcode for i, p in enumerate(self.processes) if not p.is_alive()}
+            found = ", ".join(f"{i} (exit status {code})" for i, code in dead.items())
+            raise EnvironmentFailure(
+                f"The process of environment {found or 'unknown'} of {self.num_envs} ended, killed "
+                f"from outside or by its own code; resume the run, or set parallel_envs=false."
+            ) from error
+        finally:
+            gym.logger.min_level = level
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Let processes that start in the body have the leaders' signals blocked from the beginning.
+
+    A signal to this process waits until the body is over.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEADERS)
+    try:
+        # The helper process of multiprocessing must live as long; starting it unblocks signals.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _LEADERS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+Vector = SyncVectorEnv | Workers
 """Environments in this process, or in one process each."""
 
 
@@ -38,25 +126,37 @@ def make_vector(
     if num_envs < 1:
         raise UserError(f"num_envs must be at least 1, got {num_envs}.")
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(num_envs)]
-
-    def build(slot: int) -> gym.Env[Any, Any]:
-        if parallel:
-            # Ctrl-C reaches every process of a terminal; the main one decides what it means.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        env = factory(seed=seeds[slot], render=render)
-        if not isinstance(env, Resumable):
-            raise UserError(
-                f"The environment that {factory} makes is a {type(env).__name__}; "
-                f"it must be wrapped in mbrl_flat.envs.wrappers.Resumable."
-            )
-        env.slot = slot
-        return env
-
-    thunks = [partial(build, slot) for slot in range(num_envs)]
-    mode = AutoresetMode.DISABLED
+    thunks = [partial(_build, factory, seeds[slot], slot, render) for slot in range(num_envs)]
     if parallel:
-        return AsyncVectorEnv(thunks, context="spawn", autoreset_mode=mode)
-    return SyncVectorEnv(thunks, autoreset_mode=mode)
+        return Workers(thunks)
+    return SyncVectorEnv(thunks, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable:
+    if multiprocessing.parent_process() is not None:
+        for number in _LEADERS:
+            signal.signal(number, signal.SIG_IGN)
+    name = _name_of(factory)
+    try:
+        env = factory(seed=seed, render=render)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the code of an environment raises
+        raise EnvironmentFailure.in_call(name, "make", error) from error
+    if not isinstance(env, Resumable):
+        raise UserError(
+            f"The environment that {factory} makes is a {type(env).__name__}; "
+            f"it must be wrapped in mbrl_flat.envs.wrappers.Resumable."
+        )
+    env.slot, env.name = slot, name
+    return env
+
+
+def _name_of(factory: EnvFactory) -> str:
+    """The task's name, where the factory says it."""
+    if not isinstance(factory, partial):
+        return getattr(factory, "__name__", type(factory).__name__)
+    return repr(factory.keywords.get("task") or next(iter(factory.args), _name_of(factory.func)))
 
 
 def spec_of(env: Vector) -> EnvSpec:

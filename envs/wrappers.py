@@ -1,5 +1,7 @@
 """Wrappers that every kind of environment may need."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -7,32 +9,38 @@ import numpy as np
 import torch
 from gymnasium.utils import RecordConstructorArgs
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import EnvironmentFailure, UserError
 from mbrl_flat.specs import TaskSpec
 
 Obs = dict[str, np.ndarray]
 
+_INFO = ("success", "life_lost", "new_episode")
+"""Entries of ``info`` that a run reads."""
+
 
 @runtime_checkable
 class SavesState(Protocol):
-    """An environment that can say and take back all that the rest of its episode depends on."""
+    """An environment that can save and restore everything the rest of its episode depends on."""
 
     def save_state(self) -> dict[str, Any]:
         """Plain data and tensors; ``np_random`` is not among them."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> Obs:
-        """Put back what ``save_state`` gave, and return the current observation."""
+        """Restore what ``save_state`` gave, and return the current observation."""
         ...
 
 
 class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Remembers how the present episode came about, so that another process can go on with it.
+    """The boundary to an environment's code: resumes its episodes, checks and names its failures.
 
-    An episode is a function of the random state at its reset and of the actions since. Playing
-    these again is exact for every simulator, where copying a simulator's state often is not; an
-    environment for which it is (``SavesState``) is copied. All randomness of the environment must
-    follow from ``np_random``.
+    An episode is a function of how it was reset and of the actions since. Playing these again is
+    exact for every simulator, where copying a simulator's state often is not; an environment for
+    which it is (``SavesState``) is copied.
+
+    With a ``seed`` every reset passes an integer seed, drawn from a stream that is saved with the
+    run; that is what Gymnasium asks environments to follow. Without one, all randomness of the
+    environment must follow from its ``np_random``, which is saved.
 
     Args:
         env: The environment.
@@ -41,9 +49,12 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         score_range: Returns that count as 0 and as 1 of the normalised score.
         frame_stack: Newest images that an image in the observation joins.
         tasks: All tasks, where this is one of several that are padded to common sizes.
+        seed: Seed of the stream of seeds.
 
     Attributes:
-        slot: Which of several environments side by side this one is.
+        slot: Index of this environment among several side by side.
+        name: What error messages call it.
+        integer_seeds: Whether every reset passes an integer seed.
     """
 
     def __init__(
@@ -55,6 +66,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         score_range: tuple[float, float] | None = None,
         frame_stack: int = 1,
         tasks: tuple[TaskSpec, ...] = (),
+        seed: int | None = None,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
@@ -63,6 +75,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             score_range=score_range,
             frame_stack=frame_stack,
             tasks=tasks,
+            seed=seed,
         )
         gym.Wrapper.__init__(self, env)
         self.episode_length = episode_length
@@ -70,56 +83,183 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.score_range = score_range
         self.frame_stack = frame_stack
         self.tasks = tasks
-        self.slot = 0
+        self.slot, self.name = 0, type(env.unwrapped).__name__
+        self.integer_seeds = seed is not None
         self._copied = env.unwrapped if isinstance(env.unwrapped, SavesState) else None
-        self._start: Any = None
+        self._seeds = None if seed is None else np.random.default_rng(seed)
+        self._start: dict[str, Any] = {}
         self._actions: list[np.ndarray] = []
+        self._obs: Obs = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
         """Start an episode and forget the one before."""
-        if seed is not None:
-            # As the environment would, but before it draws: this state is what is remembered.
-            self.unwrapped.np_random = np.random.default_rng(seed)
-        self._start = self.unwrapped.np_random.bit_generator.state
-        self._actions = []
-        return self.env.reset(options=options)
+        with self._boundary("reset"):
+            if self._seeds is not None:
+                if seed is None:
+                    seed = int(self._seeds.integers(2**31))
+                else:
+                    self._seeds = np.random.default_rng(seed)
+                self._start = {"seed": seed}
+                for space in (self.unwrapped.action_space, self.unwrapped.observation_space):
+                    space.seed(seed)
+            else:
+                if seed is not None:
+                    # As the environment would, but before it draws: this state is remembered.
+                    self.unwrapped.np_random = np.random.default_rng(seed)
+                self._start = {"start": self.unwrapped.np_random.bit_generator.state}
+                seed = None
+            self._actions = []
+            obs, info = self.env.reset(seed=seed, options=options)
+            return self._checked(obs), _kept(info)
 
-    def step(self, action: Any) -> tuple[Obs, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
         if self._copied is None:
             self._actions.append(np.array(action))
-        return self.env.step(action)
+        with self._boundary("step"):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            return (
+                self._checked(obs),
+                as_number(reward, "reward"),
+                bool(as_number(terminated, "terminated")),
+                bool(as_number(truncated, "truncated")),
+                _kept(info),
+            )
+
+    def render(self) -> Any:
+        """Render as the environment does."""
+        with self._boundary("render"):
+            return self.env.render()
+
+    @contextmanager
+    def _boundary(self, call: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # whatever the code of an environment raises
+            raise EnvironmentFailure.in_call(self.name, call, error) from error
+
+    def _checked(self, obs: Any) -> Obs:
+        space: Any = self.observation_space
+        for name, part in space.spaces.items():
+            if np.shape(obs[name]) != part.shape:
+                raise ValueError(
+                    f"the observation {name!r} has shape {np.shape(obs[name])}, but the "
+                    f"observation space has {part.shape}"
+                )
+        self._obs = obs
+        return obs
 
     def resume_state(self) -> dict[str, Any]:
-        """The random state at the last reset and the actions since; or the present ones, copied."""
+        """How the present episode was reset and its actions since; or its present state, copied."""
+        state: dict[str, Any] = {"obs": {k: torch.tensor(v) for k, v in self._obs.items()}}
+        if self._seeds is not None:
+            state["seeds"] = self._seeds.bit_generator.state
         if self._copied is not None:
-            now = self.unwrapped.np_random.bit_generator.state
-            return {"start": now, "copy": self._copied.save_state()}
+            now = _plain(self.unwrapped.np_random.bit_generator.state)
+            return state | {"start": now, "copy": self._copied.save_state()}
         actions = np.stack(self._actions) if self._actions else np.zeros(0)
-        return {"start": self._start, "actions": torch.from_numpy(actions)}
+        return state | _plain(self._start) | {"actions": torch.from_numpy(actions)}
 
     def restore(self, state: dict[str, Any]) -> Obs:
-        """Come back to where ``resume_state`` was taken.
+        """Return to where ``resume_state`` was taken.
 
         Args:
             state: What it returned.
 
         Returns:
             The current observation.
+
+        Raises:
+            UserError: If the replayed observation differs from the saved one.
         """
-        self.unwrapped.np_random.bit_generator.state = state["start"]
-        if self._copied is not None:
-            return self._copied.load_state(state["copy"])
-        obs, _ = self.reset()
+        with self._boundary("restore"):
+            if self._copied is not None:
+                self.unwrapped.np_random.bit_generator.state = _native(state["start"])
+                obs = self._checked(self._copied.load_state(state["copy"]))
+            else:
+                obs = self._replayed(state)
+        if self._seeds is not None and "seeds" in state:
+            self._seeds.bit_generator.state = state["seeds"]
+        saved = state.get("obs", {})
+        if not all(_close(obs[name], value.numpy()) for name, value in saved.items()):
+            raise UserError(
+                f"Environment {self.name} did not return to where the checkpoint was made: after "
+                f"the same seed and actions it gives another observation. Its randomness does not "
+                f"follow from reset(seed=...), or its code or its packages have changed; start a "
+                f"new run."
+            )
+        return obs
+
+    def _replayed(self, state: Mapping[str, Any]) -> Obs:
+        if "seed" in state:
+            obs, _ = self.reset(seed=state["seed"])
+        else:
+            self.unwrapped.np_random.bit_generator.state = _native(state["start"])
+            self._start, self._actions = {"start": _native(state["start"])}, []
+            obs = self._checked(self.env.reset()[0])
         for action in state["actions"].numpy():
             obs = self.step(action)[0]
         return obs
 
     def restore_slot(self, states: list[dict[str, Any]]) -> Obs:
-        """Come back to this environment's own of several states."""
+        """Return to this environment's own of several states."""
         return self.restore(states[self.slot])
+
+
+def as_number(value: Any, what: str) -> float:
+    """Turn what a step returned into a float; arrays of one entry are welcome.
+
+    Args:
+        value: A number, or an array of any shape with one entry.
+        what: What it is called.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: If it is not one number.
+    """
+    if isinstance(value, (bool, int, float)):
+        return float(value)
+    array = np.asarray(value, np.float64)
+    if array.size != 1:
+        raise ValueError(f"{what} has shape {array.shape} and is not one number")
+    return float(array.item())
+
+
+def _kept(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Those entries that a run reads; others may have any shape, which vectors do not take."""
+    kept = {name: info[name] for name in _INFO if name in info}
+    if "success" not in kept and "is_success" in info:
+        kept["success"] = info["is_success"]
+    return kept
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal but for the rounding of another machine."""
+    return np.shape(one) == other.shape and bool(
+        np.allclose(one, other, rtol=1e-4, atol=1e-4, equal_nan=True)
+    )
+
+
+def _plain(state: Any) -> Any:
+    """State of a bit generator with tensors for arrays, which checkpoints can hold."""
+    if isinstance(state, Mapping):
+        return {name: _plain(value) for name, value in state.items()}
+    if isinstance(state, np.ndarray):
+        return torch.from_numpy(state.astype(np.int64))
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def _native(state: Any) -> Any:
+    """What ``_plain`` was given."""
+    if isinstance(state, Mapping):
+        return {name: _native(value) for name, value in state.items()}
+    return state.numpy().astype(np.uint64) if isinstance(state, torch.Tensor) else state
 
 
 class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -139,27 +279,10 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Step up to ``num`` times."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        total = float(reward)
-        for _ in range(self.num - 1):
+        total = 0.0
+        for _ in range(self.num):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += as_number(reward, "reward")
             if terminated or truncated:
                 break
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
-        return obs, total, terminated, truncated, info
-
-
-class DictState(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """A vector observation under the name ``state``, as float32."""
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
-        gym.ObservationWrapper.__init__(self, env)
-        space = env.observation_space
-        assert isinstance(space, gym.spaces.Box)
-        box = gym.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
-        self.observation_space = gym.spaces.Dict({"state": box})
-
-    def observation(self, observation: np.ndarray) -> Obs:
-        """Name it."""
-        return {"state": np.asarray(observation, np.float32)}
+        return obs, total, terminated, truncated, info  # pyright: ignore[reportPossiblyUnboundVariable]

@@ -15,6 +15,18 @@ class MissingExtraError(UserError, ImportError):
     """An optional package is absent; the message names the extra that installs it."""
 
 
+class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error of ours
+    """An environment's code raised an error; the message names the environment and the call."""
+
+    @classmethod
+    def in_call(cls, name: str, call: str, error: BaseException) -> "EnvironmentFailure":
+        """Say what was raised where; see the class."""
+        return cls(
+            f"Environment {name} failed in {call}(): {type(error).__name__}: {error}; correct its "
+            f"code or settings (debug=true shows where)."
+        )
+
+
 class NonFiniteError(FloatingPointError):
     """A loss or gradient is not finite; the message names the modules."""
 

@@ -67,13 +67,29 @@ class Unbounded(Odd):
     action_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-class Image(Odd):
-    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+class Text(Odd):
+    observation_space = gym.spaces.Dict({"words": gym.spaces.Text(5)})
     action_space = gym.spaces.Discrete(2)
 
 
+class Long(Odd):
+    observation_space = gym.spaces.Box(-1, 1, (300, 300), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+
+class Several(Odd):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.MultiBinary(3)
+
+
 @pytest.mark.parametrize(
-    ("kind", "message"), [(Unbounded, "have no bounds"), (Image, "takes vector observations")]
+    ("kind", "message"),
+    [
+        (Unbounded, "'Odd-v0' have no bounds"),
+        (Text, "'Odd-v0' has the observation words: Text"),
+        (Long, "have 90000 entries as a vector; env=gym takes 1 to 10000"),
+        (Several, r"takes Box or Discrete actions; 'Odd-v0' has MultiBinary\(3\)"),
+    ],
 )
 def test_spaces_that_do_not_fit_are_refused(kind, message):
     gym.register("Odd-v0", entry_point=kind, disable_env_checker=True)
@@ -135,7 +151,7 @@ def test_what_draws_is_looked_for_before_an_episode(monkeypatch):
     monkeypatch.setitem(gym.registry, "Undrawn-v0", spec)
 
     make("Undrawn-v0", seed=0)
-    with pytest.raises(UserError, match="cannot make 'Undrawn-v0': pygame is not installed"):
+    with pytest.raises(UserError, match=r"'Undrawn-v0' failed in render.*pygame is not installed"):
         make("Undrawn-v0", seed=0, render=True)
 
 
@@ -178,12 +194,12 @@ def test_an_environment_that_cannot_draw_is_made_where_nothing_is_drawn(register
         make("Plain-v0", seed=0, render=True)
 
 
-def test_what_the_code_of_an_environment_raises_is_one_sentence(registered):
+def test_what_the_code_of_an_environment_raises_names_it(registered):
     with pytest.raises(UserError, match=r"'Broken-v0' cannot be made.*RuntimeError: no licence"):
         make("Broken-v0", seed=0)
 
 
-def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, monkeypatch):
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match="ZeroDivisionError"):

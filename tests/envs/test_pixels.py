@@ -119,3 +119,23 @@ def test_a_task_of_the_suite_is_seen_from_a_camera(task):
     assert np.array_equal(again, first)
     env.close()
     plain.close()
+
+
+def test_a_renderer_that_needs_a_screen_is_refused_without_one(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setattr(dmc.sys, "platform", "linux")
+
+    with pytest.raises(UserError, match=r"MUJOCO_GL=glfw draws to a screen.*MUJOCO_GL=osmesa"):
+        dmc.choose_renderer()
+
+
+def test_errors_of_the_renderer_say_what_to_install_and_others_pass(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+
+    message = r"MUJOCO_GL=egl \(RuntimeError: no OpenGL\).*osmesa6"
+    with pytest.raises(UserError, match=message), dmc.explained_rendering():
+        raise RuntimeError("no OpenGL")
+    with pytest.raises(RuntimeError, match="out of memory"), dmc.explained_rendering():
+        raise RuntimeError("out of memory")
