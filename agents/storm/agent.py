@@ -9,18 +9,14 @@ Deviations from the paper:
     the current one. Actor and critic learn at the states that the model was trained on.
 """
 
-from functools import partial
-
 import torch
 
-from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.storm.config import STORMConfig
-from mbrl_flat.agents.storm.networks import head
-from mbrl_flat.agents.storm.world_model import WorldModel
+from mbrl_flat.agents.storm.world_model import WorldModel, head
+from mbrl_flat.agents.token_world_model import make_token_agent
 from mbrl_flat.errors import UserError
-from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.specs import Discrete, EnvSpec
 
@@ -53,21 +49,14 @@ def make(
             f"agent=storm chooses among discrete actions, and this task has {spec.action.size} "
             f"continuous ones; take agent=twister or agent=dreamerv3."
         )
-    model = WorldModel(spec, config).to(device)
-    bins = TwoHot(num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit)
+    model = WorldModel(spec, config)
     layers = [config.hidden] * 2
-    actor = make_actor(spec.action, partial(head, model.feature_size, layers), mix=0.0)
-    critic = head(model.feature_size, layers, config.num_bins)
-    behaviour = ActorCritic(actor, critic, bins, config.actor_critic).to(device)
-    adam = partial(torch.optim.Adam, lr=config.behaviour_lr, eps=config.behaviour_eps)
-    bounded = BoundedOptimizer([actor, critic], adam, max_grad_norm=config.behaviour_grad_clip)
-    return ImaginationAgent(
-        "storm",
+    return make_token_agent(
         spec,
-        model=model,
-        actor_critic=behaviour,
-        optimizers={"behaviour": bounded},
-        config=config.imagination,
+        model,
+        make_actor(spec.action, lambda num: head(model.feature_size, layers, num), mix=0.0),
+        head(model.feature_size, layers, config.num_bins),
+        clipped_apart=False,
         optimizer=optimizer,
         device=device,
         compile=compile,

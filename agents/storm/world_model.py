@@ -1,6 +1,4 @@
-r"""The world model of STORM: categorical latents and a transformer with learned positions.
-
-    z_t ~ q(z_t | o_t),  h_t = f(z_{<t}, a_{<t}),  z_t ~ p(z_t | h_t),  r_t, c_t from h_t
+r"""The world model of STORM: a transformer with learned positions; heads see its output alone.
 
 A state keeps the last few tokens, not their keys: with learned positions these depend on where the
 window begins. ``begin_rollout`` computes the keys of all windows in one batch.
@@ -16,36 +14,49 @@ Deviations from the paper:
     Remembered tokens keep the latents that were sampled when their frames were new.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.agents.head_losses import head_logits, head_losses
-from mbrl_flat.agents.image_latent import ImageSpec, LatentEncoder, LatentShape
-from mbrl_flat.agents.imagination import Heads, ModelOutput, ModelState
-from mbrl_flat.agents.observed import (
-    Observed,
-    decoded,
-    image_error,
-    observe_sequences,
-    reconstructed_images,
-)
-from mbrl_flat.agents.packing import Packing
+from mbrl_flat.agents.imagination import ModelState
 from mbrl_flat.agents.storm.config import STORMConfig
-from mbrl_flat.agents.storm.networks import convolutions, deconvolutions, head
 from mbrl_flat.agents.storm.tokens import Tokens
-from mbrl_flat.agents.token_dynamics import TokenDynamics
+from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.interfaces import Metrics, Observation, Targets
-from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise, straight_through
-from mbrl_flat.models.functional import TwoHot
+from mbrl_flat.interfaces import Observation, Targets
+from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
-from mbrl_flat.models.transformer import LearnedPositions
-from mbrl_flat.optim.closure_evaluator import frozen_statistics
-from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.specs import EnvSpec
 
 
-class WorldModel(nn.Module):
+def _relu() -> nn.Module:
+    """In place: normalisations don't keep their output."""
+    return nn.ReLU(inplace=True)
+
+
+def linear_default_(weight: Tensor) -> Tensor:
+    """Fill as ``nn.Linear`` does: uniform in ``+-1 / sqrt(fan_in)``."""
+    return nn.init.kaiming_uniform_(weight, a=math.sqrt(5.0))
+
+
+def head(in_features: int, hidden: Sequence[int], out_features: int) -> Perceptron:
+    """Build a perceptron with LayerNorm and ReLU."""
+    return Perceptron(
+        in_features,
+        hidden,
+        out_features,
+        norm=nn.LayerNorm,
+        activation=nn.ReLU,
+        bias=False,
+        init=linear_default_,
+        out_init=linear_default_,
+    )
+
+
+class WorldModel(TokenWorldModel):
     """Networks and their joint loss.
 
     Args:
@@ -53,52 +64,33 @@ class WorldModel(nn.Module):
         config: Hyperparameters.
     """
 
-    def __init__(self, spec: EnvSpec, config: STORMConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.image = ImageSpec.of(spec, where="agent=storm")
-        self.shape = LatentShape(config.latent_groups, config.latent_classes)
-        self.two_hot = TwoHot(
-            num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit
-        )
-        width, latent = config.transformer.size, self.shape.size
-        self.feature_size = latent + width
-        self.action_size = spec.action.size
-        self.encoder = LatentEncoder(convolutions(self.image, config), self.shape, mix=config.mix)
-        self.dynamics = TokenDynamics(
-            self.shape,
-            spec.action.size,
-            config.transformer,
-            activation=nn.ReLU,
-            eps=1e-5,
-            mix=config.mix,
-            positions=LearnedPositions(width, config.max_length, eps=config.transformer.eps),
-        )
-        self.decoder = deconvolutions(latent, self.image, config)
-        self.reward = head(width, [width, width], config.num_bins)
-        self.continues = head(width, [width, width], 1)
-        self._packing = Packing(
-            {
-                "latent": (latent,),
-                "shown": (latent,),
-                "hidden": (width,),
-                "past_latent": (config.context, latent),
-                "past_action": (config.context, spec.action.size),
-                "valid": (config.context,),
-            },
-            frozenset({"valid"}),
-        )
-        self.pack, self.unpack = self._packing.pack, self._packing.unpack
+    config: STORMConfig
 
-    def trained_modules(self) -> dict[str, nn.Module]:
-        """The modules that the loss trains, by the names that users select."""
-        return {
-            "encoder": self.encoder,
-            "dynamics": self.dynamics,
-            "reward": self.reward,
-            "continue": self.continues,
-            "decoder": self.decoder,
-        }
+    def __init__(self, spec: EnvSpec, config: STORMConfig) -> None:
+        width, size = config.transformer.size, config.latent_groups * config.latent_classes
+        style = Style(
+            agent="storm",
+            centre=0.0,
+            norm=config.norm,
+            activation=_relu,
+            eps=1e-5,
+            head=lambda n_in, n_out: head(n_in, [width, width], n_out),
+            heads_see_latent=False,
+            learned_positions=config.max_length,
+            act_on="shown",
+        )
+        super().__init__(spec, config, style)
+        window = config.context
+        self.use_packing(
+            {
+                "latent": (size,),
+                "shown": (size,),
+                "hidden": (width,),
+                "past_latent": (window, size),
+                "past_action": (window, spec.action.size),
+                "valid": (window,),
+            }
+        )
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Targets:
@@ -111,22 +103,16 @@ class WorldModel(nn.Module):
             ``noise`` and ``prior_noise`` ``[B, T + 1, S, C]``; ``r_lower`` and ``r_share``
             ``[B, T]``.
         """
-        shape = (batch.reward.shape[0], batch.reward.shape[1] + 1, *self.shape)
-        noise, prior_noise = (gumbel_noise(shape, device=batch.reward.device) for _ in range(2))
+        rows, length = batch.reward.shape
+        noise, prior_noise = (self._noise(rows, length + 1, like=batch.reward) for _ in range(2))
         r_lower, r_share = self.two_hot.position(batch.reward)
         return Targets(noise=noise, prior_noise=prior_noise, r_lower=r_lower, r_share=r_share)
 
-    def _observe_all(self, batch: Batch, targets: Targets) -> Observed:
-        return observe_sequences(
-            batch,
-            targets["noise"],
-            image=self.image,
-            centre=0.0,
-            encoder=self.encoder,
-            dynamics=self.dynamics,
-        )
+    def free_nats(self, kl: Tensor) -> Tensor:
+        """Bound the mean over batch and time."""
+        return kl.mean().clamp(min=self.config.free_nats)
 
-    def _states(self, seen: Observed, targets: Targets) -> ModelState:
+    def states(self, seen: Observed, targets: Targets) -> ModelState:
         """States of all steps; windows of tokens share memory."""
         latent, hidden, size = seen.latent.detach(), seen.hidden.detach(), self.config.context
 
@@ -135,82 +121,29 @@ class WorldModel(nn.Module):
 
         valid = valid_windows(seen.begins, size)
         tokens = Tokens(windows(seen.before), windows(seen.moves), valid)
-        shown = self._shown(latent, hidden, targets["prior_noise"])
+        return self._state(latent, hidden, targets["prior_noise"], tokens)
+
+    def _state(
+        self, latent: Tensor, hidden: Tensor, prior_noise: Tensor, tokens: Tokens
+    ) -> ModelState:
+        """Name the parts of a state; ``shown`` is what the policy sees of the current step."""
+        shown = latent
+        if self.config.act_on == "prediction":
+            prior = self.dynamics.prior(hidden).detach()
+            shown = straight_through(prior, prior_noise).flatten(-2)
         return {"latent": latent, "shown": shown, "hidden": hidden, **tokens.to_state()}
-
-    def _shown(self, latent: Tensor, hidden: Tensor, prior_noise: Tensor) -> Tensor:
-        """What the policy sees of the current step, ``[..., S C]``."""
-        if self.config.act_on == "frame":
-            return latent
-        return straight_through(self.dynamics.prior(hidden).detach(), prior_noise).flatten(-2)
-
-    def loss(self, batch: Batch, targets: Targets) -> ModelOutput:
-        r"""Compute the world-model loss, where bars are means over batch and time.
-
-        .. math::
-            \overline{|o - \hat o|^2} + \overline{CE(r)} + \overline{BCE(c)}
-            + 0.5 \max(1, \overline{KL(sg(q) \| p)}) + 0.1 \max(1, \overline{KL(q \| sg(p))})
-
-        Args:
-            batch: Subsequences of T transitions; the first image of each is context.
-            targets: What ``targets`` returned for this batch.
-
-        Returns:
-            Loss, its parts and the posterior states.
-        """
-        config = self.config
-        seen = self._observe_all(batch, targets)
-        hidden = seen.hidden[:, 1:]
-        kl = balanced_kl(seen.posterior[:, 1:], self.dynamics.prior(hidden))
-        heads = self.head_losses(head_logits(hidden, self.reward, self.continues), batch, targets)
-        images = reconstructed_images(batch, self.image, centre=0.0)
-        parts = {
-            "image": image_error(self.decoder, seen.latent[:, 1:], images),
-            **heads,
-            "dynamics": kl.dynamics.mean().clamp(min=config.free_nats),
-            "representation": kl.representation.mean().clamp(min=config.free_nats),
-        }
-        loss = (
-            config.image_coef * parts["image"]
-            + parts["reward"]
-            + parts["continue"]
-            + config.dynamics_coef * parts["dynamics"]
-            + config.representation_coef * parts["representation"]
-        )
-        metrics: Metrics = {f"train/{name}_loss": part.detach() for name, part in parts.items()}
-        metrics["train/kl"] = kl.dynamics.detach().mean()
-        metrics["train/total_loss"] = loss.detach()
-        return ModelOutput(loss, metrics, self._states(seen, targets))
-
-    def head_logits(self, batch: Batch, targets: Targets) -> Heads:
-        """Logits of reward ``[B, T, bins]`` and continuation ``[B, T]`` as ``loss`` sees them."""
-        hidden = self._observe_all(batch, targets).hidden[:, 1:]
-        return head_logits(hidden, self.reward, self.continues)
-
-    def head_losses(self, logits: Heads, batch: Batch, targets: Targets) -> Heads:
-        """What ``loss`` makes of such logits."""
-        return head_losses(logits, self.two_hot, 1.0 - batch.terminated, targets)
-
-    @torch.no_grad()
-    def observe_batch(self, batch: Batch, targets: Targets) -> ModelState:
-        """Posterior states ``[B, T + 1, ...]``: the same tensors as ``loss`` gives."""
-        with restored_rng(), frozen_statistics():
-            return self._states(self._observe_all(batch, targets), targets)
 
     def initial_state(self, num: int) -> ModelState:
         """States ``[num, ...]`` before anything was observed; they remember ``act_context``."""
-        device, size, window = (
-            self.dynamics.first_output.device,
-            self.shape.size,
-            self.config.act_context,
-        )
+        size, window = self.shape.size, self.config.act_context
+        zeros = self.dynamics.first_output.new_zeros
         tokens = Tokens(
-            torch.zeros(num, window, size, device=device),
-            torch.zeros(num, window, self.action_size, device=device),
-            torch.zeros(num, window, dtype=torch.bool, device=device),
+            zeros(num, window, size),
+            zeros(num, window, self.action_size),
+            zeros(num, window, dtype=torch.bool),
         )
-        latent = torch.zeros(num, size, device=device)
-        hidden = torch.zeros(num, self.config.transformer.size, device=device)
+        latent = zeros(num, size)
+        hidden = zeros(num, self.config.transformer.size)
         return {"latent": latent, "shown": latent, "hidden": hidden, **tokens.to_state()}
 
     def _process(self, tokens: Tokens) -> tuple[Tensor, KVCache]:
@@ -235,26 +168,16 @@ class WorldModel(nn.Module):
         tokens = old._replace(valid=old.valid & ~begins)
         tokens = tokens.append(before, action.masked_fill(begins, 0.0))
         hidden, _ = self._process(tokens)
-        posterior = self.encoder(self.image.as_float(obs))
-        noise, prior_noise = (
-            gumbel_noise(tuple(posterior.shape), device=hidden.device, generator=generator)
-            for _ in range(2)
-        )
-        latent = straight_through(posterior, noise).flatten(-2)
-        shown = self._shown(latent, hidden, prior_noise)
-        return {"latent": latent, "shown": shown, "hidden": hidden, **tokens.to_state()}
+        latent = self._posterior(obs, generator)
+        prior_noise = self._noise(len(latent), like=latent, generator=generator)
+        return self._state(latent, hidden, prior_noise, tokens)
 
     @torch.no_grad()
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
-        """Process all contexts in one batch and make backup for ``horizon`` steps."""
+        """Process all contexts in one batch and make room for ``horizon`` steps."""
         hidden, cache = self._process(Tokens.of(state))
-        shown = state["shown"]
-        return {
-            "latent": shown,
-            "shown": shown,
-            "hidden": hidden,
-            **cache.with_room(horizon).to_state(),
-        }
+        shown, memory = state["shown"], cache.with_room(horizon).to_state()
+        return {"latent": shown, "shown": shown, "hidden": hidden, **memory}
 
     @torch.no_grad()
     def imagine(
@@ -273,28 +196,5 @@ class WorldModel(nn.Module):
             cache = KVCache.from_state(state)
             hidden, cache = self.dynamics.step(state["latent"], action, cache)
             memory = cache.to_state()
-        prior = self.dynamics.prior(hidden)
-        drawn = (
-            straight_through(prior, None)
-            if most_likely
-            else draw_one_hot(prior, generator=generator)
-        )
-        latent = drawn.flatten(-2)
+        latent = self._prior(hidden, most_likely=most_likely, generator=generator)
         return {"latent": latent, "shown": latent, "hidden": hidden, **memory}
-
-    def features(self, state: ModelState) -> Tensor:
-        """Latent and output ``[..., F]``, float32."""
-        return torch.cat([state["shown"], state["hidden"].float()], -1)
-
-    def predict_reward(self, features: Tensor) -> Tensor:
-        """Expected reward ``[...]`` of arriving in ``[..., F]``. The latent does not enter."""
-        return self.two_hot.decode(self.reward(features[..., self.shape.size :]).float())
-
-    def predict_continue(self, features: Tensor) -> Tensor:
-        """One where the episode more likely continues, else zero ``[...]``."""
-        return (self.continues(features[..., self.shape.size :])[..., 0] > 0.0).float()
-
-    def decode(self, features: Tensor) -> Observation:
-        """Expected images ``[..., C, H, W]`` in [0, 1]."""
-        latent = features[..., : self.shape.size]
-        return {self.image.name: decoded(self.decoder, latent, centre=0.0)}

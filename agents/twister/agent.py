@@ -5,17 +5,14 @@ References:
     Coding", ICLR 2025, arXiv:2503.04416.
 """
 
-from functools import partial
-
 import torch
 
-from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
+from mbrl_flat.agents.token_world_model import make_token_agent
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.agents.twister.networks import head, initialise
 from mbrl_flat.agents.twister.world_model import WorldModel
-from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.specs import EnvSpec
 
@@ -40,26 +37,17 @@ def make(
     Returns:
         The agent.
     """
-    model = WorldModel(spec, config).to(device)
-    bins = TwoHot(num_bins=config.num_bins, low=-config.bin_limit, high=config.bin_limit)
-    actor = make_actor(
-        spec.action, lambda num: head(model.feature_size, num, config), mix=config.mix
-    )
-    critic = head(model.feature_size, config.num_bins, config)
+    model = WorldModel(spec, config)
+    size = model.feature_size
+    actor = make_actor(spec.action, lambda num: head(size, num, config), mix=config.mix)
+    critic = head(size, config.num_bins, config)
     initialise(critic, zero_last=[critic])
-    behaviour = ActorCritic(actor, critic, bins, config.actor_critic).to(device)
-    adam = partial(torch.optim.Adam, lr=config.behaviour_lr, eps=config.behaviour_eps)
-    clip = config.behaviour_grad_clip
-    return ImaginationAgent(
-        "twister",
+    return make_token_agent(
         spec,
-        model=model,
-        actor_critic=behaviour,
-        optimizers={
-            "actor": BoundedOptimizer([actor], adam, max_grad_norm=clip),
-            "critic": BoundedOptimizer([critic], adam, max_grad_norm=clip),
-        },
-        config=config.imagination,
+        model,
+        actor,
+        critic,
+        clipped_apart=True,
         optimizer=optimizer,
         device=device,
         compile=compile,

@@ -1,4 +1,4 @@
-"""Networks of TWISTER's form: convolutions with LayerNorm, heads with SiLU, and how they start."""
+"""TWISTER's heads, and how its networks start."""
 
 import math
 from collections.abc import Sequence
@@ -6,35 +6,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from mbrl_flat.agents.image_latent import ImageSpec
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.models.perceptron import Perceptron
-from mbrl_flat.models.strided_conv import StridedDecoder, StridedEncoder
-
-
-def convolutions(image: ImageSpec, config: TWISTERConfig) -> StridedEncoder:
-    """Build the convolutions of the encoder."""
-    return StridedEncoder(
-        image.channels,
-        image.size,
-        stages=image.stages,
-        width=config.conv_width,
-        norm="layer",
-        activation=nn.SiLU,
-    )
-
-
-def deconvolutions(in_features: int, image: ImageSpec, config: TWISTERConfig) -> StridedDecoder:
-    """Build the decoder."""
-    return StridedDecoder(
-        in_features,
-        image.channels,
-        image.size,
-        stages=image.stages,
-        width=config.conv_width,
-        norm="layer",
-        activation=nn.SiLU,
-    )
 
 
 def head(in_features: int, out_features: int, config: TWISTERConfig) -> Perceptron:

@@ -11,15 +11,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mbrl_flat.models.activations import mish
+from mbrl_flat.models.activations import norm_activation
 from mbrl_flat.models.dropout import dropout
 from mbrl_flat.models.mlp import truncated_normal_
 
 
 class EnsembleLayerNorm(nn.Module):
-    """LayerNorm with its own affine parameters for each of K members; input ``[K, R, D]``."""
+    """Affine parameters ``[K, D]`` of the LayerNorm of K members."""
 
     def __init__(self, num: int, features: int) -> None:
         super().__init__()
@@ -27,11 +26,8 @@ class EnsembleLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num, features))
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
-        """Normalise ``[K, R, D]``; ``members`` ``[K]`` picks whose affine parameters apply."""
-        weight, bias = _pick(self.weight, members), _pick(self.bias, members)
-        # One fused call a member: its backward pass also sums the affine gradients in one sweep.
-        rows = zip(x.unbind(), weight.unbind(), bias.unbind(), strict=True)
-        return torch.stack([F.layer_norm(one, one.shape[-1:], w, b) for one, w, b in rows])
+        """Normalise ``[K, R, D]`` and apply Mish; ``members`` ``[K]`` picks the parameters."""
+        return norm_activation(x, _pick(self.weight, members), _pick(self.bias, members))
 
 
 class EnsembleLinear(nn.Module):
@@ -111,7 +107,7 @@ class EnsembleMLP(nn.Module):
             x = linear(x, members)
             if depth == 0:
                 x = dropout(x, self.dropout, training=self.training, dim=1)
-            x = mish(norm(x, members))
+            x = norm(x, members)
         x = self.last(x, members)
         return x.view(num, *lead, x.shape[-1])
 

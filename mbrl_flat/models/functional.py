@@ -7,13 +7,14 @@ References:
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.models import kernels
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -42,10 +43,32 @@ def two_hot_cross_entropy(logits: Tensor, position: tuple[Tensor, Tensor]) -> Te
         ``[...]``.
     """
     lower, share = position
+    aligned = logits.shape[logits.ndim - 1 - lower.ndim : -1] == lower.shape == share.shape
+    if aligned and kernels.usable(logits, share):
+        reference = partial(_cross_entropy, position=position)
+        return kernels.cross_entropy(logits, lower, share, reference=reference)
+    return _cross_entropy(logits, position)
+
+
+def _cross_entropy(logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:
+    lower, share = position
     lower = lower.expand(logits.shape[:-1])[..., None]
     log_norm = logits.logsumexp(-1)
     picked = logits.gather(-1, torch.cat([lower, lower + 1], -1))
+    # In the logits' precision: lerp takes no mixed ones.
+    share = share.to(logits.dtype)
     return log_norm - torch.lerp(picked[..., 0], picked[..., 1], share)
+
+
+def _decode(logits: Tensor, *, bins: Tensor) -> Tensor:
+    # Mixed precision would round the mean of the bins to three digits.
+    with torch.autocast(logits.device.type, enabled=False):
+        return symexp(torch.softmax(logits, -1) @ bins)
+
+
+@lru_cache(maxsize=16)
+def _even_bins(support: "TwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.linspace(support.low, support.high, support.num_bins, device=device, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +126,11 @@ class TwoHot:
 
     def decode(self, logits: Tensor) -> Tensor:
         """Expected scalars ``[...]`` of logits ``[..., num_bins]``."""
-        bins = torch.linspace(
-            self.low, self.high, self.num_bins, device=logits.device, dtype=logits.dtype
-        )
-        # Mixed precision would round the mean of the bins to three digits.
-        with torch.autocast(logits.device.type, enabled=False):
-            return symexp(torch.softmax(logits, -1) @ bins)
+        bins = _even_bins(self, logits.device, logits.dtype)
+        reference = partial(_decode, bins=bins)
+        if kernels.usable(logits):
+            return kernels.decode(logits, bins, reference=reference)
+        return reference(logits)
 
     def cross_entropy(self, logits: Tensor, position: tuple[Tensor, Tensor]) -> Tensor:
         """Soft cross-entropy against two-hot targets, without building them.

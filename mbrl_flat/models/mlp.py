@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbrl_flat.models.activations import mish, simnorm
+from mbrl_flat.models.activations import norm_activation
 from mbrl_flat.models.dropout import dropout
 
 
@@ -53,8 +53,9 @@ class NormedLinear(nn.Module):
 
     def activate(self, x: Tensor) -> Tensor:
         """Apply what follows the linear map to its output ``[..., out_features]``."""
-        x = self.norm(dropout(x, self.dropout, training=self.training))
-        return mish(x) if self.simnorm_size is None else simnorm(x, self.simnorm_size)
+        x = dropout(x, self.dropout, training=self.training)
+        norm, size = self.norm, self.simnorm_size
+        return norm_activation(x, norm.weight, norm.bias, simnorm_size=size, eps=norm.eps)
 
 
 class MLP(nn.Sequential):

@@ -77,8 +77,8 @@ def test_cached_imagination_of_twister_is_the_uncached_forward_pass(
     model = make_agent("twister").model.to(dtype).eval()
     batch = batch_as(make_batch(begins=[(1, 4)]), dtype)
     torch.manual_seed(3)
-    seen = model._observe_all(batch, model.targets(batch)["noise"].to(dtype))
-    state = {name: value[:, -1] for name, value in model._states(seen).items()}
+    seen = model.observe_all(batch, model.targets(batch)["noise"].to(dtype))
+    state = {name: value[:, -1] for name, value in model.states(seen, {}).items()}
     actions = choices(3, 4, dtype=dtype)
 
     hidden, latent = rolled(model, state, actions)

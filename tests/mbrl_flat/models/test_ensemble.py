@@ -128,7 +128,7 @@ def test_hidden_layers_start_as_named(init):
         assert not linear.bias.any()
 
 
-def test_layer_norm_has_an_affine_map_for_each_member():
+def test_layer_norm_has_an_affine_map_for_each_member_and_mish_follows():
     norm = EnsembleLayerNorm(2, 6).double()
     with torch.no_grad():
         norm.weight.normal_()
@@ -138,5 +138,5 @@ def test_layer_norm_has_an_affine_map_for_each_member():
     y = norm(x)
 
     for k in range(2):
-        expected = F.layer_norm(x[k], (6,), norm.weight[k], norm.bias[k])
+        expected = F.mish(F.layer_norm(x[k], (6,), norm.weight[k], norm.bias[k]))
         torch.testing.assert_close(y[k], expected, **EXACT)

@@ -1,0 +1,214 @@
+/* LayerNorm with Mish or SimNorm, and two-hot decoding: one pass over each row, forward and backward.
+ *
+ * Everything is row-major float32. R rows of D features; the affine parameters of LayerNorm are
+ * [K, D], and member k = row / rows_per_member owns a run of rows. Compiled by kernels.py, which
+ * also states what each function computes with torch's own operations. No fast-math: a value that
+ * is not a number stays one. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef int64_t i64;
+
+/* exp(x) for x <= 88.3, within 2 units in the last place; below -87.3 it stays at exp(-87.3). */
+static inline float expf_(float x) {
+    x = x < -87.3f ? -87.3f : x;
+    x = x > 88.3f ? 88.3f : x;
+    /* Adding 1.5 * 2^23 rounds to an integer, which the low bits of the sum then hold. */
+    float shifted = x * 1.44269504f + 12582912.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, 4);
+    float n = shifted - 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t power = (int32_t)((uint32_t)(bits + 127) << 23);
+    float scale;
+    memcpy(&scale, &power, 4);
+    return p * scale;
+}
+
+static inline float mish(float x) {
+    float e = expf_(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
+    return x * (n / (n + 2.0f));
+}
+
+static inline float mish_slope(float x) {
+    float e = expf_(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f), inverse = 1.0f / (n + 2.0f);
+    return n * inverse + x * (4.0f * e * (e + 1.0f)) * inverse * inverse;
+}
+
+static inline void moments(const float *x, i64 D, float eps, float *mean, float *rstd) {
+    float sum = 0.0f, square = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (i64 d = 0; d < D; d++) sum += x[d];
+    float m = sum / (float)D;
+#pragma omp simd reduction(+ : square)
+    for (i64 d = 0; d < D; d++) square += (x[d] - m) * (x[d] - m);
+    *mean = m;
+    *rstd = 1.0f / sqrtf(square / (float)D + eps);
+}
+
+/* Softmax within groups, in place: feature j * G + i is member j of group i. */
+static inline void simnorm(float *y, i64 D, i64 size) {
+    i64 G = D / size;
+    float sum[G], top[G];
+    memcpy(top, y, sizeof(float) * G);
+    memset(sum, 0, sizeof(float) * G);
+    for (i64 j = 1; j < size; j++)
+#pragma omp simd
+        for (i64 i = 0; i < G; i++) top[i] = y[j * G + i] > top[i] ? y[j * G + i] : top[i];
+    for (i64 j = 0; j < size; j++)
+#pragma omp simd
+        for (i64 i = 0; i < G; i++) {
+            float e = expf_(y[j * G + i] - top[i]);
+            y[j * G + i] = e;
+            sum[i] += e;
+        }
+#pragma omp simd
+    for (i64 i = 0; i < G; i++) sum[i] = 1.0f / sum[i];
+    for (i64 j = 0; j < size; j++)
+#pragma omp simd
+        for (i64 i = 0; i < G; i++) y[j * G + i] *= sum[i];
+}
+
+/* y = activation(LayerNorm(x) * w + b); size is 0 for Mish, else the members of a SimNorm group.
+ * moment receives mean and reciprocal deviation of each row, [R, 2], unless it is null. */
+void norm_forward(const float *x, const float *w, const float *b, float *y, float *moment,
+                  i64 R, i64 D, i64 rows_per_member, i64 size, float eps) {
+    for (i64 r = 0; r < R; r++, x += D, y += D) {
+        const float *wk = w + r / rows_per_member * D, *bk = b + r / rows_per_member * D;
+        float mean, rstd;
+        moments(x, D, eps, &mean, &rstd);
+        if (moment) moment[2 * r] = mean, moment[2 * r + 1] = rstd;
+        if (size == 0) {
+#pragma omp simd
+            for (i64 d = 0; d < D; d++) y[d] = mish((x[d] - mean) * rstd * wk[d] + bk[d]);
+        } else {
+#pragma omp simd
+            for (i64 d = 0; d < D; d++) y[d] = (x[d] - mean) * rstd * wk[d] + bk[d];
+            simnorm(y, D, size);
+        }
+    }
+}
+
+/* Gradients of norm_forward: gx [R, D], and gw, gb [K, D], which are added to.
+ * y is the output, which only SimNorm needs. */
+void norm_backward(const float *gy, const float *x, const float *y, const float *w, const float *b,
+                   const float *moment, float *gx, float *gw, float *gb, i64 R, i64 D,
+                   i64 rows_per_member, i64 size) {
+    float hat[D], gu[D], dot[D];
+    for (i64 r = 0; r < R; r++, gy += D, x += D, gx += D) {
+        i64 member = r / rows_per_member * D;
+        const float *wk = w + member, *bk = b + member;
+        float *gwk = gw + member, *gbk = gb + member;
+        float mean = moment[2 * r], rstd = moment[2 * r + 1], sum = 0.0f, along = 0.0f;
+        if (size == 0) {
+#pragma omp simd
+            for (i64 d = 0; d < D; d++) {
+                hat[d] = (x[d] - mean) * rstd;
+                gu[d] = gy[d] * mish_slope(hat[d] * wk[d] + bk[d]);
+            }
+        } else {
+            i64 G = D / size;
+            const float *p = y + r * D;
+            memset(dot, 0, sizeof(float) * G);
+            for (i64 j = 0; j < size; j++)
+#pragma omp simd
+                for (i64 i = 0; i < G; i++) dot[i] += gy[j * G + i] * p[j * G + i];
+            for (i64 j = 0; j < size; j++)
+#pragma omp simd
+                for (i64 i = 0; i < G; i++) {
+                    i64 d = j * G + i;
+                    hat[d] = (x[d] - mean) * rstd;
+                    gu[d] = p[d] * (gy[d] - dot[i]);
+                }
+        }
+#pragma omp simd reduction(+ : sum, along)
+        for (i64 d = 0; d < D; d++) {
+            float g = gu[d];
+            gwk[d] += g * hat[d];
+            gbk[d] += g;
+            g *= wk[d];
+            sum += g;
+            along += g * hat[d];
+        }
+        sum /= (float)D, along /= (float)D;
+#pragma omp simd
+        for (i64 d = 0; d < D; d++) gx[d] = rstd * (gu[d] * wk[d] - sum - hat[d] * along);
+    }
+}
+
+/* Probabilities of R rows of N logits into p (one row of scratch), and their mean of the bins. */
+static inline float row_softmax(const float *x, float *p, i64 N, float *total, float *top) {
+    float m = x[0], sum = 0.0f;
+#pragma omp simd reduction(max : m)
+    for (i64 n = 0; n < N; n++) m = x[n] > m ? x[n] : m;
+#pragma omp simd reduction(+ : sum)
+    for (i64 n = 0; n < N; n++) {
+        p[n] = expf_(x[n] - m);
+        sum += p[n];
+    }
+    *total = sum, *top = m;
+    return 1.0f / sum;
+}
+
+/* out[r] = symexp(sum_n softmax(x)_n bins_n). */
+void decode_forward(const float *x, const float *bins, float *out, i64 R, i64 N) {
+    float scratch[N];
+    for (i64 r = 0; r < R; r++, x += N) {
+        float total, top, mean = 0.0f, inverse = row_softmax(x, scratch, N, &total, &top);
+#pragma omp simd reduction(+ : mean)
+        for (i64 n = 0; n < N; n++) mean += scratch[n] * bins[n];
+        mean *= inverse;
+        out[r] = copysignf(expm1f(fabsf(mean)), mean);
+    }
+}
+
+/* gx of decode_forward for gradients g [R]. */
+void decode_backward(const float *g, const float *x, const float *bins, float *gx, i64 R,
+                     i64 N) {
+    float scratch[N];
+    for (i64 r = 0; r < R; r++, x += N, gx += N) {
+        float total, top, mean = 0.0f, inverse = row_softmax(x, scratch, N, &total, &top);
+#pragma omp simd reduction(+ : mean)
+        for (i64 n = 0; n < N; n++) mean += scratch[n] * bins[n];
+        mean *= inverse;
+        float slope = g[r] * expf(fabsf(mean)) * inverse;
+#pragma omp simd
+        for (i64 n = 0; n < N; n++) gx[n] = slope * scratch[n] * (bins[n] - mean);
+    }
+}
+
+/* Two-hot cross entropy: out = log(sum exp x) - ((1 - share) x[lower] + share x[lower + 1]).
+ * The T targets serve the rows r, r + T, r + 2 T, ... */
+void entropy_forward(const float *x, const i64 *lower, const float *share, float *out,
+                     i64 R, i64 N, i64 T) {
+    float scratch[N];
+    for (i64 r = 0; r < R; r++, x += N) {
+        float total, top;
+        row_softmax(x, scratch, N, &total, &top);
+        i64 low = lower[r % T];
+        float s = share[r % T];
+        out[r] = top + logf(total) - (x[low] + s * (x[low + 1] - x[low]));
+    }
+}
+
+void entropy_backward(const float *g, const float *x, const i64 *lower, const float *share,
+                      float *gx, i64 R, i64 N, i64 T) {
+    float scratch[N];
+    for (i64 r = 0; r < R; r++, x += N, gx += N) {
+        float total, top, scale = g[r] * row_softmax(x, scratch, N, &total, &top);
+#pragma omp simd
+        for (i64 n = 0; n < N; n++) gx[n] = scale * scratch[n];
+        i64 low = lower[r % T];
+        gx[low] -= g[r] * (1.0f - share[r % T]);
+        gx[low + 1] -= g[r] * share[r % T];
+    }
+}

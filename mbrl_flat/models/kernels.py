@@ -1,0 +1,227 @@
+"""Small fused operators for one CPU thread, compiled from ``kernels.c`` when first needed.
+
+LayerNorm with Mish or SimNorm, and the decoding and cross entropy of two-hot outputs, each in one
+pass over the rows instead of ten. Results equal torch's own operations to rounding. They are used
+for float32 tensors on a CPU with few threads; anything else, and derivatives of second order, go
+through torch. ``MBRL_FLAT_KERNELS=0`` turns them off.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Reference = Callable[..., Tensor]
+"""A function in torch's own operations, for derivatives of second order."""
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+_FLAGS = [
+    *("-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
+    *("-shared", "-fPIC"),
+]
+_MAX_THREADS = 4
+"""With more threads than this, torch's parallel passes are as fast."""
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return " ".join(os.uname()) if hasattr(os, "uname") else sys.platform
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+def build(folder: Path, compiler: str) -> Path:
+    """Compile the library, unless ``folder`` has it already.
+
+    Args:
+        folder: Where compiled libraries are kept.
+        compiler: The C compiler's command.
+
+    Returns:
+        The shared library. Its name depends on the source, the compiler and the processor.
+
+    Raises:
+        OSError: If the compiler cannot be run or fails, or the folder cannot be written.
+    """
+    text = "".join([_SOURCE.read_text(encoding="utf-8"), compiler, *_FLAGS, _processor()])
+    library = folder / f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".so", dir=folder)
+    os.close(handle)
+    try:
+        command = [compiler, *_FLAGS, "-o", name, str(_SOURCE), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            raise OSError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
+        # Renamed when complete: several processes may compile at once.
+        Path(name).replace(library)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return library
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they are turned off or there is no C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if os.environ.get("MBRL_FLAT_KERNELS") == "0" or compiler is None:
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbrl_flat"
+    try:
+        loaded = ctypes.CDLL(str(build(cache, compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stderr.write(f"running without fused operators: {error}\n")
+        return None
+    for name, kinds in _SIGNATURES.items():
+        kind = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+        getattr(loaded, name).argtypes = [kind[letter] for letter in kinds]
+        getattr(loaded, name).restype = None
+    return loaded
+
+
+_SIGNATURES = {
+    "norm_forward": "pppppiiiif",
+    "norm_backward": "pppppppppiiii",
+    "decode_forward": "pppii",
+    "decode_backward": "ppppii",
+    "entropy_forward": "ppppiii",
+    "entropy_backward": "pppppiii",
+}
+"""Pointers, integers and floats of each function."""
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether all of them may go through the compiled functions."""
+    if torch.compiler.is_compiling() or torch.get_num_threads() > _MAX_THREADS:
+        return False
+    plain = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    return plain and library() is not None
+
+
+def _call(name: str, *arguments: Tensor | int | float | None) -> None:
+    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    getattr(library(), name)(*values)
+
+
+def _second_order(
+    ctx: Any, reference: Reference, inputs: tuple[Tensor, ...], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients that can be differentiated in turn: those of the same value in torch's terms."""
+    wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(reference(*inputs), wanted, grad, create_graph=True))
+    return tuple(
+        next(found) if needed else None
+        for _, needed in zip(inputs, ctx.needs_input_grad, strict=False)
+    )
+
+
+def norm_activation(
+    x: Tensor, weight: Tensor, bias: Tensor, *, size: int, eps: float, reference: Reference
+) -> Tensor:
+    """LayerNorm, then Mish (``size`` 0) or SimNorm; see ``activations.norm_activation``."""
+    return _NormActivation.apply(x, weight, bias, (size, eps, reference))  # pyright: ignore[reportReturnType]
+
+
+def decode(logits: Tensor, bins: Tensor, *, reference: Reference) -> Tensor:
+    """``symexp(softmax(logits) @ bins)``, ``[..., N]`` to ``[...]``; the bins get no gradient."""
+    return _Decode.apply(logits, bins, reference)  # pyright: ignore[reportReturnType]
+
+
+def cross_entropy(logits: Tensor, lower: Tensor, share: Tensor, *, reference: Reference) -> Tensor:
+    """Two-hot cross entropy ``[...]``; see ``functional.two_hot_cross_entropy``.
+
+    Args:
+        logits: ``[..., N]``.
+        lower: Lower bins, with the last of the leading dimensions of ``logits``.
+        share: Like ``lower``: share of the bin above.
+        reference: The same function of the logits in torch's operations.
+
+    Returns:
+        ``[...]``.
+    """
+    return _CrossEntropy.apply(logits, (lower.contiguous(), share.contiguous()), reference)  # pyright: ignore[reportReturnType]
+
+
+class _NormActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, how: tuple[int, float, Reference]
+    ) -> Tensor:
+        (size, eps, ctx.reference), features = how, x.shape[-1]
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        rows, members = x.numel() // features, weight.numel() // features
+        ctx.sizes = (rows, features, max(rows // members, 1), size)
+        y = torch.empty_like(x)
+        keep = any(ctx.needs_input_grad)
+        moment = x.new_empty(rows, 2) if keep else None
+        _call("norm_forward", x, weight, bias, y, moment, *ctx.sizes, eps)
+        if keep:
+            ctx.save_for_backward(x, weight, bias, moment, y if size else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, bias, moment, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_second_order(ctx, ctx.reference, (x, weight, bias), grad), None)
+        gx, gw, gb = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        grad = grad.contiguous()
+        _call("norm_backward", grad, x, y, weight, bias, moment, gx, gw, gb, *ctx.sizes)
+        return gx, gw, gb, None
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bins: Tensor, reference: Reference) -> Tensor:
+        logits = logits.contiguous()
+        out = logits.new_empty(logits.shape[:-1])
+        _call("decode_forward", logits, bins, out, out.numel(), logits.shape[-1])
+        ctx.save_for_backward(logits, bins)
+        ctx.reference = reference
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits, bins = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_second_order(ctx, ctx.reference, (logits,), grad), None, None)
+        gx, sizes = torch.empty_like(logits), (grad.numel(), logits.shape[-1])
+        _call("decode_backward", grad.contiguous(), logits, bins, gx, *sizes)
+        return gx, None, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, position: tuple[Tensor, Tensor], reference: Reference
+    ) -> Tensor:
+        logits = logits.contiguous()
+        out = logits.new_empty(logits.shape[:-1])
+        ctx.sizes = (out.numel(), logits.shape[-1], position[0].numel())
+        _call("entropy_forward", logits, *position, out, *ctx.sizes)
+        ctx.save_for_backward(logits, *position)
+        ctx.reference = reference
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits, lower, share = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return (*_second_order(ctx, ctx.reference, (logits,), grad), None, None)
+        gx = torch.empty_like(logits)
+        _call("entropy_backward", grad.contiguous(), logits, lower, share, gx, *ctx.sizes)
+        return gx, None, None
