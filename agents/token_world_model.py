@@ -12,17 +12,14 @@ References:
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.head_losses import head_logits, head_losses
 from mbrl_flat.agents.image_latent import ImageSpec, LatentEncoder, LatentShape
 from mbrl_flat.agents.imagination import Heads, ModelOutput, ModelState
-from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.packing import Packing
 from mbrl_flat.agents.token_config import TokenModelConfig
 from mbrl_flat.agents.token_dynamics import TokenDynamics
@@ -297,48 +294,3 @@ class TokenWorldModel(nn.Module, ABC):
         images = self.decoder(latent.reshape(-1, latent.shape[-1])).float()
         images = images.add(self.style.centre).clamp(0.0, 1.0)
         return {self.image.name: images.unflatten(0, latent.shape[:-1])}
-
-
-def make_token_agent(
-    spec: EnvSpec,
-    model: TokenWorldModel,
-    actor: nn.Module,
-    critic: nn.Module,
-    *,
-    clipped_apart: bool,
-    device: torch.device,
-    **settings: Any,
-) -> ImaginationAgent:
-    """Join a world model with actor, critic and their Adam.
-
-    Args:
-        spec: The environment's shapes.
-        model: The world model.
-        actor: The policy.
-        critic: The critic.
-        clipped_apart: Whether actor and critic have a bound on the gradient norm each.
-        device: Where everything lives.
-        settings: Further arguments of ``ImaginationAgent``.
-
-    Returns:
-        The agent.
-    """
-    config = model.config
-    behaviour = ActorCritic(actor, critic, config.bins, config.actor_critic).to(device)
-    adam = partial(torch.optim.Adam, lr=config.behaviour_lr, eps=config.behaviour_eps)
-    joint = {"behaviour": [actor, critic]}
-    groups = {"actor": [actor], "critic": [critic]} if clipped_apart else joint
-    bound = config.behaviour_grad_clip
-    return ImaginationAgent(
-        model.style.agent,
-        spec,
-        model=model.to(device),
-        actor_critic=behaviour,
-        optimizers={
-            name: BoundedOptimizer(modules, adam, max_grad_norm=bound)
-            for name, modules in groups.items()
-        },
-        config=config.imagination,
-        device=device,
-        **settings,
-    )

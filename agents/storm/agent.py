@@ -15,7 +15,7 @@ from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.storm.config import STORMConfig
 from mbrl_flat.agents.storm.world_model import WorldModel, head
-from mbrl_flat.agents.token_world_model import make_token_agent
+from mbrl_flat.agents.token_agent import make_token_agent
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import OptimizerFactory
 from mbrl_flat.specs import Discrete, EnvSpec

@@ -45,6 +45,25 @@ class PlanNetworks(nn.Module):
         self.termination, self.policy = model.termination, policy
 
 
+class Rollout(NamedTuple):
+    """Action sequences followed to their end by the model."""
+
+    latent: Tensor
+    """Where they lead ``[N, S, D]``."""
+    value: Tensor
+    """Discounted rewards on the way ``[N, S]``."""
+    alive: Tensor | None
+    """Zero after a predicted termination, else one ``[N, S]``; None without that head."""
+
+    def followed_by(self, other: "Rollout") -> "Rollout":
+        """Put the sequences of another rollout after these."""
+        alive = None
+        if self.alive is not None and other.alive is not None:
+            alive = torch.cat([self.alive, other.alive], 1)
+        latent = torch.cat([self.latent, other.latent], 1)
+        return Rollout(latent, torch.cat([self.value, other.value], 1), alive)
+
+
 class LatentPlanner:
     """MPPI in the latent space of a world model, with policy-prior sequences among its samples.
 
@@ -70,7 +89,7 @@ class LatentPlanner:
         self.networks = self._full = PlanNetworks(model, policy)
         if dtype == "bfloat16":
             self.networks = deepcopy(self._full).to(torch.bfloat16).eval().requires_grad_(False)
-        self._value: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = self.estimate_return
+        self._value: Callable[..., Tensor] = self.estimate_return
 
     def compile(self, *, graphs: bool) -> None:
         """Compile the valuation of plans, once for each number of states that is met."""
@@ -105,10 +124,13 @@ class LatentPlanner:
     ) -> Plan:
         """Plan with given noise: all states in one batch, each as it would be planned alone."""
         self._refresh()
-        prior = self._prior_sequences(latent, noise.prior)
+        prior, num = self._prior_sequences(latent, noise.prior), self.config.num_prior
+        # Prior sequences stay the same in all iterations: only their last value is new.
+        known = self.roll_out(latent, prior) if num else None
 
         def objective(actions: Tensor, iteration: int) -> Tensor:
-            return self._value(latent, actions, noise.last[iteration], noise.heads[iteration])
+            drawn = noise.last[iteration], noise.heads[iteration]
+            return self._value(latent, actions[:, num:], *drawn, known)
 
         search = self._own_actions(latent, noise.search)
         return mppi(objective, prior, previous_mean, search, self.config, explore=explore)
@@ -140,7 +162,12 @@ class LatentPlanner:
         return torch.stack(actions, 2)
 
     def estimate_return(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: Tensor
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        noise: Tensor,
+        heads: Tensor,
+        known: Rollout | None = None,
     ) -> Tensor:
         r"""Value action sequences by the model.
 
@@ -152,18 +179,32 @@ class LatentPlanner:
 
         Args:
             latent: Where the plans start ``[N, D]``.
-            actions: ``[N, S, H, A]``, raw.
+            actions: ``[N, S - P, H, A]``, raw.
             noise: Standard normal for the last action ``[N, S, A]``.
             heads: The two Q-functions ``[2]``.
+            known: Rollout of P further sequences, which come first; by default P is 0.
 
         Returns:
             Values ``[N, S]``.
         """
+        rollout = self.roll_out(latent, actions)
+        if known is not None:
+            rollout = known.followed_by(rollout)
+        kind, precision = rollout.value.dtype, rollout.latent.dtype
+        action = self.networks.policy(rollout.latent, noise.to(precision)).action
+        last = self.networks.q(self.model.pair(rollout.latent, action), heads)
+        last = self.model.two_hot.decode(last.to(kind)).mean(0)
+        gamma = self.model.layout.discount(latent[:, None], self.model.discount)
+        alive = 1.0 if rollout.alive is None else rollout.alive
+        return rollout.value + gamma**self.config.horizon * alive * last
+
+    def roll_out(self, latent: Tensor, actions: Tensor) -> Rollout:
+        """Follow raw action sequences ``[N, S, H, A]`` from latents ``[N, D]``."""
         networks, layout, kind = self.networks, self.model.layout, latent.dtype
         precision = next(networks.parameters()).dtype
         decode = self.model.two_hot.decode
         actions = self.policy.space.project(actions)
-        alive: Tensor | float = 1.0
+        alive: Tensor | None = None
         value: Tensor | float = 0.0
         # All samples of a state share its latent: its part of the first layer is one row.
         latent = latent[:, None]
@@ -180,11 +221,10 @@ class LatentPlanner:
                 reward_logits = networks.reward(pair)
                 learned = networks.dynamics(pair)
             latent = layout.carry(learned, latent)
-            value = value + gamma**t * alive * decode(reward_logits.to(kind))
+            reward = gamma**t * decode(reward_logits.to(kind))
+            value = value + (reward if alive is None else reward * alive)
             if networks.termination is not None:
                 logits = networks.termination(layout.read(latent))[..., 0]
-                ended = (torch.sigmoid(logits) > 0.5).to(kind)
-                alive = alive * (1.0 - ended)
-        action = networks.policy(latent, noise.to(precision)).action
-        last = networks.q(self.model.pair(latent, action), heads)
-        return value + gamma ** actions.shape[2] * alive * decode(last.to(kind)).mean(0)
+                going = (torch.sigmoid(logits) <= 0.5).to(kind)
+                alive = going if alive is None else alive * going
+        return Rollout(latent, torch.as_tensor(value), alive)

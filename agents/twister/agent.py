@@ -9,7 +9,7 @@ import torch
 
 from mbrl_flat.agents.actors import make_actor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
-from mbrl_flat.agents.token_world_model import make_token_agent
+from mbrl_flat.agents.token_agent import make_token_agent
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.agents.twister.networks import head, initialise
 from mbrl_flat.agents.twister.world_model import WorldModel

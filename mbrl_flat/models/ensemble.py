@@ -54,6 +54,13 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """Apply members ``[K]`` (all of them by default), each to its own rows."""
+        views = members is not None and x.device.type == "cpu" and not torch.is_grad_enabled()
+        if views and not torch.compiler.is_compiling():
+            # Picking members by index would copy their weights.
+            out = x.new_empty(*x.shape[:2], self.bias.shape[1])
+            for rows, one, member in zip(x, out, members.tolist(), strict=True):
+                torch.addmm(self.bias[member], rows, self.weight[member].mT, out=one)
+            return out
         weight, bias = _pick(self.weight, members), _pick(self.bias, members)
         return torch.baddbmm(bias[:, None], x, weight.mT)
 

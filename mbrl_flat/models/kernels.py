@@ -133,7 +133,27 @@ def norm_activation(
     x: Tensor, weight: Tensor, bias: Tensor, *, size: int, eps: float, reference: Reference
 ) -> Tensor:
     """LayerNorm, then Mish (``size`` 0) or SimNorm; see ``activations.norm_activation``."""
+    if not torch.is_grad_enabled():
+        return _norm_forward(
+            x.contiguous(), weight.contiguous(), bias.contiguous(), None, size, eps
+        )
     return _NormActivation.apply(x, weight, bias, (size, eps, reference))  # pyright: ignore[reportReturnType]
+
+
+def _norm_forward(
+    inputs: tuple[Tensor, Tensor, Tensor], moment: Tensor | None, size: int, eps: float
+) -> Tensor:
+    x, weight, bias = inputs
+    y = torch.empty_like(x)
+    _call("norm_forward", x, weight, bias, y, moment, *_norm_sizes(x, weight), size, eps)
+    return y
+
+
+def _norm_sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int]:
+    """Rows, features, and rows of a member."""
+    features = x.shape[-1]
+    rows, members = x.numel() // features, weight.numel() // features
+    return rows, features, max(rows // members, 1)
 
 
 def decode(logits: Tensor, bins: Tensor, *, reference: Reference) -> Tensor:
@@ -161,16 +181,12 @@ class _NormActivation(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, how: tuple[int, float, Reference]
     ) -> Tensor:
-        (size, eps, ctx.reference), features = how, x.shape[-1]
+        size, eps, ctx.reference = how
         x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-        rows, members = x.numel() // features, weight.numel() // features
-        ctx.sizes = (rows, features, max(rows // members, 1), size)
-        y = torch.empty_like(x)
-        keep = any(ctx.needs_input_grad)
-        moment = x.new_empty(rows, 2) if keep else None
-        _call("norm_forward", x, weight, bias, y, moment, *ctx.sizes, eps)
-        if keep:
-            ctx.save_for_backward(x, weight, bias, moment, y if size else None)
+        moment = x.new_empty(x.numel() // x.shape[-1], 2)
+        y = _norm_forward((x, weight, bias), moment, size, eps)
+        ctx.size = size
+        ctx.save_for_backward(x, weight, bias, moment, y if size else None)
         return y
 
     @staticmethod
@@ -179,8 +195,8 @@ class _NormActivation(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (*_second_order(ctx, ctx.reference, (x, weight, bias), grad), None)
         gx, gw, gb = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
-        grad = grad.contiguous()
-        _call("norm_backward", grad, x, y, weight, bias, moment, gx, gw, gb, *ctx.sizes)
+        sizes = (*_norm_sizes(x, weight), ctx.size)
+        _call("norm_backward", grad.contiguous(), x, y, weight, bias, moment, gx, gw, gb, *sizes)
         return gx, gw, gb, None
 
 

@@ -127,10 +127,10 @@ def test_every_iteration_has_heads_and_noise_of_its_own(make_model, config):
     planner = small_planner(make_model, config, iterations=20)
     valued, heads, noises = planner.estimate_return, [], []
 
-    def record(latent, actions, noise, drawn):
+    def record(latent, actions, noise, drawn, known):
         heads.append(tuple(drawn.tolist()))
         noises.append(noise)
-        return valued(latent, actions, noise, drawn)
+        return valued(latent, actions, noise, drawn, known)
 
     planner._value = record
     planner(torch.randn(2, 16), torch.zeros(2, 3, 2), torch.Generator(), explore=False)
@@ -138,6 +138,18 @@ def test_every_iteration_has_heads_and_noise_of_its_own(make_model, config):
     assert len(heads) == 20
     assert len(set(heads)) > 1
     assert not any(torch.equal(noises[0], noise) for noise in noises[1:])
+
+
+@pytest.mark.parametrize("episodic", [False, True])
+def test_a_known_rollout_is_worth_what_its_actions_are(make_model, config, episodic):
+    planner = LatentPlanner(*make_model(replace(config, episodic=episodic)), MPPIConfig())
+    latent, actions, noise, heads = inputs(samples=5)
+
+    whole = planner.estimate_return(latent, actions, noise, heads)
+
+    known = planner.roll_out(latent, actions[:, :2])
+    parts = planner.estimate_return(latent, actions[:, 2:], noise, heads, known)
+    torch.testing.assert_close(parts, whole, **EXACT)
 
 
 def test_planning_beats_the_values_of_random_plans(make_model, config):
