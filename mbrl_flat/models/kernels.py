@@ -134,9 +134,8 @@ def norm_activation(
 ) -> Tensor:
     """LayerNorm, then Mish (``size`` 0) or SimNorm; see ``activations.norm_activation``."""
     if not torch.is_grad_enabled():
-        return _norm_forward(
-            x.contiguous(), weight.contiguous(), bias.contiguous(), None, size, eps
-        )
+        inputs = (x.contiguous(), weight.contiguous(), bias.contiguous())
+        return _norm_forward(inputs, None, size, eps)
     return _NormActivation.apply(x, weight, bias, (size, eps, reference))  # pyright: ignore[reportReturnType]
 
 
