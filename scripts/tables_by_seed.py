@@ -1,4 +1,4 @@
-"""Put the runs of reports side by side: tables of variants and of paired differences, one picture.
+"""Put the runs of reports side by side: tables of variants and of paired differences, one figure.
 
 Reads the ``seeds.csv`` that ``mbrl-flat-compare`` writes, of several reports if there are several.
 Differences (of eigenvalues: quotients) are taken seed by seed, with Student's 95 % interval over

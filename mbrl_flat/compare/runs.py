@@ -286,7 +286,7 @@ def _from_zero(total: Series, rows: Sequence[Mapping[str, float]]) -> Series:
 
 
 def _hours(rows: Sequence[Mapping[str, float]]) -> Series:
-    """Hours in the loop by step, so that pauses between a stop and a resume do not count."""
+    """Training hours by step, so that pauses between a stop and a resume do not count."""
     # Steps that a resume repeated count once, the last time, as in every other series.
     logged = [row for row in rows if _PARTS[0] in row]
     parts = [sum(row.get(part, 0.0) for part in _PARTS) for row in logged]
