@@ -12,16 +12,17 @@ import numpy as np
 import yaml
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.logging.jsonl import read_metrics
-from mbrl_flat.logging.labels import current_names
+from mbrl_flat.logging.metric_columns import PLACE, Column, columns_of, read_columns
 from mbrl_flat.runtime.settings import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _EVALUATIONS = "optim/evaluations_total"
-_PLACE = {"step", "frame", "time"}
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
 # The same language, parsed in C where libyaml is there: a hundred files in a second, not ten.
 _YamlLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+Columns = Mapping[str, Column]
 
 
 class Series(NamedTuple):
@@ -177,32 +178,18 @@ def load_run(folder: Path) -> Run:
             "(key names); it was not written by mbrl-flat-train, so leave this folder out."
         )
     metrics_file = folder / "metrics.jsonl"
-    rows = read_metrics(metrics_file) if metrics_file.exists() else []
-    for number, row in enumerate(rows, start=1):
-        if not row.keys() >= _PLACE:
-            missing = " and no ".join(sorted(_PLACE - row.keys()))
-            raise UserError(
-                f"Line {number} of {metrics_file} has no {missing}; delete that line to read the "
-                "rest."
-            )
-    try:
-        hours = _hours(rows)
-        metrics = collect_series(rows)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{metrics_file} holds something that is no number ({error}); delete that line to "
-            "read the rest."
-        ) from error
+    columns = read_columns(metrics_file, _KEPT) if metrics_file.exists() else columns_of([], _KEPT)
+    metrics, hours = collect_series(columns), _hours(columns)
     if _EVALUATIONS in metrics:
-        metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], rows)
+        metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], columns)
     return Run(
         folder=folder,
-        names={key: str(value) for key, value in current_names(names).items()},
+        names={key: str(value) for key, value in names.items()},
         seed=_seed(config.get("seed", 0), folder),
         config=dict(flatten(config)),
         environment=_read_environment(folder / "environment.json"),
         metrics=metrics | {"time/hours": hours},
-        action_repeat=_action_repeat(rows),
+        action_repeat=_action_repeat(columns),
         wall_seconds=3600.0 * float(hours.values[-1]) if len(hours.values) > 0 else np.nan,
     )
 
@@ -216,36 +203,30 @@ def _seed(value: object, folder: Path) -> int:
     return value
 
 
-def collect_series(rows: Iterable[Mapping[str, float]]) -> dict[str, Series]:
-    """Turn rows into series of finite values; steps that a resume repeated count once, the last.
+def collect_series(columns: Columns) -> dict[str, Series]:
+    """Turn columns into series of finite values; steps that a resume repeated count once, the last.
 
     Args:
-        rows: What ``read_metrics`` gave.
+        columns: What ``read_columns`` gave.
 
     Returns:
         Series by name.
     """
-    columns: dict[str, tuple[list[float], list[float]] | None] = {}
-    for row in rows:
-        step = row["step"]
-        for name, value in row.items():
-            try:
-                column = columns[name]
-            except KeyError:
-                column = columns[name] = ([], []) if name.startswith(_KEPT) else None
-            if column is not None:
-                column[0].append(step)
-                column[1].append(value)
-    return {name: _series(*column) for name, column in columns.items() if column is not None}
+    steps = columns["step"].values
+    return {
+        name: _series(steps[column.rows], column.values)
+        for name, column in columns.items()
+        if name not in PLACE
+    }
 
 
-def _series(steps: Sequence[float], values: Sequence[float]) -> Series:
+def _series(steps: np.ndarray, values: np.ndarray) -> Series:
     """In the order of the steps, the last of equal ones, and of those the finite ones."""
-    x, y = np.array(steps[::-1], np.float64), np.array(values[::-1], np.float64)
-    x, first = np.unique(x, return_index=True)
-    y = y[first]
-    known = np.isfinite(y)
-    return Series(x[known], y[known])
+    if len(steps) > 1 and not (np.diff(steps) > 0).all():
+        steps, first = np.unique(steps[::-1], return_index=True)
+        values = values[::-1][first]
+    known = np.isfinite(values)
+    return Series(steps, values) if known.all() else Series(steps[known], values[known])
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -270,28 +251,35 @@ def _read_environment(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a JSON object; delete it to compare this run.") from error
 
 
-def _action_repeat(rows: Sequence[Mapping[str, float]]) -> float:
-    last = rows[-1] if rows else {"step": 0, "frame": 0}
-    return last["frame"] / last["step"] if last["step"] > 0 else np.nan
+def _action_repeat(columns: Columns) -> float:
+    steps, frames = columns["step"].values, columns["frame"].values
+    return float(frames[-1] / steps[-1]) if len(steps) > 0 and steps[-1] > 0 else np.nan
 
 
-def _from_zero(total: Series, rows: Sequence[Mapping[str, float]]) -> Series:
+def _from_zero(total: Series, columns: Columns) -> Series:
     """The count of evaluations from where the log still showed none: rows then lack the count."""
     # Rows of evaluations and probes never have it and say nothing; those of the log have times.
-    logged = [row["step"] for row in rows if _EVALUATIONS not in row and _PARTS[0] in row]
-    idle = [step for step in logged if len(total.steps) > 0 and step < total.steps[0]]
-    if not idle:
+    if _PARTS[0] not in columns or len(total.steps) == 0:
         return total
-    return Series(np.append(max(idle), total.steps), np.append(0.0, total.values))
+    logged = np.setdiff1d(columns[_PARTS[0]].rows, columns[_EVALUATIONS].rows)
+    idle = columns["step"].values[logged]
+    idle = idle[idle < total.steps[0]]
+    if len(idle) == 0:
+        return total
+    return Series(np.append(idle.max(), total.steps), np.append(0.0, total.values))
 
 
-def _hours(rows: Sequence[Mapping[str, float]]) -> Series:
+def _hours(columns: Columns) -> Series:
     """Training hours by step, so that pauses between a stop and a resume do not count."""
     # Steps that a resume repeated count once, the last time, as in every other series.
-    logged = [row for row in rows if _PARTS[0] in row]
-    parts = [sum(row.get(part, 0.0) for part in _PARTS) for row in logged]
-    steps, seconds = _series([row["step"] for row in logged], parts)
+    every = columns["step"].values
+    spent = np.zeros(len(every))
+    for name in _PARTS:
+        if name in columns:
+            spent[columns[name].rows] += columns[name].values
+    logged = columns[_PARTS[0]].rows if _PARTS[0] in columns else np.empty(0, int)
+    steps, seconds = _series(every[logged], spent[logged])
     if seconds.sum() > 0.0:
         return Series(steps, np.cumsum(seconds) / 3600.0)
-    steps, times = _series([row["step"] for row in rows], [row["time"] for row in rows])
+    steps, times = _series(every, columns["time"].values)
     return Series(steps, (times - times[:1]) / 3600.0)

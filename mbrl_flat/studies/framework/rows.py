@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.logging.jsonl import read_metrics
+from mbrl_flat.logging.jsonl import read_rows
 from mbrl_flat.runtime.files import write_text_atomically
 
 Scalar = float | int | str | bool | None
@@ -120,7 +120,7 @@ class RowFile:
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
                 write_text_atomically(path, whole.decode())
-            for line in read_metrics(path):
+            for line in read_rows(path):
                 self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@ import pytest
 
 from mbrl_flat.compare.runs import EMPTY, Series, collect_series, find_runs, load_run
 from mbrl_flat.errors import UserError
+from mbrl_flat.logging.jsonl import read_metrics
+from mbrl_flat.logging.metric_columns import columns_of
 
 
 def test_runs_are_found_by_folder_by_parent_and_by_glob(make_run, tmp_path):
@@ -78,9 +80,12 @@ def test_times_stand_in_for_hours_that_were_not_logged(make_run):
 
 
 def test_a_step_that_a_resume_repeated_counts_once():
-    rows = [{"step": 5, "eval/a": 1.0}, {"step": 9, "eval/a": 2.0}, {"step": 5, "eval/a": 7.0}]
+    rows = [
+        {"step": step, "frame": step, "time": 0.0, "eval/a": value}
+        for step, value in ((5, 1.0), (9, 2.0), (5, 7.0))
+    ]
 
-    series = collect_series(rows)["eval/a"]
+    series = collect_series(columns_of(rows, ("eval/",)))["eval/a"]
 
     assert series.steps.tolist() == [5.0, 9.0]
     assert series.values.tolist() == [7.0, 2.0]
@@ -112,7 +117,7 @@ def test_a_row_without_its_place_is_named(make_run):
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 300, "eval/return_mean": 1.0}\n')
 
-    with pytest.raises(UserError, match=r"Line 3 of .*metrics.jsonl has no frame and no time; "):
+    with pytest.raises(UserError, match=r"Line 3 of .*metrics.jsonl: has no frame and no time; "):
         load_run(folder)
 
 
@@ -169,3 +174,29 @@ def test_a_configuration_in_another_encoding_is_refused(make_run):
 def test_a_name_that_no_file_can_have_is_a_clear_error():
     with pytest.raises(UserError, match="Cannot look for runs at"):
         find_runs(["x" * 300])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["true", '"1.5"', "[1.0]", "{}", "1" + "0" * 400, "[" * 3000 + "]" * 3000, "nonsense"],
+    ids=["flag", "text", "list", "object", "long integer", "brackets", "no JSON"],
+)
+def test_a_metrics_file_with_anything_but_numbers_names_the_line(make_run, value):
+    folder = make_run()
+    file = folder / "metrics.jsonl"
+    row = '{"step": 300, "frame": 600, "time": 1.0, "eval/return_mean": %s}\n'
+    file.write_text(file.read_text() + row % value + row % "2.0")
+
+    with pytest.raises(UserError, match="Line 3 of "):
+        load_run(folder)
+    with pytest.raises(UserError, match="Line 3 of "):
+        read_metrics(file)
+
+
+def test_nan_and_null_are_missing_values(make_run):
+    folder = make_run()
+    row = '{"step": %d, "frame": 600, "time": 1.0, "eval/return_mean": %s}\n'
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row % (300, "NaN") + row % (400, "null") + row % (500, "7.0"))
+
+    assert load_run(folder).series("eval/return_mean").steps.tolist() == [0.0, 100.0, 500.0]
