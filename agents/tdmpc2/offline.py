@@ -33,16 +33,25 @@ class OfflineTDMPC2(nn.Module):
         size: Label of the network size, see ``mbrl_flat.agents.tdmpc2.config.SIZES``.
         horizon: Length of the rollouts that the loss judges.
         batch_size: Subsequences of a batch.
+        dropout: Dropout of the first hidden layer of each Q-function.
     """
 
     context = 1
     readout: Readout
 
     def __init__(
-        self, spec: EnvSpec, *, size: str = "cpu", horizon: int = 3, batch_size: int = 128
+        self,
+        spec: EnvSpec,
+        *,
+        size: str = "cpu",
+        horizon: int = 3,
+        batch_size: int = 128,
+        dropout: float = 0.01,
     ) -> None:
         super().__init__()
-        config = TDMPC2Config(size=str(size), horizon=horizon, batch_size=batch_size)
+        config = TDMPC2Config(
+            size=str(size), horizon=horizon, batch_size=batch_size, dropout=dropout
+        )
         self.model = WorldModel(spec, config)
         self.sequence_length, self.batch_size = config.horizon, config.batch_size
         self.lr_scales: Mapping[str, float] = {"encoder": config.enc_lr_scale}

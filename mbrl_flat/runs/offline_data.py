@@ -151,6 +151,34 @@ def _index_of(
     return names.index(task.replace("_", "-"))
 
 
+def recorded_episodes(run: Path) -> list[EpisodeArrays]:
+    """Read the complete episodes of a run of one task with vectors and continuous actions.
+
+    Args:
+        run: Its folder, with at least one checkpoint.
+
+    Returns:
+        The episodes of its newest checkpoint, in the order of writing.
+
+    Raises:
+        UserError: If there is no run.
+    """
+    settings = _settings(run)
+    newest = CheckpointFolder(run / "checkpoints").latest
+    first = load_safely(newest)["pieces"][0]["name"]
+    arrays = load_safely(run / "checkpoints" / "replay" / first)["arrays"]
+    task = TaskSpec(
+        name=str(settings["names"]["task"]),
+        obs_size=arrays["0/obs/state"].shape[-1],
+        action_size=arrays["0/action"].shape[-1],
+        episode_length=0,
+    )
+    spec = EnvSpec(
+        obs={"state": (task.obs_size,)}, action=Continuous(dim=task.action_size), episode_length=0
+    )
+    return list(_episodes(run, settings, task, spec))
+
+
 def _episodes(
     run: Path, settings: Mapping[str, Any], task: TaskSpec, spec: EnvSpec
 ) -> Iterator[EpisodeArrays]:

@@ -12,22 +12,19 @@ References:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
-from mbrl_flat.studies.offline.errors import open_loop_errors, summary
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
-from mbrl_flat.studies.offline.recording import Recording, named_part
+from mbrl_flat.studies.offline.recording import Recording
+from mbrl_flat.studies.offline.task import OfflineTask, build_model
 from mbrl_flat.studies.offline.transitions import Transitions
 
 METHODS: dict[str, tuple[str, dict[str, Any], float]] = {
@@ -140,15 +137,20 @@ class WorldModelOffline:
         for model in self.models:
             if model not in self.subjects:
                 raise UnknownNameError("model", model, self.subjects)
-        if not 1 <= self.train <= self.pool:
-            raise UserError(f"train must lie between 1 and pool={self.pool}, got {self.train}.")
-        if self.validation < 1 or self.pool + self.validation >= self.recording.episodes:
-            raise UserError(
-                f"pool={self.pool} and validation={self.validation} leave no episode of "
-                f"{self.recording.episodes} for the report; record more."
-            )
+        _ = self._task  # refuses what does not fit together
         if self.evaluations < 4 or min(self.horizon, self.tries, self.seeds) < 1:
             raise UserError("evaluations must be at least 4; horizon, tries and seeds at least 1.")
+
+    @property
+    def _task(self) -> OfflineTask:
+        return OfflineTask(
+            recording=self.recording,
+            pool=self.pool,
+            validation=self.validation,
+            train=self.train,
+            discount=self.discount,
+            horizon=self.horizon,
+        )
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """All radii on validation seeds; then every method at its own, seed after seed."""
@@ -191,8 +193,8 @@ class WorldModelOffline:
         """Train once and look at the validation or the test episodes."""
         subject, seed = self.subjects[str(cell["model"])], int(cell["seed"] or 0)
         name, settings, share = METHODS[str(cell["method"])]
-        split = self._split(seed)
-        model = self._model(subject, split["train"], seed)
+        split = self._task.split(seed)
+        model = build_model(subject.model, subject.settings, split["train"], seed=seed)
         optimizer = build_optimizer(
             model, name, lr=subject.lr, rho=float(cell["rho"] or 0.0), settings=settings
         )
@@ -204,36 +206,10 @@ class WorldModelOffline:
             seed=seed,
         )
         model.calibrate(split["train"].every(2, 1))
-        measured = self._errors(model, split[str(cell["part"])])
+        measured = self._task.errors(model, split[str(cell["part"])])
         if cell["part"] == "test":
             measured |= self._fit_and_sharpness(model, split)
         return {"updates": spent.updates, "evaluations": spent.evaluations, **measured}
-
-    def _split(self, seed: int) -> dict[str, Transitions]:
-        """Episodes by part, standardised by those that this seed learns from."""
-        whole = _episodes(self.recording, self.discount)
-        drawn = np.random.default_rng([seed, 2]).permutation(self.pool)[: self.train]
-        train, end = whole.take(drawn), self.pool + self.validation
-        return {
-            "train": train.standardised(train),
-            "validation": whole.take(np.arange(self.pool, end)).standardised(train),
-            "test": whole.take(np.arange(end, len(whole))).standardised(train),
-        }
-
-    @staticmethod
-    def _model(subject: ModelSettings, data: Transitions, seed: int) -> OfflineModel:
-        spec = EnvSpec(
-            obs={"state": (data.obs.shape[-1],)},
-            action=Continuous(dim=data.action.shape[-1]),
-            episode_length=data.action.shape[1],
-        )
-        torch.manual_seed(seed)
-        return named_part(subject.model)(spec, **subject.settings)
-
-    def _errors(self, model: OfflineModel, data: Transitions) -> dict[str, Value]:
-        subsequences = data.every(5, model.context + self.horizon)
-        curves = open_loop_errors(model, subsequences, self.horizon)
-        return {**summary(curves), **{f"{name}_curve": each for name, each in curves.items()}}
 
     def _fit_and_sharpness(
         self, model: OfflineModel, split: Mapping[str, Transitions]
@@ -256,8 +232,3 @@ class WorldModelOffline:
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Errors along the prediction, and error against sharpness."""
         return {"errors": draw(rows.where(part="test"), self.models, title=self.title)}
-
-
-@lru_cache(maxsize=2)
-def _episodes(recording: Recording, discount: float) -> Transitions:
-    return Transitions.of(recording.load(), length=recording.length, discount=discount)

@@ -103,6 +103,7 @@ def _claim_folder(study: Study, folder: Path) -> None:
         write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
         return
     there = with_current_names(json.loads(path.read_text(encoding="utf-8")))
+    settings = _like(settings, there)
     differing = sorted(
         key for key in settings.keys() | there.keys() if settings.get(key) != there.get(key)
     )
@@ -111,6 +112,14 @@ def _claim_folder(study: Study, folder: Path) -> None:
             f"{folder} holds a study with other settings ({', '.join(differing)}); choose another "
             f"run_dir, or give the same settings to resume it."
         )
+
+
+def _like(ours: Any, theirs: Any) -> Any:
+    """Leave out empty settings that a folder of an earlier version does not have."""
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return ours
+    kept = {key: value for key, value in ours.items() if key in theirs or value}
+    return {key: _like(value, theirs.get(key)) for key, value in kept.items()}
 
 
 def _known(study: Study, file: RowFile) -> list[Trial]:

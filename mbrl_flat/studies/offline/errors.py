@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mbrl_flat.analysis.stats import spearman
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.transitions import Subsequences
 
@@ -50,6 +51,29 @@ def open_loop_errors(
         "reward": _listed((ahead.reward.double() - reward).square().mean(0) / _variance(reward)),
         "value": _listed((miss.square().mean(0) / _variance(returns)).sqrt()),
         "bias": _listed(miss.mean(0) / _variance(returns).sqrt()),
+    }
+
+
+@torch.no_grad()
+def value_agreement(model: OfflineModel, subsequences: Subsequences) -> dict[str, float]:
+    """Compare values at recorded states with the returns that followed.
+
+    Args:
+        model: In evaluation mode.
+        subsequences: At least ``context + 1`` transitions each.
+
+    Returns:
+        ``value_relative_rmse``, the RMSE over the mean absolute return;
+        ``value_explained_variance``, ``1 - Var(G - Q) / Var(G)``; ``value_rank_correlation``.
+    """
+    now = model.context - 1
+    value = model.predict(subsequences, 1).value[:, 0].double()
+    returns = subsequences.returns[:, now].double()
+    miss = returns - value
+    return {
+        "value_relative_rmse": float(miss.square().mean().sqrt() / returns.abs().mean()),
+        "value_explained_variance": float(1.0 - _variance(miss) / _variance(returns)),
+        "value_rank_correlation": spearman(value.numpy(), returns.numpy()),
     }
 
 

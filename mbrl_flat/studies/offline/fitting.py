@@ -1,6 +1,6 @@
 """Train a world model on recorded transitions until a number of gradient evaluations is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.perturbed_sharpness import adaptive_sharpness
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import DivergedError, NonFiniteError
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
 from mbrl_flat.runtime.interrupts import check_interrupt
+from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.transitions import Subsequences, Transitions
 
@@ -59,7 +61,14 @@ def build_optimizer(
 
 
 def fit(
-    model: OfflineModel, data: Transitions, optimizer: FlatOptimizer, *, evaluations: int, seed: int
+    model: OfflineModel,
+    data: Transitions,
+    optimizer: FlatOptimizer,
+    *,
+    evaluations: int,
+    seed: int,
+    points: Sequence[int] = (),
+    at_point: Callable[[int], None] | None = None,
 ) -> Spent:
     """Train until another step would take more than the evaluations that are left.
 
@@ -69,6 +78,9 @@ def fit(
         optimizer: Of the model.
         evaluations: Gradients that may be computed.
         seed: Determines the batches: method after method sees the same.
+        points: Numbers of evaluations at which ``at_point`` is called, in increasing order.
+        at_point: Called once as many evaluations are spent, in evaluation mode; it may measure,
+            and draw random numbers, without a trace on the training.
 
     Returns:
         What it took.
@@ -78,6 +90,7 @@ def fit(
     """
     rng = np.random.default_rng([seed, 1])
     updates = spent = cost = 0
+    waiting = list(points)
     model.train()
     while spent + max(cost, 1) <= evaluations:
         check_interrupt()
@@ -98,6 +111,11 @@ def fit(
         except NonFiniteError as error:
             raise DivergedError(updates, str(error)) from error
         updates, spent, cost = updates + 1, spent + calls, calls
+        while at_point is not None and waiting and spent + cost > waiting[0]:
+            model.train(False)
+            with restored_rng():
+                at_point(waiting.pop(0))
+            model.train()
     model.train(False)
     return Spent(updates=updates, evaluations=spent)
 
@@ -109,7 +127,12 @@ def loss_on(model: OfflineModel, subsequences: Subsequences) -> float:
 
 
 def sharpness_on(
-    model: OfflineModel, subsequences: Subsequences, *, rho: float = 0.05, iterations: int = 20
+    model: OfflineModel,
+    subsequences: Subsequences,
+    *,
+    rho: float = 0.05,
+    iterations: int = 20,
+    scale_invariant: bool = False,
 ) -> dict[str, float]:
     """Largest Hessian eigenvalue of the loss on subsequences, with targets held fixed, and more.
 
@@ -118,11 +141,13 @@ def sharpness_on(
         subsequences: A batch; compare only what was measured at equal size.
         rho: Radius of ``sam_gap``.
         iterations: Most iterations of Lanczos.
+        scale_invariant: Measure ``module_scaled_lambda`` and ``adaptive_sharpness`` as well.
 
     Returns:
         ``lambda_max``, ``scaled_lambda`` (times the squared norm of the weights, which does not
         change when the weights before a normalisation grow), ``sam_gap``, ``grad_norm`` and
-        ``param_norm``.
+        ``param_norm``; ``module_scaled_lambda``, the same with the weights of every module over
+        their norm; ``adaptive_sharpness``, the gap that one step of ASAM sees.
     """
     targets = model.targets(subsequences)
     modules = {
@@ -135,10 +160,23 @@ def sharpness_on(
     start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
     found = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)
     size = norms(region, rho=rho)
+    extra: dict[str, float] = {}
+    if scale_invariant:
+        sizes = [torch.cat([p.detach().flatten() for p in params]) for params in modules.values()]
+        scale = torch.cat([weights.norm().expand(len(weights)) for weights in sizes])
+        scaled = lanczos(
+            lambda v: scale * region.product(scale * v),
+            start,
+            max_iterations=iterations,
+            tolerance=1e-2,
+        )
+        extra["module_scaled_lambda"] = scaled.lambda_max
+        extra["adaptive_sharpness"] = adaptive_sharpness(region, rho=rho, eta=0.01)
     return {
         "lambda_max": found.lambda_max,
         "scaled_lambda": found.lambda_max * size["param_norm"] ** 2,
         "sam_gap": sam_gap(region, rho=rho),
         "grad_norm": size["grad_norm"],
         "param_norm": size["param_norm"],
+        **extra,
     }

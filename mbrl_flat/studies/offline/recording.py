@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.runs.offline_data import recorded_episodes
 from mbrl_flat.studies.offline.behaviour import action_sequence
 
 _ARRAYS = ("obs", "action", "reward")
@@ -60,6 +61,10 @@ class Recording:
         tail: Further steps, recorded for the returns of the last of these.
         seed: Determines everything.
         folder: Where the files are kept; by default ``mbrl_flat/recordings`` in the user's cache.
+        run: Folder of a run of ``mbrl-flat-train`` whose replay is the data set instead: episodes
+            of increasing skill, played by the learning agent with its exploration noise. ``task``
+            then only names it.
+        start: Step at which the taken part of the run's episodes begins.
     """
 
     env: str = "mbrl_flat.envs.dmc.make"
@@ -69,6 +74,8 @@ class Recording:
     tail: int = 60
     seed: int = 0
     folder: str | None = None
+    run: str | None = None
+    start: int = 0
 
     def __post_init__(self) -> None:
         for name in ("episodes", "length"):
@@ -81,6 +88,7 @@ class Recording:
     def path(self) -> Path:
         """Folder of the files: other settings or simulators have another one."""
         facts = asdict(self) | {"folder": None, "episodes": None}
+        facts = {name: fact for name, fact in facts.items() if name not in ("run", "start")}
         facts |= {name: _version(name) for name in _SIMULATORS}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.folder or _user_cache()) / f"{self.task}_{digest}"
@@ -92,6 +100,8 @@ class Recording:
             ``obs`` ``[E, T + 1, n]``, ``action`` ``[E, T, A]`` and ``reward`` ``[E, T]``, float32,
             where T is ``length + tail``.
         """
+        if self.run is not None:
+            return self._of_run(Path(self.run))
         files = [self.path / f"{number:05d}.npz" for number in range(self.episodes)]
         missing = [number for number, file in enumerate(files) if not file.exists()]
         if missing:
@@ -104,6 +114,27 @@ class Recording:
                 env.close()
         loaded = [np.load(file) for file in files]
         return {name: np.stack([episode[name] for episode in loaded]) for name in _ARRAYS}
+
+    def _of_run(self, run: Path) -> dict[str, np.ndarray]:
+        """Take episodes evenly from a run, in an order that gives every part all levels of skill.
+
+        Raises:
+            UserError: If too few episodes are long enough.
+        """
+        end = self.start + self.length + self.tail
+        long = [e for e in recorded_episodes(run) if len(e["reward"]) >= end]
+        if len(long) < self.episodes:
+            raise UserError(
+                f"{run} has {len(long)} episodes of at least {end} steps, but "
+                f"episodes={self.episodes} was given; train longer, or shorten length and tail."
+            )
+        spread = np.linspace(0, len(long) - 1, self.episodes).round().astype(int)
+        taken = [long[i] for i in np.random.default_rng(self.seed).permutation(spread)]
+        bounds = {"obs": ("state", end + 1), "action": ("action", end), "reward": ("reward", end)}
+        return {
+            name: np.stack([e[source][self.start : stop] for e in taken]).astype(np.float32)
+            for name, (source, stop) in bounds.items()
+        }
 
     def episode(self, env: Any, number: int) -> dict[str, np.ndarray]:
         """Play one episode.

@@ -1,0 +1,289 @@
+"""Claims and figures of the study of when a flat world model predicts better."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbrl_flat.analysis.plot_style import add_legend, make_panels, method_style
+from mbrl_flat.analysis.stats import Interval, spearman, standard_error, t_interval, t_quantile
+from mbrl_flat.studies.experiments.world_model_report import bootstrap, log_changes, percent
+from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
+
+GATES = {
+    "state_error_1": ("one-step error of observations, share of the variance", None, 0.1),
+    "state_error_last": ("ten-step error of observations, share of the variance", None, 0.5),
+    "value_error_0": ("RMSE of the value, share of the spread of returns", None, 0.4),
+    "generalisation_ratio": ("held-out loss over training loss", 1.1, None),
+}
+"""Entry condition: metric, words, and bounds that Adam at equal evaluations has to meet."""
+
+METRICS = {
+    "test_loss": "held-out loss",
+    "state_error_1": "one-step error of observations",
+    "state_error_last": "ten-step error of observations",
+    "reward_error": "error of rewards",
+    "value_error_0": "RMSE of the value",
+}
+PRIMARY = ("test_loss", "state_error_last")
+BASELINES = {
+    "adam_matched": "Adam at equal evaluations",
+    "adam": "Adam at equal updates",
+    "random_direction": "a random direction of the same length",
+}
+REGULARISERS = {"weight_decay": "weight decay", "dropout": "dropout"}
+MODULES = ("sam_dynamics", "sam_encoder", "sam_heads", "msam")
+SHARPNESS = {
+    "train_lambda_max": "largest Hessian eigenvalue",
+    "train_scaled_lambda": "the same times the squared weight norm",
+    "train_module_scaled_lambda": "the same with every module over its norm",
+    "train_adaptive_sharpness": "adaptive sharpness",
+}
+
+_POWER = 0.8416  # 80 % quantile of the normal distribution
+
+
+def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
+    """Compare the rows with the plan.
+
+    Args:
+        rows: All rows.
+        radii: Radius of each variant.
+
+    Returns:
+        G: the entry condition; H1, H4 and H6 as in the plan. H2 and H3 need control.
+    """
+    most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
+    claims = [
+        sign_claim("G", f"Adam is good enough: {words}", words, _values(most, "adam_matched", metric),
+                   above=above, below=below)
+        for metric, (words, above, below) in GATES.items()
+    ]  # fmt: skip
+    claims += [
+        _lower(most, "H1a", "sam", other, metric) for other in BASELINES for metric in METRICS
+    ]
+    claims += [_growth(most, "sam", other, metric) for other in BASELINES for metric in PRIMARY]
+    if len(rows.distinct("episodes")) > 1:
+        claims += [_data(rows, metric) for metric in PRIMARY]
+    claims += [
+        _lower(most, "H1d", "sam", other, f"stopped_{metric}")
+        for other in BASELINES
+        for metric in PRIMARY
+    ]
+    claims += [_lower(most, "H1e", "sam", other, "state_error_last") for other in REGULARISERS]
+    claims += [_dose(most, radii, metric) for metric in PRIMARY]
+    claims += [
+        _lower(most, "H4b", variant, "adam_matched", "state_error_last") for variant in MODULES
+    ]
+    claims += [_lower(most, "flat", "sam", other, "train_lambda_max") for other in BASELINES]
+    return [*claims, *(_association(most, measure) for measure in SHARPNESS)]
+
+
+def _values(rows: TrialRows, variant: str, metric: str) -> list[float]:
+    return rows.where(variant=variant).values(metric)
+
+
+def _changes(rows: TrialRows, variant: str, other: str, metric: str) -> list[float]:
+    pair = (rows.where(variant=name).by_seed(metric) for name in (variant, other))
+    return log_changes(*pair)
+
+
+def _lower(rows: TrialRows, name: str, variant: str, other: str, metric: str) -> Claim:
+    """Claim that a variant has less of something than another one, seed by seed."""
+    changes = _changes(rows, variant, other, metric)
+    base = metric.removeprefix("stopped_")
+    words = METRICS.get(base) or SHARPNESS[base]
+    where = " at the best validation score" if metric != base else ""
+    claim = sign_claim(
+        name,
+        f"{variant} is below {_name(other)}: {words}{where}",
+        f"{words}, change in %",
+        changes,
+        below=0.0,
+        note=_detectable(changes),
+    )
+    return replace(claim, interval=Interval(*map(percent, claim.interval)))
+
+
+def _name(variant: str) -> str:
+    return {**BASELINES, **REGULARISERS}.get(variant, variant)
+
+
+def _detectable(changes: Sequence[float]) -> str:
+    """Bootstrap interval, the change that 80 % power would detect, and the seeds that are needed."""
+    if len(changes) < 2:
+        return ""
+    low, _, high = map(percent, bootstrap(changes))
+    error = standard_error(changes)
+    detectable = percent((t_quantile(len(changes) - 1) + _POWER) * error)
+    middle = abs(math.fsum(changes) / len(changes))
+    spread = error * math.sqrt(len(changes))
+    needed = math.ceil(((1.96 + _POWER) * spread / middle) ** 2) if middle > 0.0 else 0
+    return f"bootstrap [{low:.2g}, {high:.2g}]; detectable {detectable:.2g} %; needs {needed} seeds"
+
+
+def _growth(rows: TrialRows, variant: str, other: str, metric: str) -> Claim:
+    """Claim that the advantage is larger at the last point of the training than at the first."""
+    changes = [
+        _curve_change(rows, variant, other, metric, seed, -1)
+        - _curve_change(rows, variant, other, metric, seed, 0)
+        for seed in _shared(rows, variant, other, f"curve_{metric}")
+    ]
+    return sign_claim(
+        "H1b",
+        f"the advantage over {_name(other)} grows along training: {METRICS[metric]}",
+        "log of the ratio at the last point less that at the first",
+        changes,
+        below=0.0,
+    )
+
+
+def _shared(rows: TrialRows, variant: str, other: str, metric: str) -> list[int]:
+    seeds = [
+        {row["seed"] for row in rows.where(variant=name) if row.get(metric)}
+        for name in (variant, other)
+    ]
+    return sorted(seeds[0] & seeds[1])
+
+
+def _curve_change(
+    rows: TrialRows, variant: str, other: str, metric: str, seed: int, point: int
+) -> float:
+    ours, theirs = (
+        rows.where(variant=name, seed=seed)[0][f"curve_{metric}"][point]
+        for name in (variant, other)
+    )
+    return math.log(ours / theirs)
+
+
+def _data(rows: TrialRows, metric: str) -> Claim:
+    """Claim that the advantage shrinks with data."""
+    sizes = sorted(rows.distinct("episodes"))
+    per_seed: list[float] = []
+    for seed in rows.distinct("seed"):
+        ours = rows.where(seed=seed)
+        changes = [_changes(ours.where(episodes=n), "sam", "adam_matched", metric) for n in sizes]
+        if all(changes):
+            per_seed.append(spearman(np.array(sizes), np.array([c[0] for c in changes])))
+    return sign_claim("H1c", f"the advantage shrinks with data: {METRICS[metric]}",
+                      "rank correlation of episodes and change", per_seed, above=0.0)  # fmt: skip
+
+
+def _dose(rows: TrialRows, radii: Mapping[str, float], metric: str) -> Claim:
+    """Claim that the metric falls with the radius of SAM on all modules."""
+    doses = {name: rho for name, rho in radii.items() if is_dose(name)}
+    per_seed: list[float] = []
+    for seed in rows.distinct("seed"):
+        ours = rows.where(seed=seed)
+        found = {
+            rho: value
+            for name, rho in doses.items()
+            for value in ours.where(variant=name).values(metric)
+        }
+        if len(found) >= 3:
+            per_seed.append(spearman(np.array(list(found)), np.array(list(found.values()))))
+    return sign_claim("H4a", f"falls with rho: {METRICS[metric]}",
+                      "rank correlation of rho and the metric", per_seed, below=0.0)  # fmt: skip
+
+
+def is_dose(variant: str) -> bool:
+    """Whether a variant is SAM on all modules, at some radius, or Adam (radius 0, equal updates)."""
+    return variant in ("sam", "adam") or variant.removeprefix("sam_").replace(".", "").isdigit()
+
+
+def _association(rows: TrialRows, measure: str) -> Claim:
+    """Claim that sharper variants have the larger ten-step error, on the same seed."""
+    per_seed: list[float] = []
+    for seed in rows.distinct("seed"):
+        ours = [row for row in rows.where(seed=seed) if row.get(measure) is not None]
+        if len(ours) >= 4:
+            sharp, error = zip(*((r[measure], r["state_error_last"]) for r in ours), strict=True)
+            per_seed.append(spearman(np.array(sharp), np.array(error)))
+    return sign_claim("H6", f"flatter variants predict better: {SHARPNESS[measure]}",
+                      "rank correlation with the ten-step error over variants", per_seed,
+                      above=0.0)  # fmt: skip
+
+
+def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
+    """Draw the forest plot, the curves along training and the dose-response.
+
+    Args:
+        rows: All rows.
+        radii: Radius of each variant.
+
+    Returns:
+        Figures by name.
+    """
+    most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
+    title = "Change against Adam at equal evaluations, %"
+    forest, panels = make_panels(len(METRICS), columns=len(METRICS), title=title)
+    for axes, (metric, words) in zip(panels, METRICS.items(), strict=True):
+        _draw_forest(axes, most, metric, words)
+    curves, panels = make_panels(3, columns=3, title="Along the training, each seed and the mean")
+    for axes, (metric, words) in zip(
+        panels,
+        {"train_loss": "training loss", "test_loss": "held-out loss",
+         "state_error_last": METRICS["state_error_last"]}.items(), strict=True,
+    ):  # fmt: skip
+        _draw_curves(axes, most, metric, words)
+    add_legend(panels[0])
+    doses, panels = make_panels(2, title="Dose-response: SAM against Adam at equal updates, %")
+    for axes, metric in zip(panels, PRIMARY, strict=True):
+        _draw_doses(axes, most, radii, metric)
+    return {"forest": forest, "curves": curves, "doses": doses}
+
+
+def _draw_forest(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
+    variants = [name for name in rows.distinct("variant") if name != "adam_matched"]
+    for place, variant in enumerate(reversed(variants)):
+        changes = [percent(c) for c in _changes(rows, variant, "adam_matched", metric)]
+        color = _color(variant)
+        axes.plot(changes, [place] * len(changes), "o", color=color, ms=3, alpha=0.5)
+        low, middle, high = t_interval(changes)
+        axes.plot([low, high], [place - 0.25] * 2, color=color, lw=1.6)
+        axes.plot([middle], [place - 0.25], "D", color=color, ms=4)
+    axes.axvline(0.0, color="#555555", lw=1, ls="--")
+    axes.set_yticks(range(len(variants)), list(reversed(variants)), fontsize=8)
+    axes.set_xlabel(words, fontsize=8)
+
+
+def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
+    for variant in ("adam_matched", "adam", "sam", "random_direction"):
+        ours = [row for row in rows.where(variant=variant) if row.get(f"curve_{metric}")]
+        color = _color(variant)
+        for row in ours:
+            axes.plot(
+                row["curve_evaluations"], row[f"curve_{metric}"], color=color, lw=0.4, alpha=0.5
+            )
+        if ours:
+            mean = np.mean([row[f"curve_{metric}"] for row in ours], 0)
+            axes.plot(
+                ours[0]["curve_evaluations"], mean, "o-", color=color, lw=1.6, ms=3, label=variant
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("gradient evaluations")
+    axes.set_ylabel(words)
+
+
+def _color(variant: str) -> str:
+    method = variant if variant == "random_direction" else variant.partition("_")[0]
+    return method_style(method).color
+
+
+def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric: str) -> None:
+    doses = sorted((rho, name) for name, rho in radii.items() if is_dose(name) and rho > 0.0)
+    color = method_style("sam").color
+    for rho, name in doses:
+        changes = [percent(c) for c in _changes(rows, name, "adam", metric)]
+        axes.plot([rho] * len(changes), changes, "o", color=color, ms=3, alpha=0.5)
+        low, middle, high = t_interval(changes)
+        bar = [[middle - low], [high - middle]]
+        axes.errorbar([rho], [middle], bar, color=color, marker="D", ms=4)
+    axes.axhline(0.0, color="#555555", lw=1, ls="--")
+    axes.set_xscale("log")
+    axes.set_xlabel("rho")
+    axes.set_ylabel(METRICS[metric])
