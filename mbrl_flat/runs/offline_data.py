@@ -164,17 +164,21 @@ def recorded_episodes(run: Path) -> list[EpisodeArrays]:
         UserError: If there is no run.
     """
     settings = _settings(run)
-    newest = CheckpointFolder(run / "checkpoints").latest
-    first = load_safely(newest)["pieces"][0]["name"]
-    arrays = load_safely(run / "checkpoints" / "replay" / first)["arrays"]
+    state = load_safely(CheckpointFolder(run / "checkpoints").latest)
+    arrays = load_safely(run / "checkpoints" / "replay" / state["pieces"][0]["name"])["arrays"]
+    # The buffer has a slot more for each episode; its size tells their length.
+    capacity, lanes = settings["replay_capacity"], state["replay"]["num_envs"]
+    extra = (state["replay"]["lane_size"] - 1) * lanes - capacity
     task = TaskSpec(
         name=str(settings["names"]["task"]),
         obs_size=arrays["0/obs/state"].shape[-1],
         action_size=arrays["0/action"].shape[-1],
-        episode_length=0,
+        episode_length=round(capacity / extra),
     )
     spec = EnvSpec(
-        obs={"state": (task.obs_size,)}, action=Continuous(dim=task.action_size), episode_length=0
+        obs={"state": (task.obs_size,)},
+        action=Continuous(dim=task.action_size),
+        episode_length=task.episode_length,
     )
     return list(_episodes(run, settings, task, spec))
 

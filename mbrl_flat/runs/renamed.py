@@ -20,6 +20,15 @@ RENAMED = {
     "mbrl_flat.functional": "mbrl_flat.models.functional",
     "mbrl_flat.latents": "mbrl_flat.models.categorical",
     "mbrl_flat.diagnostics.quantities": "mbrl_flat.diagnostics.sharpness_measures",
+    "mbrl_flat.studies.experiments.comparison.Comparison": (
+        "mbrl_flat.studies.experiments.comparison.MethodComparison"
+    ),
+    "mbrl_flat.studies.experiments.weight_decay_eos.Sweep": (
+        "mbrl_flat.studies.experiments.weight_decay_eos.DecaySweep"
+    ),
+    "mbrl_flat.studies.experiments.world_model_offline.Subject": (
+        "mbrl_flat.studies.experiments.world_model_offline.ModelSettings"
+    ),
     "mbrl_flat.diagnostics.quantities.AdaptiveGap": (
         "mbrl_flat.diagnostics.sharpness_measures.AdaptiveSharpness"
     ),

@@ -116,11 +116,7 @@ class Recording:
         return {name: np.stack([episode[name] for episode in loaded]) for name in _ARRAYS}
 
     def _of_run(self, run: Path) -> dict[str, np.ndarray]:
-        """Take episodes evenly from a run, in an order that gives every part all levels of skill.
-
-        Raises:
-            UserError: If too few episodes are long enough.
-        """
+        """Take episodes evenly from a run, shuffled so that every part has all levels of skill."""
         end = self.start + self.length + self.tail
         long = [e for e in recorded_episodes(run) if len(e["reward"]) >= end]
         if len(long) < self.episodes:

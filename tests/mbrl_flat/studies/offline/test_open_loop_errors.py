@@ -1,12 +1,13 @@
 """Errors of models that are known to be perfect, to copy, or to say the mean."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from mbrl_flat.studies.offline.errors import open_loop_errors, summary
+from mbrl_flat.studies.offline.errors import open_loop_errors, summary, value_agreement
 from mbrl_flat.studies.offline.offline_model import Predictions
 from mbrl_flat.studies.offline.transitions import Transitions
 
@@ -102,3 +103,19 @@ def test_the_score_is_the_mean_share_of_variance_that_is_missed():
     assert numbers["trusted"] == 1.0
     np.testing.assert_allclose(numbers["compounding"], 2.0)
     torch.testing.assert_close(numbers["value_error_0"], 0.1)
+
+
+def test_values_that_are_the_returns_up_to_an_offset_agree_with_them():
+    returns = torch.tensor([[1.0, 2.0], [3.0, 1.0], [5.0, 0.0]])
+
+    class Shifted:
+        context = 1
+
+        def predict(self, subsequences, horizon):
+            return SimpleNamespace(value=subsequences.returns[:, : horizon + 1] + 0.5)
+
+    found = value_agreement(Shifted(), SimpleNamespace(returns=returns))
+
+    assert found["value_explained_variance"] == pytest.approx(1.0)
+    assert found["value_rank_correlation"] == pytest.approx(1.0)
+    assert found["value_relative_rmse"] == pytest.approx(0.5 / 3.0)

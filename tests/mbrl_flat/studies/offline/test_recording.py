@@ -1,11 +1,17 @@
 """Recordings follow from their settings, and are made once."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.runs.offline_data import recorded_episodes
 from mbrl_flat.studies.offline.behaviour import CORRELATIONS, STRENGTHS, action_sequence
 from mbrl_flat.studies.offline.recording import Recording, named_part
+
+FIXTURES = Path(__file__).parents[3] / "fixtures"
 
 
 def recording(tmp_path, **changes):
@@ -104,3 +110,32 @@ def test_settings_out_of_range_are_refused():
     with pytest.raises(UserError, match="tail must be at least 0, got -1"):
         Recording(tail=-1)
     assert named_part("math.hypot")(3, 4) == 5.0
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Path(shutil.copytree(FIXTURES / "run_of_old_names", tmp_path / "run"))
+
+
+def test_the_replay_of_a_run_is_a_data_set_of_all_levels_of_skill(run):
+    recorded = recorded_episodes(run)
+    settings = {"episodes": 2, "length": 12, "tail": 4, "start": 2}
+
+    data = Recording(run=str(run), **settings).load()
+
+    assert data["obs"].shape == (2, 17, 3)
+    assert data["action"].shape[:2] == data["reward"].shape == (2, 16)
+    sources = {0, len(recorded) - 1}
+    for obs, action, reward in zip(data["obs"], data["action"], data["reward"], strict=True):
+        (source,) = {n for n in sources if np.array_equal(recorded[n]["state"][2:19], obs)}
+        np.testing.assert_array_equal(recorded[source]["action"][2:18], action)
+        np.testing.assert_array_equal(recorded[source]["reward"][2:18], reward)
+        sources -= {source}
+    assert sources == set()
+
+
+def test_a_run_with_too_few_long_episodes_is_refused(run):
+    with pytest.raises(UserError, match=r"episodes of at least 90 steps, but episodes=3"):
+        Recording(run=str(run), episodes=3, length=80, tail=10).load()
+    with pytest.raises(UserError, match="There is no run at"):
+        Recording(run=str(run / "nothing"), episodes=3).load()
