@@ -11,7 +11,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds import lipschitz_value_gap, loss_bound
 from mbrl_flat.diagnostics.guard import preserve_state
-from mbrl_flat.diagnostics.inspection import measured_weights
+from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights, training_batch
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import UserError
@@ -77,18 +77,20 @@ class BoundsProbe:
             replay: Where the subsequences come from.
 
         Returns:
-            The row; empty until training and held-out episodes are long enough.
+            The row.
+
+        Raises:
+            NothingToMeasure: If training or held-out episodes are not long enough.
         """
-        if not all(replay.can_sample(self.horizon, heldout=kind) for kind in (False, True)):
-            return {}
+        rollouts = episode_batch(replay, self.batch_size, self.horizon, rng=self._rng, heldout=True)
         training, tested = (
-            replay.sample(self.batch_size, self.horizon, rng=self._rng, heldout=kind)
+            training_batch(agent, replay, self.batch_size, rng=self._rng, heldout=kind)
             for kind in (False, True)
         )
         seed = int(self._rng.integers(2**31))
         with measured_weights(agent), restored_rng():
             row = self._loss(agent, training, tested, len(replay), seed)
-            row |= self._value(agent, tested)
+            row |= self._value(agent, rollouts)
         return {f"probe/bound/{name}": value for name, value in row.items()}
 
     def _loss(

@@ -1,11 +1,15 @@
-"""What some agents show of themselves beyond what every probe needs."""
+"""What the probes need of some agents beyond ``Inspectable``, and batches to measure on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
+from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.replay import Replay
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.optim.averaging import evaluation_params
@@ -13,7 +17,7 @@ from mbrl_flat.optim.averaging import evaluation_params
 
 @runtime_checkable
 class LearnsFromSequences(Protocol):
-    """Says how long the subsequences are that it learns from."""
+    """States the length of the subsequences that it learns from."""
 
     @property
     def sequence_length(self) -> int:
@@ -22,14 +26,24 @@ class LearnsFromSequences(Protocol):
 
 
 @runtime_checkable
+class LearnsAcrossEpisodes(Protocol):
+    """States whether its subsequences run over the ends of episodes."""
+
+    @property
+    def across_episodes(self) -> bool:
+        """Whether they do."""
+        ...
+
+
+@runtime_checkable
 class TrainsWithOneOptimizer(Protocol):
-    """Shows who trains the weights of its world model."""
+    """Exposes the optimizer of its world model."""
 
     optimizer: torch.optim.Optimizer
 
 
 def optimizer_of(agent: Inspectable) -> torch.optim.Optimizer | None:
-    """Who trains the agent's world model, if it shows."""
+    """The optimizer of the agent's world model, if it exposes one."""
     return agent.optimizer if isinstance(agent, TrainsWithOneOptimizer) else None
 
 
@@ -44,7 +58,7 @@ def measured_weights(agent: Inspectable) -> Iterator[None]:
         yield
 
 
-def sequence_length_of(agent: Inspectable, setting: int | None) -> int:
+def sequence_length_of(agent: Inspectable, setting: int | None = None) -> int:
     """Return the length asked for, or the one that the agent learns from.
 
     Args:
@@ -62,6 +76,71 @@ def sequence_length_of(agent: Inspectable, setting: int | None) -> int:
     if isinstance(agent, LearnsFromSequences):
         return agent.sequence_length
     raise UserError(
-        f"{type(agent).__name__} does not say how long the subsequences are that it learns from; "
-        f"set the probe's sequence_length."
+        f"{type(agent).__name__} does not state the length of the subsequences that it learns "
+        f"from; set the probe's sequence_length."
     )
+
+
+def training_batch(
+    agent: Inspectable,
+    replay: Replay,
+    num: int,
+    *,
+    rng: np.random.Generator,
+    length: int | None = None,
+    heldout: bool = False,
+) -> Batch:
+    """Draw subsequences as the agent's updates do, across episodes where these do.
+
+    Args:
+        agent: The agent.
+        replay: Where they come from.
+        num: How many.
+        rng: Source of the draw.
+        length: Transitions; by default as many as the agent learns from.
+        heldout: From held-out episodes, otherwise from those that it trains on.
+
+    Returns:
+        The batch.
+
+    Raises:
+        NothingToMeasure: If there is no such subsequence.
+    """
+    across = isinstance(agent, LearnsAcrossEpisodes) and agent.across_episodes
+    length = sequence_length_of(agent, length)
+    return _draw(replay, num, length, rng=rng, heldout=heldout, across=across)
+
+
+def episode_batch(
+    replay: Replay, num: int, length: int, *, rng: np.random.Generator, heldout: bool
+) -> Batch:
+    """Draw subsequences within one episode, which open-loop predictions need.
+
+    Args:
+        replay: Where they come from.
+        num: How many.
+        length: Transitions.
+        rng: Source of the draw.
+        heldout: From held-out episodes, otherwise from those that are trained on.
+
+    Returns:
+        The batch.
+
+    Raises:
+        NothingToMeasure: If no episode is long enough.
+    """
+    return _draw(replay, num, length, rng=rng, heldout=heldout, across=False)
+
+
+def _draw(
+    replay: Replay, num: int, length: int, *, rng: np.random.Generator, heldout: bool, across: bool
+) -> Batch:
+    if not replay.can_sample(length, heldout=heldout, across_episodes=across):
+        kind = "held-out episodes" if heldout else "episodes"
+        where = "neighbouring " if across else ""
+        hint = ", or heldout_fraction above 0" if heldout and replay.num_heldout == 0 else ""
+        raise NothingToMeasure(
+            f"the replay has no {length} transitions in a row in {where}{kind}; it needs longer "
+            f"episodes, a smaller horizon or a longer run{hint}."
+        )
+    return replay.sample(num, length, rng=rng, heldout=heldout, across_episodes=across)

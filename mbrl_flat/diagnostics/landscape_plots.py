@@ -1,8 +1,13 @@
-"""Images of slices of a loss."""
+"""Slices of a loss as figures, and the probe that draws them."""
 
 from pathlib import Path
+from typing import Any
 
-from mbrl_flat.diagnostics.landscape import Slice
+import numpy as np
+
+from mbrl_flat.diagnostics.inspection import measured_weights, training_batch
+from mbrl_flat.diagnostics.landscape import Slice, loss_slice
+from mbrl_flat.diagnostics.probe import ProbedRun
 
 
 def draw_slice(found: Slice, path: Path, *, title: str = "") -> Path:
@@ -35,3 +40,31 @@ def draw_slice(found: Slice, path: Path, *, title: str = "") -> Path:
         axes.set_ylabel(labels[1])
         figure.colorbar(filled, ax=axes, label="loss")
     return save_figure(figure, path)
+
+
+class LandscapeProbe:
+    """A slice of a saved run's loss, as an array and a figure in the folder ``plots`` of the run.
+
+    Args:
+        settings: Those of ``landscape.loss_slice``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def measure_run(self, run: ProbedRun) -> dict[str, float]:
+        """Evaluate the slice on one batch as the agent trains on, and draw it."""
+        rng = np.random.default_rng(run.seed)
+        batch = training_batch(run.agent, run.replay, run.agent.batch_size, rng=rng)
+        with measured_weights(run.agent):
+            found = loss_slice(run.agent.probe_loss(batch), **self.settings)
+        stem = run.folder / "plots" / f"landscape_{run.step:09d}"
+        stem.parent.mkdir(exist_ok=True)
+        np.savez(stem.with_suffix(".npz"), distances=found.distances, losses=found.losses)
+        title = f"{run.folder.name}, step {run.step}"
+        draw_slice(found, stem.with_suffix(".png"), title=title)
+        return {
+            "probe/landscape/centre": float(found.losses.flat[found.losses.size // 2]),
+            "probe/landscape/lowest": float(found.losses.min()),
+            "probe/landscape/highest": float(found.losses.max()),
+        }

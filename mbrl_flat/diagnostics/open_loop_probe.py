@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.diagnostics.inspection import measured_weights
+from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Decodes, Inspectable
@@ -25,7 +26,7 @@ class OpenLoopProbe:
     actions alone; its latents are decoded. Names begin with ``probe/rollout/``:
     ``observation_error_<k>`` is the mean squared error of all entries of all observations after
     k steps as a share of their variance, ``observation_error_0`` what decoding alone gets wrong.
-    Of agents without a decoder there is nothing to measure, and the row is empty.
+    Of agents without a decoder there is nothing to measure.
 
     Each subsequence is a column of three images in the video: what happened, what was imagined,
     and half their difference on grey. During the context the second is the reconstruction.
@@ -81,12 +82,18 @@ class OpenLoopProbe:
             replay: Where the subsequences come from.
 
         Returns:
-            The row; empty without a decoder, or as long as no stored episode is long enough.
+            The row.
+
+        Raises:
+            NothingToMeasure: Without a decoder, or if no stored episode is long enough.
         """
+        if not isinstance(agent, Decodes):
+            raise NothingToMeasure(
+                "the agent has no decoder of observations; probe=rollout_error measures open-loop "
+                "predictions in its latents."
+            )
         length = self.context + self.horizon
-        if not isinstance(agent, Decodes) or not replay.can_sample(length, heldout=self.heldout):
-            return {}
-        batch = replay.sample(self.batch_size, length, rng=self._rng, heldout=self.heldout)
+        batch = episode_batch(replay, self.batch_size, length, rng=self._rng, heldout=self.heldout)
         with measured_weights(agent), restored_rng(), torch.no_grad():
             torch.manual_seed(int(self._rng.integers(2**31)))
             seen, imagined = self._decoded(agent, batch)

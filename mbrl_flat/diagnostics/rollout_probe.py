@@ -8,7 +8,8 @@ import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.diagnostics.inspection import measured_weights
+from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights, training_batch
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
 from mbrl_flat.diagnostics.rollout_error import (
     Reference,
@@ -69,13 +70,13 @@ class RolloutProbe:
             replay: Where the subsequences come from.
 
         Returns:
-            The row; empty as long as no stored episode of either kind needed is long enough.
+            The row.
+
+        Raises:
+            NothingToMeasure: If no stored episode of a kind that is needed is long enough.
         """
-        needed = {False, self.heldout}
-        if not all(replay.can_sample(self.horizon, heldout=kind) for kind in needed):
-            return {}
         training, tested = (
-            replay.sample(self.batch_size, self.horizon, rng=self._rng, heldout=kind)
+            episode_batch(replay, self.batch_size, self.horizon, rng=self._rng, heldout=kind)
             for kind in (False, self.heldout)
         )
         seed = int(self._rng.integers(2**31))
@@ -83,13 +84,7 @@ class RolloutProbe:
             row = self._errors(agent, training, tested)
             row |= compounding(row)
             if self.heldout:
-                losses: list[float] = []
-                for batch in (training, tested):
-                    # The same draws for both: what is left is the difference of the data.
-                    torch.manual_seed(seed)
-                    losses.append(float(agent.probe_loss(batch).loss()))
-                row |= {"loss_train": losses[0], "loss_heldout": losses[1]}
-                row["loss_gap"] = losses[1] - losses[0]
+                row |= heldout_losses(agent, replay, self.batch_size, seed=seed)
             row |= self._terminations(agent, replay)
         return {f"probe/rollout/{name}": value for name, value in row.items()}
 
@@ -121,3 +116,30 @@ class RolloutProbe:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         self._rng.bit_generator.state = state["rng"]
+
+
+def heldout_losses(agent: Inspectable, replay: Replay, num: int, *, seed: int) -> dict[str, float]:
+    """World-model loss on subsequences as the agent trains on, from both kinds of episodes.
+
+    Args:
+        agent: Whose loss.
+        replay: Where the subsequences come from.
+        num: How many of each kind.
+        seed: Determines them and what the loss draws, which is the same for both.
+
+    Returns:
+        ``loss_train``, ``loss_heldout`` and ``loss_gap``; nothing without long enough episodes.
+    """
+    rng, losses = np.random.default_rng(seed), []
+    try:
+        for heldout in (False, True):
+            batch = training_batch(agent, replay, num, rng=rng, heldout=heldout)
+            torch.manual_seed(seed)
+            losses.append(float(agent.probe_loss(batch).loss()))
+    except NothingToMeasure:
+        return {}
+    return {
+        "loss_train": losses[0],
+        "loss_heldout": losses[1],
+        "loss_gap": losses[1] - losses[0],
+    }

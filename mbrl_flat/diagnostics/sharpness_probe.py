@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.guard import preserve_state
-from mbrl_flat.diagnostics.inspection import measured_weights, optimizer_of, sequence_length_of
+from mbrl_flat.diagnostics.inspection import measured_weights, optimizer_of, training_batch
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.sharpness import LossRegion, loss_regions, norms, sam_gap
 from mbrl_flat.diagnostics.sharpness_measures import Context, SharpnessMeasure
 from mbrl_flat.errors import UserError
@@ -85,15 +86,27 @@ class SharpnessProbe:
             replay: Where the batches come from.
 
         Returns:
-            The row; empty as long as no stored episode is long enough.
+            The row; without held-out episodes it lacks their part.
+
+        Raises:
+            NothingToMeasure: If no stored subsequence is long enough.
         """
-        length = sequence_length_of(agent, self.sequence_length)
         row: dict[str, float] = {}
         for kind in ("training", "heldout") if self.heldout else ("training",):
             heldout = kind == "heldout"
-            if not replay.can_sample(length, heldout=heldout):
+            try:
+                batch = training_batch(
+                    agent,
+                    replay,
+                    self.batch_size,
+                    rng=self._rng,
+                    length=self.sequence_length,
+                    heldout=heldout,
+                )
+            except NothingToMeasure:
+                if not row:
+                    raise
                 continue
-            batch = replay.sample(self.batch_size, length, rng=self._rng, heldout=heldout)
             seed = int(self._rng.integers(2**31))
             with measured_weights(agent):
                 with restored_rng():

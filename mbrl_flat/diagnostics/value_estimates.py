@@ -19,6 +19,8 @@ import torch
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.diagnostics.inspection import measured_weights
+from mbrl_flat.diagnostics.probe import ProbedRun
+from mbrl_flat.diagnostics.value_error import Truncation, value_error
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng
 
@@ -44,3 +46,32 @@ def with_critic(agent: Inspectable, episode: Episode) -> Episode:
     with measured_weights(agent), restored_rng():
         latent = agent.posterior(batch)[0, :-1]
         return replace(episode, value=agent.value(latent).cpu())
+
+
+class ValueErrorProbe:
+    """The three errors of a saved run, as ``probe/value``, ``probe/planner`` and ``probe/mixed``.
+
+    Args:
+        truncation: See ``value_error.py``.
+        tolerance: Likewise.
+    """
+
+    def __init__(self, *, truncation: Truncation = "bootstrap", tolerance: float = 0.05) -> None:
+        self.truncation: Truncation = truncation
+        self.tolerance = tolerance
+
+    def measure_run(self, run: ProbedRun) -> dict[str, float]:
+        """Play episodes by the policy and by the planner, and compare."""
+        followed, planned = run.play("policy"), run.play("eval")
+        mixed = [with_critic(run.agent, episode) for episode in planned]
+        parts = {"value": followed, "planner": planned, "mixed": mixed}
+        return {
+            f"probe/{kind}/{name}": value
+            for kind, episodes in parts.items()
+            for name, value in value_error(
+                episodes,
+                run.agent.discount,
+                truncation=self.truncation,
+                tolerance=self.tolerance,
+            ).items()
+        }

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.seeding import rng_state
 
@@ -41,7 +42,8 @@ def test_measuring_bounds_moves_nothing(linear_agent, filled_replay):
 
 
 def test_bounds_wait_for_episodes(linear_agent, empty_replay):
-    assert BoundsProbe(horizon=2, batch_size=8)(linear_agent, empty_replay) == {}
+    with pytest.raises(NothingToMeasure, match=r"held-out episodes.*longer run"):
+        BoundsProbe(horizon=2, batch_size=8)(linear_agent, empty_replay)
 
 
 def test_a_resumed_probe_of_bounds_draws_the_same_subsequences(linear_agent, filled_replay):

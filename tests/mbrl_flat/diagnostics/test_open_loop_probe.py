@@ -9,6 +9,7 @@ import torch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics import open_loop_probe
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Prediction
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -113,9 +114,11 @@ def test_a_video_has_truth_imagination_and_their_difference(replay, tmp_path, mo
     np.testing.assert_allclose(difference, (imagined - true + 255) / 2, atol=1)
 
 
-def test_without_a_decoder_or_long_episodes_the_row_is_empty(replay, tmp_path, linear_agent):
-    assert probe(tmp_path)(linear_agent, replay) == {}
-    assert probe(tmp_path, horizon=40)(Shifted(), replay) == {}
+def test_without_a_decoder_or_long_episodes_the_reason_is_named(replay, tmp_path, linear_agent):
+    with pytest.raises(NothingToMeasure, match="no decoder"):
+        probe(tmp_path)(linear_agent, replay)
+    with pytest.raises(NothingToMeasure, match="no 42 transitions in a row"):
+        probe(tmp_path, horizon=40)(Shifted(), replay)
 
 
 def test_a_resumed_open_loop_probe_draws_the_same_subsequences(replay, tmp_path):

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 import mbrl_flat.cli.main  # noqa: F401 - registers the schema of a run
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
+from mbrl_flat.diagnostics.probe import RunProbe
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_measures import SamGaps, Trace
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
@@ -32,7 +33,7 @@ def test_the_cheap_probe_is_the_one_of_every_run(probe):
     assert (made.curvature, made.gaps) == ((), ())
 
 
-def test_the_full_probe_measures_with_its_quantities(probe, linear_agent, filled_replay):
+def test_the_full_probe_measures_with_its_measures(probe, linear_agent, filled_replay):
     made = probe("sharpness_full")
 
     assert made.curvature[0] == Trace(samples=8)
@@ -51,5 +52,5 @@ def test_further_probes_can_take_part_in_a_run(probe, name, kind):
 
 
 @pytest.mark.parametrize("name", ["value_error", "landscape"])
-def test_what_needs_more_than_a_replay_waits_for_its_arguments(probe, name):
-    assert callable(probe(name))
+def test_what_needs_more_than_a_replay_measures_a_saved_run(probe, name):
+    assert isinstance(probe(name), RunProbe)

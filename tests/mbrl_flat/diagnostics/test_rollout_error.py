@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.rollout_error import (
     compounding,
     fit_readout,
@@ -243,7 +244,8 @@ def test_a_resumed_rollout_probe_draws_the_same_subsequences(linear_agent, fille
 
 
 def test_the_rollout_probe_waits_for_episodes(linear_agent, empty_replay, filled_replay):
-    assert RolloutProbe(horizon=100)(linear_agent, filled_replay) == {}
+    with pytest.raises(NothingToMeasure, match="no 100 transitions in a row in episodes"):
+        RolloutProbe(horizon=100)(linear_agent, filled_replay)
     row = RolloutProbe(horizon=3, heldout=False)(linear_agent, filled_replay)
     assert "probe/rollout/latent_error_3" in row
     assert "probe/rollout/loss_gap" not in row

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.sharpness import ascent, loss_at, loss_regions, norms, sam_gap
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.errors import UserError
@@ -164,7 +165,8 @@ def test_the_row_is_empty_until_an_episode_is_long_enough(linear_agent, empty_re
     probe = SharpnessProbe(heldout=True)
     before = copy.deepcopy(probe.state_dict()["rng"])
 
-    assert probe(linear_agent, empty_replay) == {}
+    with pytest.raises(NothingToMeasure, match="no 3 transitions in a row in episodes"):
+        probe(linear_agent, empty_replay)
     assert probe.state_dict()["rng"] == before
 
 
@@ -177,7 +179,8 @@ def test_an_agent_without_a_sequence_length_needs_the_setting(linear_agent, fill
                 raise AttributeError(name)
             return getattr(linear_agent, name)
 
-    with pytest.raises(UserError, match=r"Silent does not say .* set the probe's sequence_length"):
+    match = r"Silent does not state .* set the probe's sequence_length"
+    with pytest.raises(UserError, match=match):
         SharpnessProbe()(Silent(), filled_replay)
 
     assert SharpnessProbe(batch_size=4, sequence_length=2)(Silent(), filled_replay)

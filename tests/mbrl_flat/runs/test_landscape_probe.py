@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 from torch import nn
 
+from mbrl_flat.diagnostics import landscape_plots
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.runs import probe as probe_run
 
 
 def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
@@ -27,14 +27,16 @@ def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
     agent = SimpleNamespace(
         optimizer=optimizer, batch_size=1, sequence_length=1, probe_loss=lambda _: loss
     )
-    replay = SimpleNamespace(sample=lambda *_, **__: None)
+    replay = SimpleNamespace(sample=lambda *_, **__: None, can_sample=lambda *_, **__: True)
     run = SimpleNamespace(agent=agent, replay=replay, folder=tmp_path, step=5, seed=0)
-    monkeypatch.setattr(probe_run, "draw_slice", lambda *_, **__: None)
+    monkeypatch.setattr(landscape_plots, "draw_slice", lambda *_, **__: None)
+    monkeypatch.setattr(
+        landscape_plots,
+        "loss_slice",
+        lambda loss: SimpleNamespace(distances=np.zeros(1), losses=np.array([loss().item()])),
+    )
 
-    def probe(loss):
-        return SimpleNamespace(distances=np.zeros(1), losses=np.array([loss().item()]))
-
-    row = probe_run._landscape(probe, run)
+    row = landscape_plots.LandscapeProbe().measure_run(run)
 
     with optimizer.evaluation_params():
         averaged = loss().item()
