@@ -6,6 +6,7 @@ r"""How much perturbations of the weights raise the loss: worst case, average ca
 ``adaptive_sharpness``       one step of ascent within ``|T^-1 e| <= rho``, ``T = |w| + eta``
                              elementwise: ``e = rho T^2 g / |T g|``; invariant to rescalings that
                              leave the function alone
+``normalised_sharpness``     the same with the norm of each weight tensor as ``T``
 ``average_case_sharpness``   mean of ``L(w + e) - L(w)`` over Gaussian ``e`` of standard deviation
                              ``sigma``
 ``rayleigh``                 ``(L(w + e) + L(w - e) - 2 L(w)) / rho^2`` along the gradient: the
@@ -89,6 +90,23 @@ def first_order_flatness(region: LossRegion, *, rho: float) -> float:
 def adaptive_sharpness(region: LossRegion, *, rho: float, eta: float) -> float:
     """The gap after one step of ASAM of radius ``rho``, with scales ``|w| + eta``."""
     scale = flatten([p.detach() for p in region.params]).abs() + eta
+    return loss_at(region, scale * ascent(scale * region.gradient, rho)) - region.value
+
+
+def normalised_sharpness(region: LossRegion, *, rho: float) -> float:
+    """One step of ascent in which each weight tensor moves in proportion to its own norm.
+
+    With ``T`` the norm of each tensor, ``e = rho T^2 g / |T g|``: invariant to a rescaling of whole
+    tensors that leaves the function alone, as before normalising layers and between linear ones.
+
+    Args:
+        region: The loss and the weights that move.
+        rho: Radius, as a share of the norms.
+
+    Returns:
+        The gap; tensors that are zero do not move.
+    """
+    scale = flatten([norm(p.detach().flatten()).expand(p.shape) for p in region.params])
     return loss_at(region, scale * ascent(scale * region.gradient, rho)) - region.value
 
 

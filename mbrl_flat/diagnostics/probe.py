@@ -39,8 +39,10 @@ class Probe(Protocol):
 class Play(Protocol):
     """Plays whole episodes of a saved run's agent, always with the same seeds."""
 
-    def __call__(self, mode: Any, *, wrap: Callable[[Any], Any] | None = None) -> list[Episode]:
-        """Play in a mode, in environments that ``wrap`` changes."""
+    def __call__(
+        self, mode: Any, *, wrap: Callable[[Any], Any] | None = None, agent: Any = None
+    ) -> list[Episode]:
+        """Play in a mode, in environments that ``wrap`` changes, or with another actor."""
         ...
 
 

@@ -9,7 +9,8 @@ With gradient ``g`` and Hessian ``H`` of the loss ``L`` at the weights ``w``,
 ``sam_gap`` is a lower bound of the worst loss within ``rho``. Far from a minimum it is
 ``first_order`` and says nothing of the curvature, hence both are logged, with ``|g|`` and ``|w|``.
 Curvature and radius scale with the weights: before a normalising layer the loss of ``c w`` is that
-of ``w``, and its Hessian ``H / c^2``. So compare runs only next to their ``param_norm``.
+of ``w``, and its Hessian ``H / c^2``. So compare runs by
+``lambda_max_normalised``, which is ``lambda_max |w|^2``, or next to their ``param_norm``.
 
 References:
     Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization",

@@ -171,6 +171,23 @@ class AdaptiveSharpness:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormalisedSharpness:
+    """The gap after one step in which each weight tensor moves by its norm; moves the weights.
+
+    Attributes:
+        rho: Radius as a share of the norms.
+    """
+
+    rho: float = 0.05
+
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
+        """``normalised_sharpness``."""
+        del context
+        found = perturbed_sharpness.normalised_sharpness(region, rho=self.rho)
+        return {"normalised_sharpness": found}
+
+
+@dataclass(frozen=True, kw_only=True)
 class AverageCaseSharpness:
     """The mean gap over Gaussian perturbations; moves the weights.
 

@@ -156,7 +156,10 @@ class SharpnessProbe:
                 for quantity in self.curvature:
                     note(region, quantity(region, context))
             for region in parts:
-                note(region, norms(region, rho=self.rho))
+                measured = norms(region, rho=self.rho)
+                # Invariant to a factor of all weights that leaves the loss alone.
+                scaled = row[f"{region.prefix}lambda_max"] * measured["param_norm"] ** 2
+                note(region, measured | {"lambda_max_normalised": scaled})
                 note(region, {"sam_gap": sam_gap(region, rho=self.rho)})
                 for quantity in self.gaps:
                     note(region, quantity(region, context))

@@ -73,7 +73,9 @@ def probe_run(
     )
     CheckpointFolder(folder / "checkpoints").read_replay(saved, replay)
 
-    def play(mode: Mode, *, wrap: Callable[[Any], Any] | None = None) -> list[Episode]:
+    def play(
+        mode: Mode, *, wrap: Callable[[Any], Any] | None = None, agent: Any = agent
+    ) -> list[Episode]:
         factory = parts.env if wrap is None else partial(_wrapped, parts.env, wrap)
         with closing(parts.vectors.make_vector(factory, num_envs=episodes, seed=seed)) as envs:
             return evaluate(

@@ -193,6 +193,36 @@ def test_the_adaptive_gap_ignores_a_rescaling_that_leaves_the_function_alone():
     assert ordinary[1] > 2.0 * ordinary[0]
 
 
+def test_normalised_sharpness_ignores_the_scale_of_whole_tensors():
+    """Two linear layers, one times 7 and the other by 7: the same function."""
+    plain, scaled = (two_layer(factor) for factor in (1.0, 7.0))
+
+    found = [
+        perturbed_sharpness.normalised_sharpness(region, rho=0.05) for region in (plain, scaled)
+    ]
+    plain_gaps = [sam_gap(region, rho=0.05) for region in (plain, scaled)]
+
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+    assert plain_gaps[1] > 2.0 * plain_gaps[0]
+
+
+def test_the_normalised_eigenvalue_ignores_a_factor_of_weights_before_a_normalisation():
+    """L(c w) = L(w), so that the Hessian is divided by c^2 and |w|^2 multiplied by it."""
+    target = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
+
+    def row(factor):
+        weight = nn.Parameter(factor * torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64))
+        probed = ProbeLoss(
+            lambda: (weight / weight.norm() - target).square().sum(), {"w": [weight]}
+        )
+        return SharpnessProbe(iterations=3, tolerance=0.0).measure(probed)
+
+    one, ten = row(1.0), row(10.0)
+
+    assert ten["lambda_max_normalised"] == pytest.approx(one["lambda_max_normalised"], rel=1e-9)
+    assert ten["lambda_max"] == pytest.approx(one["lambda_max"] / 100.0, rel=1e-9)
+
+
 def test_the_average_gap_of_a_quadratic_is_half_its_trace(generator):
     """E[L(w + e)] - L(w) = sigma^2 Tr(H) / 2 exactly, for any slope."""
     matrix = symmetric(6) + 5.0 * torch.eye(6, dtype=torch.float64)

@@ -14,7 +14,15 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, ProbeLoss
 from mbrl_flat.runtime.seeding import rng_state
 
-QUANTITIES = {"sam_gap", "first_order", "grad_norm", "param_norm", "lambda_max", "lambda_min"}
+QUANTITIES = {
+    "lambda_max_normalised",
+    "sam_gap",
+    "first_order",
+    "grad_norm",
+    "param_norm",
+    "lambda_max",
+    "lambda_min",
+}
 
 
 def quadratic(spectrum, weight, split):
