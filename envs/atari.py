@@ -4,7 +4,7 @@ A step repeats one action for ``action_repeat`` frames of the emulator and shows
 the last two at every pixel, since many games draw their objects on every other frame only. An
 episode begins with 1 to ``noop_max`` frames without an action and ends with the game.
 
-Losing a life can be made to count. The game itself always goes on, so that returns and
+A lost life can be recorded. The game itself always continues, so that returns and
 evaluations are those of whole games; what changes is what is recorded (see ``LIFE_LOSS``).
 
 References:
@@ -15,6 +15,7 @@ References:
     actions.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -77,33 +78,14 @@ def make(
         UserError: If a setting is out of range.
         UnknownNameError: If there is no such game.
     """
-    _check(action_repeat=action_repeat, frame_stack=frame_stack, max_frames=max_frames)
-    if not 8 <= size <= 160:
-        raise UserError(f"env.size must lie in [8, 160], got {size}; the screen is 210 by 160.")
-    if not 0.0 <= sticky < 1.0:
-        raise UserError(f"env.sticky must lie in [0, 1), got {sticky}; the usual value is 0.25.")
-    if noop_max < 0:
-        raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
-    if life_loss not in LIFE_LOSS:
-        raise UnknownNameError("life_loss", life_loss, LIFE_LOSS, where="env=atari")
-    if life_loss == "split" and frame_stack > 1:
-        raise UserError(
-            f"env.life_loss=split takes env.frame_stack=1, got {frame_stack}: the game's stack "
-            f"goes on over a lost life, where the replay's starts anew."
-        )
+    counts = {"action_repeat": action_repeat, "frame_stack": frame_stack, "max_frames": max_frames}
+    _check(size, sticky, noop_max, counts=counts)
+    _check_life_loss(life_loss, frame_stack)
     game = AtariGame(
-        task,
-        seed=seed,
-        render=render,
-        action_repeat=action_repeat,
-        size=size,
-        noop_max=noop_max,
-        sticky=sticky,
-        life_loss=life_loss,
-        full_action_space=full_action_space,
-        max_frames=max_frames,
-        frame_stack=frame_stack,
-    )
+        task, seed=seed, render=render, action_repeat=action_repeat, size=size, noop_max=noop_max,
+        sticky=sticky, life_loss=life_loss, full_action_space=full_action_space,
+        max_frames=max_frames, frame_stack=frame_stack,
+    )  # fmt: skip
     return Resumable(
         game,
         episode_length=-(-max_frames // action_repeat),
@@ -121,8 +103,24 @@ def human_range(task: str) -> tuple[float, float] | None:
     return curves["random"][0].mean, curves["human"][0].mean
 
 
-def _check(**at_least_one: int) -> None:
-    for name, value in at_least_one.items():
+def _check_life_loss(life_loss: str, frame_stack: int) -> None:
+    if life_loss not in LIFE_LOSS:
+        raise UnknownNameError("life_loss", life_loss, LIFE_LOSS, where="env=atari")
+    if life_loss == "split" and frame_stack > 1:
+        raise UserError(
+            f"env.life_loss=split takes env.frame_stack=1, got {frame_stack}: the game's stack "
+            f"continues over a lost life, where the replay's starts again."
+        )
+
+
+def _check(size: int, sticky: float, noop_max: int, *, counts: Mapping[str, int]) -> None:
+    if not 8 <= size <= 160:
+        raise UserError(f"env.size must lie in [8, 160], got {size}; the screen is 210 by 160.")
+    if not 0.0 <= sticky < 1.0:
+        raise UserError(f"env.sticky must lie in [0, 1), got {sticky}; the usual value is 0.25.")
+    if noop_max < 0:
+        raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
+    for name, value in counts.items():
         if value < 1:
             raise UserError(f"env.{name} must be at least 1, got {value}.")
 

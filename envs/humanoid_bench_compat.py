@@ -1,6 +1,6 @@
 """Lets the unmodified HumanoidBench package run on current gymnasium, mujoco and dm-control.
 
-Nothing of the package is edited: what it expects of older releases is put right from outside.
+The package is not edited: what it expects of older releases is supplied from outside.
 
 References:
     Sferrazza et al., "HumanoidBench", 2024, arXiv:2403.10506; carlosferrazza/humanoid-bench.

@@ -72,16 +72,10 @@ def make(
     if max_frames < 1:
         raise UserError(f"env.max_frames must be at least 1, got {max_frames}.")
     game = MinAtarGame(
-        task,
-        seed=seed,
-        render=render,
-        obs=obs,
-        size=size,
-        sticky=sticky,
-        difficulty_ramping=difficulty_ramping,
-        full_action_space=full_action_space,
+        task, seed=seed, render=render, obs=obs, size=size, sticky=sticky,
+        difficulty_ramping=difficulty_ramping, full_action_space=full_action_space,
         max_frames=max_frames,
-    )
+    )  # fmt: skip
     return Resumable(game, episode_length=max_frames, action_repeat=1)
 
 

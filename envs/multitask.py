@@ -1,4 +1,4 @@
-"""Several tasks of one family as one: padded to the largest, and told apart by an index.
+"""Several tasks of one family as one: padded to the largest, with an index that says which it is.
 
 An observation is the task's own with zeros after it, and the entry ``task``, the index. Of an
 action a task takes the first entries, as many as it has.

@@ -2,7 +2,7 @@
 
 They act on environments as agents see them: actions in [-1, 1] or discrete, named observations. A
 strength of 0 changes nothing. Each has its own random stream, so that episodes of the same seed
-start alike whatever the strength.
+start in the same state whatever the strength.
 """
 
 from collections import deque

@@ -68,11 +68,9 @@ def lanczos(
         product: The matrix.
         start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
         max_iterations: Most products; the basis takes as many vectors of memory.
-        min_iterations: Fewest products, however small the residual: a start near one eigenvector
-            looks converged while it has hardly any of a larger one.
-        tolerance: Stop when the residual of each pair is within this share of its eigenvalue's
-            absolute value, or of a thousandth of the other's if that is more. The eigenvalue's
-            own error is then far less: it falls with the square of the residual.
+        min_iterations: Fewest products: a start near one eigenvector looks converged too early.
+        tolerance: Largest residual of each pair, as a share of its eigenvalue's absolute value, or
+            of a thousandth of the other's if that is more. The eigenvalue's error is far less.
 
     Returns:
         The estimates.
@@ -98,26 +96,21 @@ def lanczos(
         values, vectors = _tridiagonal(alphas, betas)
         scale = float(values.abs().max())
         # What is left of w is rounding: the Krylov space is closed and its pairs are exact.
-        if beta <= 10.0 * torch.finfo(start.dtype).eps * scale:
-            beta = 0.0
+        beta = 0.0 if beta <= 10.0 * torch.finfo(start.dtype).eps * scale else beta
         residuals = beta * vectors[-1, [-1, 0]].abs()
         # One end is often a hundred times the other; each has its own scale.
         scales = values[[-1, 0]].abs().clamp_min(_SMALL_END * scale)
         converged = bool((residuals <= tolerance * scales).all())
-        if (converged and (k + 1 >= min_iterations or beta == 0.0)) or k + 1 == count:
+        if k + 1 == count or (converged and (k + 1 >= min_iterations or beta == 0.0)):
             break
         betas.append(beta)
         basis[k + 1] = w / beta
     ends = vectors[:, [-1, 0]].to(basis).mT @ basis[: len(alphas)]
     return Spectrum(
-        lambda_max=float(values[-1]),
-        lambda_min=float(values[0]),
-        top=ends[0] / norm(ends[0]),
-        bottom=ends[1] / norm(ends[1]),
-        residual=float(residuals[0]),
-        iterations=len(alphas),
-        converged=converged,
-    )
+        lambda_max=float(values[-1]), lambda_min=float(values[0]),
+        top=ends[0] / norm(ends[0]), bottom=ends[1] / norm(ends[1]),
+        residual=float(residuals[0]), iterations=len(alphas), converged=converged,
+    )  # fmt: skip
 
 
 def start_vector(

@@ -18,7 +18,7 @@ fitted on other subsequences, is applied to ``zhat``, and ``state_k`` is its squ
 share of the observation's variance. ``state_0`` is what the read-out itself misses.
 
 The features of a frozen random encoder ``phi(o)`` take the observation's place for images, and
-weigh the entries of vectors alike: ``reference_k`` is the same error there, ``reference_copy_k``
+weigh the entries of vectors equally: ``reference_k`` is the same error there, ``reference_copy_k``
 the share ``E|phi(o_t) - phi(o_{t+k})|^2`` of claiming that nothing moves.
 """
 

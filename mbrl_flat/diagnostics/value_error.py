@@ -184,12 +184,19 @@ def value_error(
     low, _, high = bias_interval([v - g for v, g in pairs])
     if np.isfinite(low):
         result |= {"bias_low": low, "bias_high": high}
+    return result | _relative(value, returns, rmse)
+
+
+def _relative(value: Tensor, returns: Tensor, rmse: float) -> dict[str, float]:
+    """Errors ``[M]`` relative to the size and to the spread of the returns, where there is any."""
+    result: dict[str, float] = {}
     scale = float(returns.abs().mean())
     if scale > 0.0:
         result["rmse_relative"] = rmse / scale
     spread = float(returns.std(correction=0))
     # Rounding alone gives equal returns a spread of a few units in their last place.
     if spread > 1e-12 * float(returns.abs().max()):
+        error = value - returns
         result["rmse_normalised"] = rmse / spread
         result["explained_variance"] = 1.0 - float(error.var(correction=0)) / spread**2
         if float(value.std(correction=0)) > 0.0:

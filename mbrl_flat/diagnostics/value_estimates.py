@@ -1,4 +1,4 @@
-"""Three different errors of value estimates, told apart by name.
+"""Three different errors of value estimates, each with its own name.
 
 ==================  ===========================  ============================================
 name                estimate                     judged by the return of

@@ -219,7 +219,7 @@ def test_names_are_those_whose_model_is_there():
 
 
 @pytest.mark.parametrize(
-    ("task", "sentence"),
+    ("task", "message"),
     [
         ("h2-stand-v0", "Unknown robot 'h2' for env=humanoid_bench; choose one of: g1, h1"),
         ("h1-stnd-v0", "Unknown task 'h1-stnd-v0' for env=humanoid_bench; did you mean 'h1-stand"),
@@ -227,10 +227,10 @@ def test_names_are_those_whose_model_is_there():
         ("walk", "Unknown robot 'walk' for env=humanoid_bench; choose one of: g1, h1"),
     ],
 )
-def test_an_unknown_robot_or_task_names_the_nearest(task, sentence):
+def test_an_unknown_robot_or_task_names_the_nearest(task, message):
     with pytest.raises(UserError) as caught:
         make(task, seed=0)
-    assert str(caught.value).startswith(sentence)
+    assert str(caught.value).startswith(message)
 
 
 def test_a_camera_that_does_not_exist_names_those_that_do():

@@ -66,7 +66,7 @@ print(json.dumps({"jax": "jax" in sys.modules}))
 
 
 @pytest.mark.parametrize("robot", TASKS)
-def test_every_id_makes_resets_alike_with_a_seed_and_steps_fifty_times(robot):
+def test_every_id_repeats_a_reset_with_a_seed_and_steps_fifty_times(robot):
     ids = [f"{robot}-{task}-v0" for task in TASKS[robot]]
 
     done = subprocess.run(

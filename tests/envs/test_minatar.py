@@ -101,12 +101,12 @@ def test_sticky_actions_of_zero_take_every_action():
         ("breakout", {"max_frames": 0}, "env.max_frames must be at least 1, got 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(task, setting, message):
+def test_settings_out_of_range_are_refused(task, setting, message):
     with pytest.raises(UserError, match=message):
         minatar.make(task, seed=0, **setting)
 
 
-def test_a_picture_is_rendered_only_where_it_was_asked_for():
+def test_an_image_is_rendered_only_where_it_was_asked_for():
     env = minatar.make("asterix", seed=0, render=True)
     env.reset()
     assert env.render().shape == (160, 160, 3)

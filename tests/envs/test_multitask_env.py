@@ -73,6 +73,6 @@ def test_it_keeps_the_contract_of_gymnasium_and_can_be_resumed():
         ("point", partial(dummy.make, obs="rgb"), "point is none; choose others"),
     ],
 )
-def test_what_cannot_be_joined_is_told_in_one_sentence(task, base, words):
+def test_what_cannot_be_joined_is_refused(task, base, words):
     with pytest.raises(UserError, match=words):
         multitask.make(task, base=base, seed=0)

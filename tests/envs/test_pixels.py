@@ -28,7 +28,7 @@ def test_the_spec_says_that_entries_are_stacked_images():
     )
 
 
-def test_an_observation_joins_the_newest_pictures_of_its_own_episode():
+def test_an_observation_joins_the_newest_images_of_its_own_episode():
     env = POINT(seed=0)
     for _ in range(2):
         obs, _ = env.reset()
@@ -61,7 +61,7 @@ def test_restored_environments_go_on_bit_for_bit():
         (dummy.make, {"obs": "rgb", "frame_stack": 0}, "env.frame_stack must be at least 1, got 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(make, setting, message):
+def test_settings_out_of_range_are_refused(make, setting, message):
     task = "walker-walk" if make is dmc.make else "point"
     with pytest.raises(UserError, match=message):
         make(task, seed=0, **setting)

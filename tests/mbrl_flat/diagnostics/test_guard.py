@@ -1,4 +1,4 @@
-"""A guarded body leaves no trace."""
+"""A guarded body changes nothing."""
 
 import random
 

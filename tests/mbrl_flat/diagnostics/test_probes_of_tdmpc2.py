@@ -95,7 +95,7 @@ def test_probing_does_not_change_the_next_update(agent, filled_replay):
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
-def test_foretelling_terminations_does_not_change_the_next_update(empty_replay):
+def test_predicting_terminations_does_not_change_the_next_update(empty_replay):
     """Episodes that end the task beside others that run out of time, of which some are held out."""
     rng = np.random.default_rng(0)
     for episode in range(16):
@@ -124,7 +124,7 @@ def test_foretelling_terminations_does_not_change_the_next_update(empty_replay):
     assert 0.0 < row["probe/rollout/termination_rate"] < 0.5
 
 
-def test_without_a_termination_head_nothing_is_foretold(agent, filled_replay):
+def test_without_a_termination_head_nothing_is_predicted(agent, filled_replay):
     row = RolloutProbe(batch_size=16)(agent, filled_replay)
 
     assert "probe/rollout/reference_error_10" in row

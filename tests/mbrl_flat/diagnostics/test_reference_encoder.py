@@ -62,7 +62,7 @@ def test_a_row_is_encoded_by_itself():
     torch.testing.assert_close(whole[1:2, 2:], encoder({"image": image[1:2, 2:]}))
 
 
-def test_bytes_are_pictures_in_the_unit_range():
+def test_bytes_are_images_in_the_unit_range():
     image = images(16)
 
     torch.testing.assert_close(
@@ -71,7 +71,7 @@ def test_bytes_are_pictures_in_the_unit_range():
 
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 1), (10, 4), (64, 3), (84, 9)])
-def test_pictures_of_every_size_have_features_that_differ(size, channels):
+def test_images_of_every_size_have_features_that_differ(size, channels):
     found = ReferenceEncoder()({"image": images(size, channels)})
 
     assert found.shape == (4, 3, 64)

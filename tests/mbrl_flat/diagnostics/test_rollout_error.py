@@ -198,7 +198,7 @@ def test_growth_is_the_slope_of_the_logarithm_and_trust_ends_at_the_baseline():
     assert compounding({"latent_error_1": 0.0, "copy_baseline_1": 1.0}) == {}
 
 
-def test_pictures_have_no_vector_observations():
+def test_images_have_no_vector_observations():
     batch = powers(0.8, 2)
     images = Batch(
         obs={"image": torch.zeros(6, 3, 3, 8, 8)},

@@ -1,4 +1,4 @@
-"""Sharpness in closed form, and a probe that leaves no trace and resumes exactly."""
+"""Sharpness in closed form, and a probe that changes nothing and resumes exactly."""
 
 import copy
 

@@ -140,7 +140,7 @@ def test_ends_within_a_slice_leave_its_last_transition_in_question():
     )
 
 
-def test_the_same_transition_is_foretold_from_every_distance():
+def test_the_same_transition_is_predicted_from_every_distance():
     """A model that counts knows the end from any distance; one step is enough to see it."""
     drawn = draw_endings(countdown(), 12, 6, rng=rng(), heldout=False)
 
@@ -163,7 +163,7 @@ def test_a_model_that_knows_is_told_from_one_that_guesses():
     assert 0.01 < base < 0.25
 
 
-def test_heldout_episodes_are_the_ones_that_are_foretold():
+def test_heldout_episodes_are_the_ones_that_are_predicted():
     replay = countdown(lengths=LENGTHS * 4, heldout_fraction=0.4)
     heldout = draw_endings(replay, 64, 5, rng=rng(), heldout=True)
     training = draw_endings(replay, 64, 5, rng=rng(), heldout=False)
@@ -190,7 +190,7 @@ def test_nothing_is_said_where_nothing_ends_or_nothing_was_learned(filled_replay
     assert not scores(probe(linear_agent, filled_replay))
 
 
-def test_a_resumed_probe_foretells_the_same_slices():
+def test_a_resumed_probe_predicts_the_same_subsequences():
     replay, agent = countdown(), Counting(0.7)
     probe = RolloutProbe(horizon=4, batch_size=4, heldout=False)
     probe(agent, replay)

@@ -245,7 +245,7 @@ def test_without_spread_what_is_relative_to_it_is_absent():
 
 
 def test_the_interval_is_over_episodes_not_steps():
-    """All steps of an episode err alike: ten episodes are ten draws, however long they are."""
+    """All steps of an episode have the same error: ten episodes are ten draws, however long."""
     offsets = np.random.default_rng(0).normal(size=10)
     intervals = [
         bias_interval([torch.full((length,), float(offset)) for offset in offsets])
