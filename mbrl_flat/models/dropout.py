@@ -24,9 +24,17 @@ def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
     Returns:
         Same shape as ``x``; draws from torch's global generator.
     """
+    mask = dropout_mask(p, x.shape, like=x, training=training, dim=dim)
+    return x if mask is None else x * mask
+
+
+def dropout_mask(
+    p: float, shape: tuple[int, ...], *, like: Tensor, training: bool, dim: int = 0
+) -> Tensor | None:
+    """What ``dropout`` multiplies with, of a given shape; None where that is one everywhere."""
     if not training or p == 0.0:
-        return x
-    return x * draw_shard(partial(_mask, p, like=x), x.shape, dim=dim)
+        return None
+    return draw_shard(partial(_mask, p, like=like), shape, dim=dim)
 
 
 def _mask(p: float, shape: tuple[int, ...], *, like: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.models.activations import norm_activation
-from mbrl_flat.models.dropout import dropout
+from mbrl_flat.models.dropout import dropout_mask
+from mbrl_flat.models.fused import Layer, networks, usable
 from mbrl_flat.models.mlp import truncated_normal_
 
 
@@ -54,13 +55,6 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
         """Apply members ``[K]`` (all of them by default), each to its own rows."""
-        views = members is not None and x.device.type == "cpu" and not torch.is_grad_enabled()
-        if views and not torch.compiler.is_compiling():
-            # Picking members by index would copy their weights.
-            out = x.new_empty(*x.shape[:2], self.bias.shape[1])
-            for rows, one, member in zip(x, out, members.tolist(), strict=True):
-                torch.addmm(self.bias[member], rows, self.weight[member].mT, out=one)
-            return out
         weight, bias = _pick(self.weight, members), _pick(self.bias, members)
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
@@ -108,15 +102,27 @@ class EnsembleMLP(nn.Module):
             ``[M, ..., out_features]``.
         """
         num = self.num if members is None else members.shape[0]
-        lead = x.shape[:-1]
-        x = x.reshape(-1, x.shape[-1]).expand(num, -1, -1)
+        lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
+        shape = (num, len(x), self.hidden[0].weight.shape[1])
+        mask = dropout_mask(self.dropout, shape, like=x, training=self.training, dim=1)
+        if x.numel() and usable(x, self.last.weight):
+            return self._fused(x, members, mask).view(num, *lead, -1)
+        x = x.expand(num, -1, -1)
         for depth, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
             x = linear(x, members)
-            if depth == 0:
-                x = dropout(x, self.dropout, training=self.training, dim=1)
+            if depth == 0 and mask is not None:
+                x = x * mask
             x = norm(x, members)
         x = self.last(x, members)
         return x.view(num, *lead, x.shape[-1])
+
+    def _fused(self, x: Tensor, members: Tensor | None, mask: Tensor | None) -> Tensor:
+        """All layers of ``[R, in_features]`` in one call."""
+        chosen = tuple(range(self.num)) if members is None else tuple(members.tolist())
+        pairs = zip(self.hidden, self.norms, strict=True)
+        layers = [Layer(h.weight, h.bias, n.weight, n.bias, 0) for h, n in pairs]  # pyright: ignore[reportArgumentType]
+        layers.append(Layer(self.last.weight, self.last.bias))
+        return networks(x, layers, members=chosen, mask=mask)
 
 
 def _pick(parameter: Tensor, members: Tensor | None) -> Tensor:

@@ -78,13 +78,24 @@ static inline void simnorm(float *y, i64 D, i64 size) {
         for (i64 i = 0; i < G; i++) y[j * G + i] *= sum[i];
 }
 
-/* y = activation(LayerNorm(x) * w + b); size is 0 for Mish, else the members of a SimNorm group.
- * moment receives mean and reciprocal deviation of each row, [R, 2], unless it is null. */
-void norm_forward(const float *x, const float *w, const float *b, float *y, float *moment,
-                  i64 R, i64 D, i64 rows_per_member, i64 size, float eps) {
+/* x <- (x + bias) * mask, where those are not null; then y = activation(LayerNorm(x) * w + b).
+ * Row r takes the bias of group r / bias_rows. The rest is as in norm_forward. */
+static void norm_rows(float *x, const float *bias, i64 bias_rows, const float *mask, const float *w,
+                      const float *b, float *y, float *moment, i64 R, i64 D, i64 rows_per_member,
+                      i64 size, float eps) {
     for (i64 r = 0; r < R; r++, x += D, y += D) {
         const float *wk = w + r / rows_per_member * D, *bk = b + r / rows_per_member * D;
         float mean, rstd;
+        if (bias) {
+            const float *own = bias + r / bias_rows * D;
+#pragma omp simd
+            for (i64 d = 0; d < D; d++) x[d] += own[d];
+        }
+        if (mask) {
+            const float *own = mask + r * D;
+#pragma omp simd
+            for (i64 d = 0; d < D; d++) x[d] *= own[d];
+        }
         moments(x, D, eps, &mean, &rstd);
         if (moment) moment[2 * r] = mean, moment[2 * r + 1] = rstd;
         if (size == 0) {
@@ -96,6 +107,13 @@ void norm_forward(const float *x, const float *w, const float *b, float *y, floa
             simnorm(y, D, size);
         }
     }
+}
+
+/* y = activation(LayerNorm(x) * w + b); size is 0 for Mish, else the members of a SimNorm group.
+ * moment receives mean and reciprocal deviation of each row, [R, 2], unless it is null. */
+void norm_forward(float *x, const float *w, const float *b, float *y, float *moment, i64 R, i64 D,
+                  i64 rows_per_member, i64 size, float eps) {
+    norm_rows(x, 0, 1, 0, w, b, y, moment, R, D, rows_per_member, size, eps);
 }
 
 /* Gradients of norm_forward: gx [R, D], and gw, gb [K, D], which are added to.
@@ -210,5 +228,122 @@ void entropy_backward(const float *g, const float *x, const i64 *lower, const fl
         i64 low = lower[r % T];
         gx[low] -= g[r] * (1.0f - share[r % T]);
         gx[low + 1] -= g[r] * share[r % T];
+    }
+}
+
+/* Networks of L layers: linear, then, unless size is negative, LayerNorm and activation. M of them
+ * read the same x [R, n_in]; network m has the parameters of member members[m]. */
+
+typedef void (*gemm_t)(const char *, const char *, const int *, const int *, const int *,
+                       const float *, const float *, const int *, const float *, const int *,
+                       const float *, float *, const int *);
+
+typedef struct {
+    const float *weight; /* [members, n_out, ld], of which the first n_in columns are read */
+    i64 ld, n_in, n_out;
+    const float *bias; /* [members, n_out], or one row for each bias_rows rows of x */
+    i64 bias_rows;
+    const float *gain, *shift;         /* of LayerNorm, [members, n_out] */
+    float *g_weight, *g_bias, *g_gain, *g_shift; /* gradients, or null */
+    i64 size;
+} layer;
+
+#define MAX_LAYERS 16
+
+/* Room for n floats that ends on a cache line: what a product gives depends on the alignment of its
+ * operands in the last bits, and must not depend on whether a gradient is kept. */
+#define ALIGNED(n) (((n) + 15) / 16 * 16)
+
+/* C [n, m] = A' B' + beta C, all row-major, in terms of a column-major BLAS. */
+static void product(gemm_t gemm, char ta, char tb, i64 m, i64 n, i64 k, const float *a, i64 lda,
+                    const float *b, i64 ldb, float beta, float *c, i64 ldc) {
+    int m_ = (int)m, n_ = (int)n, k_ = (int)k, lda_ = (int)lda, ldb_ = (int)ldb, ldc_ = (int)ldc;
+    float one = 1.0f;
+    gemm(&ta, &tb, &m_, &n_, &k_, &one, a, &lda_, b, &ldb_, &beta, c, &ldc_);
+}
+
+/* saved holds, for each network and normed layer, its linear output [R, n_out], moments [R, 2] and
+ * output [R, n_out], each ALIGNED; null if no gradient is wanted. work holds 2 ALIGNED(R widest) floats. mask
+ * [M, R, n_out] multiplies the first layer's linear output, unless it is null. */
+void networks_forward(gemm_t gemm, const float *x, i64 R, const layer *layers, i64 L,
+                      const i64 *members, i64 M, const float *mask, float *out, float *saved,
+                      float *work, i64 widest, float eps) {
+    for (i64 m = 0; m < M; m++) {
+        const float *in = x;
+        for (i64 l = 0; l < L; l++) {
+            const layer *at = layers + l;
+            i64 D = at->n_out, own = members[m] * D;
+            float *end = out + m * R * layers[L - 1].n_out, *pre = end, *act = end, *moment = 0;
+            if (at->size >= 0 && saved) {
+                pre = saved, moment = pre + ALIGNED(R * D);
+                if (l < L - 1) act = moment + ALIGNED(2 * R);
+                saved = moment + ALIGNED(2 * R) + ALIGNED(R * D);
+            } else if (at->size >= 0) {
+                pre = work;
+                if (l < L - 1) act = work + ALIGNED(R * widest);
+            }
+            product(gemm, 'T', 'N', D, R, at->n_in, at->weight + own * at->ld, at->ld, in, at->n_in,
+                    0.0f, pre, D);
+            const float *bias = at->bias_rows < R ? at->bias : at->bias + own;
+            if (at->size >= 0)
+                norm_rows(pre, bias, at->bias_rows, mask && l == 0 ? mask + m * R * D : 0,
+                          at->gain + own, at->shift + own, act, moment, R, D, R, at->size, eps);
+            else
+                for (i64 r = 0; r < R; r++)
+#pragma omp simd
+                    for (i64 d = 0; d < D; d++) pre[r * D + d] += bias[r / at->bias_rows * D + d];
+            in = act;
+        }
+    }
+}
+
+/* Gradients of networks_forward for g [M, R, n_out]: gx [R, n_in] unless it is null, and those of
+ * the layers that are not null; g_gain and g_shift are added to. work as above. */
+void networks_backward(gemm_t gemm, const float *g, const float *x, i64 R, const layer *layers,
+                       i64 L, const i64 *members, i64 M, const float *mask, const float *out,
+                       const float *saved, float *gx, float *work, i64 widest) {
+    for (i64 m = 0; m < M; m++) {
+        const float *pre[MAX_LAYERS], *act[MAX_LAYERS];
+        for (i64 l = 0; l < L; l++) {
+            i64 D = layers[l].n_out;
+            act[l] = out + m * R * D;
+            if (layers[l].size < 0) continue;
+            pre[l] = saved;
+            if (l < L - 1) act[l] = saved + ALIGNED(R * D) + ALIGNED(2 * R);
+            saved += 2 * ALIGNED(R * D) + ALIGNED(2 * R);
+        }
+        const float *gy = g + m * R * layers[L - 1].n_out;
+        for (i64 l = L - 1; l >= 0; l--) {
+            const layer *at = layers + l;
+            i64 D = at->n_out, own = members[m] * D;
+            const float *gu = gy, *in = l ? act[l - 1] : x;
+            if (at->size >= 0) {
+                float unused[2 * D];
+                memset(unused, 0, sizeof unused);
+                float *gg = at->g_gain ? at->g_gain + own : unused;
+                float *gs = at->g_shift ? at->g_shift + own : unused + D;
+                norm_backward(gy, pre[l], act[l], at->gain + own, at->shift + own, pre[l] + ALIGNED(R * D),
+                              work, gg, gs, R, D, R, at->size);
+                if (mask && l == 0)
+#pragma omp simd
+                    for (i64 i = 0; i < R * D; i++) work[i] *= mask[m * R * D + i];
+                gu = work;
+            }
+            if (at->g_weight)
+                product(gemm, 'N', 'T', at->n_in, D, R, in, at->n_in, gu, D, 0.0f,
+                        at->g_weight + own * at->n_in, at->n_in);
+            if (at->g_bias) {
+                float *gb = at->g_bias + own;
+                memset(gb, 0, sizeof(float) * D);
+                for (i64 r = 0; r < R; r++)
+#pragma omp simd
+                    for (i64 d = 0; d < D; d++) gb[d] += gu[r * D + d];
+            }
+            float *next = l ? work + ALIGNED(R * widest) : gx;
+            if (next)
+                product(gemm, 'N', 'N', at->n_in, R, D, at->weight + own * at->ld, at->ld, gu, D,
+                        l == 0 && m > 0 ? 1.0f : 0.0f, next, at->n_in);
+            gy = next;
+        }
     }
 }

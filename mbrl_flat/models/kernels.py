@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ _SIGNATURES = {
     "decode_backward": "ppppii",
     "entropy_forward": "ppppiii",
     "entropy_backward": "pppppiii",
+    "networks_forward": "ppipipippppif",
+    "networks_backward": "pppipipipppppi",
 }
 """Pointers, integers and floats of each function."""
 
@@ -108,25 +110,25 @@ def usable(*tensors: Tensor) -> bool:
     """Whether all of them may go through the compiled functions."""
     if torch.compiler.is_compiling() or torch.get_num_threads() > _MAX_THREADS:
         return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
     plain = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
     return plain and library() is not None
 
 
-def _call(name: str, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a compiled function; tensors are passed by their addresses."""
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
     getattr(library(), name)(*values)
 
 
-def _second_order(
-    ctx: Any, reference: Reference, inputs: tuple[Tensor, ...], grad: Tensor
+def second_order(
+    needed: Sequence[bool], reference: Reference, inputs: tuple[Tensor, ...], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated in turn: those of the same value in torch's terms."""
-    wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+    wanted = [x for x, want in zip(inputs, needed, strict=False) if want]
     found = iter(torch.autograd.grad(reference(*inputs), wanted, grad, create_graph=True))
-    return tuple(
-        next(found) if needed else None
-        for _, needed in zip(inputs, ctx.needs_input_grad, strict=False)
-    )
+    return tuple(next(found) if want else None for _, want in zip(inputs, needed, strict=False))
 
 
 def norm_activation(
@@ -144,7 +146,7 @@ def _norm_forward(
 ) -> Tensor:
     x, weight, bias = inputs
     y = torch.empty_like(x)
-    _call("norm_forward", x, weight, bias, y, moment, *_norm_sizes(x, weight), size, eps)
+    call("norm_forward", x, weight, bias, y, moment, *_norm_sizes(x, weight), size, eps)
     return y
 
 
@@ -192,10 +194,13 @@ class _NormActivation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, moment, y = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (*_second_order(ctx, ctx.reference, (x, weight, bias), grad), None)
+            return (
+                *second_order(ctx.needs_input_grad, ctx.reference, (x, weight, bias), grad),
+                None,
+            )
         gx, gw, gb = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
         sizes = (*_norm_sizes(x, weight), ctx.size)
-        _call("norm_backward", grad.contiguous(), x, y, weight, bias, moment, gx, gw, gb, *sizes)
+        call("norm_backward", grad.contiguous(), x, y, weight, bias, moment, gx, gw, gb, *sizes)
         return gx, gw, gb, None
 
 
@@ -204,7 +209,7 @@ class _Decode(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, bins: Tensor, reference: Reference) -> Tensor:
         logits = logits.contiguous()
         out = logits.new_empty(logits.shape[:-1])
-        _call("decode_forward", logits, bins, out, out.numel(), logits.shape[-1])
+        call("decode_forward", logits, bins, out, out.numel(), logits.shape[-1])
         ctx.save_for_backward(logits, bins)
         ctx.reference = reference
         return out
@@ -213,9 +218,9 @@ class _Decode(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, bins = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (*_second_order(ctx, ctx.reference, (logits,), grad), None, None)
+            return (*second_order(ctx.needs_input_grad, ctx.reference, (logits,), grad), None, None)
         gx, sizes = torch.empty_like(logits), (grad.numel(), logits.shape[-1])
-        _call("decode_backward", grad.contiguous(), logits, bins, gx, *sizes)
+        call("decode_backward", grad.contiguous(), logits, bins, gx, *sizes)
         return gx, None, None
 
 
@@ -227,7 +232,7 @@ class _CrossEntropy(torch.autograd.Function):
         logits = logits.contiguous()
         out = logits.new_empty(logits.shape[:-1])
         ctx.sizes = (out.numel(), logits.shape[-1], position[0].numel())
-        _call("entropy_forward", logits, *position, out, *ctx.sizes)
+        call("entropy_forward", logits, *position, out, *ctx.sizes)
         ctx.save_for_backward(logits, *position)
         ctx.reference = reference
         return out
@@ -236,7 +241,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, lower, share = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (*_second_order(ctx, ctx.reference, (logits,), grad), None, None)
+            return (*second_order(ctx.needs_input_grad, ctx.reference, (logits,), grad), None, None)
         gx = torch.empty_like(logits)
-        _call("entropy_backward", grad.contiguous(), logits, lower, share, gx, *ctx.sizes)
+        call("entropy_backward", grad.contiguous(), logits, lower, share, gx, *ctx.sizes)
         return gx, None, None

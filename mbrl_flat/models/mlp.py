@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mbrl_flat.models.activations import norm_activation
 from mbrl_flat.models.dropout import dropout
+from mbrl_flat.models.fused import Layer, after_shared, networks, usable
 
 
 def truncated_normal_(weight: Tensor, *, std: float = 0.02) -> Tensor:
@@ -94,6 +95,29 @@ class MLP(nn.Sequential):
             layers.append(last)
         super().__init__(*layers)
 
+    def _layers(self) -> list[Layer]:
+        return [
+            Layer(m.linear.weight, m.linear.bias, m.norm.weight, m.norm.bias, m.simnorm_size or 0)
+            if isinstance(m, NormedLinear)
+            else Layer(m.weight, m.bias)
+            for m in self
+            if isinstance(m, NormedLinear | nn.Linear)
+        ]
+
+    def _fused(self, x: Tensor) -> bool:
+        """Whether all layers can run in one call."""
+        first = self[0]
+        assert isinstance(first, NormedLinear)
+        kept = not (self.training and first.dropout)
+        return kept and x.numel() > 0 and usable(x, first.linear.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``[..., in_features]`` to ``[..., out_features]``."""
+        if not self._fused(input):
+            return super().forward(input)
+        out = networks(input.reshape(-1, input.shape[-1]), self._layers())
+        return out.view(*input.shape[:-1], -1)
+
     def forward_pair(self, left: Tensor, right: Tensor) -> Tensor:
         """Apply the network to ``concat(left, right)`` without building it.
 
@@ -112,6 +136,9 @@ class MLP(nn.Sequential):
         weight = first.linear.weight
         split = left.shape[-1]
         x = F.linear(left, weight[:, :split], first.linear.bias)
+        one_row = left.ndim == right.ndim == 3 and left.shape[1] == 1
+        if one_row and not torch.is_grad_enabled() and self._fused(right):
+            return after_shared(right, self._layers(), x[:, 0])
         x = first.activate(x + F.linear(right, weight[:, split:]))
         for layer in list(self)[1:]:
             x = layer(x)

@@ -90,11 +90,10 @@ def test_dropout_is_drawn_anew_for_each_member():
 def test_dropout_acts_on_the_first_hidden_layer_alone(monkeypatch):
     seen = []
 
-    def record(x, p, *, training, dim):
-        seen.append((tuple(x.shape), p, training, dim))
-        return x
+    def record(p, shape, *, like, training, dim):
+        seen.append((tuple(shape), p, training, dim))
 
-    monkeypatch.setattr(ensemble_module, "dropout", record)
+    monkeypatch.setattr(ensemble_module, "dropout_mask", record)
 
     EnsembleMLP(2, 4, [16, 8], 3, dropout=0.5)(torch.randn(7, 4))
 

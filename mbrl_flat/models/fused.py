@@ -1,0 +1,239 @@
+"""Whole multi-layer perceptrons, single or side by side, as one operator each way.
+
+On a CPU the networks of a small agent spend more time between operators than in them. Here all
+layers of a network run in one call of ``kernels.c``, with the products of torch's own BLAS. Where
+that cannot be (see ``kernels.usable``), and for derivatives of second order, the same function is
+computed by torch's operators.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbrl_flat.models import kernels
+from mbrl_flat.models.activations import norm_activation
+
+LINEAR = -1
+"""``Layer.size`` of a layer without normalisation; 0 stands for Mish."""
+
+_EPS = 1e-5
+
+
+class Layer(NamedTuple):
+    """Parameters of one layer; with a leading dimension ``K`` for K networks side by side."""
+
+    weight: Tensor
+    """``[out, in]`` or ``[K, out, in]``."""
+    bias: Tensor
+    gain: Tensor | None = None
+    """Of LayerNorm, like ``bias``; None in a linear layer."""
+    shift: Tensor | None = None
+    size: int = LINEAR
+    """Members of a SimNorm group; 0 for Mish."""
+
+
+class _Form(NamedTuple):
+    """What a call needs beside tensors with a gradient."""
+
+    sizes: tuple[int, ...]
+    """``Layer.size`` of each layer."""
+    members: tuple[int, ...] | None
+    """Which of K networks; None for a single one."""
+    mask: Tensor | None
+    """Factors ``[M, R, out]`` of the first layer's linear output."""
+    shared: Tensor | None
+    """Bias ``[G, out]`` of the first layer, each for R / G rows, in place of its own."""
+
+
+def networks(
+    x: Tensor,
+    layers: Sequence[Layer],
+    *,
+    members: tuple[int, ...] | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Apply the layers to ``x``.
+
+    Args:
+        x: ``[R, in]``, the same for all networks.
+        layers: Hidden layers have a normalisation, the last one may be linear.
+        members: The M networks wanted, where parameters have a leading dimension.
+        mask: Factors ``[M, R, out]`` (or ``[R, out]``) of the linear output of the first layer.
+
+    Returns:
+        ``[R, out]``, or ``[M, R, out]`` with ``members``.
+    """
+    form = _Form(tuple(layer.size for layer in layers), members, mask, None)
+    params = [p for layer in layers for p in layer[:4] if p is not None]
+    if not usable(x, params[0]):
+        return _reference(form, x, *params)
+    if not torch.is_grad_enabled():
+        return _forward((x.contiguous(), params, form), None)
+    return _Networks.apply(form, x, *params)  # pyright: ignore[reportReturnType]
+
+
+def after_shared(right: Tensor, layers: Sequence[Layer], shared: Tensor) -> Tensor:
+    """Apply the layers to ``[left, right]``, given what the first one makes of ``left``.
+
+    Args:
+        right: Last features of the input ``[G, S, A]``. No gradient is kept.
+        layers: As in ``networks``, for the whole input.
+        shared: First layer of ``left`` with its bias, ``[G, out]``.
+
+    Returns:
+        ``[G, S, out]``.
+    """
+    form = _Form(tuple(layer.size for layer in layers), None, None, shared.contiguous())
+    params = [p for layer in layers for p in layer[:4] if p is not None]
+    rows = right.reshape(-1, right.shape[-1]).contiguous()
+    out = _forward((rows, params, form), None)
+    return out.unflatten(0, right.shape[:2])
+
+
+def usable(x: Tensor, weight: Tensor) -> bool:
+    """Whether networks with this weight run in one call."""
+    return kernels.usable(x, weight) and _gemm() is not None
+
+
+@lru_cache(maxsize=1)
+def _gemm() -> int | None:
+    """Address of the ``sgemm`` that torch was built with; None if it does not export it."""
+    folder = Path(torch.__file__).parent / "lib"
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        try:
+            found = ctypes.CDLL(str(folder / name)).sgemm_
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(found, ctypes.c_void_p).value
+    return None
+
+
+def _split(sizes: tuple[int, ...], params: Sequence[Any]) -> list[tuple[Any, Any, Any, Any]]:
+    """Four entries a layer, None where a linear one has none."""
+    rest, out = iter(params), list[tuple[Any, Any, Any, Any]]()
+    for size in sizes:
+        weight, bias = next(rest), next(rest)
+        affine = (None, None) if size < 0 else (next(rest), next(rest))
+        out.append((weight, bias, *affine))
+    return out
+
+
+def _reference(form: _Form, x: Tensor, *params: Tensor) -> Tensor:
+    """The same in torch's operators."""
+    for depth, (parts, size) in enumerate(zip(_split(form.sizes, params), form.sizes, strict=True)):
+        weight, bias, gain, shift = parts
+        if form.members is not None and form.members != tuple(range(len(weight))):
+            picked = list(form.members)
+            weight, bias = weight[picked], bias[picked]
+            gain, shift = (None if p is None else p[picked] for p in (gain, shift))
+        if form.members is None:
+            x = F.linear(x, weight, bias)
+        else:
+            x = x if depth else x.expand(len(weight), -1, -1)
+            x = torch.baddbmm(bias[:, None], x, weight.mT)
+        if depth == 0 and form.mask is not None:
+            x = x * form.mask
+        if size >= 0:
+            x = norm_activation(x, gain, shift, simnorm_size=size or None, eps=_EPS)
+    return x
+
+
+def _describe(
+    x: Tensor, params: Sequence[Tensor], form: _Form, grads: Sequence[Any]
+) -> "ctypes.Array[ctypes.c_int64]":
+    """The array of ``layer`` structures that the C functions read."""
+    rows, values = x.shape[0], list[int]()
+
+    def address(tensor: Tensor | None) -> int:
+        return 0 if tensor is None else tensor.data_ptr()
+
+    parts = zip(_split(form.sizes, params), _split(form.sizes, grads), form.sizes, strict=True)
+    for (weight, bias, gain, shift), gradients, size in parts:
+        n_out, n_in = weight.shape[-2:]
+        start, offset, bias_rows = weight.data_ptr(), bias.data_ptr(), rows
+        if form.shared is not None and not values:
+            n_in, bias_rows = x.shape[1], rows // len(form.shared)
+            start += 4 * (weight.shape[-1] - n_in)
+            offset = form.shared.data_ptr()
+        values += [start, weight.shape[-1], n_in, n_out, offset, bias_rows]
+        values += [address(gain), address(shift), *map(address, gradients), size]
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _call(
+    name: str,
+    inputs: tuple[Tensor, Sequence[Tensor], _Form],
+    grads: Sequence[Tensor | None],
+    first: Sequence[Tensor],
+    last: Sequence[Tensor | int | float | None],
+) -> None:
+    """Call a C function: ``first`` come before ``x`` and the networks, ``last`` after them."""
+    x, params, form = inputs
+    chosen = form.members or (0,)
+    members = (ctypes.c_int64 * len(chosen))(*chosen)
+    layers = _describe(x, params, form, grads)
+    described = ctypes.addressof(layers), len(form.sizes), ctypes.addressof(members), len(chosen)
+    kernels.call(name, _gemm(), *first, x, x.shape[0], *described, form.mask, *last)
+
+
+def _forward(inputs: tuple[Tensor, Sequence[Tensor], _Form], saved: Tensor | None) -> Tensor:
+    x, params, form = inputs
+    weights = [w for w, *_ in _split(form.sizes, params)]
+    widest = max(max(w.shape[-2:]) for w in weights)
+    lead = () if form.members is None else (len(form.members),)
+    out = x.new_empty(*lead, x.shape[0], weights[-1].shape[-2])
+    work = x.new_empty(2 * _aligned(x.shape[0] * widest)) if saved is None else None
+    no_grads = [None] * len(params)
+    _call("networks_forward", inputs, no_grads, [], [out, saved, work, widest, _EPS])
+    return out
+
+
+class _Networks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, form: _Form, x: Tensor, *params: Tensor) -> Tensor:
+        x = x.contiguous()
+        layers = zip(_split(form.sizes, params), form.sizes, strict=True)
+        rows = x.shape[0]
+        sizes = [rows * w.shape[-2] for (w, *_), size in layers if size >= 0]
+        saved = sum(2 * _aligned(size) + _aligned(2 * rows) for size in sizes)
+        saved = x.new_empty(len(form.members or (0,)) * saved)
+        out = _forward((x, params, form), saved)
+        ctx.form = form
+        ctx.save_for_backward(x, out, saved, *params)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, out, saved, *params = ctx.saved_tensors
+        form, needed = ctx.form, ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            reference = partial(_reference, form)
+            return (None, *kernels.second_order(needed, reference, (x, *params), grad))
+        gx = torch.empty_like(x) if needed[0] else None
+        grads = [
+            _room(p, form) if want else None for p, want in zip(params, needed[1:], strict=True)
+        ]
+        widest = max(max(w.shape[-2:]) for w, *_ in _split(form.sizes, params))
+        work = x.new_empty(2 * _aligned(x.shape[0] * widest))
+        last = [out, saved, gx, work, widest]
+        _call("networks_backward", (x, params, form), grads, [grad.contiguous()], last)
+        return (None, gx, *grads)
+
+
+def _aligned(count: int) -> int:
+    """Floats up to the end of a cache line; as in ``kernels.c``."""
+    return -(-count // 16) * 16
+
+
+def _room(param: Tensor, form: _Form) -> Tensor:
+    """Where a gradient goes: affine ones are added to, and unused networks have none."""
+    single = form.members is None
+    whole = single or len(form.members) == len(param)
+    matrix = param.ndim == (2 if single else 3)
+    return torch.empty_like(param) if whole and matrix else torch.zeros_like(param)
