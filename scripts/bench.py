@@ -7,6 +7,9 @@ only the second means something, and only with one thread.
 
     python scripts/bench.py --threads 2 --json bench.json
     python scripts/bench.py --threads 1 --sizes 1,5 --tasks walker-walk,dog-run --memory
+    python scripts/bench.py --threads 1 --sizes cpu,5 --peer ../tdmpc2 --docs docs/speed.md
+
+``--sizes cpu`` is ``preset=cpu``; ``--peer`` takes a checkout of the official code into the run.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_peer import official
+from bench_tables import end_to_end, relate, write_table
 
 from mbrl_flat.agents.tdmpc2.agent import TDMPC2
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.envs.dmc import make
 from mbrl_flat.interfaces import AgentState
+from mbrl_flat.models import kernels
 from mbrl_flat.optim import make_optimizer
+from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.runtime.allocator import keep_freed_memory
 from mbrl_flat.runtime.device import choose_device, multiplies_bfloat16
 from mbrl_flat.runtime.seeding import seed_everything
@@ -43,15 +51,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 SHAPES = {"walker-walk": (24, 6), "dog-run": (223, 38)}
 """Sizes of observation and action."""
-PUBLISHED_MS: dict[tuple[str, str, int], dict[str, float]] = {
-    ("walker-walk", "1", 1): {"update adam": 214.0, "act": 315.0},
-    ("walker-walk", "5", 1): {"update adam": 811.0, "act": 833.0},
-    ("dog-run", "5", 1): {"update adam": 855.0, "act": 1154.0},
-    ("walker-walk", "1", 2): {"update adam": 135.0, "act": 178.0},
-    ("walker-walk", "5", 2): {"update adam": 460.0, "act": 484.0},
-    ("dog-run", "5", 2): {"update adam": 500.0, "act": 629.0},
+CPU_PRESET: dict[str, Any] = {
+    "batch_size": 128,
+    "planner": MPPIConfig(num_samples=128, num_prior=8, num_elites=16, iterations=4),
 }
-"""The published code at (task, size, threads) on two AVX-512 cores; the lower of two figures."""
 WARM_UP, SLOW_MS = 2, 2000.0
 """Rounds that are not counted; and what takes longer than this is measured twice and no more."""
 Task = Callable[[], object]
@@ -72,11 +75,13 @@ def main() -> None:
         for task, size in settings
         for name, run in _tasks(task, size, device, wide=arguments.states).items()
     }
+    if arguments.peer:
+        tasks |= _peers(settings, Path(arguments.peer), compile=arguments.peer_compile)
     rows = _measure(tasks, arguments.rounds, device)
     for row in rows:
         row |= {"threads": arguments.threads, "device": str(device)}
-        _relate(row, rows)
-    rows += _end_to_end(settings, rows)
+        relate(row, rows)
+    rows += end_to_end(settings, rows)
     report: dict[str, Any] = {
         "rows": rows,
         "peak_memory_mb": _memory(settings, arguments) if arguments.memory else {},
@@ -88,6 +93,8 @@ def main() -> None:
         "torch": torch.__version__,
     }
     _print(report)
+    if arguments.docs:
+        write_table(report, Path(arguments.docs))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
 
@@ -101,9 +108,36 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--states", type=int, default=8, help="planned for at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--peer", default=None, help="a checkout of the official TD-MPC2")
+    parser.add_argument("--peer-compile", action="store_true", help="let it compile")
+    parser.add_argument("--docs", default=None, help="a page whose table of figures is written")
     parser.add_argument("--memory", action="store_true", help="also the peak memory, alone")
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _peers(
+    settings: list[tuple[str, str]], checkout: Path, *, compile: bool
+) -> dict[tuple[str, str, str], Task]:
+    """The official code at the sizes that it has; nothing where it cannot be imported."""
+    out: dict[tuple[str, str, str], Task] = {}
+    folder = Path(tempfile.mkdtemp(prefix="official-tdmpc2-"))
+    for task, size in settings:
+        obs, action = SHAPES[task]
+        if not size.isdigit():
+            continue
+        shapes = [(4, 256, obs), (3, 256, action), (3, 256, 1)]
+        batch = (*(torch.randn(shape) for shape in shapes), torch.zeros(3, 256, 1))
+        try:
+            found = official(
+                checkout, folder, obs=obs, action=action, size=int(size), batch=batch,
+                compile=compile,
+            )  # fmt: skip
+        except ImportError as error:
+            sys.stderr.write(f"the official code is left out: {error}\n")
+            return {}
+        out |= {(task, size, f"official {name}"): run for name, run in found.items()}
+    return out
 
 
 def _spec(task: str) -> EnvSpec:
@@ -120,7 +154,7 @@ def _agent(optimizer: str, spec: EnvSpec, device: torch.device, size: str, **mor
     def factory(groups: Any, *, max_grad_norm: float | None = None) -> Any:
         return make_optimizer(name, groups, max_grad_norm=max_grad_norm, **OPTIMIZERS[optimizer])
 
-    config = TDMPC2Config(size=size, **more)
+    config = TDMPC2Config(size=size, **(CPU_PRESET if size == "cpu" else {}), **more)
     return TDMPC2(spec, config=config, optimizer=factory, device=device)
 
 
@@ -145,7 +179,7 @@ def _tasks(task: str, size: str, device: torch.device, *, wide: int) -> dict[str
     spec = _spec(task)
     replay = _filled_replay(spec)
     rng = np.random.default_rng(0)
-    batch = replay.sample(256, 3, rng=rng)
+    batch = replay.sample(128 if size == "cpu" else 256, 3, rng=rng)
     full = (task, size) == ("walker-walk", "5")
     agents = {
         name: _agent(name, spec, device, size) for name in OPTIMIZERS if full or name == "adam"
@@ -154,8 +188,12 @@ def _tasks(task: str, size: str, device: torch.device, *, wide: int) -> dict[str
         f"update {name}": lambda agent=agent: agent.update(batch) for name, agent in agents.items()
     }
     tasks["act"] = _act(agents["adam"], 1)
-    short = _agent("adam", spec, device, size, planner_dtype="bfloat16")
-    tasks["act bfloat16"] = _act(short, 1)
+    if device.type == "cpu" and kernels.library() is not None:
+        for name in ("update adam", "act"):
+            tasks[f"{name}, without fused operators"] = _unfused(tasks[name])
+    if multiplies_bfloat16(device):
+        short = _agent("adam", spec, device, size, planner_dtype="bfloat16")
+        tasks["act bfloat16"] = _act(short, 1)
     if full and wide > 1:
         tasks[f"act, {wide} states at once"] = _act(agents["adam"], wide)
         tasks[f"act, {wide} states one by one"] = _act(agents["adam"], wide, at_once=False)
@@ -165,6 +203,20 @@ def _tasks(task: str, size: str, device: torch.device, *, wide: int) -> dict[str
     action = np.zeros(spec.action.size, np.float32)
     tasks["environment step"] = lambda: env.step(action)
     return tasks
+
+
+def _unfused(task: Task) -> Task:
+    """The same with torch's operators alone."""
+
+    def run() -> None:
+        usable = kernels.library
+        kernels.library = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            task()
+        finally:
+            kernels.library = usable
+
+    return run
 
 
 def _peak_megabytes(task: str, size: str, device: torch.device) -> float:
@@ -238,50 +290,6 @@ def _measure(
         }
         for key in tasks
     ]
-
-
-def _fair_ms(row: dict[str, Any]) -> float:
-    """CPU time of one thread where that is all there is, else wall time."""
-    alone = row["threads"] == 1 and row["device"] == "cpu"
-    return row["cpu_ms" if alone else "median_ms"]
-
-
-def _relate(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Say what a figure is relative to."""
-    mine = {r["name"]: r for r in rows if (r["task"], r["size"]) == (row["task"], row["size"])}
-    name = row["name"]
-    published = PUBLISHED_MS.get((row["task"], row["size"], row["threads"]), {})
-    reference = published.get(name.removesuffix(" bfloat16"))
-    if name.startswith("update sam"):
-        row["relative_to"] = "update adam"
-        row["ratio"] = row["cpu_ms"] / mine["update adam"]["cpu_ms"]
-        row["relation"] = f"{row['ratio']:.2f} of an Adam update (CPU time)"
-    elif name.endswith("states at once"):
-        row["relative_to"] = name.replace("at once", "one by one")
-        row["ratio"] = mine[row["relative_to"]]["cpu_ms"] / row["cpu_ms"]
-        row["relation"] = f"{row['ratio']:.2f} times as fast as one by one (CPU time)"
-    elif reference is not None:
-        row["relative_to"] = "published code"
-        row["ratio"] = reference / _fair_ms(row)
-        row["relation"] = f"{row['ratio']:.2f} times as fast as the published {reference:.0f} ms"
-
-
-def _end_to_end(
-    settings: list[tuple[str, str]], rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """A step of a run with one update a step: the sum of its parts."""
-    parts = ("update adam", "act", "sample", "environment step")
-    out: list[dict[str, Any]] = []
-    for task, size in settings:
-        chosen = [r for r in rows if (r["task"], r["size"]) == (task, size) and r["name"] in parts]
-        total = sum(_fair_ms(row) for row in chosen)
-        row = {**chosen[0], "name": "end to end", "median_ms": total, "cpu_ms": total}
-        published = PUBLISHED_MS.get((task, size, row["threads"]), {})
-        row |= {"min_ms": total, "max_ms": total, "steps_per_second": 1e3 / total}
-        row["ratio"] = sum(published.values()) / total if published else None
-        row["relation"] = f"{1e3 / total:.2f} steps a second"
-        out.append(row)
-    return out
 
 
 def _print(report: dict[str, Any]) -> None:

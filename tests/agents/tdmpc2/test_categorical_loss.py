@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbrl_flat.diagnostics.gauss_newton import of_categorical
-from mbrl_flat.diagnostics.vectors import displaced
+from mbrl_flat.diagnostics.vectors import perturbed
 
 
 @pytest.fixture(params=[True, False], ids=["episodic", "endless"])
@@ -41,7 +41,7 @@ def test_the_gauss_newton_matrix_weighs_the_variance_of_moved_logits(taken_apart
         logits = categorical.outputs()
         ends = []
         for sign in (1.0, -1.0):
-            with displaced(params, sign * 1e-6 * direction):
+            with perturbed(params, sign * 1e-6 * direction):
                 ends.append(categorical.outputs())
     moved = {name: (ends[0][name] - ends[1][name]) / 2e-6 for name in logits}
 
