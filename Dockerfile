@@ -4,8 +4,9 @@
 ARG BASE=python:3.11.11-slim-bookworm
 FROM ${BASE}
 
-# Which extras: dmc and atari are always in; humanoid-bench, compile (a C++ compiler for
-# compile=true), and the names of [project.optional-dependencies] in pyproject.toml.
+# Which extras: humanoid-bench, compile (a C++ compiler for compile=true), and the names of
+# [project.optional-dependencies] in pyproject.toml. Everything that is pinned in requirements.lock
+# is always in, such as dmc, atari, wandb and video.
 ARG EXTRAS=dmc,atari,video
 ARG HUMANOID_BENCH=https://github.com/carlosferrazza/humanoid-bench
 ARG HUMANOID_BENCH_COMMIT=791405f5eacf879adbc99105adb3fee73f5a49fc
@@ -43,8 +44,8 @@ COPY envs envs
 COPY configs configs
 COPY scripts scripts
 # The rest of the extras from pyproject.toml, at the versions of the lock.
-RUN names=$(echo "$EXTRAS" | tr ',' '\n' | grep -v -x -E 'dmc|atari|humanoid-bench|compile|' | paste -sd,) \
-    && pip install --no-build-isolation -c requirements-dev.lock ".${names:+[$names]}" \
+RUN names=$(echo "$EXTRAS" | tr ',' '\n' | grep -v -x -E 'humanoid-bench|compile|' | paste -sd,) \
+    && pip install --no-build-isolation -c requirements-dev.lock ".[train${names:+,$names}]" \
     && rm -rf build *.egg-info && mkdir runs cache && chown mbrl runs && chmod 1777 cache
 
 ENV MUJOCO_GL=egl NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics PYTHONUNBUFFERED=1 \

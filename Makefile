@@ -1,12 +1,13 @@
-# make run    set everything up and train TD-MPC2 with SAM until learning is plain to see
+# make run    set everything up and train TD-MPC2 with SAM until learning is clearly visible
 # make test   the same environment plus the test tools, then the fast tests
 # make check  lint and types; make sim, slow, gpu: further tests; make bench: the speed tables
+# make docs   the site, in site/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test check sim slow gpu bench lock clean
+.PHONY: run test check sim slow gpu bench docs lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/mbrl-flat-train experiment=first_run
@@ -31,16 +32,22 @@ check: $(VENV)/.installed-dev
 	cd .typing/mbrl_flat && ln -s ../../mbrl_flat/* ../../agents ../../envs ../../configs .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# The API is read from links that give agents, envs and configs their installed names.
+docs: $(VENV)/.installed-dev
+	rm -rf .typing && mkdir -p .typing/mbrl_flat
+	cd .typing/mbrl_flat && ln -s ../../mbrl_flat/* ../../agents ../../envs ../../configs .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.installed
 	$(BIN)/python scripts/bench.py
 
-# Resolve the ranges of pyproject.toml anew; torch stays where it is pinned.
+# Resolve the ranges of pyproject.toml again; torch stays where it is pinned.
 lock:
 	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install -q torch==2.13.0 ".[video]"
+	.lock-venv/bin/pip install -q torch==2.13.0 ".[dmc,atari,wandb,video]"
 	(echo "# Every package that a run needs, pinned; written by make lock."; \
 	 .lock-venv/bin/pip freeze --all | grep -v -E "^(pip|mbrl-flat|nvidia-|triton)" | sed "s/+cpu//") > requirements.lock
-	.lock-venv/bin/pip install -q ".[dev,optimizers,minatar,supervised,mnist,diffusion,dashboards,sweeps]"
+	.lock-venv/bin/pip install -q ".[all,dev,docs]"
 	(echo "# The tools of the tests, on top of requirements.lock; written by make lock."; \
 	 echo "-r requirements.lock"; \
 	 .lock-venv/bin/pip freeze --all | grep -v -E "^(pip|mbrl-flat|nvidia-|triton)" | sed "s/+cpu//" \

@@ -253,7 +253,7 @@ def _package() -> Any:
         import ale_py  # noqa: PLC0415 - the only users of the emulator pay for it
     except ImportError as error:
         raise MissingExtraError(
-            "env=atari needs ale-py, which brings the games: pip install 'ale-py<1'."
+            "env=atari needs ale-py, which brings the games; run pip install 'mbrl-flat[atari]'."
         ) from error
     return ale_py
 

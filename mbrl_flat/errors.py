@@ -4,6 +4,7 @@ The commands print their message without a traceback and exit with status 2.
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -68,6 +69,24 @@ class UnknownNameError(UserError):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
         return UserError, (str(self),)  # Other processes receive the message alone.
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Check that the packages of an extra are installed; a part that needs them calls this first.
+
+    Args:
+        extra: Name of the extra, such as ``"train"``.
+        modules: What the part imports, such as ``"gymnasium"``.
+
+    Raises:
+        MissingExtraError: If one of them is not installed; names all of them and the command.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"This part of mbrl_flat needs {', '.join(missing)}; run: "
+            f"pip install 'mbrl-flat[{extra}]'."
+        )
 
 
 def cause_of(

@@ -8,12 +8,14 @@ The data flows downwards::
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import gymnasium as gym
 from torch import Generator, Tensor, nn
 
 from mbrl_flat.data.batch import Batch
+
+if TYPE_CHECKING:  # an extra: optimizers and diagnostics do without it
+    import gymnasium as gym
 
 Observation = dict[str, Tensor]
 """Named, batch-first tensors ``[B, ...]``."""
@@ -65,7 +67,7 @@ class ProbeLoss(NamedTuple):
 class EnvFactory(Protocol):
     """Makes one environment."""
 
-    def __call__(self, *, seed: int, render: bool = False) -> gym.Env[Any, Any]:
+    def __call__(self, *, seed: int, render: bool = False) -> "gym.Env[Any, Any]":
         """Build an environment whose every random draw follows from ``seed``."""
         ...
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mbrl_flat.errors import require_extra
+
 if TYPE_CHECKING:  # matplotlib takes half a second to import, and most commands draw nothing
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -93,6 +95,7 @@ def make_panels(
     Returns:
         The figure, drawn by Agg without pyplot, and its panels row by row.
     """
+    require_extra("train", "matplotlib")
     from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
 
     columns = min(columns, num_panels)

@@ -80,6 +80,18 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
     for axes, draw in zip(panels, drawings, strict=True):
         draw(axes)
     add_legend(*panels)
+    # Fixed margins: to find them by drawing everything would take as long as the drawing.
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    entries = sum(len(legend.get_texts()) for legend in figure.legends)
+    figure.subplots_adjust(
+        left=0.8 / width,
+        right=1.0 - 0.15 / width,
+        top=1.0 - 0.35 / height,
+        bottom=(0.65 + 0.2 * -(-entries // max(1, int(width)))) / height,
+        wspace=0.22,
+        hspace=0.32,
+    )
     return save_figure(figure, path)
 
 

@@ -104,8 +104,8 @@ class WandbLogger:
             import wandb  # noqa: PLC0415  # slow to import, and not every run mirrors
         except ImportError as error:
             raise MissingExtraError(
-                "Weights & Biases is not installed; run pip install wandb, or "
-                "set wandb.mode=disabled."
+                "Weights & Biases is not installed; run pip install 'mbrl-flat[wandb]', or set "
+                "wandb.mode=disabled."
             ) from error
         online = _wants_online(mode)
         if online and wandb.api.api_key is None:

@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is never half there."""
@@ -29,6 +27,8 @@ def save_atomically(value: Any, path: Path) -> None:
         OSError: If it cannot be written, as on a full disk; names the file, of which no part is
             left to fill the disk.
     """
+    import torch  # noqa: PLC0415  # commands that only write text do without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -122,7 +122,7 @@ def test_an_unknown_mode_is_refused(tmp_path):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
 
-    with pytest.raises(MissingExtraError, match="pip install wandb"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'mbrl-flat\[wandb\]'"):
         WandbLogger(tmp_path, config={})
 
 
