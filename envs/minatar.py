@@ -50,7 +50,7 @@ def make(
         obs: ``grid`` or ``rgb``.
         size: Height and width of the observation, at least 10.
         sticky: Probability that a frame repeats the action of the frame before.
-        difficulty_ramping: Games get harder as they go on.
+        difficulty_ramping: Games get harder with time.
         full_action_space: All six actions instead of those that the game uses.
         max_frames: Longest episode; then it is truncated.
 
@@ -89,7 +89,7 @@ class MinAtarGame(gym.Env[Any, Any]):
         obs: ``grid`` or ``rgb``.
         size: Height and width of the observation.
         sticky: Probability that a frame repeats the action of the frame before.
-        difficulty_ramping: Games get harder as they go on.
+        difficulty_ramping: Games get harder with time.
         full_action_space: All six actions.
         max_frames: Longest episode.
     """

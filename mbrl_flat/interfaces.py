@@ -41,7 +41,7 @@ class Prediction(NamedTuple):
     reward: Tensor
     """Expected reward ``[N]``."""
     cont: Tensor
-    """Probability that the task goes on ``[N]``; ones where the model has no termination head."""
+    """Probability that the task continues ``[N]``; ones where the model has no termination head."""
 
 
 class CategoricalLoss(NamedTuple):
@@ -238,8 +238,8 @@ class ShowsFeatures(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """What the probe of open-loop films asks of an agent beside ``Inspectable``."""
+    """What the probe of open-loop videos asks of an agent beside ``Inspectable``."""
 
     def decode(self, latent: Tensor) -> Observation:
-        """Expected observations ``[..., ...]`` of latents ``[..., D]``, pictures in [0, 1]."""
+        """Expected observations ``[..., ...]`` of latents ``[..., D]``, images in [0, 1]."""
         ...

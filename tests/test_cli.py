@@ -217,7 +217,7 @@ def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
         process.send_signal(signal.SIGINT)
         lines = process.stdout.read().splitlines()
         assert process.wait(60) == 130
-    assert lines[-1] == "stopped before its end; go on with mbrl-flat-train resume=here"
+    assert lines[-1] == "stopped before its end; resume with mbrl-flat-train resume=here"
     saved = load_safely(tmp_path / "here" / "checkpoints" / "latest.pt")
     assert saved["step"] >= 120
 

@@ -117,7 +117,7 @@ def test_a_cluster_that_is_not_here_is_one_error_message(sweep, capsys, monkeypa
     status, made = sweep("seed=1,2", "hydra/launcher=submitit_slurm")
     assert (status, made) == (2, [])
     message = capsys.readouterr().err
-    assert message.startswith('The sweep could not go on: Could not detect "srun"')
+    assert message.startswith('The sweep could not continue: Could not detect "srun"')
     assert message.count("\n") == 1
 
 

@@ -18,7 +18,7 @@ class Episode:
         value: The actor's own estimate of the discounted return from each step on, ``[T]``;
             empty where the actor gives none.
         success: What the environment said of the episode, if it says anything.
-        life_lost: Steps that a replay records as terminations though the episode may go on, bool
+        life_lost: Steps that a replay records as terminations though the episode may continue, bool
             ``[T]``; empty where nobody looked.
     """
 

@@ -1,10 +1,10 @@
-r"""Slices of a loss through the current weights, as arrays.
+r"""Sections of a loss through the current weights, as arrays.
 
 .. math::
     L(w + a d) \quad\text{or}\quad L(w + a d_1 + b d_2)
 
 Directions are either random, scaled so that each filter (row of a weight) has the norm of that of
-the weights, and slices of networks of different scale can be compared; or eigenvectors of the
+the weights, and sections of networks of different scale can be compared; or eigenvectors of the
 Hessian, whose curvature at the centre is known, in units of weight space.
 
 References:

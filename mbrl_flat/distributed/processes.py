@@ -152,7 +152,7 @@ def joined() -> Iterator[Processes]:
         if _means_loss(error):
             raise ProcessLostError(
                 f"Another process of this run has ended, so process {processes.rank} of "
-                f"{processes.count} ends too; what was saved is whole, go on with resume=runs/NAME."
+                f"{processes.count} ends too; resume it by resume=runs/NAME."
             ) from error
         if processes.leads and not processes.in_step:
             with suppress(RuntimeError):

@@ -148,7 +148,7 @@ def _check_equal(norm: Tensor, count: int) -> None:
     if any(not torch.equal(other, norms[0]) for other in norms):
         raise UserError(
             f"The weights of the processes have drifted apart: their norms are "
-            f"{[float(other) for other in norms]}; go on from the last checkpoint, with devices "
+            f"{[float(other) for other in norms]}; resume from the last checkpoint, with devices "
             f"of one kind in all processes."
         )
 

@@ -19,7 +19,7 @@ class ReferenceScore:
         task: As it is called in this project.
         method: As the source calls it; ``random`` and ``human`` are players, not methods.
         frame: Simulator frames seen when it was measured.
-        mean: Return of an episode, averaged over seeds.
+        mean: Episode return, averaged over seeds.
         std: Spread over seeds; NaN if it was not published.
         seeds: How many; 0 if it was not published.
         source: Repository and file.
@@ -95,7 +95,7 @@ def score_scale(
         env: Family of the task, such as ``dmc``.
         task: The task.
         expert: Published method whose last score is 1; without it the human player where there is
-            one (Atari), or the largest return of an episode (Control Suite: rewards in [0, 1]
+            one (Atari), or the largest episode return (Control Suite: rewards in [0, 1]
             over 1000 frames).
         random: Return of a random policy, for an expert's scale where none is published.
 

@@ -1,6 +1,6 @@
 """Pages about the optimizers, written from the registry and the docstrings of the methods.
 
-``python -m mbrl_flat.optim.documentation docs/optimizers`` writes them anew.
+``python -m mbrl_flat.optim.documentation docs/optimizers`` writes them again.
 """
 
 import inspect

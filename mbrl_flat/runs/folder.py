@@ -58,7 +58,7 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
                 if exact:
                     raise UserError(
                         f"The run folder {path} exists already and is never overwritten; "
-                        f"choose another run_dir, or go on with it by resume={path}."
+                        f"choose another run_dir, or resume it with resume={path}."
                     ) from None
                 number += 1
                 candidate = path.with_name(f"{path.name}-{number}")

@@ -1,4 +1,4 @@
-"""Pictures of one run, drawn from its ``metrics.jsonl`` and nothing else."""
+"""Figures of one run, drawn from its ``metrics.jsonl`` and nothing else."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,19 +38,19 @@ def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_run(folder: Path) -> list[Path]:
-    """Draw what was measured in a run; a picture without metrics is left out.
+    """Draw what was measured in a run; a figure without metrics is left out.
 
     Args:
         folder: The run's folder, with ``metrics.jsonl``.
 
     Returns:
-        The pictures written below ``folder/plots``.
+        The figures written below ``folder/plots``.
 
     Raises:
         UserError: If the metrics cannot be read.
     """
     rows = read_metrics(folder / "metrics.jsonl")
-    pictures = {
+    figures = {
         "return": _draw_return,
         "value_error": _draw_value_error,
         "sharpness": _draw_sharpness,
@@ -58,7 +58,7 @@ def draw_run(folder: Path) -> list[Path]:
         "losses": _draw_losses,
     }
     written: list[Path] = []
-    for name, draw in pictures.items():
+    for name, draw in figures.items():
         path = draw(rows, folder.name, folder / "plots" / f"{name}.png")
         if path is not None:
             written.append(path)
@@ -86,7 +86,7 @@ def _draw_return(rows: Rows, title: str, path: Path) -> Path | None:
             linewidth=1.2,
             label="random policy",
         )
-    _label(axes, rows, "return of an episode")
+    _label(axes, rows, "episode return")
     return save_figure(figure, path)
 
 
@@ -99,7 +99,7 @@ def _std_at(rows: Rows, steps: np.ndarray) -> np.ndarray:
 def _draw_value_error(rows: Rows, title: str, path: Path) -> Path | None:
     panels = (
         ({"bias": "probe/value/bias", "RMSE": "probe/value/rmse"}, "error of V, units of return"),
-        ({"RMSE / spread": "probe/value/rmse_normalised"}, "normalised RMSE of V"),
+        ({"NRMSE": "probe/value/rmse_normalised"}, "normalised RMSE of V"),
         ({"Spearman": "probe/value/spearman"}, "rank correlation of V and return"),
         ({"planner's bias": "probe/planner/bias"}, "bias of the planner, units of return"),
     )

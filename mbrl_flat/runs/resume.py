@@ -1,4 +1,4 @@
-"""A run that exists: where it is, and what of its settings may change when it goes on."""
+"""A run that exists: where it is, and what of its settings may change when it resumes."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ def existing_run(path: str | None, *, study: bool = False) -> Path:
 
 
 def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
-    """Names of the settings that a run goes on with.
+    """Names of the settings that a run resumes with.
 
     Args:
         overrides: ``key=value`` of everything that the user set.
@@ -48,7 +48,7 @@ def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
         Each key.
 
     Raises:
-        UserError: If a run cannot go on with another value of one.
+        UserError: If a run cannot resume with another value of one.
     """
     for override in overrides:
         key = setting_key(override)

@@ -19,7 +19,7 @@ _RESULTS = (
 
 
 def summarize_run(folder: Path, *, complete: bool = True) -> str:
-    """What came out, as a table, the files that were written, and how an unfinished run goes on."""
+    """Results as a table, the files written, and how to resume an unfinished run."""
     found: dict[str, float] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         found |= row
@@ -29,5 +29,5 @@ def summarize_run(folder: Path, *, complete: bool = True) -> str:
     lines = ["results" if complete else "results so far", *table]
     lines += ["files", *(f"  {file}" for file in files)]
     if not complete:
-        lines.append(f"stopped before its end; go on with mbrl-flat-train resume={folder}")
+        lines.append(f"stopped before its end; resume with mbrl-flat-train resume={folder}")
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def restored_rng() -> Iterator[None]:
 def set_generator(
     generator: torch.Generator, state: Tensor, *, saved_on: str | None, seeds: Sequence[int]
 ) -> None:
-    """Let a generator go on, on the kind of device where its state was saved, or begin anew.
+    """Restore a generator on the kind of device where its state was saved, or restart it.
 
     The state of one kind of device means nothing to another.
 

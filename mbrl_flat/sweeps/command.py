@@ -100,7 +100,7 @@ def make_sweep(
         if isinstance(error, UserError):
             raise
         text = " ".join(str(error).split()) or repr(error)
-        raise UserError(f"The sweep could not go on: {text}") from error
+        raise UserError(f"The sweep could not continue: {text}") from error
     finally:
         lines, done = sweep.end()
         if lines:

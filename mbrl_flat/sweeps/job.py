@@ -1,6 +1,6 @@
 """What happens when the turn of one run of a sweep has come, wherever that is.
 
-A finished run is left alone, an interrupted one goes on from its checkpoint, and what cannot be
+A finished run is left alone, an interrupted one resumes from its checkpoint, and what cannot be
 made is written down: a job never raises, so that the others are made whatever becomes of it.
 """
 
@@ -150,7 +150,7 @@ class SweepJob:
                         self._run(entry, arguments, request, lock)
             if self.outcome.done:
                 self.outcome.value = _last_value(self.folder, self.outcome.objective)
-        except Exception as error:  # the others must go on, whatever it is
+        except Exception as error:  # the others must continue, whatever it is
             self.outcome.status, self.outcome.reason = "failed", self.explain(error)
         self.outcome.write(self.sweep.start)
         say(self.outcome.line())

@@ -41,7 +41,7 @@ class EpisodeMarkers:
     Attributes:
         terminated: Record a termination, ``info["life_lost"]``, bool ``[N]``.
         new_episode: End the recorded episode and begin another, ``info["new_episode"]``; the
-            environment goes on and its return is that of the whole. False where it ends anyway.
+            environment continues and its return is that of the whole. False where it ends anyway.
     """
 
     terminated: np.ndarray

@@ -33,7 +33,7 @@ class MeanMeter:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def pop(self) -> dict[str, float]:
-        """Return all means and start anew."""
+        """Return all means and reset."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
@@ -71,7 +71,7 @@ class Stopwatch:
         self._steps += steps
 
     def pop(self) -> dict[str, float]:
-        """Return ``time/<part>`` in seconds and ``time/steps_per_second``; start anew."""
+        """Return ``time/<part>`` in seconds and ``time/steps_per_second``; reset."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
         row = {f"time/{part}": self._spent[part] for part in ("env", "act", "update", "sample")}

@@ -7,8 +7,8 @@ which is the gradient of :math:`L + \lambda \|\nabla L\|` to first order with
 :math:`\alpha = \lambda / \rho`. ``alpha=1`` is SAM, ``alpha=0`` the base.
 
 How to choose rho:
-    0.1 on CIFAR and 0.05 on ImageNet in the authors' recipes with alpha 0.8. With Adam and a rate
-    that warms up, keep rho at 0 during the warm-up and let it rise after
+    0.1 on CIFAR and 0.05 on ImageNet in the authors' recipes with alpha 0.8. With Adam and
+    learning-rate warm-up, keep rho at 0 during the warm-up and let it rise after
     (``schedules.WarmUp(delay=...)``): the authors of a later study saw the penalty hurt otherwise.
 
 References:

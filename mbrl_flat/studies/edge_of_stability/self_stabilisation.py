@@ -67,11 +67,11 @@ class SelfStabilisation:
         """``a / kappa``: from here on the sharpness no longer reaches the edge."""
         return self.sharpening / self.kappa if self.kappa > 0.0 else float("inf")
 
-    def run(self, *, displacement: float, excess: float, steps: int) -> np.ndarray:
+    def run(self, *, offset: float, excess: float, steps: int) -> np.ndarray:
         """Iterate the model.
 
         Args:
-            displacement: ``x`` at the start.
+            offset: ``x`` at the start.
             excess: ``y`` at the start.
             steps: How many.
 
@@ -79,7 +79,7 @@ class SelfStabilisation:
             ``[steps + 1, 2]``: x and y, the start included.
         """
         path = np.empty((steps + 1, 2))
-        path[0] = displacement, excess
+        path[0] = offset, excess
         for step in range(steps):
             x, y = path[step]
             growth = self.net_sharpening - 0.5 * self.curvature * x * x

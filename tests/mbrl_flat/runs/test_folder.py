@@ -45,7 +45,7 @@ def test_a_folder_that_the_user_named_is_never_overwritten(tmp_path):
 
     assert str(caught.value) == (
         f"The run folder {path} exists already and is never overwritten; "
-        f"choose another run_dir, or go on with it by resume={path}."
+        f"choose another run_dir, or resume it with resume={path}."
     )
     assert (path / "metrics.jsonl").read_text() == "precious"
     assert [each.name for each in tmp_path.iterdir()] == ["run"]

@@ -187,7 +187,9 @@ def test_a_cluster_that_cannot_be_reached_is_one_error_message():
     def unreachable():
         raise RuntimeError('Could not detect "srun",\n are you indeed on a slurm cluster?')
 
-    with pytest.raises(UserError, match='could not go on: Could not detect "srun", are you') as e:
+    with pytest.raises(
+        UserError, match='could not continue: Could not detect "srun", are you'
+    ) as e:
         make_sweep(["mbrl-flat-train", "-m"], unreachable, ())
     assert "\n" not in str(e.value)
 

@@ -10,7 +10,7 @@ from mbrl_flat.studies.edge_of_stability.self_stabilisation import SelfStabilisa
 def test_the_fixed_point_flips_sign_and_stays():
     model = SelfStabilisation(lr=0.1, sharpening=0.5, curvature=4.0)
 
-    path = model.run(displacement=model.amplitude, excess=0.0, steps=50)
+    path = model.run(offset=model.amplitude, excess=0.0, steps=50)
 
     np.testing.assert_allclose(model.amplitude, 0.5)
     np.testing.assert_allclose(np.abs(path[:, 0]), 0.5, rtol=1e-12)
@@ -21,7 +21,7 @@ def test_the_fixed_point_flips_sign_and_stays():
 def test_one_step_by_hand():
     model = SelfStabilisation(lr=0.1, sharpening=0.5, curvature=4.0, weight_decay=0.2, kappa=1.5)
 
-    path = model.run(displacement=0.3, excess=-1.0, steps=1)
+    path = model.run(offset=0.3, excess=-1.0, steps=1)
 
     np.testing.assert_allclose(path[1, 0], -(1.0 + 0.1 * (-1.0 + 0.2)) * 0.3, rtol=1e-14)
     np.testing.assert_allclose(path[1, 1], -1.0 + 0.1 * (0.5 - 0.3 - 2.0 * 0.09), rtol=1e-14)
@@ -45,7 +45,7 @@ def test_the_sharpness_reaches_the_edge_only_below_the_critical_weight_decay(fac
         weight_decay=factor * free.critical_weight_decay,
     )
 
-    path = decayed.run(displacement=1e-6, excess=-1.0, steps=2000)
+    path = decayed.run(offset=1e-6, excess=-1.0, steps=2000)
 
     np.testing.assert_allclose(free.critical_weight_decay, 0.25)
     assert (path[:, 1].max() > 0.0) == reaches
