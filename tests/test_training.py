@@ -182,9 +182,12 @@ def test_every_probe_at_once_leaves_500_updates_as_they_are_bit_for_bit(tmp_path
     run(tmp_path / "none", *settings, "probe_every=0", "eval_every=0", "~probes.sharpness")
 
     assert {
-        "probe/sharpness/trace", "probe/sharpness/preconditioned", "probe/sharpness/adaptive_gap",
-        "probe/sharpness/average_gap", "probe/sharpness/heldout/lambda_max", "probe/value/bias_low",
-        "probe/sharpness/worst_gap", "probe/rollout/loss_gap", "probe/rollout/value_error_10",
+        "probe/sharpness/trace", "probe/sharpness/preconditioned",
+        "probe/sharpness/adaptive_sharpness",
+        "probe/sharpness/average_case_sharpness", "probe/sharpness/heldout/lambda_max",
+        "probe/value/bias_low",
+        "probe/sharpness/worst_case_sharpness", "probe/rollout/loss_gap",
+        "probe/rollout/value_error_10",
         "probe/bound/value_total", "probe/bound/loss_heldout", "probe/sharpness/gauss_newton",
         "probe/rollout/reference_error_10", "probe/rollout/termination_auc_10",
     } <= {name for row in measured for name in row}  # fmt: skip

@@ -145,10 +145,10 @@ class WorstCaseSharpness:
     steps: int = 10
 
     def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``worst_gap``."""
+        """``worst_case_sharpness``."""
         del context
         found = perturbed_sharpness.worst_case_sharpness(region, rho=self.rho, steps=self.steps)
-        return {"worst_gap": found}
+        return {"worst_case_sharpness": found}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +164,10 @@ class AdaptiveSharpness:
     eta: float = 0.01
 
     def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``adaptive_gap``."""
+        """``adaptive_sharpness``."""
         del context
         found = perturbed_sharpness.adaptive_sharpness(region, rho=self.rho, eta=self.eta)
-        return {"adaptive_gap": found}
+        return {"adaptive_sharpness": found}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +200,11 @@ class AverageCaseSharpness:
     pairs: int = 8
 
     def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``average_gap`` and ``average_gap_standard_error``."""
+        """``average_case_sharpness`` and ``average_case_sharpness_standard_error``."""
         found = perturbed_sharpness.average_case_sharpness(
             region, sigma=self.sigma, pairs=self.pairs, generator=context.generator
         )
-        return _with_error("average_gap", found)
+        return _with_error("average_case_sharpness", found)
 
 
 @dataclass(frozen=True, kw_only=True)

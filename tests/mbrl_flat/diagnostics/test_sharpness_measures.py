@@ -178,7 +178,7 @@ def two_layer(scale):
     return loss_regions(probed, per_module=False)[0]
 
 
-def test_the_adaptive_gap_ignores_a_rescaling_that_leaves_the_function_alone():
+def test_adaptive_sharpness_ignores_a_rescaling_that_leaves_the_function_alone():
     """Kwon et al. 2021, Theorem 1: relu(c W1), W2 / c is the same function for every c > 0."""
     plain, scaled = two_layer(1.0), two_layer(5.0)
     assert plain.value == pytest.approx(scaled.value, rel=1e-12)
@@ -223,7 +223,7 @@ def test_the_normalised_eigenvalue_ignores_a_factor_of_weights_before_a_normalis
     assert ten["lambda_max"] == pytest.approx(one["lambda_max"] / 100.0, rel=1e-9)
 
 
-def test_the_average_gap_of_a_quadratic_is_half_its_trace(generator):
+def test_average_case_sharpness_of_a_quadratic_is_half_its_trace(generator):
     """E[L(w + e)] - L(w) = sigma^2 Tr(H) / 2 exactly, for any slope."""
     matrix = symmetric(6) + 5.0 * torch.eye(6, dtype=torch.float64)
     region = quadratic(matrix, [100.0] * 6)
@@ -387,7 +387,14 @@ def test_nan_in_the_loss_is_nan_in_every_gap():
         probed
     )
 
-    for name in ("sam_gap", "sam_gap_0.05", "worst_gap", "adaptive_gap", "lambda_max", "grad_norm"):
+    for name in (
+        "sam_gap",
+        "sam_gap_0.05",
+        "worst_case_sharpness",
+        "adaptive_sharpness",
+        "lambda_max",
+        "grad_norm",
+    ):
         assert math.isnan(row[name]), name
 
 
@@ -448,8 +455,9 @@ def test_the_full_probe_adds_its_names_to_whole_and_modules(linear_agent, filled
 
     names = {
         "trace", "trace_standard_error", "preconditioned", "preconditioned_threshold",
-        "sam_gap_0.1", "curvature_gap_0.1", "worst_gap", "adaptive_gap", "average_gap",
-        "average_gap_standard_error", "rayleigh", "first_order_flatness",
+        "sam_gap_0.1", "curvature_gap_0.1", "worst_case_sharpness",
+        "adaptive_sharpness", "average_case_sharpness",
+        "average_case_sharpness_standard_error", "rayleigh", "first_order_flatness",
     }  # fmt: skip
     for prefix in ("", "dynamics/", "heldout/", "heldout/reward/"):
         assert {f"probe/sharpness/{prefix}{name}" for name in names} <= set(row)
