@@ -2,7 +2,7 @@
 
 Usage: ``python scripts/study_report.py [STUDY ...] [--check] [--figures]``. Reads
 ``docs/studies/STUDY/results.csv`` (a study without it takes seconds and is computed) and rewrites
-the table in the study's README.md, its section of docs/results.md, and the counts in the README.
+the table on the study's page and the counts in docs/results/README.md.
 A claim about curves, which are not committed, keeps the interval that the page shows. ``--check``
 writes nothing and fails if a page differs. ``--figures`` redraws figures that need no curves.
 """
@@ -28,7 +28,9 @@ from mbrl_flat.studies.framework.report import claims_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "docs" / "studies"
+RESULTS = ROOT / "docs" / "results" / "README.md"
 TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
+ROW = re.compile(r"^\| \[.*\]\(\.\./studies/(\w+)/README\.md\) \|(?: \d+ \|){4}$", re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.studies or studies():
         study = load_study(name)
         rows = load_rows(study, name)
-        claims = [known_from_page(claim) for claim in study.claims(rows)]
+        claims = [known_from_page(name, claim) for claim in study.claims(rows)]
         rewrite_pages(name, corrected(claims), texts)
         if options.figures:
             for label, figure in study.figures(rows).items():
@@ -61,9 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def studies() -> list[str]:
-    """Studies with a section of docs/results.md, in its order."""
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    return re.findall(r"\(studies/(\w+)/README\.md\)", text)
+    """Studies with a row of counts in docs/results/README.md, in its order."""
+    return ROW.findall(RESULTS.read_text(encoding="utf-8"))
+
+
+def pages_of(name: str) -> list[Path]:
+    """Pages of a study with a table of claims."""
+    pages = sorted((STUDIES / name).glob("*.md"))
+    return [page for page in pages if "| verdict |" in page.read_text("utf-8")]
 
 
 def load_study(name: str) -> Study:
@@ -96,12 +103,12 @@ def parse(text: str) -> float | int | bool | str:
     return text
 
 
-def known_from_page(claim: Claim) -> Claim:
-    """Give a claim about curves, against the bound 0, the interval that docs/results.md shows."""
+def known_from_page(name: str, claim: Claim) -> Claim:
+    """Give a claim about curves, against the bound 0, the interval that the study's page shows."""
     line = re.search(
         rf"^\| {re.escape(claim.name)} \| {re.escape(claim.statement)} \|.*\| (\d+) "
         rf"\| (\S+) \[(\S+), (\S+)\] \| \**(\w+)",
-        (ROOT / "docs" / "results.md").read_text(encoding="utf-8"),
+        "\n".join(page.read_text(encoding="utf-8") for page in pages_of(name)),
         re.MULTILINE,
     )
     if claim.verdict != "not tested" or line is None:
@@ -121,33 +128,25 @@ def known_from_page(claim: Claim) -> Claim:
 
 def rewrite_pages(name: str, claims: Sequence[Claim], texts: dict[Path, str]) -> None:
     """Put the tables of a study into the pages that show them."""
-    results, readme = ROOT / "docs" / "results.md", ROOT / "README.md"
-    own = [
-        page
-        for page in sorted((STUDIES / name).glob("*.md"))
-        if "| verdict |" in page.read_text("utf-8")
-    ]
-    for page in (results, readme, *own):
+    own = pages_of(name)
+    for page in (RESULTS, *own):
         texts.setdefault(page, page.read_text(encoding="utf-8"))
-    link = texts[results].index(f"(studies/{name}/README.md)")
-    texts[results] = replace_tables(texts[results], claims, start=link)
     for page in own:
         texts[page] = replace_tables(texts[page], claims)
     counts = Counter(claim.corrected for claim in claims)
     cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
-    row = re.compile(rf"(\(docs/studies/{name}/README\.md\) \|)[\d |]+\|$", re.MULTILINE)
-    texts[readme] = row.sub(rf"\1 {cells} |", texts[readme])
+    row = re.compile(rf"(\(\.\./studies/{name}/README\.md\) \|)[\d |]+\|$", re.MULTILINE)
+    texts[RESULTS] = row.sub(rf"\1 {cells} |", texts[RESULTS])
 
 
-def replace_tables(text: str, claims: Sequence[Claim], *, start: int = 0) -> str:
-    """Replace the tables of claims after ``start``, up to the next section of level two.
+def replace_tables(text: str, claims: Sequence[Claim]) -> str:
+    """Replace the tables of claims of a page.
 
     A page with several tables keeps them: each takes as many claims as it has rows.
 
     Args:
         text: The page.
         claims: All claims of the study.
-        start: Where the study's section begins; 0 for a page of its own.
 
     Returns:
         The new page.
@@ -155,10 +154,8 @@ def replace_tables(text: str, claims: Sequence[Claim], *, start: int = 0) -> str
     Raises:
         ValueError: If there are more or fewer claims than rows of several tables.
     """
-    end = text.find("\n## ", start) if start else -1
-    end = len(text) if end < 0 else end
-    section, taken = text[start:end], len(claims)
-    tables = [table for table in TABLE.finditer(section) if "| verdict |" in table.group()]
+    taken = len(claims)
+    tables = [table for table in TABLE.finditer(text) if "| verdict |" in table.group()]
     sizes = [table.group().count("\n") - 2 for table in tables]
     if len(sizes) == 1:
         sizes = [len(claims)]
@@ -166,9 +163,9 @@ def replace_tables(text: str, claims: Sequence[Claim], *, start: int = 0) -> str
         raise ValueError(f"{len(claims)} claims do not fit into tables of {sizes} rows.")
     for table, size in reversed(list(zip(tables, sizes, strict=True))):
         new = claims_markdown(claims[taken - size : taken])
-        section = section[: table.start()] + new + section[table.end() :]
+        text = text[: table.start()] + new + text[table.end() :]
         taken -= size
-    return text[:start] + section + text[end:]
+    return text
 
 
 if __name__ == "__main__":

@@ -46,13 +46,13 @@ class RunConfig:
         compile: Compile the loss and the planner.
         preset: Size: ``default`` (published), ``cpu`` or ``debug``.
         run_dir: The run's folder; by default ``runs/`` and a name.
-        resume: Folder of a run to go on with.
+        resume: Folder of a run to resume.
         debug: Show tracebacks.
         progress: Show a progress bar.
         on_nonfinite: ``raise`` or ``skip``.
         num_envs: Environments at once.
         parallel_envs: Each environment in a process of its own.
-        sync: In a run over several processes (torchrun): ``global`` displaces by the gradient of
+        sync: In a run over several processes (torchrun): ``global`` perturbs by the gradient of
             the whole batch, ``local`` each process by that of its own rows.
         offline_data: Folders of earlier runs, or patterns of them, to learn from alone: nothing is
             collected, and a step is an update.

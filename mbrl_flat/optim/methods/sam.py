@@ -10,7 +10,7 @@ How to choose rho:
     models scans 0.001 to 0.05. Sweep it in factors of about 1.4 on held-out data: the best value is
     often close to where learning collapses, so that one fixed value misleads.
     ``optim/perturbed_gap`` near 0 says that the radius does nothing; a gap as large as the loss
-    says that it is too large. With a rate that warms up, let the radius warm up as well
+    says that it is too large. During learning-rate warm-up let the radius warm up as well
     (``schedules.WarmUp``).
 
 References:

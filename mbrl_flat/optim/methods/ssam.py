@@ -20,7 +20,7 @@ Deviations from the paper:
     The Fisher information sums squares of batch gradients, not of single examples, which a closure
     does not give. The first mask is made in the first step; the authors' code perturbs nothing
     until the first refresh. ``refresh`` counts steps, 100 being our choice; the paper counts
-    epochs. Where not every step perturbs, the mask is made anew in the first that does once
+    epochs. Where not every step perturbs, the mask is recomputed in the first that does once
     ``refresh`` steps have passed.
 """
 

@@ -16,7 +16,7 @@ References:
 
 Deviations from the paper:
     The learning rate is the user's schedule, not a cyclic one. Running statistics of BatchNorm are
-    not estimated anew. The default start and interval are ours.
+    not recomputed. The default start and interval are ours.
 """
 
 from dataclasses import dataclass

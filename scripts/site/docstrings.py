@@ -1,0 +1,24 @@
+"""Docstrings for the site: their formulas and literals as the pages have them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from formulas import render
+
+from mbrl_flat.optim.documentation import markdown
+
+
+class Formulas(griffe.Extension):
+    """Turn the reStructuredText of our docstrings into Markdown before it is parsed."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite the docstring of one object, if it has a formula."""
+        if obj.docstring is not None and (
+            "math::" in obj.docstring.value or ":math:" in obj.docstring.value
+        ):
+            obj.docstring.value = render(markdown(obj.docstring.value))
