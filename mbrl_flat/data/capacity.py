@@ -1,4 +1,4 @@
-"""Whether a replay can do what it is for, said before a run begins."""
+"""Whether a run has room and time to learn, checked before it begins."""
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
@@ -27,4 +27,26 @@ def check_capacity(replay: Replay, spec: EnvSpec, *, length: int, steps: int) ->
         f"environments, and an episode of {spec.episode_length} steps would overwrite "
         f"all others before it ends; "
         f"set replay_capacity to at least {enough * replay.num_envs}."
+    )
+
+
+def why_no_update(replay: Replay, length: int) -> str:
+    """Say why nothing can be learned from a replay, and what to do.
+
+    Args:
+        replay: What was collected.
+        length: Transitions in a subsequence.
+
+    Returns:
+        The reason, as a part of an error message.
+    """
+    if replay.num_episodes and replay.num_heldout == replay.num_episodes:
+        return (
+            f"all {replay.num_episodes} episodes are held out "
+            f"(heldout_fraction={replay.heldout_fraction}); lower heldout_fraction"
+        )
+    ended = " has ended" if replay.complete_only else " is there"
+    return (
+        f"an update takes {length} transitions in a row, and no training episode with as many"
+        f"{ended}; make more steps, or shorten the agent's sequences (its horizon)"
     )

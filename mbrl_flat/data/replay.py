@@ -77,6 +77,8 @@ class Replay:
         self.current = np.full(num_envs, -1, np.int64)
         self.num_episodes, self.num_heldout = 0, 0
         self._open, self._rng = np.zeros(num_envs, np.bool_), np.random.default_rng(seed)
+        # Behind the last training episode of each environment, and slots of a longest episode.
+        self.trained_until, self._longest = np.zeros(num_envs, np.int64), spec.episode_length + 1
         self.mirror: DeviceMirror | None = None
         # Positions before which no subsequence of a length and kind was found.
         self._searched: dict[tuple[int, bool, bool], np.ndarray] = {}
@@ -92,6 +94,9 @@ class Replay:
     def begin(self, env_index: int, obs: Mapping[str, np.ndarray]) -> None:
         """Start an episode with its first observation."""
         held_out = bool(self._rng.random() < self.heldout_fraction)
+        # With this episode and the next one the last training episode must still be there.
+        behind = self.write_pos[env_index] - self.trained_until[env_index]
+        held_out &= bool(behind + 3 * self._longest <= self.slots_per_env)
         self.current[env_index] = 2 * self.num_episodes + int(held_out)
         self.num_episodes += 1
         self.num_heldout += int(held_out)
@@ -111,19 +116,16 @@ class Replay:
     ) -> None:
         """Add one transition to the environment's current episode.
 
-        Args:
-            env_index: Which environment.
-            action: The action as the agent sees it ``[A]``.
-            reward: What followed.
-            next_obs: The observation that followed, the final one included.
-            terminated: The task ended.
-            done: The episode ended, by termination or truncation.
+        ``next_obs`` is what followed, the final observation included; ``terminated`` says that the
+        task ended, ``done`` that the episode did, by termination or truncation.
         """
         slot = env_index, (self.write_pos[env_index] - 1) % self.slots_per_env
         self.arrays["action"][slot] = action
         self.arrays["reward"][slot] = reward
         self.arrays["terminated"][slot] = terminated
         self._put_obs(env_index, next_obs)
+        if not self.current[env_index] % 2:
+            self.trained_until[env_index] = self.write_pos[env_index]
         if done:
             self.episode_start[env_index] = self.write_pos[env_index]
             self._open[env_index] = False
@@ -287,6 +289,7 @@ class Replay:
             "episode_start": self.episode_start.tolist(),
             "current": self.current.tolist(),
             "open": self._open.tolist(),
+            "trained_until": self.trained_until.tolist(),
             "num_episodes": self.num_episodes,
             "num_heldout": self.num_heldout,
             "rng": self._rng.bit_generator.state,
@@ -310,6 +313,8 @@ class Replay:
         self.episode_start = np.array(state["episode_start"], np.int64)
         self.current = np.array(state["current"], np.int64)
         self._open = np.array(state["open"], np.bool_)
+        # Without it, as if the newest episode had been one to train on.
+        self.trained_until = np.array(state.get("trained_until", state["written"]), np.int64)
         self.num_episodes, self.num_heldout = state["num_episodes"], state["num_heldout"]
         self._rng.bit_generator.state = state["rng"]
         self._searched = {}

@@ -4,6 +4,9 @@ Images are uint8 and kept once: of a stack of frames only the newest, since the 
 slots before. ``joined_slots`` says in which.
 """
 
+import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,10 +42,10 @@ def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.nda
             and vanishes with the process: what must last is in the checkpoints.
 
     Returns:
-        The array; neither memory nor disk is taken before it is written to.
+        The array. Memory is taken when it is written to, disk space at once.
 
     Raises:
-        UserError: If the file cannot be made, or the machine has not that much memory.
+        UserError: If the disk or the memory is too small, or the file cannot be made.
     """
     size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     if folder is None:
@@ -56,13 +59,18 @@ def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.nda
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
+            # A file with holes would end the process by SIGBUS once the disk is full.
             file.truncate(max(size, 1))
+            if sys.platform == "linux":
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
             return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         raise UserError(
-            f"Cannot map the replay from a file in {folder} ({reason}); free some space, choose a "
-            f"smaller replay_capacity or use replay_storage=memory."
+            f"Cannot map the replay from a file in {folder} ({reason}): one of its arrays takes "
+            f"{size:,} bytes, and {free:,} are free; free some space, choose a smaller "
+            f"replay_capacity or use replay_storage=memory."
         ) from error
 
 

@@ -1,12 +1,12 @@
-"""Judge a checkpoint that the authors of an agent published, without a run of ours around it."""
+"""Play fresh episodes with the agent of a run, or with a checkpoint that its authors published."""
 
-import json
 from pathlib import Path
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
 from mbrl_flat.interfaces import LoadsPretrained
 from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runtime.device import choose_device, use_threads
 from mbrl_flat.training.checkpoint import load_safely, read_plain_data
@@ -41,7 +41,11 @@ def evaluate_pretrained(
             f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
             f"say run=runs/NAME."
         )
-    agent.load_pretrained(state)
+    if isinstance(state, dict) and {"format", "agent"} <= state.keys():
+        run = file.resolve().parent.parent
+        raise UserError(f"{file} is a checkpoint of a run; evaluate it with run={run}.")
+    with refused_if_unfit(file):
+        agent.load_pretrained(state)
     evaluation = make_evaluation(
         agent,
         parts.vectors.make_vector,
@@ -90,10 +94,11 @@ def evaluate_run(
         raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
     device = choose_device(config.device)
     use_threads(config.threads)
-    saved = load_safely(folder / "checkpoints" / f"{checkpoint}.pt", device=device)
+    file = folder / "checkpoints" / f"{checkpoint}.pt"
+    saved = load_safely(file, device=device)
     spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
-    agent.load_state_dict(saved["agent"])
+    load_agent(agent, saved, spec, file)
     evaluation = make_evaluation(
         agent,
         parts.vectors.make_vector,
@@ -110,6 +115,6 @@ def evaluate_run(
     frame = step if config.offline_data else step * spec.action_repeat
     row = {**evaluation(step), "step": step, "frame": frame, "seed": seed}
     evaluation.close()
-    with (folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"checkpoint": checkpoint, "episodes": episodes, **row}) + "\n")
+    record = {"checkpoint": checkpoint, "episodes": episodes, **row}
+    append_row(folder / "evaluations.jsonl", record)
     return row

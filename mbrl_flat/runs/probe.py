@@ -4,11 +4,11 @@ A probe takes the replay (sharpness, rollout errors), or the whole run, to play 
 errors, robustness) or to write files (landscape). The run is only read; results go beside it.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mbrl_flat.data.episode import Episode
@@ -19,7 +19,8 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.episodes import evaluate
 from mbrl_flat.interfaces import Agent, Inspectable, Mode
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.parts import Parts, build_agent
+from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
+from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
 from mbrl_flat.runtime.device import choose_device, use_threads
 from mbrl_flat.training.checkpoint import CheckpointFolder
 
@@ -53,7 +54,8 @@ def probe_run(
     """
     device = choose_device(config.device)
     use_threads(config.threads)
-    saved = CheckpointFolder(folder / "checkpoints").load_latest(device=device)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    saved = checkpoints.load_latest(device=device)
     with closing(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed)) as envs:
         spec = parts.vectors.spec_of(envs)
     if spec.tasks and isinstance(probe, RunProbe) and not isinstance(probe, LandscapeProbe):
@@ -64,14 +66,16 @@ def probe_run(
     agent: Agent = build_agent(config, parts, spec, device)
     if not isinstance(agent, Inspectable):
         raise UserError("The agent of this run has no world model to look into.")
-    agent.load_state_dict(saved["agent"])
-    replay = Replay(
-        spec,
-        config.replay_capacity,
-        num_envs=config.num_envs,
-        complete_only=not agent.across_episodes,
-    )
-    CheckpointFolder(folder / "checkpoints").read_replay(saved, replay)
+    load_agent(agent, saved, spec, checkpoints.latest)
+    with TemporaryDirectory() as scratch, refused_if_unfit(checkpoints.latest):
+        replay = Replay(
+            spec,
+            config.replay_capacity,
+            num_envs=config.num_envs,
+            complete_only=not agent.across_episodes,
+            folder=replay_folder(config, Path(scratch)),
+        )
+        checkpoints.read_replay(saved, replay)
 
     def play(
         mode: Mode, *, wrap: Callable[[Any], Any] | None = None, agent: Any = agent
@@ -89,9 +93,7 @@ def probe_run(
         row = dict(probe.measure_run(run) if isinstance(probe, RunProbe) else probe(agent, replay))
     except NothingToMeasure as reason:
         raise UserError(f"probe={name} measured nothing in {folder}: {reason}") from reason
-    entry = {"probe": name, "step": run.step, "seed": seed, **row}
-    with (folder / "probes.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    append_row(folder / "probes.jsonl", {"probe": name, "step": run.step, "seed": seed, **row})
     return row
 
 

@@ -1,10 +1,13 @@
 """Put the parts of a run together, train or evaluate, and leave a complete folder behind."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mbrl_flat.data.capacity import check_capacity
 from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
@@ -14,15 +17,16 @@ from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.distributed.split_update import SplitUpdate, follow
 from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.evaluation.multitask import make_evaluation
-from mbrl_flat.interfaces import Inspectable, Logger
-from mbrl_flat.logging.console import ConsoleLogger
+from mbrl_flat.interfaces import Agent, Inspectable, Logger, Measurement
+from mbrl_flat.logging.console import ConsoleLogger, say
 from mbrl_flat.logging.jsonl import JsonlLogger
 from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.loading import check_shapes, refused_if_unfit, shapes_of_spec
 from mbrl_flat.runs.offline_data import check_offline, fill_replay
-from mbrl_flat.runs.parts import Parts, build_agent
+from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
 from mbrl_flat.runs.provenance import write_environment
 from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.interrupts import stop_requests
@@ -30,7 +34,8 @@ from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.collector import TrainEnvs
 from mbrl_flat.training.energy_sampler import UNIFORM, EnergySampler
-from mbrl_flat.training.trainer import TrainConfig, Trainer
+from mbrl_flat.training.schedule import TrainConfig, check_steps
+from mbrl_flat.training.trainer import Trainer
 
 
 def train_run(
@@ -46,39 +51,69 @@ def train_run(
 
     Returns:
         Exit status: 0 when complete, 130 after Ctrl-C.
+
+    Raises:
+        UserError: If the newest checkpoint does not fit this run.
     """
-    processes = processes or Processes()
+    with ExitStack() as stack, stop_requests() as request:
+        trainer, saved = build_trainer(config, parts, folder, processes or Processes(), stack)
+        if saved is None:
+            trainer.logger.truncate(0)
+            trainer.start()
+        else:
+            with refused_if_unfit(trainer.checkpoints.latest):
+                trainer.load_state_dict(saved)
+            if trainer.finished:
+                say(f"{folder} is finished: all {trainer.step} steps are made; steps=N extends it.")
+        complete = trainer.run(stop=lambda: request.signal is not None)
+    return 0 if complete else request.exit_status
+
+
+def build_trainer(
+    config: RunConfig, parts: Parts, folder: Path, processes: Processes, stack: ExitStack
+) -> tuple[Trainer, dict[str, Any] | None]:
+    """Put the parts of a run together.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder.
+        processes: Who helps with the updates.
+        stack: Closes environments and logs.
+
+    Returns:
+        The trainer, and the newest checkpoint if there is one, still to be loaded.
+    """
     device = processes.device(config.device)
     use_threads(config.threads, processes=processes.local_count)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    saved = checkpoints.load_for_resume(steps=config.steps, device=device)
     make = partial(parts.vectors.make_vector, parts.env)
     envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
+    stack.callback(envs.close)
     spec = parts.vectors.spec_of(envs)
+    checkpoints.shapes = shapes_of_spec(spec)
+    if saved is not None:
+        check_shapes(saved, spec, folder)
     check_offline(config, spec)
     schedule = _train_config(config, spec)
     agent = build_agent(config, parts, spec, device, sync=_sync(config, processes))
-    replay = Replay(
-        spec,
-        config.replay_capacity,
-        num_envs=config.num_envs,
-        heldout_fraction=config.heldout_fraction,
-        complete_only=not agent.across_episodes,
-        seed=config.seed,
-        folder=_replay_folder(config, folder),
-    )
-    check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
-    if wants_mirror(config.replay_mirror, replay.nbytes, device):
-        replay.mirror = DeviceMirror(replay.arrays, device)
-    uniform = config.replay.policy == UNIFORM
-    sampler = None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed)
-    checkpoints = CheckpointFolder(folder / "checkpoints")
-    saved = checkpoints.load_for_resume(steps=config.steps, device=device)
+    check_steps(schedule, num_envs=config.num_envs, learns=isinstance(agent, Inspectable))
+    replay = _replay(config, spec, agent, device, folder)
     if config.offline_data and saved is None:
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
     jsonl = JsonlLogger(folder / "metrics.jsonl")
     console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
     logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec))
-    evaluations = []
+    stack.callback(logger.close)
+    train_envs = TrainEnvs(
+        vector=envs,
+        spec=spec,
+        save=partial(parts.vectors.vector_state, envs),
+        restore=partial(parts.vectors.restore_vector, envs),
+    )
+    evaluations: list[Measurement] = []
     if config.eval_every > 0:
         evaluation = make_evaluation(
             agent,
@@ -93,18 +128,10 @@ def train_run(
             videos=folder / "videos" if config.video else None,
             names=config.names,
         )
+        stack.callback(evaluation.close)
         evaluations = [evaluation]
-    probes = [
-        ReplayProbe(probe, agent, replay)
-        for probe in parts.probes.values()
-        if isinstance(agent, Inspectable)
-    ]
-    train_envs = TrainEnvs(
-        vector=envs,
-        spec=spec,
-        save=partial(parts.vectors.vector_state, envs),
-        restore=partial(parts.vectors.restore_vector, envs),
-    )
+    inspected = isinstance(agent, Inspectable)
+    uniform = config.replay.policy == UNIFORM
     trainer = Trainer(
         agent,
         None if config.offline_data else train_envs,
@@ -113,26 +140,31 @@ def train_run(
         config=schedule,
         checkpoints=checkpoints,
         evaluations=evaluations,
-        probes=probes,
+        probes=[ReplayProbe(p, agent, replay) for p in parts.probes.values() if inspected],
         device=device,
         on_step=console.advance,
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
-        sampler=sampler,
+        sampler=None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed),
     )
-    with stop_requests() as request:
-        try:
-            if saved is None:
-                logger.truncate(0)
-                trainer.start()
-            else:
-                trainer.load_state_dict(saved)
-            complete = trainer.run(stop=lambda: request.signal is not None)
-        finally:
-            logger.close()
-            envs.close()
-            for evaluation in evaluations:
-                evaluation.close()
-    return 0 if complete else request.exit_status
+    return trainer, saved
+
+
+def _replay(
+    config: RunConfig, spec: EnvSpec, agent: Agent, device: torch.device, folder: Path
+) -> Replay:
+    replay = Replay(
+        spec,
+        config.replay_capacity,
+        num_envs=config.num_envs,
+        heldout_fraction=config.heldout_fraction,
+        complete_only=not agent.across_episodes,
+        seed=config.seed,
+        folder=replay_folder(config, folder),
+    )
+    check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
+    if wants_mirror(config.replay_mirror, replay.nbytes, device):
+        replay.mirror = DeviceMirror(replay.arrays, device)
+    return replay
 
 
 def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Parts]]) -> None:
@@ -156,12 +188,6 @@ def _sync(config: RunConfig, processes: Processes) -> str:
     if config.sync not in ("global", "local"):
         raise UnknownNameError("sync", config.sync, ("global", "local"))
     return config.sync if processes.count > 1 else "none"
-
-
-def _replay_folder(config: RunConfig, folder: Path) -> Path | None:
-    if config.replay_storage not in ("memory", "disk"):
-        raise UnknownNameError("replay_storage", config.replay_storage, ("memory", "disk"))
-    return folder / "replay" if config.replay_storage == "disk" else None
 
 
 def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:

@@ -1,47 +1,80 @@
-"""Files that are at every moment whole: written under a temporary name, then renamed."""
+"""Files that are whole at every moment, and paths that stay inside their folder."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from mbrl_flat.errors import UserError
+
+
+@contextmanager
+def replaced_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of ``path`` when the body ends without an error.
+
+    Args:
+        path: The file; its folder is made if it is absent.
+
+    Yields:
+        The temporary file, open for writing.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; names ``path``, which is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is never half there."""
-    temporary = path.with_name(path.name + ".tmp")
-    # A folder's name may hold bytes that are no text.
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replaced_whole(path) as file:
+        # A folder's name may hold bytes that are no text.
+        file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write with ``torch.save`` so that ``path`` is at every moment whole, or as it was.
-
-    Args:
-        value: What to save.
-        path: Where.
-
-    Raises:
-        OSError: If it cannot be written, as on a full disk; names the file, of which no part is
-            left to fill the disk.
-    """
+    """Write with ``torch.save`` so that ``path`` is at every moment whole, or as it was."""
     import torch  # noqa: PLC0415  # commands that only write text do without it
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with replaced_whole(path) as file:
+        torch.save(value, file)
+
+
+def check_inside(folder: Path) -> None:
+    """Refuse a folder in which a symbolic link leads out of it.
+
+    Args:
+        folder: Such as that of a run; it may itself be a link.
+
+    Raises:
+        UserError: If writing to or reading from the folder could reach another place.
+    """
+    home = folder.resolve()
+    for place, folders, files in os.walk(home):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if not path.is_symlink():
+                continue
+            target = Path(os.path.realpath(path))
+            if path.is_relative_to(target) or not target.is_relative_to(home):
+                raise UserError(
+                    f"{path} is a link to {target}, outside of {folder}; replace it by the file "
+                    f"or folder itself."
+                )

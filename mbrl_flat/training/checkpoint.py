@@ -5,9 +5,13 @@ alone) and ``checkpoints/replay/*.pt``: the replay in pieces, each what was adde
 before, so that the cost of a checkpoint does not grow with the buffer. Every file is written
 under a temporary name, flushed to the disk and renamed. A piece is written before the checkpoint
 that names it, and deleted after the first that no longer does.
+
+Files hold tensors, numbers, text and containers of them. NumPy's arrays and scalars, such as those
+in the state of a bit generator, are stored as tensors and come back as arrays.
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +25,10 @@ from torch.utils import _pytree as pytree
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import save_atomically
+
+_PIECE = re.compile(r"\d{6}\.pt")
+_NUMPY = "numpy array"
+"""Key under which an array is stored as a tensor."""
 
 FORMAT = 1
 """Raised whenever an older reader would misunderstand a file."""
@@ -39,7 +47,7 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     Raises:
         UserError: If the file is absent, truncated, not one of ours, or holds more than data.
     """
-    value = read_plain_data(path, device=device)
+    value = _unpacked(read_plain_data(path, device=device))
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
             f"The file {path} is not a checkpoint of this version of mbrl_flat "
@@ -85,6 +93,45 @@ def _read(path: Path, device: torch.device | str) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
+def _packed(value: Any, name: str = "") -> Any:
+    """Copy nested containers, with NumPy's arrays as tensors.
+
+    Returns:
+        What ``torch.load`` reads without executing anything.
+
+    Raises:
+        UserError: If something is no plain data; says where.
+    """
+    if isinstance(value, Mapping):
+        return {key: _packed(item, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_packed(item, f"{name}/{i}") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return {_NUMPY: torch.from_numpy(value.copy())}
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | Tensor):
+        return value
+    if isinstance(value, torch.dtype | torch.device | torch.Size):
+        return value
+    raise UserError(
+        f"The run cannot be saved: {name.strip('/')} holds a {type(value).__name__}. A checkpoint "
+        f"takes tensors, NumPy arrays, numbers, text, and lists and dictionaries of them."
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    """Undo ``_packed``."""
+    if isinstance(value, dict):
+        if value.keys() == {_NUMPY}:
+            return value[_NUMPY].numpy()
+        return {key: _unpacked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unpacked(item) for item in value]
+    return value
+
+
 class CheckpointFolder:
     """The ``checkpoints`` folder of one run.
 
@@ -96,6 +143,8 @@ class CheckpointFolder:
         self.path = path
         self._pieces: list[dict[str, Any]] = []
         self._position: np.ndarray | None = None
+        self._verified = False
+        self.shapes: dict[str, str] | None = None
 
     @property
     def latest(self) -> Path:
@@ -128,16 +177,25 @@ class CheckpointFolder:
             content = {"format": FORMAT, "arrays": replay.slots_since(position)}
             save_atomically(content, self.path / "replay" / piece["name"])
             kept.append(piece)
-        full = {"format": FORMAT, **state, "replay": replay.state_dict(), "pieces": kept}
-        save_atomically(full, self.latest)
+        full = {
+            "format": FORMAT,
+            "shapes": self.shapes,
+            **state,
+            "replay": replay.state_dict(),
+            "pieces": kept,
+        }
+        save_atomically(_packed(full), self.latest)
+        if not self._verified:
+            load_safely(self.latest)
+            self._verified = True
         self._pieces, self._position = kept, replay.write_pos.copy()
         self._drop_unnamed()
 
     def save_best(self, agent_state: Mapping[str, Any], *, step: int, score: float) -> None:
         """Save the agent alone, with the evaluation that made it the best."""
-        save_atomically(
-            {"format": FORMAT, "agent": agent_state, "step": step, "score": score}, self.best
-        )
+        content = {"format": FORMAT, "agent": agent_state, "step": step, "score": score}
+        content["shapes"] = self.shapes
+        save_atomically(_packed(content), self.best)
 
     def load_latest(self, *, device: torch.device) -> dict[str, Any]:
         """Read the newest checkpoint; nothing is changed by it.
@@ -156,7 +214,7 @@ class CheckpointFolder:
         return {**state, "agent": agent}
 
     def load_for_resume(self, *, steps: int, device: torch.device) -> dict[str, Any] | None:
-        """Read the newest checkpoint of a run that goes on.
+        """Read the newest checkpoint of a run that is resumed.
 
         Args:
             steps: The length of the whole run.
@@ -171,15 +229,17 @@ class CheckpointFolder:
         if not self.latest.exists():
             return None
         state = self.load_latest(device=device)
-        if state["step"] > steps:
+        # Several environments may pass the last step together.
+        beyond = state["step"] - steps
+        if beyond > 0 and not (state["finished"] and beyond < state["replay"]["num_envs"]):
             raise UserError(
                 f"{self.path.parent} is at step {state['step']} already, and steps={steps} is the "
-                "length of the whole run; give more steps than it has."
+                f"length of the whole run; give steps above {state['step']}."
             )
         return state
 
     def restore_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
-        """Fill ``replay`` from the pieces that a loaded checkpoint names, and go on from there."""
+        """Fill ``replay`` from the pieces that a loaded checkpoint names, and build on them."""
         self.read_replay(state, replay)
         self._pieces = list(state["pieces"])
         self._position = replay.write_pos.copy()
@@ -189,6 +249,11 @@ class CheckpointFolder:
         """Fill ``replay``; no file is touched."""
         replay.load_state_dict(state["replay"])
         for piece in state["pieces"]:
+            if not _PIECE.fullmatch(piece["name"]):
+                raise UserError(
+                    f"Refused the checkpoint {self.latest}: it names {piece['name']!r} as a part "
+                    f"of the replay; use another one."
+                )
             content = load_safely(self.path / "replay" / piece["name"])
             replay.write_back(content["arrays"])
 

@@ -1,4 +1,4 @@
-"""When things are due, in steps. Every clock can be saved and goes on exactly."""
+"""When things are due, in steps. Every clock can be saved and continues exactly."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,11 @@ class Every:
 
     Example:
         >>> clock = Every(10)
-        >>> [step for step in range(0, 35, 3) if clock.due(step)]
-        [12, 21, 30]
+        >>> clock.due(9), clock.due(12)
+        (False, True)
+        >>> clock.advance(12)
+        >>> clock.due(19), clock.due(20)
+        (False, True)
     """
 
     interval: int
@@ -25,11 +28,13 @@ class Every:
             self.next = self.interval
 
     def due(self, step: int) -> bool:
-        """Say whether it is due at ``step``, and if so wait for the next interval."""
-        if self.interval <= 0 or step < self.next:
-            return False
-        self.next = (step // self.interval + 1) * self.interval
-        return True
+        """Say whether it is due at ``step``."""
+        return self.interval > 0 and step >= self.next
+
+    def advance(self, step: int) -> None:
+        """Wait for the first interval that begins after ``step``, if it is due."""
+        if self.due(step):
+            self.next = (step // self.interval + 1) * self.interval
 
 
 @dataclass

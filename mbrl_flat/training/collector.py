@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from mbrl_flat.data.replay import Replay
+from mbrl_flat.errors import NonFiniteError
 from mbrl_flat.evaluation.episodes import as_tensors, lives_lost
 from mbrl_flat.interfaces import Agent, AgentState
 from mbrl_flat.runtime.seeding import set_generator
@@ -80,6 +81,7 @@ class Collector:
         self.num_envs, self.action_repeat = envs.vector.num_envs, envs.spec.action_repeat
         self.seed, self.noise = seed, torch.Generator(device).manual_seed(seed)
         self.action_rng = np.random.default_rng([seed, 2])
+        self.patience = 10 * envs.spec.episode_length * self.num_envs
         self.meter = MeanMeter()
         self.running_return = np.zeros(self.num_envs)
         self.running_length = np.zeros(self.num_envs, np.int64)
@@ -89,6 +91,7 @@ class Collector:
     def start(self) -> None:
         """Begin every environment's first episode."""
         obs, _ = self.envs.vector.reset()
+        _check_finite(obs, np.zeros(self.num_envs))
         self._begin(obs, np.ones(self.num_envs, bool))
         self.state = self.agent.initial_state(self.num_envs)
 
@@ -102,10 +105,17 @@ class Collector:
                 action, self.state = self.agent.act(
                     self.obs, self.state, mode="explore", generator=self.noise
                 )
+            acted = action.cpu().numpy()
+            if not np.isfinite(acted).all():
+                raise NonFiniteError(
+                    f"the agent chose the action {acted[~np.isfinite(acted).all(-1)][0].tolist()}, "
+                    f"so its weights are not finite either; resume from a checkpoint before that."
+                )
             chosen = spec.action.to_env(action)
         with self.watch.measure("env"):
             outcome = self.envs.vector.step(chosen)
-        self._record(action.cpu().numpy(), outcome)
+        _check_finite(outcome[0], outcome[1])
+        self._record(acted, outcome)
         self.watch.add_steps(self.num_envs)
 
     def _record(
@@ -113,7 +123,7 @@ class Collector:
         action: np.ndarray,
         outcome: tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]],
     ) -> None:
-        """Put one transition of every environment into the replay; start ended ones anew."""
+        """Put one transition of every environment into the replay; reset those that ended."""
         obs, reward, terminated, truncated, info = outcome
         done = terminated | truncated
         markers = EpisodeMarkers.of(info, done)
@@ -145,6 +155,7 @@ class Collector:
             self.running_length[done] = 0
             with self.watch.measure("env"):
                 fresh, _ = self.envs.vector.reset(options={"reset_mask": done})
+            _check_finite(fresh, np.zeros(self.num_envs))
             self._begin(fresh, done)
             self.state = self.agent.reset_state(self.state, torch.from_numpy(done))
 
@@ -187,6 +198,26 @@ class Collector:
         self.obs = as_tensors(self.envs.restore(state["envs"]))
 
 
+def _check_finite(obs: Mapping[str, np.ndarray], reward: np.ndarray) -> None:
+    """Refuse what an environment returned if it is not finite or too large for float32.
+
+    Raises:
+        NonFiniteError: Names the environment and the entry.
+    """
+    for name, value in {**obs, "reward": reward}.items():
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(value.astype(np.float32)) if value.dtype.kind == "f" else None
+        if bad is None or not bad.any():
+            continue
+        env_index, *entry = (int(i) for i in np.argwhere(bad)[0])
+        number = value[(env_index, *entry)]
+        what = "reward" if name == "reward" else f"observation {name!r}{entry}"
+        raise NonFiniteError(
+            f"environment {env_index} returned {number} as its {what}, so the fault is not the "
+            f"agent's; correct the environment, then resume."
+        )
+
+
 class OfflineCollector:
     """Stands where the collector does when a run learns offline: a step is a step of learning.
 
@@ -196,6 +227,7 @@ class OfflineCollector:
 
     num_envs = 1
     action_repeat = 1
+    patience = 0
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch, self.meter = watch, MeanMeter()

@@ -2,21 +2,21 @@
 
 A *step* is one decision in one environment, a *frame* one simulator step. With N environments an
 iteration makes N steps. Everything that the next iteration depends on is in ``state_dict``, so a
-run that was killed goes on as if it had not been.
+run that was killed continues as if it had not been.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.capacity import why_no_update
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.interfaces import Agent, Measurement, Metrics, RunLogger
+from mbrl_flat.interfaces import Agent, Inspectable, Measurement, Metrics, RunLogger
 from mbrl_flat.runtime.interrupts import Interrupted, cancellable
 from mbrl_flat.runtime.seeding import rng_state, set_rng_state
 from mbrl_flat.training.checkpoint import CheckpointFolder
@@ -24,41 +24,7 @@ from mbrl_flat.training.clocks import Every, Ratio
 from mbrl_flat.training.collector import TrainEnvs, data_from
 from mbrl_flat.training.meters import MeanMeter, Stopwatch, rss_bytes
 from mbrl_flat.training.samplers import Sampler, UniformSampler
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """When things happen in a run; all in agent steps.
-
-    Attributes:
-        steps: Length of the run.
-        seed: Determines every random draw.
-        seed_steps: Steps of random actions before learning; when they are over, as many updates
-            are made as would have been due.
-        updates_per_step: Update-to-data ratio.
-        log_every: Interval of training metrics.
-        eval_every: Interval of evaluations; 0 means never.
-        probe_every: Interval of the probes; 0 means never.
-        checkpoint_every: Interval of checkpoints; 0 means only at the end.
-    """
-
-    steps: int
-    seed: int
-    seed_steps: int
-    updates_per_step: float = 1.0
-    log_every: int = 1000
-    eval_every: int = 10_000
-    probe_every: int = 10_000
-    checkpoint_every: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}.")
-        if not 0.0 <= self.updates_per_step < float("inf"):
-            raise UserError(f"updates_per_step must be at least 0, got {self.updates_per_step}.")
-        for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
+from mbrl_flat.training.schedule import TrainConfig
 
 
 class Trainer:
@@ -123,17 +89,19 @@ class Trainer:
         self.save()
 
     def run(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Go on until all steps are made.
+        """Continue until all steps are made.
 
         Args:
-            stop: Asked between updates and steps, and within measurements, which are then dropped
-                and made anew by whoever goes on; once it says so the run is saved and left.
+            stop: Asked between updates and steps, and within measurements. Once it returns true the
+                run is saved and left; an unfinished measurement is repeated after a resume.
 
         Returns:
             Whether the run is complete.
 
         Raises:
-            NonFiniteError: If an update is not finite; names the step and the last checkpoint.
+            NonFiniteError: If an update, or what an environment returned, is not finite; names the
+                step and the last checkpoint.
+            UserError: If nothing could be learned from the data that was collected.
         """
         while not self.finished:
             self._learn(stop)
@@ -141,6 +109,7 @@ class Trainer:
             if stop() or not self._measure(stop, last=last):
                 self.save()
                 return False
+            self._check_learning(last=last)
             self.finished = last
             self._report(last=last)
             if not last:
@@ -149,7 +118,13 @@ class Trainer:
 
     def _advance(self) -> None:
         """One step in every environment."""
-        self.collector.step(random=self.step < self.config.seed_steps)
+        try:
+            self.collector.step(random=self.step < self.config.seed_steps)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"Stopped at step {self.step + self.collector.num_envs}: {error} Nothing was "
+                f"recorded of this step; {self._last_good()}."
+            ) from error
         self.step += self.collector.num_envs
         self.on_step(self.step)
         if self.step >= self.config.seed_steps:
@@ -177,23 +152,36 @@ class Trainer:
             self.agent.sequence_length, across_episodes=self.agent.across_episodes
         )
 
+    def _check_learning(self, *, last: bool) -> None:
+        """Stop a run that has nothing to learn from."""
+        waited = self.step - self.config.seed_steps
+        idle = self.updates == 0 and self.config.updates_per_step > 0.0
+        if not idle or not isinstance(self.agent, Inspectable):
+            return
+        if not last and waited < self.collector.patience:
+            return
+        self.save()
+        reason = why_no_update(self.replay, self.agent.sequence_length)
+        raise UserError(f"No update was made in {self.step} steps: {reason}.")
+
+    def _last_good(self) -> str:
+        if self.saved_step is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.checkpoints.latest} (step {self.saved_step})"
+
     def _describe(self, error: NonFiniteError) -> str:
-        good = (
-            f"the last good checkpoint is {self.checkpoints.latest} (step {self.saved_step})"
-            if self.saved_step is not None
-            else "there is no checkpoint yet"
-        )
         return (
             f"Stopped at step {self.step}, update {self.updates + 1}: {error} Nothing was written "
-            f"after that; {good}. Lower the learning rate or rho, or set on_nonfinite=skip."
+            f"after that; {self._last_good()}. Lower the learning rate or rho, or set "
+            f"on_nonfinite=skip."
         )
 
     def _measure(self, stop: Callable[[], bool], *, last: bool) -> bool:
         """Make the measurements that are due at this step, all of them or none."""
-        clocks, position = self._clocks(), self.logger.position
         due = self.evaluations if self._due("eval", last=last) else []
         if self._due("probe", last=last) and self.updates > 0:
             due = [*due, *self.probes]
+        position = self.logger.position
         before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
         try:
             with cancellable(stop):
@@ -204,10 +192,11 @@ class Trainer:
         except Interrupted:
             for measurement, state in zip(due, before, strict=True):
                 measurement.load_state_dict(state)
-            self._set_clocks(clocks)
             self.logger.truncate(position)
             set_rng_state(rng)
             return False
+        self.clocks["eval"].advance(self.step)
+        self.clocks["probe"].advance(self.step)
         return True
 
     def _note(self, row: Mapping[str, float]) -> None:
@@ -222,20 +211,15 @@ class Trainer:
         """Log and save if it is due; the checkpoint comes last and holds all the clocks."""
         if self._due("log", last=last) and self.step > 0:
             self._log()
-        if self._due("checkpoint", last=last) or last:
+        self.clocks["log"].advance(self.step)
+        save = self._due("checkpoint", last=last) or last
+        self.clocks["checkpoint"].advance(self.step)
+        if save:
             self.save()
 
     def _due(self, clock: str, *, last: bool) -> bool:
         """Say whether it is due; what is on at all is due once more at the end of the run."""
-        due = self.clocks[clock].due(self.step)
-        return due or (last and self.clocks[clock].interval > 0)
-
-    def _clocks(self) -> dict[str, int]:
-        return {name: clock.next for name, clock in self.clocks.items()}
-
-    def _set_clocks(self, saved: Mapping[str, int]) -> None:
-        for name, clock in self.clocks.items():
-            clock.next = saved[name]
+        return self.clocks[clock].due(self.step) or (last and self.clocks[clock].interval > 0)
 
     def _log(self) -> None:
         row = self.meter.pop() | self.collector.meter.pop() | self.watch.pop()
@@ -263,7 +247,7 @@ class Trainer:
             "best": float(self.best),
             "finished": self.finished,
             "owed": self.pending_updates.pending,
-            "clocks": self._clocks(),
+            "clocks": {name: clock.next for name, clock in self.clocks.items()},
             "meter": self.meter.state_dict(),
             "rng": rng_state(),
             "replay_rng": self.replay_rng.bit_generator.state,
@@ -281,7 +265,8 @@ class Trainer:
         self.saved_step = self.step
         self.finished = state["finished"] and self.step >= self.config.steps
         self.pending_updates.pending = state["owed"]
-        self._set_clocks(state["clocks"])
+        for name, clock in self.clocks.items():
+            clock.next = state["clocks"][name]
         self.meter.load_state_dict(state["meter"])
         self.replay_rng.bit_generator.state = state["replay_rng"]
         self.sampler.load_state_dict(state.get("sampler", {}))

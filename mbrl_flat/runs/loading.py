@@ -1,0 +1,121 @@
+"""Whether a checkpoint fits the environment and the agent that it is loaded into."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.interfaces import Agent
+from mbrl_flat.specs import Continuous, EnvSpec
+
+
+def check_shapes(saved: Mapping[str, Any], spec: EnvSpec, folder: Path) -> None:
+    """Refuse an environment whose spaces have changed since the checkpoint was made.
+
+    Args:
+        saved: Content of the checkpoint; one without recorded shapes is not checked.
+        spec: Shapes of the environment now.
+        folder: The run's folder, for the message.
+
+    Raises:
+        UserError: If observations or actions have other sizes; names them.
+    """
+    was, now = saved.get("shapes"), shapes_of_spec(spec)
+    if was is None or was == now:
+        return
+    changes = [
+        f"it had {was.get(name, 'no')} {name}, now has {now.get(name, 'none')}"
+        for name in dict.fromkeys((*was, *now))
+        if was.get(name) != now.get(name)
+    ]
+    raise UserError(
+        f"The environment is not the one that {folder} was trained on: {'; '.join(changes)}. Use "
+        f"the version of its package or file that the run was made with, or start a new run."
+    )
+
+
+def shapes_of_spec(spec: EnvSpec) -> dict[str, str]:
+    """What a checkpoint records of an environment's spaces, by what a message calls it."""
+    kind = "continuous" if isinstance(spec.action, Continuous) else "discrete"
+    shapes = {f"{kind} actions": str(spec.action.size)}
+    for name, shape in spec.obs.items():
+        label = "observations" if name == "state" else f"entries of {name!r}"
+        shapes[label] = "x".join(map(str, shape))
+    return shapes
+
+
+@contextmanager
+def refused_if_unfit(file: Path) -> Iterator[None]:
+    """Turn what goes wrong when a checkpoint is loaded into an error message.
+
+    Raises:
+        UserError: If the checkpoint lacks something or holds weights of other shapes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = (str(error) or repr(error)).splitlines()
+        detail = next((line.strip() for line in reason if "size mismatch" in line), reason[0])
+        raise UserError(
+            f"The checkpoint {file} does not fit this run ({type(error).__name__}: {detail}); use "
+            f"the settings, packages and environment that it was made with."
+        ) from error
+
+
+def check_weights(state: Any, file: Path, name: str = "agent") -> None:
+    """Refuse an agent whose weights are not finite.
+
+    Args:
+        state: Nested containers of tensors.
+        file: The checkpoint, for the message.
+        name: Where ``state`` is in it.
+
+    Raises:
+        UserError: If a number in it is NaN or infinite; says which.
+    """
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            check_weights(value, file, f"{name}/{key}")
+    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not _finite(state):
+        raise UserError(
+            f"The checkpoint {file} holds numbers that are not finite, in {name}: its training "
+            f"diverged; use an earlier checkpoint, such as checkpoint=best."
+        )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def load_agent(agent: Agent, saved: Mapping[str, Any], spec: EnvSpec, file: Path) -> None:
+    """Give an agent the weights of a checkpoint.
+
+    Args:
+        agent: Freshly built.
+        saved: Content of the checkpoint.
+        spec: Shapes of the environment.
+        file: The checkpoint's file, in ``checkpoints`` of the run's folder.
+
+    Raises:
+        UserError: If they do not fit, or are not finite.
+    """
+    check_shapes(saved, spec, file.parent.parent)
+    with refused_if_unfit(file):
+        agent.load_state_dict(saved["agent"])
+        check_weights(saved["agent"], file)
+
+
+def append_row(file: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a file of JSON lines; where that fails, say so and go on to print it."""
+    try:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+    except OSError as error:
+        sys.stderr.write(f"{file} cannot be written ({error.strerror}); the results follow.\n")
