@@ -76,7 +76,7 @@ def test_the_image_is_built_and_trains(tmp_path):
     flags = shlex.split(os.environ.get("MBRL_FLAT_BUILD_FLAGS", ""))
     subprocess.run(["sh", script, "build", *flags], cwd=tmp_path, check=True)
 
-    words = ["env.task=cartpole-swingup", "preset=debug", "steps=60", "seed_steps=30"]
+    words = ["env.task=cartpole-swingup", "preset=debug", "steps=60", "updates_per_step=0"]
     words += ["eval_every=30", "eval_episodes=1"]
     words += ["threads=1", "progress=false", "optimizer=sam", "run_dir=runs/one"]
     subprocess.run(["sh", script, "run", *words], cwd=tmp_path, check=True)

@@ -56,11 +56,14 @@ class ConsoleLogger:
             leave=False,
         )
         self._seen: dict[str, float] = {}
+        self._at = (0, 0)
         self._has_header = False
         self._has_started = False
 
     def advance(self, step: int) -> None:
         """Move the bar; cheap enough to be called at every step."""
+        if step != self._at[0]:
+            self._write_evaluation()
         if not self.interactive:
             return
         if not self._has_started:
@@ -70,25 +73,30 @@ class ConsoleLogger:
         self._bar.update(step - self._bar.n)
 
     def write(self, metrics: Mapping[str, float], *, step: int, frame: int) -> None:
-        """Move the bar; add a line to the table if this row is an evaluation."""
+        """Move the bar; an evaluation and the probes of its step become a line of the table."""
         self.advance(step)
-        self._seen.update(metrics)
-        if "eval/return_mean" in metrics:
-            self._write_evaluation(step, frame)
-        elif not self.interactive and "time/steps_per_second" in metrics:
+        self._at = (step, frame)
+        self._seen |= metrics
+        if not self.interactive and "time/steps_per_second" in metrics:
             self._line(_training_line(metrics, step, frame))
 
     def close(self) -> None:
         """Remove the bar."""
+        self._write_evaluation()
         self._bar.close()
 
-    def _write_evaluation(self, step: int, frame: int) -> None:
+    def _write_evaluation(self) -> None:
+        """Write the line of the last step that had rows, if it was evaluated."""
+        seen, (step, frame) = self._seen, self._at
+        self._seen = {}
+        if "eval/return_mean" not in seen:
+            return
         if not self._has_header:
             self._line(_HEADER)
             self._has_header = True
-        mean, std = self._seen["eval/return_mean"], self._seen.get("eval/return_std", math.nan)
+        mean, std = seen["eval/return_mean"], seen.get("eval/return_std", math.nan)
         cells = [f"{step:>11,} {frame:>11,} {mean:>9.1f} +-{std:>5.1f}"]
-        cells += [_cell(self._seen.get(name)) for _, name in _OPTIONAL_COLUMNS]
+        cells += [_cell(seen.get(name)) for _, name in _OPTIONAL_COLUMNS]
         self._line(" ".join(cells))
         if self.interactive:
             self._bar.set_postfix({"return": f"{mean:.1f}"})
@@ -108,7 +116,7 @@ def _training_line(metrics: Mapping[str, float], step: int, frame: int) -> str:
 
 
 def _cell(value: float | None) -> str:
-    """Write a value, or a dash for one that was never measured."""
+    """Write a value, or a dash for one that was not measured at this step."""
     return "-".rjust(_WIDTH) if value is None else f"{value:>{_WIDTH}.4g}"
 
 

@@ -56,14 +56,27 @@ class JsonlLogger:
 
         Raises:
             ValueError: If a metric is called ``step``, ``frame`` or ``time``.
+            UserError: If the file was deleted or moved since it was opened.
         """
         taken = sorted(metrics.keys() & set(_RESERVED))
         if taken:
             raise ValueError(f"Metrics must not be called {', '.join(taken)}: the row has these.")
         row: dict[str, Any] = {"step": step, "frame": frame, "time": round(self._clock(), 3)}
         row |= {name: _finite_or_none(float(value)) for name, value in metrics.items()}
+        if not self._is_there():
+            raise UserError(
+                f"{self.path} was deleted or moved during the run, so the run ends here; what was "
+                f"saved before is in the folder's new place, if it has one."
+            )
         self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         self._file.flush()
+
+    def _is_there(self) -> bool:
+        """Whether the open file is still the one at its path."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def truncate(self, position: int) -> None:
         """Forget everything after ``position``, a value that ``position`` once had.

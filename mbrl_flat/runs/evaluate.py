@@ -34,6 +34,9 @@ def evaluate_pretrained(
     device = choose_device(config.device)
     use_threads(config.threads)
     state = read_plain_data(file, device=device)
+    if isinstance(state, dict) and {"format", "agent"} <= state.keys():
+        run, name = file.parent.parent, file.stem
+        raise UserError(f"{file} is of a run; evaluate it with run={run} checkpoint={name}.")
     spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
     if not isinstance(agent, LoadsPretrained):
@@ -41,9 +44,6 @@ def evaluate_pretrained(
             f"{type(agent).__name__} reads no published checkpoints; choose agent=tdmpc2, or "
             f"say run=runs/NAME."
         )
-    if isinstance(state, dict) and {"format", "agent"} <= state.keys():
-        run = file.resolve().parent.parent
-        raise UserError(f"{file} is a checkpoint of a run; evaluate it with run={run}.")
     with refused_if_unfit(file):
         agent.load_pretrained(state)
     evaluation = make_evaluation(

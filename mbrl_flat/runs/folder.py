@@ -10,6 +10,7 @@ from pathlib import Path
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.file_lock import NO_LOCKS, take_lock
 from mbrl_flat.runtime.file_names import as_file_name
+from mbrl_flat.runtime.files import check_inside
 
 _PATIENCE_SECONDS = 5.0
 
@@ -96,6 +97,7 @@ def writing(folder: Path, *, new: bool) -> Iterator[None]:
         OSError: If it cannot be written.
     """
     lock = None
+    check_inside(folder)
     try:
         # One that was just ended may still be on its way out.
         lock = take_lock(folder / ".lock", patience=_PATIENCE_SECONDS)

@@ -18,7 +18,7 @@ import yaml
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.files import check_inside, write_text_atomically
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder, load_safely
 
@@ -131,6 +131,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     file = run / "config.yaml"
     if not file.is_file():
         raise UserError(f"There is no run at {run}: {file} is missing; check offline_data.")
+    check_inside(run)
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 

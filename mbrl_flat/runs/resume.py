@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.files import check_inside
 from mbrl_flat.runtime.settings import flatten, setting_key
 
 _RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
@@ -35,6 +36,7 @@ def existing_run(path: str | None, *, study: bool = False) -> Path:
         raise UserError(
             f"{path} is the run of {kind}; go on with it by mbrl-flat-{command} resume={path}."
         )
+    check_inside(Path(path))
     return Path(path)
 
 

@@ -55,8 +55,9 @@ def train_run(
     Raises:
         UserError: If the newest checkpoint does not fit this run.
     """
-    with ExitStack() as stack, stop_requests() as request:
+    with ExitStack() as stack:
         trainer, saved = build_trainer(config, parts, folder, processes or Processes(), stack)
+        request = stack.enter_context(stop_requests())
         if saved is None:
             trainer.logger.truncate(0)
             trainer.start()

@@ -269,7 +269,7 @@ def test_pages_show_commands():
 SHORT = {
     "preset": "debug", "steps": "40", "seed_steps": "20", "log_every": "20", "eval_every": "20",
     "eval_episodes": "1", "probe_every": "40", "checkpoint_every": "20", "progress": "false",
-    "threads": "1", "device": "cpu",
+    "threads": "1", "device": "cpu", "updates_per_step": "0",
 }  # fmt: skip
 SMALL = {
     "mbrl-flat-evaluate": {"episodes": "1", "threads": "1"},
