@@ -22,8 +22,8 @@ def test_an_evaluation_of_one_agent_does_not_depend_on_the_number(tmp_path):
     """The rows of step 0: the same weights, whatever trains them later."""
     few, many = (
         run(
-            tmp_path / str(num), "steps=8", "updates_per_step=0", "probe_every=0", f"num_envs={num}",
-            "eval_every=200",
+            tmp_path / str(num), "steps=8", "updates_per_step=0", "probe_every=0",
+            f"num_envs={num}", "eval_every=200",
         )[0]
         for num in (1, 8)
     )  # fmt: skip

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -131,7 +131,7 @@ def build_trainer(
         )
         stack.callback(evaluation.close)
         evaluations = [evaluation]
-    inspected = isinstance(agent, Inspectable)
+    probes = parts.probes.values() if isinstance(agent, Inspectable) else ()
     uniform = config.replay.policy == UNIFORM
     trainer = Trainer(
         agent,
@@ -141,7 +141,7 @@ def build_trainer(
         config=schedule,
         checkpoints=checkpoints,
         evaluations=evaluations,
-        probes=[ReplayProbe(p, agent, replay) for p in parts.probes.values() if inspected],
+        probes=[ReplayProbe(probe, cast(Inspectable, agent), replay) for probe in probes],
         device=device,
         on_step=console.advance,
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,

@@ -31,6 +31,7 @@ def test_an_evaluation_is_one_line_below_one_header(streams):
 
     logger.write({"eval/return_mean": 12.5, "eval/return_std": 3.0}, step=1000, frame=2000)
     logger.write({"eval/return_mean": 99.5, "eval/return_std": 1.0}, step=2000, frame=4000)
+    logger.close()
 
     header, first, second = lines.getvalue().splitlines()
     assert "return" in header
@@ -39,17 +40,18 @@ def test_an_evaluation_is_one_line_below_one_header(streams):
     assert "99.5" in second
 
 
-def test_the_table_shows_the_latest_probe_and_a_dash_before_the_first(streams):
+def test_a_line_shows_the_probes_of_its_own_step_and_a_dash_without_them(streams):
     lines, bar = streams
     logger = ConsoleLogger(100, lines=lines, bar=bar)
 
     logger.write({"eval/return_mean": 1.0}, step=1, frame=1)
     logger.write({"probe/sharpness/sam_gap": 0.125}, step=1, frame=1)
     logger.write({"eval/return_mean": 2.0}, step=2, frame=2)
+    logger.close()
 
-    _, before, after = lines.getvalue().splitlines()
-    assert before.split()[-1] == "-"
-    assert after.split()[-1] == "0.125"
+    _, first, second = lines.getvalue().splitlines()
+    assert first.split()[-1] == "0.125"
+    assert second.split()[-1] == "-"
 
 
 def test_training_rows_are_lines_only_without_a_terminal(streams):
