@@ -102,7 +102,7 @@ def _examine(env: Resumable, name: str) -> bool:
     moved = [
         source
         for source, one, other in zip(_SOURCES, before, after, strict=True)
-        if pickle.dumps(one) != pickle.dumps(other)
+        if _as_bytes(one) != _as_bytes(other)
     ]
     if moved:
         _say(
@@ -153,6 +153,12 @@ def _sampled(env: Resumable) -> bool:
             if space.np_random.bit_generator.state != now:
                 return True
     return False
+
+
+def _as_bytes(state: Any) -> bytes:
+    # Pickles of equal tensors differ.
+    plain = state.numpy().tobytes() if isinstance(state, torch.Tensor) else state
+    return pickle.dumps(plain)
 
 
 def _say(message: str) -> None:

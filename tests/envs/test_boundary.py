@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_flat.envs import make_vector, restore_vector, vector_state
+from mbrl_flat.envs import make_vector, randomness, restore_vector, vector_state
 from mbrl_flat.envs.gym import adapt, make
 from mbrl_flat.errors import EnvironmentFailure, UserError
 
@@ -163,6 +163,16 @@ def test_randomness_that_no_seed_reaches_is_named_once(kind, words, capfd):
     randomness._examined.clear()
     make(name, seed=0)
     assert f"Environment {name!r} {words}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["Walk-v0", "Pendulum-v1", "CartPole-v1"])
+def test_an_environment_that_follows_its_seeds_is_not_named(name, capfd):
+    randomness._examined.clear()
+    env = make(name, seed=0)
+
+    assert capfd.readouterr().err == ""
+    assert not randomness._examined[repr(name)]
+    assert not isinstance(env.env, randomness.OwnGlobalStreams)
 
 
 def test_an_episode_that_cannot_be_repeated_is_not_resumed():
