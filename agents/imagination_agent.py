@@ -182,12 +182,11 @@ class ImaginationAgent:
             outputs.append(output)
             return output.loss.detach()
 
-        skipped = self.optimizer.skipped
         self.optimizer.step(closure)
         self._module.eval()
         report = {f"optim/{name}": value for name, value in self.optimizer.last.items()}
-        metrics: Metrics = {**outputs[0].metrics, **report}
-        if self.optimizer.skipped == skipped:
+        metrics: Metrics = {**outputs[self.optimizer.reported].metrics, **report}
+        if not self.optimizer.last["skipped"]:
             # States of a batch that was not finite would ruin the policy for good.
             metrics |= self._learn_behaviour(batch, states or outputs[0].states)
         return metrics
@@ -213,7 +212,7 @@ class ImaginationAgent:
             allowed = partial(step_allowed, self.optimizer, name=name)
             metrics[f"train/{name}_grad_norm"] = bounded.step(loss, step_allowed=allowed)
         self.actor_critic.update_slow_critic()
-        return {**metrics, "optim/skipped": float(self.optimizer.skipped)}
+        return {**metrics, "optim/skipped": float(self.optimizer.last["skipped"])}
 
     def _replayed(self, batch: Batch, states: ModelState) -> Replayed | None:
         if self.actor_critic.config.replay_coef == 0.0:

@@ -25,4 +25,5 @@ def step_allowed(optimizer: FlatOptimizer, norm: Tensor, name: str) -> bool:
     if optimizer.on_nonfinite == "raise":
         raise NonFiniteError(f"The gradient of the {name} has norm {float(norm)}.")
     optimizer.skipped += 1
+    optimizer.last["skipped"] = 1.0
     return False

@@ -39,7 +39,7 @@ from mbrl_flat.diagnostics.sharpness import loss_regions
 from mbrl_flat.diagnostics.sharpness_measures import CategoricalGaussNewton, Context
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.models import ensemble, mlp
-from mbrl_flat.optim.methods.plain import adam
+from mbrl_flat.optim import Adam
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(1)
     seed_everything(0)
     replay = _filled_replay()
-    factory = partial(adam, lr=3e-4)
+    factory = partial(Adam, lr=3e-4)
     config = TDMPC2Config(size=arguments.size)
     agent = TDMPC2(SPEC, config=config, optimizer=factory, device=torch.device("cpu"))
     rng = np.random.default_rng(0)

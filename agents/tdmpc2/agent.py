@@ -174,12 +174,12 @@ class TDMPC2:
             outputs.append(self._evaluate(batch, targets))
             return outputs[-1].loss.detach()
 
-        skipped = self.optimizer.skipped
         self.optimizer.step(closure)
         if self.model.tasks is not None:
             self.model.tasks.project()
-        metrics = {**outputs[0].metrics, **self._optimizer_metrics()}
-        if self.optimizer.skipped == skipped:
+        reported = outputs[self.optimizer.reported]
+        metrics = {**reported.metrics, **self._optimizer_metrics()}
+        if not self.optimizer.last["skipped"]:
             # Latents of a batch that was not finite would ruin the policy for good.
             if not on_rollout:
                 latents = self._encoded(batch)
@@ -226,7 +226,7 @@ class TDMPC2:
         if step_allowed(self.optimizer, norm, "policy"):
             self.policy_optimizer.step()
         return {
-            "optim/skipped": float(self.optimizer.skipped),
+            "optim/skipped": float(self.optimizer.last["skipped"]),
             "train/policy_loss": loss.detach(),
             "train/policy_grad_norm": norm,
             "train/policy_entropy": sample.entropy.detach().mean(),

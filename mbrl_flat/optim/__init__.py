@@ -1,75 +1,77 @@
 """Optimizers: one interface, one registry, one file a paper."""
 
 from mbrl_flat.optim.averaging import evaluation_params
-from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
+from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, PlainOptimizer
 from mbrl_flat.optim.groups import module_groups
-from mbrl_flat.optim.methods import (
-    asam,
-    bsam,
-    cr_sam,
-    ema,
-    entropy_sgd,
-    esam,
-    fisher_sam,
-    friendly_sam,
-    gam,
-    gnp,
-    gsam,
-    ivon,
-    laprop,
-    looksam,
-    lpf_sgd,
-    msam,
-    plain,
-    random_direction,
-    sagm,
-    sam,
-    sam_on,
-    ssam,
-    swa,
-    vasso,
-    vgd,
-    wsam,
+from mbrl_flat.optim.methods.asam import ASAM
+from mbrl_flat.optim.methods.bsam import BSAM
+from mbrl_flat.optim.methods.cr_sam import CRSAM
+from mbrl_flat.optim.methods.ema import EMA
+from mbrl_flat.optim.methods.entropy_sgd import EntropySGD
+from mbrl_flat.optim.methods.esam import ESAM
+from mbrl_flat.optim.methods.fisher_sam import FisherSAM
+from mbrl_flat.optim.methods.friendly_sam import FriendlySAM
+from mbrl_flat.optim.methods.gam import GAM
+from mbrl_flat.optim.methods.gnp import GNP
+from mbrl_flat.optim.methods.gsam import GSAM
+from mbrl_flat.optim.methods.ivon import IVON
+from mbrl_flat.optim.methods.laprop import LaProp
+from mbrl_flat.optim.methods.looksam import LookSAM
+from mbrl_flat.optim.methods.lpf_sgd import LPFSGD
+from mbrl_flat.optim.methods.msam import MomentumSAM
+from mbrl_flat.optim.methods.plain import SGD, Adam, AdamW
+from mbrl_flat.optim.methods.random_direction import RandomDirection
+from mbrl_flat.optim.methods.sagm import SAGM
+from mbrl_flat.optim.methods.sam import SAM
+from mbrl_flat.optim.methods.sam_on import SAMON
+from mbrl_flat.optim.methods.ssam import SSAM
+from mbrl_flat.optim.methods.swa import SWA
+from mbrl_flat.optim.methods.vasso import VaSSO
+from mbrl_flat.optim.methods.vgd import VGD
+from mbrl_flat.optim.methods.wsam import WSAM
+from mbrl_flat.optim.registry import (
+    OPTIMIZERS,
+    Entry,
+    make_optimizer,
+    register,
 )
-from mbrl_flat.optim.registry import OPTIMIZERS, Entry, make_optimizer, register
 
 __all__ = [
+    "ASAM",
+    "BSAM",
+    "CRSAM",
+    "EMA",
+    "ESAM",
+    "GAM",
+    "GNP",
+    "GSAM",
+    "IVON",
+    "LPFSGD",
     "OPTIMIZERS",
+    "SAGM",
+    "SAM",
+    "SAMON",
+    "SGD",
+    "SSAM",
+    "SWA",
+    "VGD",
+    "WSAM",
+    "Adam",
+    "AdamW",
+    "EntropySGD",
     "Entry",
+    "FisherSAM",
     "FlatOptimizer",
+    "FriendlySAM",
+    "LaProp",
+    "LookSAM",
+    "MomentumSAM",
     "OptimizerFactory",
+    "PlainOptimizer",
+    "RandomDirection",
+    "VaSSO",
     "evaluation_params",
     "make_optimizer",
     "module_groups",
     "register",
 ]
-
-METHODS = (
-    asam,
-    bsam,
-    cr_sam,
-    ema,
-    entropy_sgd,
-    esam,
-    fisher_sam,
-    friendly_sam,
-    gam,
-    gnp,
-    gsam,
-    ivon,
-    laprop,
-    looksam,
-    lpf_sgd,
-    msam,
-    plain,
-    random_direction,
-    sagm,
-    sam,
-    sam_on,
-    ssam,
-    swa,
-    vasso,
-    vgd,
-    wsam,
-)
-"""Modules whose import fills the registry; a new method is added here."""

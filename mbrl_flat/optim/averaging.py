@@ -2,69 +2,70 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, Unpack
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, StepOptions
+from mbrl_flat.optim.base import FlatOptimizer, HasBase, PlainOptimizer
 from mbrl_flat.optim.closure_evaluator import Closure
-from mbrl_flat.optim.parameters import ParamGroup, Params
+from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 
 
-class Weight(Protocol):
-    """How much the newest weights count in the average."""
-
-    def __call__(self, step: int) -> float:
-        """Weight in [0, 1] after the given number of steps; 1 starts the average anew."""
-        ...
-
-
-class Averaging(FlatOptimizer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Averaging(HasBase):
     """Another optimizer, and an average of the weights it passes through.
 
     The average takes no part in learning. ``evaluation_params`` puts it in place, in the same
     storage. Running statistics of BatchNorm are those of the weights that were trained.
 
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer that learns: one of torch or one of the registry.
-        weight: How much the newest weights count.
-        settings: See ``StepOptions``; they hold for the optimizer that learns, whose own stay
-            where none are given here.
+    Step options hold for the inner optimizer, whose own stay where none are given here.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        base: BaseFactory,
-        weight: Weight,
-        **settings: Unpack[StepOptions],
-    ) -> None:
-        def make_inner(groups: list[ParamGroup]) -> torch.optim.Optimizer:
-            made = base(groups)
-            if isinstance(made, FlatOptimizer):
-                return made
-            return FlatOptimizer(groups, base=lambda _: made)
-
-        super().__init__(params, base=make_inner, **settings)
-        assert isinstance(self.base, FlatOptimizer)
-        self.inner = self.base
-        self.configure(settings)
-        for name in StepOptions.__annotations__:
-            setattr(self, name, getattr(self.inner, name))
-        self._hold(self._statistics)
-        self.weight = weight
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Make the inner optimizer and hand it the step options."""
+        given = {
+            item.name: getattr(self, item.name)
+            for item in fields(StepOptions)
+            if getattr(self, item.name) != item.default
+        }
+        super().__post_init__(params, *base)
+        self.inner: FlatOptimizer = self.base_optimizer
         self.averages: dict[nn.Parameter, Tensor] = {}
         self._trained: dict[nn.Parameter, Tensor] = {}
+        self._hold(self._statistics)
+        self.configure(given)
 
-    def configure(self, settings: StepOptions) -> None:
-        """Change settings of the inner optimizer; those that are left out stay as they are."""
-        self.inner.configure(settings)
-        super().configure(settings)
+    def weight(self, step: int) -> float:
+        """Weight in [0, 1] of the newest weights in the average; 1 starts the average again.
+
+        Args:
+            step: Number of steps before this one.
+        """
+        raise NotImplementedError
+
+    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
+        made = super()._make_base(groups, *base)
+        return made if isinstance(made, FlatOptimizer) else PlainOptimizer(groups, base=made)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Leave it to the inner optimizer, which alone knows what it takes."""
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Change step options of the inner optimizer; those that are left out stay."""
+        self.inner.configure(options)
+        for name in OPTION_NAMES:
+            setattr(self, name, getattr(self.inner, name))
+        self.clean_first = self.inner.clean_first
+
+    @property
+    def reported(self) -> int:
+        """That of the inner optimizer."""
+        return self.inner.reported
 
     def _hold(self, statistics: list[Tensor]) -> None:
         super()._hold(statistics)
@@ -91,15 +92,11 @@ class Averaging(FlatOptimizer):
         """
         if self._trained:
             raise UserError("Leave evaluation_params before the next optimizer step.")
-        skipped = self.inner.skipped
-        try:
-            loss = self.inner.step(closure, scaler=scaler)
-        finally:
-            made = self.inner.skipped == skipped
-            # Added and not copied: ``mbrl_flat.agents.nonfinite_guard`` counts steps here too.
-            self.skipped += self.inner.skipped - skipped
-            self.last = {**self.inner.last, "skipped": float(self.skipped)}
-        if made:
+        loss = self.inner.step(closure, scaler=scaler)
+        self.last = self.inner.last
+        if self.last["skipped"]:
+            self.skipped += 1
+        else:
             self._average()
             self.steps += 1
         return loss

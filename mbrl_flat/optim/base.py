@@ -5,26 +5,51 @@ differ in nothing else: evaluate (as often as the method wants) -> check that al
 clip once, jointly, on the final gradient -> step of the base optimizer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol
+from dataclasses import InitVar, dataclass, field, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.optim.bases import Base, BaseFactory, averaged_by_base, make_base
 from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
-from mbrl_flat.optim.loss_scaling import report_to, unscale
+from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.optim.loss_scaling import Verdict, unscale
 from mbrl_flat.optim.norms import describe_nonfinite, joint_norm
-from mbrl_flat.optim.parameters import ParamGroup, Params, as_groups, scale_lr
-from mbrl_flat.optim.schedules import put_schedules_back, without_schedules
-from mbrl_flat.optim.state_checks import check_groups, check_state, identity
-from mbrl_flat.optim.step_options import StepOptions, check_settings
+from mbrl_flat.optim.parameters import (
+    ParamGroup,
+    Params,
+    all_params,
+    as_groups,
+    check_real,
+    claim_keys,
+    scale_lr,
+)
+from mbrl_flat.optim.settings import check_settings
+from mbrl_flat.optim.state_checks import (
+    check_groups,
+    check_state,
+    identity,
+    own_keys,
+    restore_keys,
+    without_own_keys,
+)
+from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.synchronization import average_gradients
 
-BaseFactory = Callable[[list[ParamGroup]], torch.optim.Optimizer]
-"""Makes the optimizer that takes the final gradient, such as ``partial(Adam, lr=3e-4)``."""
+__all__ = [
+    "BaseFactory",
+    "FlatOptimizer",
+    "HasBase",
+    "OptimizerFactory",
+    "Params",
+    "PlainOptimizer",
+    "StepOptions",
+]
 
 
 class OptimizerFactory(Protocol):
@@ -37,93 +62,125 @@ class OptimizerFactory(Protocol):
         ...
 
 
-class FlatOptimizer(torch.optim.Optimizer):
-    """The driver; on its own it is the base optimizer behind the common interface.
+@dataclass(kw_only=True, eq=False, repr=False)
+class FlatOptimizer(StepOptions, torch.optim.Optimizer):
+    """The driver of all methods; ``_gradient`` is what a method replaces.
 
     ``param_groups`` and ``state`` are those of the base, so learning-rate schedulers attached to
     this object drive the base.
 
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer that takes the final gradient.
-        max_grad_norm: Bound on the joint norm of the final gradient.
-        on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
-        same_rng: Every evaluation of one step draws the same random numbers.
-        frozen_batchnorm: Only the first evaluation of a step moves running statistics.
-        micro_batches: What several closures mean; see ``StepOptions``.
-        sync: What is averaged over processes; see ``StepOptions``.
-        compiled: Closures run compiled code; see ``StepOptions``.
-
     Attributes:
+        params: Parameters, named parameters, groups, or the module itself: then ``only`` and the
+            methods that choose by the kind of layer know which parameter is what.
+        base: The optimizer that takes the final gradient, also as ``base_optimizer``.
         last: Report of the last step, 0-dimensional tensors or floats: ``evaluations``,
             ``grad_norm`` (before clipping), ``perturbation_norm``, ``perturbed_gap`` (loss at the
             perturbed point minus the clean loss), ``cosine`` (between this perturbation and the
-            one before) and ``skipped`` (steps so far). Every optimizer has the same keys.
-        clean_first: Whether the first evaluation of a step is at the weights before it.
-        refuses_local: Why ``sync=local`` is refused; empty if it is not.
+            one before) and ``skipped`` (1 if the weights were not moved since the loss or the
+            gradient was not finite, otherwise 0). Every optimizer has the same keys.
+        skipped: Number of steps that were skipped so far.
         method: Name in the registry; empty if it was not made by that.
+        clean_first: Whether the first evaluation of a step is at the weights before it, on the
+            whole batch.
+        refuses_local: Why ``sync=local`` is refused; empty if it is not.
+        accumulates: Whether gradients from before a step may be part of its gradient.
+        reduces_ascent: Whether the method takes ``ascent_precision`` and ``ascent_fraction``.
     """
 
+    params: InitVar[Any] = field(kw_only=False)
+
+    # Without annotations these are no settings.
+    method = ""
     clean_first = True
     refuses_local = ""
-    method = ""
+    accumulates = True
+    reduces_ascent = False
+    _step_supports_amp_scaling = True  # so that a GradScaler tells its scale
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        base: BaseFactory,
-        max_grad_norm: float | None = None,
-        on_nonfinite: Literal["raise", "skip"] = "raise",
-        same_rng: bool = True,
-        frozen_batchnorm: bool = True,
-        micro_batches: Literal["replay", "each"] = "replay",
-        sync: Literal["none", "local", "global"] = "none",
-        compiled: bool = False,
-    ) -> None:
-        settings: StepOptions = {
-            "max_grad_norm": max_grad_norm,
-            "on_nonfinite": on_nonfinite,
-            "same_rng": same_rng,
-            "frozen_batchnorm": frozen_batchnorm,
-            "micro_batches": micro_batches,
-            "sync": sync,
-            "compiled": compiled,
-        }
-        self._check_settings(settings)
-        groups = as_groups(params)
-        self._statistics = [buffer for group in groups for buffer in group.pop("statistics", [])]
-        self.base = base(groups)
+    def __post_init__(self, params: Params | nn.Module, *base: Any) -> None:
+        """Check the settings and make the base.
+
+        Args:
+            params: See the class.
+            base: The base and its learning rate, for methods that have one.
+        """
+        self._check()
+        groups = as_groups(module_groups({"": params}) if isinstance(params, nn.Module) else params)
+        self._statistics = [buffer for g in groups for buffer in g.pop("flat_buffers", [])]
+        # ``base`` is an argument of the methods that have one; type checkers refuse to read it.
+        self.base_optimizer: Any = self._make_base(groups, *base)
+        self.base: Any = self.base_optimizer
         self._adopting = True
-        super().__init__(self.base.param_groups, self.base.defaults)
+        torch.optim.Optimizer.__init__(self, self.base.param_groups, self.base.defaults)
         self._adopting = False
         self._share()
         for group in self.param_groups:
+            claim_keys(group, self.base.defaults)
             scale_lr(group)
-        self.max_grad_norm = max_grad_norm
-        self.on_nonfinite = on_nonfinite
-        self.same_rng = same_rng
-        self.frozen_batchnorm = frozen_batchnorm
-        self.micro_batches = micro_batches
-        self.sync = sync
-        self.compiled = compiled
         self.steps = 0
         self.skipped = 0
         self.last: dict[str, Tensor | float] = {}
+        self._verdict: Verdict | None = None
 
-    def _check_settings(self, settings: StepOptions) -> None:
-        check_settings(settings)
-        if settings.get("sync") == "local" and self.refuses_local:
+    def _check(self) -> None:
+        """Refuse settings out of their range; methods add what depends on several of them."""
+        check_settings(self, where=self.method)
+        self._check_options({name: getattr(self, name) for name in OPTION_NAMES})
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        check_settings(StepOptions, options)
+        if options.get("sync") == "local" and self.refuses_local:
             raise UserError(self.refuses_local)
+        reduced = options.get("ascent_precision") == "bfloat16" or (
+            options.get("ascent_fraction", 1.0) < 1.0
+        )
+        if reduced and not self.reduces_ascent:
+            name = self.method or type(self).__name__
+            raise UserError(
+                f"{name} descends along the gradient at the weights or takes none there, so "
+                "ascent_precision and ascent_fraction do not apply; leave them at float32 and 1."
+            )
 
-    def configure(self, settings: StepOptions) -> None:
-        """Change settings; those that are left out stay as they are."""
-        self._check_settings(settings)
-        for name, value in settings.items():
+    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
+        """Make the optimizer that takes the final gradient."""
+        raise NotImplementedError
+
+    @property
+    def reported(self) -> int:
+        """Index of the evaluation of a step whose losses are to be reported."""
+        return 0
+
+    @classmethod
+    def setting_defaults(cls) -> dict[str, Any]:
+        """Names and defaults of the method's own settings, without the step options."""
+        own = [item for item in fields(cls) if item.name not in OPTION_NAMES]
+        # Those that all methods share stand last.
+        return {f.name: f.default for f in sorted(own, key=lambda f: f.name in ("every", "only"))}
+
+    def own_settings(self) -> dict[str, Any]:
+        """The method's own settings, without the step options."""
+        return {name: getattr(self, name) for name in self.setting_defaults()}
+
+    def __repr__(self) -> str:
+        """Method, settings and base, such as ``SAM(rho=0.05, base=Adam(lr=0.001))``."""
+        words = [f"{name}={value!r}" for name, value in self.own_settings().items()]
+        inner = self.base
+        lr = inner.param_groups[0].get("lr") if inner.param_groups else None
+        words.append(
+            f"base={inner!r}"
+            if isinstance(inner, FlatOptimizer)
+            else f"base={type(inner).__name__}(lr={lr})"
+        )
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Change step options; those that are left out stay as they are."""
+        self._check_options(options)
+        for name, value in options.items():
             setattr(self, name, value)
 
     def _hold(self, statistics: list[Tensor]) -> None:
-        """Take over a list of running statistics that is shared and may grow."""
+        """Take over a list of buffers that is shared and may grow."""
         self._statistics = statistics
 
     def _share(self) -> None:
@@ -147,7 +204,8 @@ class FlatOptimizer(torch.optim.Optimizer):
 
         Returns:
             The loss at the weights before the step. Methods registered with
-            ``clean_first=False`` never evaluate there and return the mean of what they saw.
+            ``clean_first=False`` never evaluate there and return the mean of what they saw. With
+            ``ascent_precision`` or ``ascent_fraction`` it is the loss at the perturbed point.
 
         Raises:
             UserError: If the closure is missing, returns no loss or leaves no gradient.
@@ -155,22 +213,35 @@ class FlatOptimizer(torch.optim.Optimizer):
         """
         if not closure:
             raise UserError(f"{type(self).__name__}.step was given {closure!r}; {CLOSURE}")
+        if "grad_scale" in self.__dict__:
+            raise UserError(
+                "scaler.step(optimizer, closure) scales once, and a closure is evaluated several "
+                "times; call optimizer.step(closure, scaler=scaler) instead."
+            )
         if scaler is not None and not scaler.is_enabled():
             scaler = None
-        self.last = {"perturbation_norm": 0.0, "perturbed_gap": 0.0, "cosine": 0.0}
+        self._begin()
         loss, count = self._final_gradient(closure, scaler)
+        self._finish(loss, count, scaler)
+        return loss
+
+    def _begin(self) -> None:
+        self.last = {"perturbation_norm": 0.0, "perturbed_gap": 0.0, "cosine": 0.0}
+
+    def _finish(self, loss: Tensor, count: int, scaler: GradScaler | None = None) -> None:
+        """Check, clip and apply the final gradient."""
         self.steps += 1
         params = self._params_with_grad()
         norm = joint_norm([p.grad for p in params if p.grad is not None])
-        self.last |= {"evaluations": float(count), "grad_norm": norm}
+        self.last |= {"evaluations": float(count), "grad_norm": norm, "skipped": 1.0}
         if scaler is not None:
-            report_to(scaler, norm)
+            self._verdict = self._verdict or Verdict()
+            self._verdict.report(scaler, norm)
         if self._is_finite(loss, norm, overflow_is_normal=scaler is not None):
             if self.max_grad_norm is not None:
                 nn.utils.clip_grads_with_norm_(params, self.max_grad_norm, norm)
             self._apply()
-        self.last["skipped"] = float(self.skipped)
-        return loss
+            self.last["skipped"] = 0.0
 
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
@@ -208,6 +279,7 @@ class FlatOptimizer(torch.optim.Optimizer):
             frozen_batchnorm=self.frozen_batchnorm,
             statistics=self._statistics,
             after=after,
+            accumulates=self.accumulates,
         )
         try:
             loss = self._gradient(evaluate)
@@ -224,7 +296,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         self.base.step()
 
     def _params(self) -> list[nn.Parameter]:
-        return [p for group in self.param_groups for p in group["params"]]
+        return all_params(self.param_groups)
 
     def _params_with_grad(self) -> list[nn.Parameter]:
         return [p for p in self._params() if p.grad is not None]
@@ -248,13 +320,16 @@ class FlatOptimizer(torch.optim.Optimizer):
         if self._adopting:
             super().add_param_group(param_group)
             return
-        self._statistics += param_group.pop("statistics", [])
-        self.base.add_param_group(param_group)
+        group = as_groups([param_group])[0]
+        check_real(group)
+        self._statistics += group.pop("flat_buffers", [])
+        self.base.add_param_group(group)
+        claim_keys(self.param_groups[-1], self.base.defaults)
         scale_lr(self.param_groups[-1])
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """State of the base, what the method itself keeps between steps, and whose both are."""
-        base = without_schedules(self.base.state_dict())
+        base = without_own_keys(self.base.state_dict())
         own = {"base": base, "perturbation": self._own_state()}
         return {**own, **identity(self._made_by(), self.param_groups)}
 
@@ -266,10 +341,10 @@ class FlatOptimizer(torch.optim.Optimizer):
                 something else, a ``UserError`` says so and nothing is changed.
         """
         self._check_state(state_dict)
-        radii = [group.get("rho") for group in self.param_groups]
+        kept = own_keys(self.param_groups)
         self.base.load_state_dict(dict(state_dict["base"]))
         self._share()
-        put_schedules_back(self.param_groups, radii)
+        restore_keys(self.param_groups, kept, self.base.defaults)
         self._load_own_state(state_dict["perturbation"])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
@@ -284,8 +359,7 @@ class FlatOptimizer(torch.optim.Optimizer):
         """Names of the method and of its base."""
         inner = self.base
         base = inner._made_by() if isinstance(inner, FlatOptimizer) else [type(inner).__name__]
-        plain = type(self) is FlatOptimizer and not self.method
-        return base if plain else [self.method or type(self).__name__, *base]
+        return [self.method or type(self).__name__, *base]
 
     def _own_state(self) -> dict[str, Any]:
         return {"steps": self.steps, "skipped": self.skipped}
@@ -298,3 +372,34 @@ class FlatOptimizer(torch.optim.Optimizer):
         # torch keeps only three attributes, which would drop the base from copies and pickles. The
         # step that a scheduler of the learning rate sets on an instance is that of the original.
         return {name: value for name, value in self.__dict__.items() if name != "step"}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class HasBase(FlatOptimizer):
+    """A method whose final gradient goes to a base optimizer of the user's choice.
+
+    Attributes:
+        base: A name (``adam``, ``sgd``, ``muon``, one of the package ``pytorch-optimizer``), an
+            optimizer class, a factory such as ``partial(torch.optim.SGD, lr=0.1)``, or an optimizer
+            object, whose groups are taken over.
+        lr: Learning rate of a base that is given by name or class.
+    """
+
+    base: InitVar[Base] = "adam"
+    lr: InitVar[float | None] = None
+
+    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
+        kind, lr = base
+        return make_base(kind, groups, lr)
+
+    def evaluation_params(self) -> AbstractContextManager[None]:
+        """Weights of a schedule-free base in evaluation mode; otherwise those there are."""
+        return averaged_by_base(self.base_optimizer)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PlainOptimizer(HasBase):
+    """The base optimizer behind the common interface: one evaluation, no perturbation."""
+
+    def _made_by(self) -> list[str]:
+        return super()._made_by()[1:]

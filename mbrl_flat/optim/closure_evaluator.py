@@ -1,7 +1,7 @@
 """Evaluate one closure several times in a step, with everything but the weights held fixed.
 
 Two evaluations of a loss differ by more than the weights if dropout draws another mask, a latent
-is sampled anew, or BatchNorm moves its statistics in between. Then the difference of their
+is resampled, or BatchNorm moves its statistics in between. Then the difference of their
 gradients says something about the noise, not about the sharpness.
 """
 
@@ -9,12 +9,11 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from mbrl_flat.errors import UserError
@@ -27,8 +26,21 @@ CLOSURE = "give a closure that zeroes the gradients, computes the loss, calls ba
 """What to tell a user whose closure is none."""
 
 
+@runtime_checkable
+class FractionClosure(Protocol):
+    """A closure that can also be evaluated on the first part of its batch."""
+
+    def __call__(self) -> Tensor:
+        """What any closure does."""
+        ...
+
+    def on_fraction(self, fraction: float) -> Tensor:
+        """Do the same for the first ``fraction`` of the batch, at least one example."""
+        ...
+
+
 class RNGSnapshot:
-    """A moment of Python's, NumPy's and torch's global random streams, to go back to."""
+    """State of Python's, NumPy's and torch's global random streams at one moment."""
 
     def __init__(self) -> None:
         self._python = random.getstate()
@@ -45,39 +57,42 @@ class RNGSnapshot:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
-_watching: "list[BatchNormSnapshot]" = []
+_watching: "list[BufferSnapshot]" = []
 
 
-def _before_forward(module: nn.Module, args: Any) -> None:
-    """Tell who is watching that a layer is about to run; compiled code holds nothing of this."""
-    del args
-    if not torch.compiler.is_compiling():
-        for statistics in _watching:
-            statistics.remember(module)
+def _before_forward(module: nn.Module, args: tuple[Any, ...]) -> Any:
+    """Tell the snapshots that a module is about to run; compiled code skips this."""
+    if torch.compiler.is_compiling():
+        return None
+    for snapshot in _watching:
+        snapshot.remember(module)
+        args = snapshot.with_gradient(module, args)
+    return args
 
 
-# The hook has one number for good, and is taken in and out under it: a compiler that finds a hook
-# compiles for its number, and would compile again for every new one.
+# The hook keeps one number, under which it is added and removed: a compiler specialises code for
+# the number of a hook, and would compile again for every new one.
 _hook = register_module_forward_pre_hook(_before_forward)
 _hooks = cast(dict[int, Any], _hook.hooks_dict_ref())
 _hook.remove()
 
 
-class BatchNormSnapshot:
-    """The running statistics of normalisation layers at one moment, to go back to.
+class BufferSnapshot:
+    """Buffers that forward passes may change, such as running statistics, at one moment.
 
     Args:
-        known: Buffers to save in any case: those of layers within compiled code, which no
-            hook sees.
+        known: Buffers to save in any case: those of modules in compiled code, which no hook sees.
+        restricted: Parameters that alone take a gradient in this evaluation, if some do not.
     """
 
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+    def __init__(self, known: Sequence[Tensor] = (), *, restricted: Sequence[Tensor] = ()) -> None:
         self._known = [(buffer, buffer.clone()) for buffer in known]
-        self._seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+        self._restricted = set(restricted)
+        self._seen: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Remember those of every layer that runs in the body, as they are before it runs."""
+        """Save the buffers of every module that runs in the body, as they are before it runs."""
         _watching.append(self)
         _hooks[_hook.id] = _before_forward
         try:
@@ -88,37 +103,70 @@ class BatchNormSnapshot:
                 _hook.remove()
 
     def remember(self, module: nn.Module) -> None:
-        """Copy the statistics of a layer unless that was done before."""
-        if isinstance(module, _NormBase) and module.training and module not in self._seen:
-            self._seen[module] = [(buffer, buffer.clone()) for buffer in module.buffers()]
+        """Copy the buffers of a module unless that was done before."""
+        if module not in self._seen:
+            own = module.named_buffers(recurse=False)
+            self._seen[module] = [(name, buffer, buffer.clone()) for name, buffer in own]
+
+    def with_gradient(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let the input of a layer whose parameters take a gradient take one too.
+
+        Some kernels of torch (GroupNorm on a CPU with channels_last) crash where the parameters
+        take a gradient and the input does not, which is so only because other parameters take none.
+
+        Args:
+            module: About to run.
+            args: Its positional arguments.
+
+        Returns:
+            The arguments to run it with.
+        """
+        own = module.parameters(recurse=False) if self._restricted else ()
+        if not torch.is_grad_enabled() or not any(param in self._restricted for param in own):
+            return args
+        floats = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        if not floats or any(tensor.requires_grad for tensor in floats):
+            return args
+        return tuple(
+            a.detach().requires_grad_() if any(a is tensor for tensor in floats) else a
+            for a in args
+        )
 
     @torch.no_grad()
     def rewind(self) -> None:
-        """Set the statistics to this moment."""
-        for buffers in [*self._seen.values(), self._known]:
-            for buffer, saved in buffers:
+        """Set the buffers to this moment."""
+        for buffer, saved in self._known:
+            buffer.copy_(saved)
+        for module, rows in self._seen.items():
+            for name, buffer, saved in rows:
                 buffer.copy_(saved)
+                if getattr(module, name) is not buffer:
+                    setattr(module, name, buffer)
 
 
 @contextmanager
 def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
-    """Undo what forward passes in the body do to the running statistics of normalisation layers.
+    """Undo what forward passes in the body do to buffers.
 
     BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
 
     Args:
-        known: See ``BatchNormSnapshot``.
+        known: See ``BufferSnapshot``.
     """
-    statistics = BatchNormSnapshot(known)
+    snapshot = BufferSnapshot(known)
     try:
-        with statistics.watched():
+        with snapshot.watched():
             yield
     finally:
-        statistics.rewind()
+        snapshot.rewind()
 
 
 class NoGradientError(UserError):
     """A closure left no gradient in any parameter that is trained."""
+
+
+SENTINEL = 3e4
+"""Gradient that shows whether a closure zeroes gradients; float16 holds it."""
 
 
 class ClosureEvaluator:
@@ -128,13 +176,14 @@ class ClosureEvaluator:
         closures: One for each micro-batch; loss and gradient are the means over them.
         params: Whose gradients the closures leave behind.
         same_rng: Start every evaluation from the random streams of the first one.
-        frozen_batchnorm: Let only the first evaluation move running statistics.
-        statistics: Those that are known beforehand; others are found as layers run.
+        frozen_batchnorm: Let only the first evaluation change buffers.
+        statistics: Buffers that are known beforehand; others are found as modules run.
         after: Applied to the loss after each evaluation; may change the gradients.
+        accumulates: Whether gradients from before the step may be part of the first evaluation's.
 
     Attributes:
-        count: Gradient evaluations so far, without an attempt that was undone.
-        calls: Calls of closures so far, those of such an attempt too.
+        count: Evaluations so far, without those that were undone.
+        calls: Calls of closures so far, those of undone evaluations too.
     """
 
     def __init__(
@@ -146,22 +195,32 @@ class ClosureEvaluator:
         frozen_batchnorm: bool,
         statistics: Sequence[Tensor] = (),
         after: Callable[[Tensor], Tensor] | None = None,
+        accumulates: bool = True,
     ) -> None:
         self._closures = closures
         self._params = params
         self._frozen_batchnorm = frozen_batchnorm
         self._statistics = statistics
         self._after_each = after
+        self._accumulates = accumulates
         self._before = RNGSnapshot() if same_rng else None
         self._after: RNGSnapshot | None = None
         self.count = 0
         self.calls = 0
 
-    def __call__(self, wanted: Sequence[Tensor] = ()) -> Tensor:
+    def __call__(
+        self,
+        wanted: Sequence[Tensor] = (),
+        *,
+        fraction: float = 1.0,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
         """Evaluate at the current weights; gradients are left in ``.grad``.
 
         Args:
             wanted: Parameters that have to have one then.
+            fraction: Part of the batch to evaluate on.
+            dtype: Type to compute in under autocast, if any.
 
         Returns:
             The loss, detached.
@@ -174,33 +233,37 @@ class ClosureEvaluator:
             self._after = self._after or RNGSnapshot()
             self._before.rewind()
         frozen = self._frozen_batchnorm and not first
-        held = frozen_statistics(self._statistics) if frozen else nullcontext()
-        with torch.enable_grad(), held:
-            loss = self._evaluate()
+        unmoved = frozen_statistics(self._statistics) if frozen else nullcontext()
+        device = self._params[0].device.type if self._params else "cpu"
+        cast_to = nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+        with torch.enable_grad(), unmoved, cast_to:
+            loss = self._evaluate(fraction)
         if any(param.grad is None for param in wanted):
             raise NoGradientError(f"The closure left a parameter without gradient; {CLOSURE}")
         self.count += 1
         return loss if self._after_each is None else self._after_each(loss)
 
-    def try_restricted(self, wanted: Sequence[Tensor]) -> Tensor | None:
+    def try_restricted(self, wanted: Sequence[Tensor], **how: Any) -> Tensor | None:
         """Make the first evaluation while some parameters take no gradient.
 
         Args:
             wanted: Parameters whose gradient is needed.
+            how: ``fraction`` and ``dtype`` of the evaluation.
 
         Returns:
             The loss, or ``None`` if the closure cannot do without the other gradients: it
             differentiates something that depends on none of the wanted, or leaves one of these
             without a gradient, as re-entrant checkpoints do where their input takes none. Random
-            streams and running statistics are then as before.
+            streams and buffers are then as before.
 
         Raises:
             RuntimeError: If the closure fails for another reason.
         """
-        streams, statistics = self._before or RNGSnapshot(), BatchNormSnapshot(self._statistics)
+        streams = self._before or RNGSnapshot()
+        buffers = BufferSnapshot(self._statistics, restricted=wanted)
         try:
-            with statistics.watched():
-                return self(wanted)
+            with buffers.watched():
+                return self(wanted, **how)
         except NoGradientError:
             pass
         except RuntimeError as error:
@@ -209,25 +272,33 @@ class ClosureEvaluator:
             if not re.search("(does not|doesn't) require grad", str(error)):
                 raise
         streams.rewind()
-        statistics.rewind()
+        buffers.rewind()
         return None
 
-    def _evaluate(self) -> Tensor:
+    def _evaluate(self, fraction: float) -> Tensor:
         if len(self._closures) == 1:
-            return self._called(self._closures[0])
+            return self._called(self._closures[0], fraction)
         mean = GradientMean(len(self._closures))
         losses: list[Tensor] = []
         for closure in self._closures:
-            losses.append(self._called(closure))
+            losses.append(self._called(closure, fraction))
             mean.add(self._params)
         mean.store()
         return torch.stack(losses).mean()
 
-    def _called(self, closure: Closure) -> Tensor:
+    def _called(self, closure: Closure, fraction: float) -> Tensor:
+        marked = None if self._accumulates or self.calls else self._mark()
         self.calls += 1
         # Under autocast around the step, casts of the weights as they were before outlive a move.
         torch.clear_autocast_cache()
-        loss: Any = closure()
+        if fraction < 1.0 and not isinstance(closure, FractionClosure):
+            raise UserError(
+                f"ascent_fraction={fraction} needs a closure with on_fraction(fraction); see "
+                "mbrl_flat.optim.closure_evaluator.FractionClosure, or set ascent_fraction=1."
+            )
+        loss: Any = closure() if fraction == 1.0 else cast(Any, closure).on_fraction(fraction)
+        if marked is not None:
+            self._check_zeroed(*marked)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise UserError(f"The closure returned {shape} and not a scalar loss; {CLOSURE}")
@@ -242,6 +313,28 @@ class ClosureEvaluator:
         # A copy: closures may return the same tensor every time, as CUDA graphs do.
         return loss.detach().clone()
 
+    def _mark(self) -> tuple[Tensor, Tensor] | None:
+        """Put a gradient that no loss has into the smallest parameter that has one."""
+        held = [p for p in self._params if p.grad is not None and p.grad.layout == torch.strided]
+        if not held or is_distributed():
+            return None
+        param = min(held, key=Tensor.numel)
+        assert param.grad is not None
+        before, param.grad = param.grad, torch.full_like(param.grad, SENTINEL)
+        return param, before
+
+    def _check_zeroed(self, param: Tensor, before: Tensor) -> None:
+        """Refuse a closure that adds to gradients from before the step."""
+        grad = param.grad
+        if grad is not None and bool(((grad - SENTINEL).abs() < 0.1 * SENTINEL).all()):
+            param.grad = before
+            raise UserError(
+                "The closure adds to gradients from before the step, as a trainer does that "
+                "accumulates gradients. A method that evaluates at perturbed weights cannot repeat "
+                "the earlier backward passes: zero the gradients in the closure, and give the "
+                "optimizer one closure for each micro-batch, step([closure_1, closure_2])."
+            )
+
     def finish(self) -> None:
         """Leave the random streams where a single evaluation would have left them."""
         if self._after is not None:
@@ -251,7 +344,7 @@ class ClosureEvaluator:
 def kept(grad: Tensor) -> Tensor:
     """Hold a gradient in such a way that the next evaluation leaves it as it is.
 
-    That of a data-parallel reducer may be part of its buckets, which it fills anew.
+    That of a data-parallel reducer may be part of its buckets, which it fills again.
 
     Args:
         grad: What the evaluation left behind.

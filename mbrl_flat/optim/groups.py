@@ -1,29 +1,41 @@
 """Parameter groups that remember whose their parameters are, and the choice among them.
 
-A group made here has ``name`` (of the module), ``param_names`` (dotted, below the module's name),
-``param_kinds`` (``norm`` by the type of the module that owns the parameter, never by its name;
-otherwise ``bias`` or ``weight``) and, if there are any, ``statistics`` (the running ones of
-BatchNorm).
+A group made here has ``flat_name`` (of the module), ``param_names`` (dotted, below the module's
+name), ``flat_kinds`` (``norm``, ``bias`` or ``weight``), ``flat_owners`` (class names of the
+modules that own the parameters) and, if there are any, ``flat_buffers`` (all of the module).
+
+A parameter is of the kind ``norm`` if its owner is a normalisation layer of torch or of this
+project, or if the name of the owner's class ends in ``Norm`` or has ``Norm`` before a capital or a
+digit (``LlamaRMSNorm``, ``LayerNorm2d``, ``BatchNormAct2d``) and it is no linear layer or
+convolution.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.models.ensemble import EnsembleLayerNorm
 from mbrl_flat.optim.parameters import ParamGroup
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (
-    _NormBase,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
     EnsembleLayerNorm,
 )
 """Types whose parameters are of the kind ``norm``."""
+_PRODUCTS = (nn.Linear, nn.Bilinear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORM_NAME = re.compile(r"(?<!Weight)(?<!Spectral)Norm(?=$|[A-Z0-9_])")
 _ABSENT = {
     "norm": "the model has no normalisation layer",
     "bias": "the model has no bias",
@@ -49,45 +61,43 @@ def module_groups(
     seen: set[nn.Parameter] = set()
     groups: list[ParamGroup] = []
     for name, module in modules.items():
-        rows = [row for row in _describe(module) if row[1] not in seen]
-        seen.update(row[1] for row in rows)
+        rows = [row for row in _describe(module) if row[0] not in seen]
+        seen.update(row[0] for row in rows)
         if not rows:
             continue
         group: ParamGroup = {
-            "params": [param for _, param, _ in rows],
-            "name": name,
-            "param_names": [f"{name}.{path}" if name else path for path, _, _ in rows],
-            "param_kinds": [kind for _, _, kind in rows],
+            "params": [param for param, *_ in rows],
+            "flat_name": name,
+            "param_names": [f"{name}.{path}" if name else path for _, path, *_ in rows],
+            "flat_kinds": [kind for *_, kind, _ in rows],
+            "flat_owners": [owner for *_, owner in rows],
         }
-        statistics = _statistics(module)
-        if statistics:
-            group["statistics"] = statistics
+        if buffers := list(module.buffers()):
+            group["flat_buffers"] = buffers
         if name in scales:
-            group["lr_scale"] = scales[name]
+            group["flat_lr_scale"] = scales[name]
         groups.append(group)
     return groups
 
 
-def _describe(module: nn.Module) -> list[tuple[str, nn.Parameter, str]]:
-    """Path, parameter and kind of everything in a module, shared parameters once."""
-    rows: list[tuple[str, nn.Parameter, str]] = []
-    seen: set[nn.Parameter] = set()
+def _describe(module: nn.Module) -> list[tuple[nn.Parameter, str, str, str]]:
+    """Parameter, path, kind and owner's class of all parameters, shared ones once."""
+    rows: dict[nn.Parameter, tuple[nn.Parameter, str, str, str]] = {}
     for owner_path, owner in module.named_modules():
         for leaf, param in owner.named_parameters(recurse=False):
-            if param not in seen:
-                seen.add(param)
-                path = f"{owner_path}.{leaf}" if owner_path else leaf
-                rows.append((path, param, _kind(owner, leaf)))
-    return rows
+            path = f"{owner_path}.{leaf}" if owner_path else leaf
+            rows.setdefault(param, (param, path, _kind(owner, leaf), type(owner).__name__))
+    return list(rows.values())
 
 
-def _statistics(module: nn.Module) -> list[Tensor]:
-    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
-    return [buffer for layer in layers for buffer in layer.buffers()]
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation layer, by its type or the name of its class."""
+    named = _NORM_NAME.search(type(module).__name__) and not isinstance(module, _PRODUCTS)
+    return isinstance(module, NORM_TYPES) or bool(named)
 
 
 def _kind(owner: nn.Module, leaf: str) -> str:
-    if isinstance(owner, NORM_TYPES):
+    if is_norm(owner):
         return "norm"
     return "bias" if is_bias(leaf) else "weight"
 
@@ -103,8 +113,9 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
     Args:
         groups: All groups.
         only: Names of groups (``encoder``), dotted names or their beginnings (``encoder.0``),
-            shell patterns (``*.linear.weight``) or kinds (``norm``, ``bias``, ``weight``). With a
-            minus before it, what it names is taken out: ``[-norm]`` is all but norm layers.
+            shell patterns (``*.linear.weight``), kinds (``norm``, ``bias``, ``weight``) or classes
+            of layers (``LlamaRMSNorm``). With a minus before it, what it names is taken out:
+            ``[-norm]`` is all but norm layers.
             ``None`` means all.
 
     Returns:
@@ -134,7 +145,7 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
 
 def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
     found = {p for group in groups for p in _matches(group, wanted)}
-    if not found and wanted in _ABSENT and not any("param_kinds" in group for group in groups):
+    if not found and wanted in _ABSENT and not any("flat_kinds" in group for group in groups):
         raise UserError(
             f"optimizer.only={wanted} needs to know which layers the parameters are of; give the "
             "model itself, or module_groups of its parts."
@@ -148,18 +159,20 @@ def _named(groups: Sequence[ParamGroup], wanted: str) -> set[nn.Parameter]:
 
 def _matches(group: ParamGroup, wanted: str) -> list[nn.Parameter]:
     params = group["params"]
-    if group.get("name") == wanted:
+    if group.get("flat_name") == wanted:
         return list(params)
-    names = group.get("param_names", [""] * len(params))
-    kinds = group.get("param_kinds", [""] * len(params))
+    unknown = [""] * len(params)
+    names, kinds, owners = (
+        group.get(key, unknown) for key in ("param_names", "flat_kinds", "flat_owners")
+    )
     return [
         param
-        for param, name, kind in zip(params, names, kinds, strict=True)
-        if kind == wanted or name.startswith(f"{wanted}.") or fnmatchcase(name, wanted)
+        for param, name, kind, owner in zip(params, names, kinds, owners, strict=True)
+        if wanted in (kind, owner) or name.startswith(f"{wanted}.") or fnmatchcase(name, wanted)
     ]
 
 
 def _names(groups: Sequence[ParamGroup]) -> list[str]:
-    names = {str(group["name"]) for group in groups if group.get("name")}
-    kinds = {kind for group in groups for kind in group.get("param_kinds", [])}
+    names = {str(group["flat_name"]) for group in groups if group.get("flat_name")}
+    kinds = {kind for group in groups for kind in group.get("flat_kinds", [])}
     return sorted(names | kinds)

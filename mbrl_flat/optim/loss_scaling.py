@@ -13,7 +13,7 @@ once whether the final gradient was finite::
 
     optimizer.step(closure, scaler=scaler)
 
-bfloat16 needs none of this and is what we recommend.
+``scaler.update()`` after that is not needed. bfloat16 needs none of this.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,27 @@ def unscale(scaler: GradScaler, params: Sequence[Tensor]) -> None:
         torch._foreach_mul_(grads, 1.0 / scaler.get_scale())
 
 
-def report_to(scaler: GradScaler, norm: Tensor) -> None:
-    """Let the scaler grow or back off by the norm of the final gradient, in true units."""
-    # The scaler looks at gradients of an optimizer, so it is shown one that stands for all.
-    witness = nn.Parameter(torch.zeros_like(norm, dtype=torch.float32))
-    witness.grad = norm.detach().to(torch.float32).clone()
-    scaler.unscale_(torch.optim.SGD([witness], lr=0.0))
-    scaler.update()
+class Verdict:
+    """Tells a scaler whether final gradients are finite, in true units."""
+
+    def __init__(self) -> None:
+        # The scaler looks at gradients of an optimizer, so it is shown one that stands for all.
+        self._final, self._spare = (
+            torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.0) for _ in range(2)
+        )
+
+    def report(self, scaler: GradScaler, norm: Tensor) -> None:
+        """Let the scaler grow or back off by the norm of the final gradient.
+
+        A call of ``scaler.update()`` after the step finds a finite gradient, and changes nothing.
+        """
+        self._show(scaler, self._final, norm)
+        scaler.update()
+        self._show(scaler, self._spare, torch.zeros_like(norm))
+
+    @staticmethod
+    def _show(scaler: GradScaler, witness: torch.optim.Optimizer, norm: Tensor) -> None:
+        param = witness.param_groups[0]["params"][0]
+        param.data = torch.zeros_like(norm, dtype=torch.float32)
+        param.grad = norm.detach().to(torch.float32).clone()
+        scaler.unscale_(witness)

@@ -55,7 +55,7 @@ def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:
 def describe_nonfinite(loss: Tensor, groups: Sequence[Mapping[str, Any]]) -> str:
     """Say what the loss is, and in which parameter groups a gradient is not finite."""
     bad = [
-        str(group.get("name", f"group {index}"))
+        str(group.get("flat_name", f"group {index}"))
         for index, group in enumerate(groups)
         if any(p.grad is not None and not p.grad.isfinite().all() for p in group["params"])
     ]

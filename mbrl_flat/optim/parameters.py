@@ -1,16 +1,20 @@
-"""What an optimizer is given: parameters, named parameters or groups of them."""
+"""What an optimizer is given: parameters, named parameters, groups of them, or a module."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
 
 ParamGroup = dict[str, Any]
-"""As in torch; ``name``, ``param_names``, ``param_kinds``, ``lr_scale`` and ``rho`` are ours."""
+"""As in torch. Keys that begin with ``flat_`` are ours, so no base optimizer reads them."""
 
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[ParamGroup]
+
+PREFIX = "flat_"
+PLAIN_KEYS = ("rho", "lr_scale", "name")
+"""Keys that a caller may write without the prefix, where the base has no key of that name."""
 
 
 def as_groups(params: Params) -> list[ParamGroup]:
@@ -23,14 +27,29 @@ def as_groups(params: Params) -> list[ParamGroup]:
         New groups of the same parameters.
 
     Raises:
-        UserError: If there are none.
+        UserError: If there are none, or complex ones.
     """
     entries: list[Any] = list(params)
     if not entries:
         raise UserError("The optimizer was given no parameters; check that the model has any.")
+    groups = [{"params": entries}]
     if isinstance(entries[0], dict):
-        return [{**entry, "params": _listed(entry["params"])} for entry in entries]
-    return [{"params": entries}]
+        groups = [{**entry, "params": _listed(entry["params"])} for entry in entries]
+    for group in groups:
+        check_real(group)
+    return groups
+
+
+def check_real(group: Mapping[str, Any]) -> None:
+    """Refuse complex parameters, whose perturbations are not defined here."""
+    for entry in group["params"]:
+        param = entry[1] if isinstance(entry, tuple) else entry
+        if isinstance(param, Tensor) and param.is_complex():
+            raise UserError(
+                f"The optimizer was given a complex parameter of shape {tuple(param.shape)}, and "
+                "takes real ones only; store it as torch.view_as_real(...) and view it as complex "
+                "in the forward pass."
+            )
 
 
 def _listed(params: Any) -> list[Any]:
@@ -38,7 +57,19 @@ def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, Tensor) else list(params)
 
 
+def claim_keys(group: ParamGroup, base_keys: Iterable[str]) -> None:
+    """Give our keys of a group their prefix, but for names that are the base's own."""
+    for key in set(PLAIN_KEYS) - set(base_keys):
+        if key in group:
+            group[PREFIX + key] = group.pop(key)
+
+
 def scale_lr(group: ParamGroup) -> None:
-    """Apply a group's ``lr_scale`` once."""
-    if "lr_scale" in group:
-        group["lr"] = group["lr"] * group.pop("lr_scale")
+    """Apply a group's ``flat_lr_scale`` once."""
+    if "flat_lr_scale" in group:
+        group["lr"] = group["lr"] * group.pop("flat_lr_scale")
+
+
+def all_params(groups: Sequence[ParamGroup]) -> list[nn.Parameter]:
+    """Parameters of all groups, in order."""
+    return [param for group in groups for param in group["params"]]

@@ -1,4 +1,4 @@
-"""Perturbations of the weights: how long, in which direction, and back again."""
+"""Perturbations of the weights: how long, in which direction, and how they come back."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -132,10 +132,7 @@ class WeightBackup:
         added would leave rounding errors behind.
         """
         params = list(params)
-        for param in params:
-            if param not in self._space:
-                self._space[param] = torch.empty_like(param).detach()
-        saved = [self._space[param] for param in params]
+        saved = [self._space_for(param) for param in params]
         with torch.no_grad():
             torch._foreach_copy_(saved, params)
         try:
@@ -143,6 +140,17 @@ class WeightBackup:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(params, saved)
+
+    def _space_for(self, param: Tensor) -> Tensor:
+        space = self._space.get(param)
+        # A module may change the type, shape or device of a parameter in place.
+        if space is None or (space.dtype, space.shape, space.device) != (
+            param.dtype,
+            param.shape,
+            param.device,
+        ):
+            space = self._space[param] = torch.empty_like(param).detach()
+        return space
 
     @contextmanager
     def perturbed(self, params: Sequence[Tensor], perturbation: Perturbation) -> Iterator[None]:

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, kept
 from mbrl_flat.optim.groups import is_bias, selected
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup, cosine
-from mbrl_flat.optim.schedules import Radius, check_radius, radius_at
+from mbrl_flat.optim.schedules import check_radius, radius_at
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.synchronization import share_generator
 from mbrl_flat.runtime.seeding import set_generator
 
@@ -70,41 +70,20 @@ class SelectedParams:
         return self.times_radius(tensors, 1.0 / (float(norm) + 1e-12), norm=norm)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PerturbingOptimizer(FlatOptimizer):
     """Driver for methods that evaluate at perturbed weights.
 
-    A group whose radius is 0 is not perturbed and does not count in any norm; if that is true of
-    all, the step is a plain one of the base.
-
-    The state goes on bit for bit on the kind of device it was saved on. On another one (a CPU
+    The state resumes bit for bit on the kind of device it was saved on. On another one (a CPU
     instead of a GPU) random directions come from a new stream, which the run's seed and the number
-    of steps determine, because generators of different devices do not understand each other.
-
-    Args:
-        params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
-        base: Makes the optimizer that takes the final gradient.
-        rho: Radius, at least 0, or a schedule of it.
-        every: Perturb in every k-th step, beginning with the first; the others are plain.
-        only: Which parameters are perturbed (see ``groups.selected``).
-        settings: See ``StepOptions``.
+    of steps determine, because the states of generators differ between kinds of devices.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        base: BaseFactory,
-        rho: Radius,
-        every: int = 1,
-        only: Sequence[str] | None = None,
-        **settings: Unpack[StepOptions],
-    ) -> None:
-        if every < 1 or every != int(every):
-            raise UserError(f"every must be a whole number of at least 1, got {every}.")
-        super().__init__(params, base=base, **settings)
-        self.rho = rho
-        self.every = every
-        self.only = only
+    accumulates = False
+
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Make the source of random directions and the space for weights."""
+        super().__post_init__(params, *base)
         self.memory: dict[nn.Parameter, Memory] = {}
         self.backup = WeightBackup()
         self._compared: dict[Tensor, Tensor] = {}
@@ -113,15 +92,6 @@ class PerturbingOptimizer(FlatOptimizer):
         self._seed = (torch.initial_seed() ^ 0x5A11) % 2**63
         self.generator = torch.Generator(device).manual_seed(self._seed)
         self._generator_is_common = False
-        check_radius(rho)
-        for group in self.param_groups:
-            check_radius(group.get("rho", 0.0))
-        selected(self.param_groups, only)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as in torch; without a ``rho`` of its own it takes the common one."""
-        check_radius(param_group.get("rho", 0.0))
-        super().add_param_group(param_group)
 
     def _evaluated(
         self, closures: list[Closure], params: list[nn.Parameter], scaler: GradScaler | None
@@ -131,51 +101,6 @@ class PerturbingOptimizer(FlatOptimizer):
             share_generator(self.generator, params[0].device)
             self._generator_is_common = True
         return super()._evaluated(closures, params, scaler)
-
-    def _radius(self, group: Mapping[str, Any]) -> float:
-        return radius_at(group.get("rho", self.rho), self.steps, group["lr"])
-
-    @property
-    def _perturbs(self) -> bool:
-        """Whether this is one of the steps that are not plain."""
-        return self.steps % self.every == 0
-
-    def _chosen_now(self) -> dict[nn.Parameter, float]:
-        """Radius of every parameter that is perturbed in this step."""
-        return self._chosen() if self._perturbs else {}
-
-    def _chosen(self) -> dict[nn.Parameter, float]:
-        """Radius of every parameter that steps perturb which are not plain."""
-        wanted = selected(self.param_groups, self.only)
-        return {
-            param: radius
-            for group in self.param_groups
-            if (radius := self._radius(group)) > 0.0
-            for param in group["params"]
-            if param.requires_grad and param in wanted
-        }
-
-    def _selected(
-        self, chosen: Mapping[nn.Parameter, float], *, grads: bool = True
-    ) -> SelectedParams:
-        """Those of the chosen that have a gradient, or all of them with ``grads=False``."""
-        params = [p for p in chosen if p.grad is not None or not grads]
-        biases = {
-            p
-            for group in self.param_groups
-            for p, name in zip(group["params"], group.get("param_names", []), strict=False)
-            if is_bias(name)
-        }
-        return SelectedParams(
-            params=list(params),
-            grads=[kept(p.grad) for p in params if p.grad is not None],
-            radii=[chosen[p] for p in params],
-            is_bias=[p in biases for p in params],
-            memory=[self.memory.setdefault(p, {}) for p in params],
-            base_state=[self.state.get(p, {}) for p in params],
-            generator=self.generator,
-            step=self.steps,
-        )
 
     def _evaluate_at(
         self, evaluate: ClosureEvaluator, params: list[Tensor], perturbation: Perturbation
@@ -190,8 +115,12 @@ class PerturbingOptimizer(FlatOptimizer):
         """Gradients that the last evaluation left behind."""
         return {p: kept(p.grad) for p in self._params() if p.grad is not None}
 
+    def _noise(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """Standard normal noise in the shapes of the parameters."""
+        return [torch.empty_like(p).normal_(generator=self.generator) for p in params]
+
     def _report(self, params: list[Tensor], perturbation: Perturbation) -> Perturbation:
-        """Note length and direction of a perturbation; return it."""
+        """Record length and direction of a perturbation; return it."""
         samples = dict(zip(params, perturbation.sample(), strict=True))
         self.last["perturbation_norm"] = perturbation.norm()
         self.last["cosine"] = cosine(samples, self._compared)
@@ -224,6 +153,88 @@ class PerturbingOptimizer(FlatOptimizer):
             state["generator"],
             saved_on=state.get("generator_device"),
             seeds=[self._seed, self.steps],
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RadiusOptimizer(PerturbingOptimizer):
+    """Driver for methods with a radius, which is the setting that ``radius_name`` names.
+
+    A group whose radius is 0 is not perturbed and does not count in any norm; if that is true of
+    all, the step is a plain one of the base. A group's ``rho`` replaces the common radius. Groups
+    whose base maximises are perturbed the other way, where the objective falls.
+
+    Attributes:
+        every: Perturb in every k-th step, beginning with the first; the others are plain.
+        only: Which parameters are perturbed (see ``groups.selected``); null for all.
+    """
+
+    every: int = setting(1, "[1, inf)")
+    only: Sequence[str] | None = None
+
+    radius_name = "rho"
+    follows_gradient = True
+    """Whether the perturbation is along a gradient, whose sense depends on ``maximize``."""
+
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Check radii and selection against the groups."""
+        super().__post_init__(params, *base)
+        for group in self.param_groups:
+            check_radius(group.get("flat_rho", 0.0))
+        selected(self.param_groups, self.only)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in torch; without a ``rho`` of its own it takes the common one."""
+        if not self._adopting:
+            own = "flat_rho" if "rho" in self.base.defaults else "rho"
+            check_radius(param_group.get(own, 0.0))
+        super().add_param_group(param_group)
+
+    def _radius(self, group: Mapping[str, Any]) -> float:
+        common = getattr(self, self.radius_name)
+        radius = radius_at(group.get("flat_rho", common), self.steps, group["lr"])
+        return -radius if self.follows_gradient and group.get("maximize") else radius
+
+    @property
+    def _perturbs(self) -> bool:
+        """Whether this is one of the steps that are not plain."""
+        return self.steps % self.every == 0
+
+    def _chosen_now(self) -> dict[nn.Parameter, float]:
+        """Radius of every parameter that is perturbed in this step."""
+        return self._chosen() if self._perturbs else {}
+
+    def _chosen(self) -> dict[nn.Parameter, float]:
+        """Radius of every parameter that steps perturb which are not plain."""
+        wanted = selected(self.param_groups, self.only)
+        return {
+            param: radius
+            for group in self.param_groups
+            if (radius := self._radius(group)) != 0.0
+            for param in group["params"]
+            if param.requires_grad and param in wanted
+        }
+
+    def _selected(
+        self, chosen: Mapping[nn.Parameter, float], *, grads: bool = True
+    ) -> SelectedParams:
+        """Those of the chosen that have a gradient, or all of them with ``grads=False``."""
+        params = [p for p in chosen if p.grad is not None or not grads]
+        biases = {
+            p
+            for group in self.param_groups
+            for p, name in zip(group["params"], group.get("param_names", []), strict=False)
+            if is_bias(name)
+        }
+        return SelectedParams(
+            params=list(params),
+            grads=[kept(p.grad) for p in params if p.grad is not None],
+            radii=[chosen[p] for p in params],
+            is_bias=[p in biases for p in params],
+            memory=[self.memory.setdefault(p, {}) for p in params],
+            base_state=[self.state.get(p, {}) for p in params],
+            generator=self.generator,
+            step=self.steps,
         )
 
 

@@ -1,45 +1,21 @@
 """Optimizers by name: the catalogue behind ``optimizer=NAME`` and ``make_optimizer``."""
 
-import importlib
-import importlib.util
-import inspect
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial, wraps
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, dataclass_transform
 
-import torch
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
-from mbrl_flat.optim.groups import module_groups
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, HasBase, Params
+from mbrl_flat.optim.step_options import OPTION_NAMES
 
-_Base = TypeVar("_Base", bound=torch.optim.Optimizer)
+_Method = TypeVar("_Method", bound=FlatOptimizer)
 
-BASES: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-    "radam": torch.optim.RAdam,
-    "nadam": torch.optim.NAdam,
-}
-"""Optimizers that take the final gradient, by the names that ``base=`` accepts."""
-
-
-def register_base(name: str) -> Callable[[type[_Base]], type[_Base]]:
-    """Let ``base=NAME`` mean an optimizer of our own.
-
-    Returns:
-        A decorator that leaves the class as it is.
-    """
-
-    def enter(kind: type[_Base]) -> type[_Base]:
-        BASES[name] = kind
-        return kind
-
-    return enter
+ENTRY_POINTS = "mbrl_flat.optimizers"
+"""Group of entry points whose modules register optimizers of other packages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +24,12 @@ class Entry:
 
     Attributes:
         name: What the user writes.
-        build: ``build(params, *, base=..., **settings)``.
-        paper: Where the method comes from; empty for a plain optimizer.
-        evaluations: Gradient evaluations of the loss in one step, with default settings.
-        has_base: Whether it is given a base optimizer.
+        build: The optimizer's class, ``build(params, *, base=..., **settings)``.
+        paper: Where the method comes from, such as ``arXiv:2010.01412``; may be empty.
+        evaluations: Gradient evaluations (forward and backward passes) of one step, with default
+            settings.
         memory: The most that a step holds besides weights, gradients and the state of the base
             (Adam's two moments for a method that has none), in copies of the parameters.
-        clean_first: Whether the first evaluation of a step is at the weights before it. If not,
-            what an agent computes on the side in its first evaluation is that of other weights.
         neutral: Settings with which the method is its base bit for bit; empty if there are none.
         exact_restore: Whether weights come back from a perturbation bit for bit; if not, up to one
             rounding.
@@ -66,70 +40,74 @@ class Entry:
     build: Callable[..., FlatOptimizer]
     paper: str
     evaluations: float
-    has_base: bool
     memory: float
-    clean_first: bool
-    neutral: Mapping[str, Any]
-    exact_restore: bool
-    needs: str
+    neutral: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    exact_restore: bool = True
+    needs: str = ""
+
+    @property
+    def kind(self) -> type[FlatOptimizer]:
+        """The optimizer's class."""
+        assert isinstance(self.build, type)
+        return self.build
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it is given a base optimizer."""
+        return issubclass(self.kind, HasBase)
+
+    @property
+    def clean_first(self) -> bool:
+        """Whether the first evaluation of a step is at the weights before it.
+
+        If not, what an agent computes on the side in its first evaluation is that of other weights.
+        """
+        return self.kind.clean_first
 
     @property
     def settings(self) -> dict[str, Any]:
         """Names of the method's own settings with their defaults."""
-        parameters = inspect.signature(self.build).parameters.values()
-        return {
-            p.name: p.default
-            for p in parameters
-            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "base"
-        }
+        return self.kind.setting_defaults()
 
 
 OPTIMIZERS: dict[str, Entry] = {}
 """Every registered optimizer by name."""
 
 
+@dataclass_transform(kw_only_default=True, eq_default=False)
 def register(
-    name: str,
-    *,
-    paper: str,
-    evaluations: float,
-    memory: float,
-    clean_first: bool = True,
-    neutral: Mapping[str, Any] | None = None,
-    exact_restore: bool = True,
-    needs: str = "",
-) -> Callable[[Callable[..., FlatOptimizer]], Callable[..., FlatOptimizer]]:
-    """Enter a builder in the catalogue; see ``Entry`` for what the arguments say.
+    name: str, *, paper: str = "", evaluations: float, memory: float, **facts: Any
+) -> Callable[[type[_Method]], type[_Method]]:
+    """Declare a class as an optimizer: its annotated attributes are its settings.
+
+    Args:
+        name: What the user writes.
+        paper: See ``Entry``.
+        evaluations: See ``Entry``.
+        memory: See ``Entry``.
+        facts: Further attributes of ``Entry``.
 
     Returns:
-        A decorator after which what the builder makes knows the name.
+        A decorator that makes the class a dataclass and enters it in the catalogue.
     """
 
-    def enter(build: Callable[..., FlatOptimizer]) -> Callable[..., FlatOptimizer]:
-        @wraps(build)
-        def named(*args: Any, **settings: Any) -> FlatOptimizer:
-            optimizer = build(*args, **settings)
-            optimizer.method = name
-            return optimizer
-
+    def enter(kind: type[_Method]) -> type[_Method]:
+        made = dataclass(kw_only=True, eq=False, repr=False)(kind)
+        made.method = name
         OPTIMIZERS[name] = Entry(
-            name=name,
-            build=named,
-            paper=paper,
-            evaluations=evaluations,
-            has_base="base" in inspect.signature(build).parameters,
-            memory=memory,
-            clean_first=clean_first,
-            neutral=neutral or {},
-            exact_restore=exact_restore,
-            needs=needs,
+            name=name, build=made, paper=paper, evaluations=evaluations, memory=memory, **facts
         )
-        return named
+        # Configurations of earlier revisions name a function that is spelled as the method is.
+        setattr(sys.modules[made.__module__], name, made)
+        return made
 
     return enter
 
 
-_DRIVER = tuple(StepOptions.__annotations__)
+def load_entry_points() -> None:
+    """Import what other installed packages register under ``mbrl_flat.optimizers``."""
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
 
 
 def make_optimizer(
@@ -146,9 +124,7 @@ def make_optimizer(
         name: A key of ``OPTIMIZERS``.
         params: Parameters, named parameters, groups, or the module itself: then ``only`` and the
             methods that choose by the kind of layer know which parameter is what.
-        base: Name in ``BASES`` or in the package ``pytorch-optimizer`` (``lion``), or a factory
-            such as ``partial(torch.optim.SGD, lr=0.1)``; Adam if none is given. Only for methods
-            that have a base.
+        base: See ``HasBase``; Adam if none is given. Only for methods that have a base.
         lr: Learning rate, of the base if there is one.
         settings: The method's own settings and those of ``StepOptions``.
 
@@ -164,43 +140,16 @@ def make_optimizer(
         >>> optimizer = make_optimizer("sam", model, base="sgd", lr=0.1, rho=0.05)
     """
     if name not in OPTIMIZERS:
+        load_entry_points()
+    if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", name, OPTIMIZERS)
     entry = OPTIMIZERS[name]
     for key in settings:
-        if key not in entry.settings and key not in _DRIVER:
-            raise UnknownNameError("setting", key, [*entry.settings, *_DRIVER], where=name)
-    groups = module_groups({"": params}) if isinstance(params, nn.Module) else params
-    if entry.has_base:
-        settings["base"] = _base_factory("adam" if base is None else base, lr)
-    elif base is not None:
+        if key not in entry.settings and key not in OPTION_NAMES:
+            raise UnknownNameError("setting", key, [*entry.settings, *OPTION_NAMES], where=name)
+    if not entry.has_base and base is not None:
         raise UserError(
             f"{name} takes no base; leave base={base!r} out, or choose a method with one."
         )
-    elif lr is not None:
-        settings["lr"] = lr
-    return entry.build(groups, **settings)
-
-
-def _base_factory(base: str | BaseFactory, lr: float | None) -> BaseFactory:
-    if isinstance(base, str):
-        settings: dict[str, Any] = {} if lr is None else {"lr": lr}
-        # As the plain entries do: fused and unfused steps differ in their rounding.
-        fused = {"fused": True} if base in ("adam", "adamw", "sgd") else {}
-        return partial(_base_class(base), **settings, **fused)
-    if lr is not None:
-        raise UserError(f"Give lr={lr} to the base itself: base was given as a factory.")
-    return base
-
-
-def _base_class(name: str) -> Callable[..., torch.optim.Optimizer]:
-    """Optimizer of torch, or of the package ``pytorch-optimizer`` where that is installed."""
-    if name in BASES:
-        return BASES[name]
-    if importlib.util.find_spec("pytorch_optimizer") is None:
-        error = UnknownNameError("base optimizer", name, BASES)
-        raise UserError(f"{error} The package pytorch-optimizer, if installed, brings more.")
-    package = importlib.import_module("pytorch_optimizer")
-    others = package.get_supported_optimizers()
-    if name not in others:
-        raise UnknownNameError("base optimizer", name, [*BASES, *others])
-    return package.load_optimizer(name)
+    given = {"base": base, "lr": lr}
+    return entry.build(params, **{k: v for k, v in given.items() if v is not None}, **settings)

@@ -5,8 +5,8 @@ so it has no state of its own: the step count and the rates are saved with the o
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from mbrl_flat.errors import UserError
@@ -26,11 +26,27 @@ Radius = float | Schedule
 
 
 def radius_at(rho: Radius, step: int, lr: float) -> float:
-    """Value of a radius, constant or scheduled."""
-    return float(rho(step, lr)) if isinstance(rho, Schedule) else float(rho)
+    """Value of a radius.
+
+    Args:
+        rho: A constant or a schedule.
+        step: Number of steps made.
+        lr: Learning rate of the parameter group.
+
+    Returns:
+        The radius.
+
+    Raises:
+        UserError: If a schedule gives none, such as a negative number or NaN.
+    """
+    if not isinstance(rho, Schedule):
+        return float(rho)
+    value = float(rho(step, lr))
+    check_radius(value, name=f"{type(rho).__name__} after {step} steps")
+    return value
 
 
-def check_radius(rho: Radius, *, name: str = "rho") -> None:
+def check_radius(rho: Any, *, name: str = "rho") -> None:
     """Refuse a constant that is no radius.
 
     Args:
@@ -38,25 +54,16 @@ def check_radius(rho: Radius, *, name: str = "rho") -> None:
         name: What the user calls it.
 
     Raises:
-        UserError: If it is negative or not a number.
+        UserError: If it is negative or not a finite number.
     """
-    if not isinstance(rho, Schedule) and not rho >= 0.0:
-        raise UserError(f"{name} must be at least 0, got {rho}; {name}=0 is the base optimizer.")
-
-
-def without_schedules(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of torch's without the radii of groups that are functions of time, not data."""
-    for group in state.get("param_groups", []):
-        if callable(group.get("rho")):
-            del group["rho"]
-    return state
-
-
-def put_schedules_back(groups: Sequence[dict[str, Any]], radii: Sequence[Any]) -> None:
-    """Give groups the radii that were no data: settings, which a file does not bring."""
-    for group, rho in zip(groups, radii, strict=True):
-        if callable(rho):
-            group["rho"] = rho
+    if isinstance(rho, Schedule):
+        return
+    is_number = isinstance(rho, Real) and not isinstance(rho, bool)
+    if not is_number or not 0.0 <= float(rho) < math.inf:
+        raise UserError(
+            f"{name} must be a number of at least 0 that is finite, got {rho!r}; "
+            f"{name}=0 is the base optimizer."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

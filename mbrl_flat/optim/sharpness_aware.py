@@ -13,100 +13,107 @@ References:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, Unpack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
-from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.base import HasBase
+from mbrl_flat.optim.closure_evaluator import BufferSnapshot, ClosureEvaluator
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import Memory, PerturbingOptimizer, SelectedParams
+from mbrl_flat.optim.perturbing import Memory, RadiusOptimizer, SelectedParams
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.synchronization import is_distributed
 
-__all__ = ["Combine", "Memory", "Perturbation", "SelectedParams", "SharpnessAware"]
+__all__ = [
+    "Memory",
+    "Perturbation",
+    "PerturbationRule",
+    "RuleSAM",
+    "SelectedParams",
+    "SharpnessAware",
+    "gradient_ascent",
+]
 
 
 class PerturbationRule(Protocol):
     """Perturbation at which the gradient is evaluated again."""
 
     def __call__(self, selection: SelectedParams) -> Perturbation:
-        """Return one perturbation for each of the selection; their gradients stay as they are."""
+        """Return one perturbation for each parameter; their gradients stay as they are."""
         ...
 
 
-class Combine(Protocol):
-    """Final gradient from the clean and the perturbed one."""
+def gradient_ascent(selection: SelectedParams) -> Perturbation:
+    """``rho g / (|g| + 1e-12)``."""
+    return selection.along(selection.grads)
 
-    needs_clean: bool
-    """Whether ``clean`` is read. If not, the first evaluation forms only selected gradients.
 
-    A closure that cannot be evaluated so, such as one that also differentiates a loss of other
-    parameters alone, is evaluated once more with all gradients, and only so from then on.
+@dataclass(kw_only=True, eq=False, repr=False)
+class SharpnessAware(HasBase, RadiusOptimizer):
+    """Base optimizer on gradients that are taken at a perturbed point.
+
+    Attributes:
+        rho: Radius, at least 0, or a schedule of it.
+        needs_clean: Whether ``combine`` reads the clean gradient. If not, the first evaluation
+            forms only selected gradients. A closure that cannot be evaluated so, such as one that
+            also differentiates a loss of other parameters alone, is evaluated once more with all
+            gradients, and only so from then on.
     """
 
-    def __call__(
+    rho: Radius = 0.05
+
+    needs_clean = False
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Methods whose final gradient has no part of the clean one may take that one cheaply."""
+        super().__init_subclass__(**settings)
+        cls.reduces_ascent = not cls.needs_clean
+
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Begin outside of a step."""
+        super().__post_init__(params, *base)
+        self.configure({})
+        self._restricts = True
+        self._open: ExitStack | None = None
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """The perturbation of the selected parameters; SAM's unless a method replaces it."""
+        return gradient_ascent(selection)
+
+    def combine(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
     ) -> list[Tensor]:
         """Combine the gradients of parameters that have both, entry by entry.
 
         Args:
-            clean: Not to be written to.
-            perturbed: May be written to and returned.
+            clean: Gradients at the weights; not to be written to.
+            perturbed: Gradients at the perturbed point; may be written to and returned.
             memory: What the method keeps for each parameter between steps.
 
         Returns:
             The final gradients.
         """
-        ...
-
-
-class TakePerturbed:
-    """The perturbed gradient as it is (SAM)."""
-
-    needs_clean = False
-
-    def __call__(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
-    ) -> list[Tensor]:
-        """Return ``perturbed``."""
         del clean, memory
         return perturbed
 
+    @property
+    def reported(self) -> int:
+        """Index of the first evaluation in float32 on the whole batch: the last of two."""
+        return -1 if self._reduced and self._perturbs else 0
 
-class SharpnessAware(PerturbingOptimizer):
-    """Base optimizer on gradients that are taken at a perturbed point.
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Change step options; those that are left out stay as they are."""
+        super().configure(options)
+        self.clean_first = self.ascent_fraction == 1.0
 
-    Args:
-        params: Parameters, named parameters or groups; a group's ``rho`` replaces the common one.
-        base: Makes the optimizer that takes the final gradient.
-        perturbation: The perturbation.
-        rho: Radius, at least 0, or a schedule of it.
-        combine: The final gradient.
-        every: Perturb in every k-th step, beginning with the first; the others are plain.
-        only: Which parameters are perturbed (see ``groups.selected``); all have their gradient
-            taken at the perturbed point.
-        settings: See ``StepOptions``.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        *,
-        base: BaseFactory,
-        perturbation: PerturbationRule,
-        rho: Radius,
-        combine: Combine | None = None,
-        every: int = 1,
-        only: Sequence[str] | None = None,
-        **settings: Unpack[StepOptions],
-    ) -> None:
-        super().__init__(params, base=base, rho=rho, every=every, only=only, **settings)
-        self.perturbation = perturbation
-        self.combine: Combine = combine or TakePerturbed()
-        self._restricts = True
+    @property
+    def _reduced(self) -> bool:
+        return self.ascent_precision == "bfloat16" or self.ascent_fraction < 1.0
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         chosen = self._chosen_now()
@@ -114,44 +121,50 @@ class SharpnessAware(PerturbingOptimizer):
             return evaluate()
         loss = self._first(evaluate, chosen)
         selection = self._selected(chosen)
-        if not selection.params:
-            # The loss does not depend on what was selected: nothing to perturb.
-            return loss
-        if not selection.are_finite(loss):
-            # Kept out of the method's memory; the driver says what is not finite.
-            return loss
-        clean = self._grads() if self.combine.needs_clean else {}
+        if not selection.params or not selection.are_finite(loss):
+            # The loss depends on nothing that was selected, or is kept out of the method's memory:
+            # the driver says what is not finite.
+            return evaluate() if self._reduced and bool(loss.isfinite()) else loss
+        clean = self._grads() if self.needs_clean else {}
         with self.backup.perturbed(selection.params, self._perturbation(selection)):
             # The only other hold on the clean gradients; their space is that of the next ones.
             del selection
             self.zero_grad(set_to_none=True)
-            perturbed_loss = evaluate()
+            perturbed_loss = self._evaluate_perturbed(evaluate)
         self._combine(clean)
+        if self._reduced:
+            return perturbed_loss
         self.last["perturbed_gap"] = perturbed_loss - loss
         return loss
+
+    def _evaluate_perturbed(self, evaluate: ClosureEvaluator) -> Tensor:
+        return evaluate()
 
     def _perturbation(self, selection: SelectedParams) -> Perturbation:
         return self._report(selection.params, self.perturbation(selection))
 
     def _first(self, evaluate: ClosureEvaluator, chosen: Mapping[nn.Parameter, float]) -> Tensor:
         """Evaluate at the weights; skip gradients that nobody reads if the closure allows it."""
+        how: dict[str, Any] = {"fraction": self.ascent_fraction}
+        if self.ascent_precision == "bfloat16":
+            how["dtype"] = torch.bfloat16
         # Data-parallel reducers wait for the gradient of every parameter.
-        if self.combine.needs_clean or not self._restricts or is_distributed():
-            return evaluate()
+        if self.needs_clean or not self._restricts or is_distributed():
+            return evaluate(**how)
         skipped = [p for p in self._params() if p.requires_grad and p not in chosen]
         if not skipped:
-            return evaluate()
+            return evaluate(**how)
         with _without_gradient(skipped):
-            loss = evaluate.try_restricted(list(chosen))
+            loss = evaluate.try_restricted(list(chosen), **how)
         if loss is None:
             # Once is enough: what is undone costs as much as what is skipped may save.
             self._restricts = False
-            return evaluate()
+            return evaluate(**how)
         return loss
 
     def _combine(self, clean: dict[nn.Parameter, Tensor]) -> None:
         both = [p for p in self._params_with_grad() if p in clean]
-        if not self.combine.needs_clean or not both:
+        if not self.needs_clean or not both:
             return
         perturbed = [p.grad for p in both if p.grad is not None]
         if not bool(joint_norm(perturbed).isfinite()):
@@ -161,12 +174,69 @@ class SharpnessAware(PerturbingOptimizer):
         for param, grad in zip(both, final, strict=True):
             param.grad = grad
 
+    @torch.no_grad()
+    def first_step(self) -> None:
+        """Perturb the weights along the gradients that ``loss.backward()`` left, and zero these.
+
+        For loops that cannot give a closure: ``backward``, ``first_step``, ``backward``,
+        ``second_step``. Kept: exact restoration of the weights, the check for NaN, clipping, and
+        buffers that move once a step where the optimizer was given a module. Lost: the second
+        forward pass draws other random numbers, such as dropout masks. ``every`` holds.
+
+        Raises:
+            UserError: If the weights are perturbed already, or no gradient is there.
+        """
+        if self._open is not None:
+            raise UserError("first_step was called twice; call second_step after it.")
+        if not self._params_with_grad():
+            raise UserError("first_step needs gradients; call loss.backward() before it.")
+        self._begin()
+        self._open, self._clean = ExitStack(), {}
+        selection = self._selected(self._chosen_now())
+        if selection.params and bool(selection.grad_norm.isfinite()):
+            self._clean = self._grads()
+            self._open.callback(BufferSnapshot(self._statistics).rewind)
+            moved = self.backup.perturbed(selection.params, self._perturbation(selection))
+            self._open.enter_context(moved)
+        self.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        """Restore the weights and make the step with the gradients at the perturbed point.
+
+        Raises:
+            UserError: If ``first_step`` was not called before.
+            NonFiniteError: If the gradient is not finite and ``on_nonfinite=raise``.
+        """
+        if self._open is None:
+            raise UserError("second_step was called without first_step before it.")
+        self._open.close()
+        self._open = None
+        self._combine(self._clean)
+        self._clean = {}
+        self._finish(torch.zeros(()), 2)
+
     def _own_state(self) -> dict[str, Any]:
         return {**super()._own_state(), "restricts": self._restricts}
 
     def _load_own_state(self, state: Mapping[str, Any]) -> None:
         super()._load_own_state(state)
         self._restricts = bool(state.get("restricts", True))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RuleSAM(SharpnessAware):
+    """SAM with a perturbation of the caller's.
+
+    Attributes:
+        rule: The perturbation.
+    """
+
+    rule: PerturbationRule = gradient_ascent
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """That of the rule."""
+        return self.rule(selection)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.parameters import PREFIX, ParamGroup, claim_keys
 
 KEYS = frozenset({"base", "perturbation"})
 """What every state has."""
@@ -110,3 +110,42 @@ def check_groups(state: Mapping[str, Any], groups: Sequence[ParamGroup]) -> None
             f"This is not the state for these parameters: its groups have {saved} parameters, "
             f"and they are {sizes}."
         )
+
+
+_OLD_KEYS = ("name", "param_kinds")
+"""Keys of groups that earlier revisions saved, which the optimizer gives its groups itself."""
+
+
+def without_own_keys(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of torch's without our keys of groups, but for radii that are numbers."""
+    for group in state.get("param_groups", []):
+        for key in [key for key in group if key.startswith(PREFIX)]:
+            if key != "flat_rho" or callable(group[key]):
+                del group[key]
+    return state
+
+
+def own_keys(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
+    """Our keys of all groups, which a file does not bring."""
+    return [{k: v for k, v in group.items() if k.startswith(PREFIX)} for group in groups]
+
+
+def restore_keys(
+    groups: Sequence[ParamGroup], kept: Sequence[ParamGroup], base_keys: Mapping[str, Any]
+) -> None:
+    """Give groups our keys back after a state was loaded; a radius that was saved counts.
+
+    Args:
+        groups: Groups as they were loaded.
+        kept: Our keys of each from before.
+        base_keys: Keys that are the base's own.
+    """
+    for group, own in zip(groups, kept, strict=True):
+        for key in _OLD_KEYS:
+            if key not in base_keys:
+                group.pop(key, None)
+        claim_keys(group, base_keys)
+        saved = group.get("flat_rho")
+        group.update(own)
+        if saved is not None and not callable(own.get("flat_rho")):
+            group["flat_rho"] = saved

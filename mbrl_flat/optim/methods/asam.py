@@ -24,80 +24,51 @@ Deviations from the paper:
     Norms are guarded by 1e-12 instead of 1e-16.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveAscent:
-    """Perturbation in the ball that is scaled by the weights."""
-
-    eta: float = 0.01
-    ball: Literal["l2", "linf"] = "l2"
-    scope: Literal["entry", "layer"] = "entry"
-
-    def __post_init__(self) -> None:
-        if self.eta < 0.0:
-            raise UserError(f"eta must be at least 0, got {self.eta}.")
-        if self.ball not in ("l2", "linf"):
-            raise UnknownNameError("ball", self.ball, ["l2", "linf"])
-        if self.scope not in ("entry", "layer"):
-            raise UnknownNameError("scope", self.scope, ["entry", "layer"])
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
-        directions: list[Tensor] = []
-        norms: list[Tensor] = []
-        for weight, grad, is_bias in zip(
-            selection.params, selection.grads, selection.is_bias, strict=True
-        ):
-            scale = torch.ones_like(weight) if is_bias else self._scale(weight)
-            if self.ball == "linf":
-                directions.append(scale.mul_(grad.sign()))
-            else:
-                scaled = scale * grad
-                norms.append(joint_norm([scaled]))
-                directions.append(scale.mul_(scaled))
-        factor = 1.0 if self.ball == "linf" else 1.0 / (float(joint_norm(norms)) + 1e-12)
-        return selection.times_radius(directions, factor)
-
-    def _scale(self, weight: Tensor) -> Tensor:
-        if self.scope == "layer":
-            return torch.ones_like(weight).mul_(weight.norm() * (1.0 + self.eta))
-        return weight.abs().add_(self.eta)
+def adaptive_ascent(
+    selection: SelectedParams, *, eta: float, ball: str = "l2", scope: str = "entry"
+) -> Perturbation:
+    """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
+    directions: list[Tensor] = []
+    norms: list[Tensor] = []
+    entries = zip(selection.params, selection.grads, selection.is_bias, strict=True)
+    for weight, grad, is_bias in entries:
+        if is_bias:
+            scale = torch.ones_like(weight)
+        elif scope == "layer":
+            scale = torch.ones_like(weight).mul_(weight.norm() * (1.0 + eta))
+        else:
+            scale = weight.abs().add_(eta)
+        if ball == "linf":
+            directions.append(scale.mul_(grad.sign()))
+        else:
+            scaled = scale * grad
+            norms.append(joint_norm([scaled]))
+            directions.append(scale.mul_(scaled))
+    factor = 1.0 if ball == "linf" else 1.0 / (float(joint_norm(norms)) + 1e-12)
+    return selection.times_radius(directions, factor)
 
 
 @register("asam", paper="arXiv:2102.11600", evaluations=2, memory=2, neutral={"rho": 0.0})
-def asam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.5,
-    eta: float = 0.01,
-    ball: Literal["l2", "linf"] = "l2",
-    scope: Literal["entry", "layer"] = "entry",
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class ASAM(SharpnessAware):
     """ASAM with radius ``rho`` and guard ``eta``; see the module for the equations."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=AdaptiveAscent(eta=eta, ball=ball, scope=scope),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
+
+    rho: Radius = 0.5
+    eta: float = setting(0.01, "[0, inf)")
+    ball: Literal["l2", "linf"] = "l2"
+    scope: Literal["entry", "layer"] = "entry"
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """``rho T^2 g / |T g|`` or ``rho T sign(g)``."""
+        return adaptive_ascent(selection, eta=self.eta, ball=self.ball, scope=self.scope)

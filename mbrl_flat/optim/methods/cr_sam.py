@@ -20,37 +20,36 @@ Deviations from the paper:
     only; the authors' code moves them in the third as well.
 """
 
-from collections.abc import Sequence
-from typing import Unpack
-
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
-from mbrl_flat.optim.methods.sam import GradientAscent
-from mbrl_flat.optim.perturbing import PerturbingOptimizer, combined
+from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.sharpness_aware import gradient_ascent
 
 
-class CRSAM(PerturbingOptimizer):
-    """Three evaluations: at the weights and on either side."""
+@register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})
+class CRSAM(HasBase, RadiusOptimizer):
+    """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
 
-    gamma: float = 0.0
-    beta: float = 0.0
+    rho: Radius = 0.1
+    gamma: float = setting(0.1, "[0, inf)")
+    beta: float = setting(0.01, "[0, inf)")
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         loss = evaluate()
         selection = self._selected(self._chosen_now())
         if not selection.params or not selection.are_finite(loss):
             return loss
-        perturbation = self._report(selection.params, GradientAscent()(selection))
+        perturbation = self._report(selection.params, gradient_ascent(selection))
         clean = self._grads()
         ahead_loss = self._evaluate_at(evaluate, selection.params, perturbation)
         ahead = self._grads()
         self._evaluate_at(evaluate, selection.params, -perturbation)
-        behind = self._grads()
-        combined([clean, behind, ahead], self._final)
+        combined([clean, self._grads(), ahead], self._final)
         self.last["perturbed_gap"] = ahead_loss - loss
         return loss
 
@@ -59,22 +58,3 @@ class CRSAM(PerturbingOptimizer):
             ahead.mul_(1.0 + self.gamma + self.beta).add_(behind, alpha=self.gamma - self.beta)
             ahead.sub_(clean, alpha=2.0 * self.gamma)
         return passes[-1]
-
-
-@register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})
-def cr_sam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.1,
-    gamma: float = 0.1,
-    beta: float = 0.01,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
-    optimizer = CRSAM(params, base=base, rho=rho, every=every, only=only, **settings)
-    optimizer.gamma = gamma
-    optimizer.beta = beta
-    return optimizer

@@ -18,37 +18,17 @@ Deviations from the paper:
     None. The default beta of 0.999 is common usage.
 """
 
-from dataclasses import dataclass
-from typing import Unpack
-
-from mbrl_flat.errors import UserError
 from mbrl_flat.optim.averaging import Averaging
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.registry import register
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExponentialWeight:
-    """``1 - beta_t``."""
-
-    decay: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.decay < 1.0:
-            raise UserError(f"decay must lie in [0, 1), got {self.decay}.")
-
-    def __call__(self, step: int) -> float:
-        """Weight of the weights after step t, counted from 0."""
-        return 1.0 if step == 0 else 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
+from mbrl_flat.optim.settings import setting
 
 
 @register("ema", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"decay": 0.9})
-def ema(
-    params: Params,
-    *,
-    base: BaseFactory,
-    decay: float = 0.999,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
+class EMA(Averaging):
     """Average exponentially; ``decay`` is the beta of the equation."""
-    return Averaging(params, base=base, weight=ExponentialWeight(decay=decay), **settings)
+
+    decay: float = setting(0.999, "[0, 1)")
+
+    def weight(self, step: int) -> float:
+        """``1 - beta_t`` for the weights after step t, counted from 0."""
+        return 1.0 if step == 0 else 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))

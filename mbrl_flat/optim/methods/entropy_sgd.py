@@ -24,32 +24,49 @@ Deviations from the paper:
 """
 
 import math
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
 from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.settings import setting
 
 
-class EntropySGD(PerturbingOptimizer):
-    """``w - mu`` as the gradient, with mu from a chain of evaluations."""
+@register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=5)
+class EntropySGD(HasBase, PerturbingOptimizer):
+    """``w - mu`` as the gradient, with mu from a chain of evaluations.
 
-    inner_steps: int = 20
-    inner_lr: float = 0.1
-    gamma: float = 0.03
-    scope: float = 1e-3
-    noise: float = 1e-4
-    average: float = 0.25
+    Attributes:
+        inner_steps: Length L of the chain.
+        inner_lr: Rate of the chain.
+        gamma: Pull towards the weights at the first step.
+        scope: Growth of the pull a step, up to ``1 / inner_lr``.
+        noise: Size of the noise.
+        average: Weight of the newest point in the mean.
+    """
+
+    inner_steps: int = setting(20, "[1, inf)")
+    inner_lr: float = setting(0.1, "(0, inf)")
+    gamma: float = setting(0.03, "[0, inf)")
+    scope: float = setting(1e-3, "[0, inf)")
+    noise: float = setting(1e-4, "[0, inf)")
+    average: float = setting(0.25, "(0, 1]")
+
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Refuse a base that maximises: the chain descends."""
+        super().__post_init__(params, *base)
+        if any(group.get("maximize") for group in self.param_groups):
+            raise UserError("entropy_sgd minimises; leave maximize out and negate the loss.")
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
-        chosen = list(self._chosen())
+        chosen = [p for p in self._params() if p.requires_grad]
         start = [p.detach().clone() for p in chosen]
         means = [p.clone() for p in start]
         gamma = self._pull()
@@ -88,55 +105,3 @@ class EntropySGD(PerturbingOptimizer):
         assert param.grad is not None
         drift = param.grad - gamma * (anchor - param) + spread * random
         param.sub_(self.inner_lr * drift)
-
-
-@register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=5)
-def entropy_sgd(
-    params: Params,
-    *,
-    base: BaseFactory,
-    inner_steps: int = 20,
-    inner_lr: float = 0.1,
-    gamma: float = 0.03,
-    scope: float = 1e-3,
-    noise: float = 1e-4,
-    average: float = 0.25,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """Local entropy by a Langevin chain; see the module for the equations.
-
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer that takes ``w - mu``.
-        inner_steps: Length L of the chain.
-        inner_lr: Rate of the chain.
-        gamma: Pull towards the weights at the first step.
-        scope: Growth of the pull a step, up to ``1 / inner_lr``.
-        noise: Size of the noise.
-        average: Weight of the newest point in the mean.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UserError: If a setting is out of its range.
-    """
-    if inner_steps < 1 or not inner_lr > 0.0 or not 0.0 < average <= 1.0:
-        raise UserError(
-            f"entropy_sgd needs inner_steps >= 1, inner_lr > 0 and average in (0, 1], got "
-            f"{inner_steps}, {inner_lr} and {average}."
-        )
-    if not (gamma >= 0.0 and scope >= 0.0 and noise >= 0.0):
-        raise UserError(
-            f"entropy_sgd needs gamma, scope and noise of at least 0, got {gamma}, {scope} and "
-            f"{noise}."
-        )
-    optimizer = EntropySGD(params, base=base, rho=1.0, **settings)
-    optimizer.inner_steps = inner_steps
-    optimizer.inner_lr = inner_lr
-    optimizer.gamma = gamma
-    optimizer.scope = scope
-    optimizer.noise = noise
-    optimizer.average = average
-    return optimizer

@@ -25,19 +25,17 @@ Deviations from the paper:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, Unpack, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator
-from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
+from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.sharpness_aware import SharpnessAware
 
 
 @runtime_checkable
@@ -68,7 +66,7 @@ class Examples(Protocol):
 
 
 class ExampleClosure:
-    """One step's closure: all examples at the weights, those that mind most where perturbed.
+    """One step's closure: all examples at the weights, those that rise most where perturbed.
 
     Args:
         examples: The user's closure.
@@ -110,12 +108,28 @@ class ExampleClosure:
         scaled.backward()
 
 
+@register(
+    "esam",
+    paper="arXiv:2110.03141",
+    evaluations=2,
+    memory=1,
+    neutral={"rho": 0.0},
+    needs="losses of single examples for gamma < 1",
+)
 class ESAM(SharpnessAware):
-    """SharpnessAware with a new choice of tensors and examples in every step."""
+    """SAM with a new choice of tensors and examples in every step.
 
-    beta: float = 1.0
-    gamma: float = 1.0
-    _example_closures: tuple[ExampleClosure, ...] = ()
+    Attributes:
+        rho: Radius.
+        beta: Probability of a tensor to be perturbed.
+        gamma: Share of the examples that the second gradient is taken of.
+    """
+
+    beta: float = setting(0.5, "(0, 1]")
+    gamma: float = setting(1.0, "(0, 1]")
+
+    # Without an annotation it is no setting.
+    _example_closures = ()
 
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
@@ -138,13 +152,17 @@ class ESAM(SharpnessAware):
             self._example_closures = ()
 
     def _first(self, evaluate: ClosureEvaluator, chosen: Mapping[nn.Parameter, float]) -> Tensor:
-        # Compiled code would be compiled anew for the tensors of every step.
+        # Code would be compiled again for the tensors of every step.
         return evaluate() if self.compiled else super()._first(evaluate, chosen)
 
-    def _perturbation(self, selection: SelectedParams) -> Perturbation:
+    def _evaluate_perturbed(self, evaluate: ClosureEvaluator) -> Tensor:
         for closure in self._example_closures:
             closure.perturbed = True
-        return super()._perturbation(selection)
+        try:
+            return evaluate()
+        finally:
+            for closure in self._example_closures:
+                closure.perturbed = False
 
     def _chosen(self) -> dict[nn.Parameter, float]:
         candidates = super()._chosen()
@@ -157,58 +175,3 @@ class ESAM(SharpnessAware):
             p: r for (p, r), draw in zip(scaled.items(), draws, strict=True) if draw < self.beta
         }
         return chosen or scaled
-
-
-@register(
-    "esam",
-    paper="arXiv:2110.03141",
-    evaluations=2,
-    memory=1,
-    neutral={"rho": 0.0},
-    needs="losses of single examples for gamma < 1",
-)
-def esam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    beta: float = 0.5,
-    gamma: float = 1.0,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """SAM on random tensors and chosen examples; see the module for the equations.
-
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer that takes the final gradient.
-        rho: Radius.
-        beta: Probability of a tensor to be perturbed, in (0, 1].
-        gamma: Share of the examples that the second gradient is taken of, in (0, 1].
-        every: Perturb in every k-th step.
-        only: Which parameters may be perturbed.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UserError: If beta or gamma is not in (0, 1].
-    """
-    if not 0.0 < beta <= 1.0:
-        raise UserError(f"beta must lie in (0, 1], got {beta}; beta=1 is SAM.")
-    if not 0.0 < gamma <= 1.0:
-        raise UserError(f"gamma must lie in (0, 1], got {gamma}; gamma=1 takes all examples.")
-    optimizer = ESAM(
-        params,
-        base=base,
-        perturbation=GradientAscent(),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
-    optimizer.beta = beta
-    optimizer.gamma = gamma
-    return optimizer

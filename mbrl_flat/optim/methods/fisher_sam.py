@@ -21,53 +21,25 @@ Deviations from the paper:
     closure does not give.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
-
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class FisherAscent:
-    """Perturbation in the metric of the diagonal Fisher information."""
-
-    eta: float
-
-    def __post_init__(self) -> None:
-        if self.eta < 0.0:
-            raise UserError(f"eta must be at least 0, got {self.eta}; eta=0 is SAM.")
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """``rho F^-1 g / sqrt(g F^-1 g)``."""
-        natural = [g / (1.0 + self.eta * g.square()) for g in selection.grads]
-        length = inner(selection.grads, natural).sqrt()
-        return selection.times_radius(natural, 1.0 / (length + 1e-12))
+def fisher_ascent(selection: SelectedParams, *, eta: float) -> Perturbation:
+    """``rho F^-1 g / sqrt(g F^-1 g)`` in the metric of the diagonal Fisher information."""
+    natural = [g / (1.0 + eta * g.square()) for g in selection.grads]
+    length = inner(selection.grads, natural).sqrt()
+    return selection.times_radius(natural, 1.0 / (length + 1e-12))
 
 
 @register("fisher_sam", paper="arXiv:2206.04920", evaluations=2, memory=2, neutral={"rho": 0.0})
-def fisher_sam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    eta: float = 1.0,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class FisherSAM(SharpnessAware):
     """Fisher SAM with radius ``rho`` and regulariser ``eta``."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=FisherAscent(eta=eta),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
+
+    eta: float = setting(1.0, "[0, inf)")
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """``rho F^-1 g / sqrt(g F^-1 g)``."""
+        return fisher_ascent(selection, eta=self.eta)

@@ -19,55 +19,33 @@ Deviations from the paper:
     None.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
-
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
-from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mix:
-    """``(1 - alpha) g + alpha g'``."""
-
-    alpha: float
-    needs_clean = True
-
-    def __call__(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
-    ) -> list[Tensor]:
-        """Combine clean and perturbed gradients."""
-        del memory
-        for a, b in zip(clean, perturbed, strict=True):
-            b.mul_(self.alpha).add_(a, alpha=1.0 - self.alpha)
-        return perturbed
+def mix(clean: list[Tensor], perturbed: list[Tensor], alpha: float) -> list[Tensor]:
+    """``(1 - alpha) g + alpha g'``, written to the perturbed gradients."""
+    for a, b in zip(clean, perturbed, strict=True):
+        b.mul_(alpha).add_(a, alpha=1.0 - alpha)
+    return perturbed
 
 
 @register("gnp", paper="arXiv:2202.03599", evaluations=2, memory=2, neutral={"rho": 0.0})
-def gnp(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.1,
-    alpha: float = 0.8,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class GNP(SharpnessAware):
     """Penalised gradient norm; ``alpha`` is the weight of the perturbed gradient."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=GradientAscent(),
-        combine=Mix(alpha=alpha),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
+
+    rho: Radius = 0.1
+    alpha: float = setting(0.8, "[0, inf)")
+
+    needs_clean = True
+
+    def combine(
+        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+    ) -> list[Tensor]:
+        """``(1 - alpha) g + alpha g'``."""
+        del memory
+        return mix(clean, perturbed, self.alpha)

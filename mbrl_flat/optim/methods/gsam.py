@@ -18,57 +18,28 @@ Deviations from the paper:
     The radius is constant unless ``rho`` is ``schedules.FollowsLearningRate``, the paper's rule.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
-
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
-from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class SurrogateGap:
-    """``g' - alpha g_perp``, with inner products over all parameters."""
+@register("gsam", paper="arXiv:2203.08065", evaluations=2, memory=2, neutral={"rho": 0.0})
+class GSAM(SharpnessAware):
+    """GSAM; ``alpha`` weighs the climb across the perturbed gradient."""
 
-    alpha: float
+    alpha: float = setting(0.4, "[0, inf)")
+
     needs_clean = True
 
-    def __call__(
+    def combine(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
     ) -> list[Tensor]:
-        """Combine clean and perturbed gradients."""
+        """``g' - alpha g_perp``, with inner products over all parameters."""
         del memory
         share = inner(clean, perturbed) / inner(perturbed, perturbed).clamp(min=1e-30)
         for a, b in zip(clean, perturbed, strict=True):
             b.mul_(1.0 + self.alpha * share).sub_(a, alpha=self.alpha)
         return perturbed
-
-
-@register("gsam", paper="arXiv:2203.08065", evaluations=2, memory=2, neutral={"rho": 0.0})
-def gsam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    alpha: float = 0.4,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """GSAM; ``alpha`` weighs the climb across the perturbed gradient."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=GradientAscent(),
-        combine=SurrogateGap(alpha=alpha),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )

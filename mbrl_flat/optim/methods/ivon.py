@@ -35,71 +35,29 @@ Deviations from the paper:
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
 from mbrl_flat.optim.chunks import chunks
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean
+from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.optim.perturbing import PerturbingOptimizer
+from mbrl_flat.optim.posterior import Posterior
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.settings import setting
 
 
-class IVONUpdate(torch.optim.Optimizer):
-    """The last three equations; holds the posterior."""
+class IVONUpdate(Posterior):
+    """The last three equations; ``statistic`` holds the mean of noise times gradient."""
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float,
-        ess: float,
-        hess_init: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        clip_radius: float,
-    ) -> None:
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "ess": ess,
-            "hess_init": hess_init,
-            "betas": betas,
-            "weight_decay": weight_decay,
-            "clip_radius": clip_radius,
-        }
-        super().__init__(params, defaults)
-        self.products: dict[nn.Parameter, Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes in copies and pickles, and not a scheduler's step.
-        return {name: value for name, value in self.__dict__.items() if name != "step"}
-
-    def hessian(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
-        """The h of the equations; ``lambda (h + delta)`` is the precision of the posterior."""
-        return self._state(param, group)["hessian"]
-
-    def _state(self, param: nn.Parameter, group: Mapping[str, Any]) -> dict[str, Any]:
-        state = self.state[param]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["momentum"] = torch.zeros_like(param)
-            state["hessian"] = torch.full_like(param, group["hess_init"])
-        return state
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move mean and precision by the mean gradient and ``products``."""
-        del closure
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None and param in self.products:
-                    self._move(param, param.grad, group)
+    count_key = "ess"
+    damping_key = "weight_decay"
+    start_key = "hess_init"
+    curvature_key = "hessian"
 
     def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
         state = self._state(param, group)
@@ -107,7 +65,7 @@ class IVONUpdate(torch.optim.Optimizer):
         state["step"] += 1
         debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
         rate = group["lr"] * (group["hess_init"] + delta)
-        tensors = (param, grad, state["momentum"], state["hessian"], self.products[param])
+        tensors = (param, grad, state["momentum"], state["hessian"], self.statistic[param])
         for mean, gradient, momentum, hessian, product in chunks(*tensors):
             momentum.lerp_(gradient, 1.0 - beta1)
             # With the precision p = h + delta and c = (h - f) / p the new h is
@@ -125,38 +83,59 @@ class IVONUpdate(torch.optim.Optimizer):
                 mean.sub_(direction, alpha=rate * debias)
 
 
+@register("ivon", paper="arXiv:2402.17641", evaluations=1, memory=2)
 class IVON(PerturbingOptimizer):
-    """Samples weights, evaluates, and leaves means for the update."""
+    """Samples weights, evaluates, and leaves means for the update.
+
+    Attributes:
+        lr: Rate eta, in units of gradient descent at the start.
+        ess: Effective sample size lambda: about the number of training examples.
+        hess_init: Curvature h_0 assumed at the start.
+        betas: Decay of gradient and curvature.
+        weight_decay: Prior precision delta, over ess.
+        clip_radius: Bound xi on every entry of the step.
+        num_samples: Gradient evaluations a step.
+    """
+
+    lr: float = setting(0.1, "[0, inf)")
+    ess: float = setting(5e4, "(0, inf)")
+    hess_init: float = setting(1.0, "(0, inf)")
+    betas: tuple[float, float] = setting((0.9, 0.99999), "[0, 1)")
+    weight_decay: float = setting(1e-4, "[0, inf)")
+    clip_radius: float = setting(math.inf, "(0, inf]")
+    num_samples: int = setting(1, "[1, inf)")
 
     clean_first = False
     refuses_local = "ivon averages over processes with sync=global, not sync=local."
 
-    base: IVONUpdate
-    num_samples: int = 1
-    _samples: int = 0
-
-    def __init__(
-        self, params: Params, *, base: BaseFactory, **settings: Unpack[StepOptions]
-    ) -> None:
-        super().__init__(params, base=base, rho=1.0, **settings)
-        self._noise: dict[nn.Parameter, Tensor] = {}
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Make the stream that predictions draw from."""
+        super().__post_init__(params, *base)
+        self._samples = 0
+        self._space: dict[nn.Parameter, Tensor] = {}
         # Predictions draw from a stream of their own: looking at them must not change training.
         self._draws = torch.Generator(self.generator.device).manual_seed(self._seed ^ 1)
+
+    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
+        del base
+        settings = self.own_settings()
+        del settings["num_samples"]
+        return IVONUpdate(groups, {**settings, "betas": tuple(self.betas)})
 
     def _final_gradient(
         self, closure: Closure | Sequence[Closure], scaler: GradScaler | None
     ) -> tuple[Tensor, int]:
         # Products of the step before are space for the noise of this one.
-        self._noise |= self.base.products
-        self.base.products, self._samples = {}, 0
+        self._space |= self.base.statistic
+        self.base.statistic, self._samples = {}, 0
         loss, count = super()._final_gradient(closure, scaler)
         if self._samples > 1:
-            for product in self.base.products.values():
+            for product in self.base.statistic.values():
                 product.div_(self._samples)
         return loss, count
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
-        mean, products = GradientMean(self.num_samples), self.base.products
+        mean, products = GradientMean(self.num_samples), self.base.statistic
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
             noise = self._sample(self.generator)
@@ -167,7 +146,7 @@ class IVON(PerturbingOptimizer):
                 if param.grad is not None and param in products:
                     products[param].addcmul_(shift, param.grad)
                 elif param.grad is not None:
-                    products[param] = self._noise.pop(param).mul_(param.grad)
+                    products[param] = self._space.pop(param).mul_(param.grad)
             mean.add(self._params())
         mean.store()
         return torch.stack(losses).mean()
@@ -179,73 +158,17 @@ class IVON(PerturbingOptimizer):
             for param in group["params"]:
                 if not param.requires_grad:
                     continue
-                if param not in self._noise:
-                    self._noise[param] = torch.empty_like(param).detach()
-                width = group["ess"] ** -0.5
-                noise[param] = self._noise[param].normal_(0.0, width, generator=generator)
-                for part, hessian in chunks(noise[param], self.base.hessian(param, group)):
-                    part.mul_((hessian + group["weight_decay"]).rsqrt_())
+                if param not in self._space:
+                    self._space[param] = torch.empty_like(param).detach()
+                noise[param] = self.base.sample_(self._space[param], param, group, generator)
         return noise
 
     @contextmanager
     def sampled_params(self) -> Iterator[None]:
         """Hold a draw from the posterior; average the predictions made under several.
 
-        Draws have a stream of their own, which begins anew when the optimizer is made.
+        Draws have a stream of their own, which begins when the optimizer is made.
         """
         noise = self._sample(self._draws)
         with WeightBackup().perturbed(list(noise), Perturbation.of(list(noise.values()))):
             yield
-
-
-@register("ivon", paper="arXiv:2402.17641", evaluations=1, memory=2, clean_first=False)
-def ivon(
-    params: Params,
-    *,
-    lr: float = 0.1,
-    ess: float = 5e4,
-    hess_init: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.99999),
-    weight_decay: float = 1e-4,
-    clip_radius: float = float("inf"),
-    num_samples: int = 1,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """Variational learning; see the module for the equations.
-
-    Args:
-        params: Parameters, named parameters or groups.
-        lr: Rate eta, in units of gradient descent at the start.
-        ess: Effective sample size lambda: about the number of training examples.
-        hess_init: Curvature h_0 assumed at the start.
-        betas: Decay of gradient and curvature.
-        weight_decay: Prior precision delta, over ess.
-        clip_radius: Bound xi on every entry of the step.
-        num_samples: Gradient evaluations a step.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UserError: If a setting is out of its range.
-    """
-    if not (lr >= 0.0 and 0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
-        raise UserError(f"ivon needs lr >= 0 and betas in [0, 1), got {lr} and {list(betas)}.")
-    if not ess > 0.0 or not hess_init > 0.0 or weight_decay < 0.0 or num_samples < 1:
-        raise UserError(
-            f"ivon needs ess > 0, hess_init > 0, weight_decay >= 0 and num_samples >= 1, got "
-            f"{ess}, {hess_init}, {weight_decay} and {num_samples}."
-        )
-    base = partial(
-        IVONUpdate,
-        lr=lr,
-        ess=ess,
-        hess_init=hess_init,
-        betas=(betas[0], betas[1]),
-        weight_decay=weight_decay,
-        clip_radius=clip_radius,
-    )
-    optimizer = IVON(params, base=base, **settings)
-    optimizer.num_samples = num_samples
-    return optimizer

@@ -28,14 +28,17 @@ Deviations from the paper:
     units. DreamerV3 warms the rate up over its first 1000 steps: attach a scheduler.
 """
 
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import FlatOptimizer, Params, StepOptions
-from mbrl_flat.optim.registry import register, register_base
+from mbrl_flat.optim.base import Params
+from mbrl_flat.optim.bases import register_base
+from mbrl_flat.optim.methods.plain import TorchOptimizer
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.settings import setting
 
 
 @register_base("laprop")
@@ -133,28 +136,14 @@ def clip_factor(weight: Tensor, grad: Tensor, clip: float, min_norm: float) -> T
 
 
 @register("laprop", paper="arXiv:2002.04839", evaluations=1, memory=0)
-def laprop(
-    params: Params,
-    *,
-    lr: float = 4e-5,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-20,
-    weight_decay: float = 0.0,
-    clip: float | None = 0.3,
-    min_norm: float = 1e-3,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
+class LaPropOptimizer(TorchOptimizer):
     """LaProp behind the common driver; the settings are those of ``LaProp``."""
 
-    def base(groups: Any) -> LaProp:
-        return LaProp(
-            groups,
-            lr,
-            betas=(betas[0], betas[1]),
-            eps=eps,
-            weight_decay=weight_decay,
-            clip=clip,
-            min_norm=min_norm,
-        )
+    lr: float = setting(4e-5, "[0, inf)")
+    betas: tuple[float, float] = setting((0.9, 0.999), "[0, 1)")
+    eps: float = setting(1e-20, "[0, inf)")
+    weight_decay: float = setting(0.0, "[0, inf)")
+    clip: float | None = setting(0.3, "(0, inf)")
+    min_norm: float = setting(1e-3, "(0, inf)")
 
-    return FlatOptimizer(params, base=base, **settings)
+    kind = staticmethod(LaProp)

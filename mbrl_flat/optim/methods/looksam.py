@@ -22,37 +22,16 @@ Deviations from the paper:
     last one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Literal
 
 from torch import Tensor
 
-from mbrl_flat.errors import UnknownNameError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
-from mbrl_flat.optim.methods.sam import GradientAscent
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeepOrthogonal:
-    """The perturbed gradient; its part across the clean one is remembered."""
-
-    by_tensor: bool
-    needs_clean = True
-
-    def __call__(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
-    ) -> list[Tensor]:
-        """Return ``perturbed``."""
-        share = _share(perturbed, clean)
-        for a, b, own in zip(clean, perturbed, memory, strict=True):
-            own["across"] = b - (_share([b], [a]) if self.by_tensor else share) * a
-        return perturbed
 
 
 def _share(perturbed: list[Tensor], clean: list[Tensor]) -> Tensor:
@@ -60,11 +39,33 @@ def _share(perturbed: list[Tensor], clean: list[Tensor]) -> Tensor:
     return inner(perturbed, clean) / inner(clean, clean).clamp(min=1e-30)
 
 
+@register("looksam", paper="arXiv:2203.02714", evaluations=1.1, memory=3, neutral={"rho": 0.0})
 class LookSAM(SharpnessAware):
-    """SAM now and then, and its memory in between."""
+    """SAM in every k-th step, and a part of its gradient in between.
 
-    alpha: float = 0.0
-    by_tensor: bool = False
+    Attributes:
+        rho: Radius.
+        alpha: Weight of what is reused.
+        every: The k of the paper.
+        scope: Whether the part across the gradient is taken of all parameters together or of every
+            tensor by itself, as some implementations do. The perturbation is joint in any case.
+    """
+
+    rho: Radius = 0.1
+    alpha: float = setting(0.7, "[0, inf)")
+    every: int = setting(10, "[1, inf)")
+    scope: Literal["joint", "tensor"] = "joint"
+
+    needs_clean = True
+
+    def combine(
+        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+    ) -> list[Tensor]:
+        """The perturbed gradient; its part across the clean one is kept."""
+        share = _share(perturbed, clean)
+        for a, b, own in zip(clean, perturbed, memory, strict=True):
+            own["across"] = b - (_share([b], [a]) if self.scope == "tensor" else share) * a
+        return perturbed
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         loss = super()._gradient(evaluate)
@@ -74,58 +75,12 @@ class LookSAM(SharpnessAware):
         grads = [p.grad for p in both if p.grad is not None]
         if both:
             across = [self.memory[p]["across"] for p in both]
-            factor = self._factor(grads, across)
+            joint = self._factor(grads, across)
             for grad, part in zip(grads, across, strict=True):
-                grad.addcmul_(part, self._factor([grad], [part]) if self.by_tensor else factor)
+                grad.addcmul_(
+                    part, self._factor([grad], [part]) if self.scope == "tensor" else joint
+                )
         return loss
 
     def _factor(self, grads: list[Tensor], across: list[Tensor]) -> Tensor:
         return self.alpha * joint_norm(grads) / joint_norm(across).clamp(min=1e-8)
-
-
-@register("looksam", paper="arXiv:2203.02714", evaluations=1.1, memory=3, neutral={"rho": 0.0})
-def looksam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.1,
-    alpha: float = 0.7,
-    every: int = 10,
-    scope: Literal["joint", "tensor"] = "joint",
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """LookSAM; see the module for the equations.
-
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer that takes the final gradient.
-        rho: Radius.
-        alpha: Weight of what is reused.
-        every: The k of the paper.
-        scope: Whether the part across the gradient is taken of all parameters together or of every
-            tensor by itself, as some implementations do. The perturbation is joint in any case.
-        only: Which parameters are perturbed.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UnknownNameError: If there is no such scope.
-    """
-    if scope not in ("joint", "tensor"):
-        raise UnknownNameError("scope", scope, ["joint", "tensor"], where="looksam")
-    optimizer = LookSAM(
-        params,
-        base=base,
-        perturbation=GradientAscent(),
-        combine=KeepOrthogonal(by_tensor=scope == "tensor"),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
-    optimizer.alpha = alpha
-    optimizer.by_tensor = scope == "tensor"
-    return optimizer

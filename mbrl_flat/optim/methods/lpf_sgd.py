@@ -20,34 +20,13 @@ Deviations from the paper:
     The base is the user's. The size of the noise is constant unless ``sigma`` is a schedule.
 """
 
-from collections.abc import Sequence
-from typing import Unpack
-
-import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
-from mbrl_flat.optim.perturbing import PerturbingOptimizer
+from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius, check_radius
-
-
-class LPFSGD(PerturbingOptimizer):
-    """Gradient at noisy weights; ``rho`` of a group is its sigma."""
-
-    clean_first = False
-
-    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
-        selection = self._selected(self._chosen_now(), grads=False)
-        if not selection.params:
-            return evaluate()
-        noise = [
-            torch.empty_like(p).normal_(generator=selection.generator) * filter_norms(p)
-            for p in selection.params
-        ]
-        perturbation = self._report(selection.params, selection.times_radius(noise, 1.0))
-        return self._evaluate_at(evaluate, selection.params, perturbation)
+from mbrl_flat.optim.schedules import Radius
 
 
 def filter_norms(weight: Tensor) -> Tensor:
@@ -57,23 +36,21 @@ def filter_norms(weight: Tensor) -> Tensor:
     return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
 
 
-@register(
-    "lpf_sgd",
-    paper="arXiv:2201.08025",
-    evaluations=1,
-    memory=2,
-    clean_first=False,
-    neutral={"sigma": 0.0},
-)
-def lpf_sgd(
-    params: Params,
-    *,
-    base: BaseFactory,
-    sigma: Radius = 0.002,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """Noise of ``sigma`` times the norm of each filter; see the module for the equations."""
-    check_radius(sigma, name="sigma")
-    return LPFSGD(params, base=base, rho=sigma, every=every, only=only, **settings)
+@register("lpf_sgd", paper="arXiv:2201.08025", evaluations=1, memory=2, neutral={"sigma": 0.0})
+class LPFSGD(HasBase, RadiusOptimizer):
+    """Noise of ``sigma`` times the norm of each filter; ``rho`` of a group is its sigma."""
+
+    sigma: Radius = 0.002
+
+    radius_name = "sigma"
+    clean_first = False
+    follows_gradient = False
+
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
+        selection = self._selected(self._chosen_now(), grads=False)
+        if not selection.params:
+            return evaluate()
+        draws = zip(self._noise(selection.params), selection.params, strict=True)
+        noise = [z * filter_norms(p) for z, p in draws]
+        perturbation = self._report(selection.params, selection.times_radius(noise, 1.0))
+        return self._evaluate_at(evaluate, selection.params, perturbation)

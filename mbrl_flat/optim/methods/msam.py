@@ -21,34 +21,72 @@ Deviations from the paper:
     Weights are perturbed within the step only; between steps they are clean, so nothing has to be
     moved back to act, evaluate or save. As the authors do, we subtract what was added, which is
     right up to one rounding and needs no memory; ``restore=exact`` copies. Weight decay sees the
-    clean weights; in the authors' SGD it sees the perturbed ones. Running statistics are those of
+    clean weights; in the authors' SGD it sees the perturbed ones, and their AdamW decays before it
+    moves the weights back. Running statistics are those of
     the perturbed weights, as theirs.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Unpack
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.errors import UserError
+from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.perturbation import Perturbation, added_and_subtracted
-from mbrl_flat.optim.perturbing import PerturbingOptimizer
+from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 
-BUFFERS = ("momentum_buffer", "exp_avg")
-"""What optimizers call their momentum."""
+BUFFERS = (
+    "momentum_buffer",
+    "exp_avg",
+    "exp_avg_1",
+    "exp_avg_fast",
+    "exp_avg1",
+    "momentum",
+    "mom",
+    "moment",
+    "m",
+    "ema",
+)
+"""What optimizers call their momentum, the likeliest first."""
 
 
-class MSAM(PerturbingOptimizer):
-    """One evaluation, perturbed against the momentum."""
+@register(
+    "msam",
+    paper="arXiv:2401.12033",
+    evaluations=1,
+    memory=0,
+    neutral={"rho": 0.0},
+    exact_restore=False,
+    needs="a base with momentum",
+)
+class MomentumSAM(HasBase, RadiusOptimizer):
+    """One evaluation, perturbed against the momentum; see the module for the equations.
+
+    Attributes:
+        rho: Radius, or a schedule of it.
+        restore: How the weights come back: ``subtract`` what was added, as the authors do, which
+            needs no memory and is right up to one rounding; or ``exact``, from a copy. Half
+            precision always takes the copy.
+    """
+
+    rho: Radius = 3.0
+    restore: Literal["subtract", "exact"] = "subtract"
 
     clean_first = False
+    follows_gradient = False  # A momentum of a base that maximises has its sense already.
 
-    restore: Literal["subtract", "exact"] = "subtract"
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Refuse a base whose momentum is switched off; others show it in their first step."""
+        super().__post_init__(params, *base)
+        if all(
+            group.get("momentum") == 0.0 and "betas" not in group for group in self.param_groups
+        ):
+            self._refuse("its momentum is 0")
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         chosen = self._chosen_now()
@@ -56,8 +94,8 @@ class MSAM(PerturbingOptimizer):
         if not momenta:
             return evaluate()
         selection = self._selected({p: chosen[p] for p in momenta}, grads=False)
-        buffers = list(momenta.values())
-        perturbation = self._report(selection.params, -selection.along(buffers))
+        along = selection.along(list(momenta.values()))
+        perturbation = self._report(selection.params, -along)
         self.zero_grad(set_to_none=True)
         with self._perturbed(selection.params, perturbation):
             return evaluate()
@@ -71,56 +109,32 @@ class MSAM(PerturbingOptimizer):
 
     def _momentum(self, param: nn.Parameter) -> Tensor | None:
         state = self.state.get(param, {})
-        return next((state[name] for name in BUFFERS if state.get(name) is not None), None)
+        for name in BUFFERS:
+            value = state.get(name)
+            if isinstance(value, Tensor) and value.shape == param.shape:
+                return value.to(param) if value.dtype != param.dtype else value
+        return None
 
+    def _apply(self) -> None:
+        super()._apply()
+        if self.steps == 1:
+            self._check_momentum()
 
-@register(
-    "msam",
-    paper="arXiv:2401.12033",
-    evaluations=1,
-    memory=0,
-    clean_first=False,
-    neutral={"rho": 0.0},
-    exact_restore=False,
-    needs="a base with momentum",
-)
-def msam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 3.0,
-    restore: Literal["subtract", "exact"] = "subtract",
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """Perturb against the momentum by ``rho``; see the module for the equations.
+    def _check_momentum(self) -> None:
+        """Refuse a base whose first step left no momentum: the method would be the base."""
+        moved = [p for p in self._chosen() if p.grad is not None and bool(p.grad.any())]
+        momenta = [self._momentum(p) for p in moved]
+        if not moved or any(v is not None and bool(torch.any(v != 0)) for v in momenta):
+            return
+        keys: list[Any] = sorted({str(key) for p in moved for key in self.state.get(p, {})})
+        self._refuse(f"after its first step it keeps {keys}")
 
-    Args:
-        params: Parameters, named parameters or groups.
-        base: Makes the optimizer whose momentum is used.
-        rho: Radius, or a schedule of it.
-        restore: How the weights come back: ``subtract`` what was added, as the authors do, which
-            needs no memory and is right up to one rounding; or ``exact``, from a copy. Half
-            precision always takes the copy.
-        every: Perturb in every k-th step.
-        only: Which parameters are perturbed.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UserError: If the base has no momentum.
-        UnknownNameError: If there is no such way to restore.
-    """
-    if restore not in ("subtract", "exact"):
-        raise UnknownNameError("restore", restore, ["subtract", "exact"], where="msam")
-    optimizer = MSAM(params, base=base, rho=rho, every=every, only=only, **settings)
-    optimizer.restore = restore
-    if "betas" not in optimizer.defaults and not optimizer.defaults.get("momentum"):
+    def _refuse(self, why: str) -> None:
         raise UserError(
-            f"msam perturbs along the momentum of its base, and {type(optimizer.base).__name__} "
-            f"has none; set its momentum (such as 0.9) or use adam."
+            f"msam perturbs along the momentum of its base, and "
+            f"{type(self.base_optimizer).__name__} has none: {why}. Set its momentum, such as 0.9, "
+            "or choose a base with one, such as adam."
         )
-    return optimizer
+
+
+MSAM = MomentumSAM

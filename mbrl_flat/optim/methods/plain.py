@@ -1,78 +1,62 @@
 """Adam, AdamW and SGD behind the common driver: one evaluation, no perturbation."""
 
-from functools import partial
-from typing import Unpack
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from mbrl_flat.optim.base import FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import FlatOptimizer
+from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.settings import setting
+
+
+class TorchOptimizer(FlatOptimizer):
+    """An optimizer of torch behind the common driver; its settings are those of the class."""
+
+    kind: Callable[..., torch.optim.Optimizer] = staticmethod(torch.optim.SGD)
+
+    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
+        del base
+        settings = self.own_settings()
+        pairs = {name: tuple(v) for name, v in settings.items() if isinstance(v, list | tuple)}
+        return self.kind(groups, **settings | pairs)
 
 
 @register("adam", paper="arXiv:1412.6980", evaluations=1, memory=0)
-def adam(
-    params: Params,
-    *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    fused: bool = True,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
+class Adam(TorchOptimizer):
     """Adam (Kingma & Ba, 2015) as torch computes it; ``weight_decay`` is added to the gradient."""
-    base = partial(
-        torch.optim.Adam,
-        lr=lr,
-        betas=(betas[0], betas[1]),
-        eps=eps,
-        weight_decay=weight_decay,
-        fused=fused,
-    )
-    return FlatOptimizer(params, base=base, **settings)
+
+    lr: float = setting(1e-3, "[0, inf)")
+    betas: tuple[float, float] = setting((0.9, 0.999), "[0, 1)")
+    eps: float = setting(1e-8, "[0, inf)")
+    weight_decay: float = setting(0.0, "[0, inf)")
+    fused: bool = True
+
+    kind = staticmethod(torch.optim.Adam)
 
 
 @register("adamw", paper="arXiv:1711.05101", evaluations=1, memory=0)
-def adamw(
-    params: Params,
-    *,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
-    fused: bool = True,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
+class AdamW(TorchOptimizer):
     """AdamW (Loshchilov & Hutter, 2019): Adam with the weights decayed apart from the gradient."""
-    base = partial(
-        torch.optim.AdamW,
-        lr=lr,
-        betas=(betas[0], betas[1]),
-        eps=eps,
-        weight_decay=weight_decay,
-        fused=fused,
-    )
-    return FlatOptimizer(params, base=base, **settings)
+
+    lr: float = setting(1e-3, "[0, inf)")
+    betas: tuple[float, float] = setting((0.9, 0.999), "[0, 1)")
+    eps: float = setting(1e-8, "[0, inf)")
+    weight_decay: float = setting(1e-2, "[0, inf)")
+    fused: bool = True
+
+    kind = staticmethod(torch.optim.AdamW)
 
 
-@register("sgd", paper="", evaluations=1, memory=0)
-def sgd(
-    params: Params,
-    *,
-    lr: float = 1e-2,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-    fused: bool = True,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
+@register("sgd", evaluations=1, memory=0)
+class SGD(TorchOptimizer):
     """Stochastic gradient descent, with momentum if wanted."""
-    base = partial(
-        torch.optim.SGD,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
-        fused=fused,
-    )
-    return FlatOptimizer(params, base=base, **settings)
+
+    lr: float = setting(1e-2, "[0, inf)")
+    momentum: float = setting(0.0, "[0, 1)")
+    weight_decay: float = setting(0.0, "[0, inf)")
+    nesterov: bool = False
+    fused: bool = True
+
+    kind = staticmethod(torch.optim.SGD)

@@ -20,48 +20,24 @@ References:
     Minimization", ICML 2022, arXiv:2206.06232.
 """
 
-from collections.abc import Sequence
-from typing import Unpack
-
 import torch
 
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
-
-
-class RandomDirection:
-    """Perturbation of length rho, uniform over directions, from the optimizer's own generator."""
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """``rho z / |z|``."""
-        noise = [
-            torch.randn(p.shape, generator=selection.generator, device=p.device, dtype=p.dtype)
-            for p in selection.params
-        ]
-        return selection.along(noise)
 
 
 @register(
     "random_direction", paper="arXiv:2206.06232", evaluations=2, memory=2, neutral={"rho": 0.0}
 )
-def random_direction(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """Random perturbation of length ``rho``; see the module for the equations."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=RandomDirection(),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
+class RandomDirection(SharpnessAware):
+    """Perturbation of length ``rho``, uniform over directions; see the module for the equations."""
+
+    follows_gradient = False
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """``rho z / |z|``, drawn from the optimizer's own generator."""
+        noise = [
+            torch.randn(p.shape, generator=selection.generator, device=p.device, dtype=p.dtype)
+            for p in selection.params
+        ]
+        return selection.along(noise)

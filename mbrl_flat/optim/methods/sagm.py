@@ -15,65 +15,34 @@ Deviations from the paper:
     The radius is constant unless ``rho`` is a schedule.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
+import math
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Memory, Perturbation, SelectedParams, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatchedAscent:
-    """``(rho / |g| - alpha) g``."""
+@register("sagm", paper="arXiv:2303.10353", evaluations=2, memory=2, neutral={"rho": 0.0})
+class SAGM(SharpnessAware):
+    """SAGM with radius ``rho``; see the module for the equations."""
 
-    alpha: float
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """Perturb a little less than SAM."""
-        norm = float(selection.grad_norm)
-        scales = [rho / (norm + 1e-12) - self.alpha for rho in selection.radii]
-        return Perturbation(directions=selection.grads, scales=scales, length=norm)
-
-
-class Average:
-    """``(g + g') / 2``."""
+    alpha: float = setting(0.001, "[0, inf)")
 
     needs_clean = True
 
-    def __call__(
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """``(rho / |g| - alpha) g``: a little less far than SAM."""
+        norm = float(selection.grad_norm)
+        scales = [rho / (norm + 1e-12) - math.copysign(self.alpha, rho) for rho in selection.radii]
+        return Perturbation(directions=selection.grads, scales=scales, length=norm)
+
+    def combine(
         self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
     ) -> list[Tensor]:
-        """Combine clean and perturbed gradients."""
+        """``(g + g') / 2``."""
         del memory
         for a, b in zip(clean, perturbed, strict=True):
             b.add_(a).div_(2.0)
         return perturbed
-
-
-@register("sagm", paper="arXiv:2303.10353", evaluations=2, memory=2, neutral={"rho": 0.0})
-def sagm(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    alpha: float = 0.001,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """SAGM with radius ``rho``; see the module for the equations."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=MatchedAscent(alpha=alpha),
-        combine=Average(),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )

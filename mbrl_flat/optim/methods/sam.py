@@ -21,40 +21,10 @@ Deviations from the paper:
     None. Gradients are clipped only after the second evaluation; the paper does not clip.
 """
 
-from collections.abc import Sequence
-from typing import Unpack
-
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
-
-
-class GradientAscent:
-    """Perturbation of length rho along the clean gradient."""
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """``rho g / (|g| + 1e-12)``."""
-        return selection.along(selection.grads)
+from mbrl_flat.optim.sharpness_aware import SharpnessAware
 
 
 @register("sam", paper="arXiv:2010.01412", evaluations=2, memory=1, neutral={"rho": 0.0})
-def sam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class SAM(SharpnessAware):
     """SAM with radius ``rho``; see the module for the equations."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=GradientAscent(),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )

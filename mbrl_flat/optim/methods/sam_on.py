@@ -18,45 +18,43 @@ References:
     NeurIPS 2023, arXiv:2306.04226. The radius is much larger than SAM's.
 
 Deviations from the paper:
-    Layers are found by their type; the authors' code looks for "norm" and "bn" in names, which
-    misses some and catches others. A window of epochs, as in that code, is a schedule of ``rho``.
-    The default rho is ours. The model or groups made by ``module_groups`` have to be given, not
-    bare parameters.
+    Layers are found by their type and the names of their classes; the authors' code looks for
+    "norm" and "bn" in names of parameters, which misses some and finds others. A window of epochs,
+    as in that code, is a schedule of ``rho``. The default rho is ours. The model or groups made by
+    ``module_groups`` have to be given, not bare parameters.
 """
 
+import warnings
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from functools import partial
+from typing import Any, Literal
 
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
-from mbrl_flat.optim.groups import selected
-from mbrl_flat.optim.methods.asam import AdaptiveAscent
-from mbrl_flat.optim.methods.fisher_sam import FisherAscent
-from mbrl_flat.optim.methods.sam import GradientAscent
+from mbrl_flat.optim.groups import NORM_TYPES, selected
+from mbrl_flat.optim.methods.asam import adaptive_ascent
+from mbrl_flat.optim.methods.fisher_sam import fisher_ascent
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
-from mbrl_flat.optim.sharpness_aware import PerturbationRule, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import (
+    Perturbation,
+    PerturbationRule,
+    SelectedParams,
+    SharpnessAware,
+    gradient_ascent,
+)
 
 FORMS: dict[str, PerturbationRule] = {
-    "sam": GradientAscent(),
-    "asam_l2": AdaptiveAscent(eta=0.0, ball="l2"),
-    "asam_linf": AdaptiveAscent(eta=0.0, ball="linf"),
-    "asam_layer": AdaptiveAscent(eta=0.0, scope="layer"),
-    "fisher": FisherAscent(eta=1.0),
+    "sam": gradient_ascent,
+    "asam_l2": partial(adaptive_ascent, eta=0.0, ball="l2"),
+    "asam_linf": partial(adaptive_ascent, eta=0.0, ball="linf"),
+    "asam_layer": partial(adaptive_ascent, eta=0.0, scope="layer"),
+    "fisher": partial(fisher_ascent, eta=1.0),
 }
 """Perturbations by the names that ``form=`` accepts."""
 
-
-class SAMON(SharpnessAware):
-    """SharpnessAware on the layers of a kind; ``only`` chooses among them."""
-
-    layers: Sequence[str] = ()
-
-    def _chosen(self) -> dict[nn.Parameter, float]:
-        kind = selected(self.param_groups, self.layers)
-        return {param: rho for param, rho in super()._chosen().items() if param in kind}
+_KNOWN = frozenset(kind.__name__ for kind in NORM_TYPES)
 
 
 @register(
@@ -67,52 +65,78 @@ class SAMON(SharpnessAware):
     neutral={"rho": 0.0},
     needs="normalisation layers",
 )
-def sam_on(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.5,
-    form: str = "sam",
-    layers: Literal["norm", "other"] = "norm",
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class SAMON(SharpnessAware):
     """SAM on normalisation layers; see the module for the equations.
 
-    Args:
-        params: Groups that know the kinds of their parameters, or the model.
-        base: Makes the optimizer that takes the final gradient.
+    Attributes:
         rho: Radius.
         form: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer`` or ``fisher``.
         layers: Perturb ``norm`` layers only, or all ``other`` parameters instead.
-        every: Perturb in every k-th step.
-        only: Which of those layers are perturbed; by default all.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UnknownNameError: If there is no such form or choice of layers, or no normalisation layer.
-        UserError: If ``only`` names no such layer.
+        norm_layers: Further normalisation layers, by the names of their classes or as in ``only``.
     """
-    if form not in FORMS:
-        raise UnknownNameError("form", form, FORMS, where="sam_on")
-    if layers not in ("norm", "other"):
-        raise UnknownNameError("choice of layers", layers, ["norm", "other"], where="sam_on")
-    kind = ["norm"] if layers == "norm" else ["-norm"]
-    optimizer = SAMON(
-        params,
-        base=base,
-        perturbation=FORMS[form],
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
-    optimizer.layers = kind
-    groups = optimizer.param_groups
-    if not selected(groups, kind) & selected(groups, only):
-        raise UserError(f"only={only} holds no parameter of layers={layers}, so nothing moves.")
-    return optimizer
+
+    rho: Radius = 0.5
+    form: str = "sam"
+    layers: Literal["norm", "other"] = "norm"
+    norm_layers: Sequence[str] | None = None
+
+    def _check(self) -> None:
+        super()._check()
+        if self.form not in FORMS:
+            raise UnknownNameError("form", str(self.form), FORMS, where="sam_on")
+
+    def __post_init__(self, params: Any, *base: Any) -> None:
+        """Find the layers, and say what was found if that is not plain."""
+        super().__post_init__(params, *base)
+        groups = self.param_groups
+        if not self._kind() & selected(groups, self.only):
+            raise UserError(
+                f"only={self.only} holds no parameter of layers={self.layers}, so nothing is "
+                "perturbed; name layers that normalise, or leave only at null."
+            )
+        self._report_selection()
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """That of the form."""
+        return FORMS[self.form](selection)
+
+    def _kind(self) -> set[nn.Parameter]:
+        norm = selected(self.param_groups, ["norm"] if not self.norm_layers else self._names())
+        return norm if self.layers == "norm" else set(self._params()) - norm
+
+    def _names(self) -> list[str]:
+        kinds = {kind for group in self.param_groups for kind in group.get("flat_kinds", [])}
+        return [*(["norm"] if "norm" in kinds else []), *(self.norm_layers or [])]
+
+    def _chosen(self) -> dict[nn.Parameter, float]:
+        kind = self._kind()
+        return {param: rho for param, rho in super()._chosen().items() if param in kind}
+
+    def _report_selection(self) -> None:
+        """Warn where layers were found by their name, or vectors that scale were left out."""
+        chosen = self._kind()
+        found: dict[str, int] = {}
+        left: dict[str, int] = {}
+        for group in self.param_groups:
+            rows = zip(
+                group["params"],
+                group.get("flat_owners", [""] * len(group["params"])),
+                group.get("flat_kinds", [""] * len(group["params"])),
+                strict=True,
+            )
+            for param, owner, kind in rows:
+                if param in chosen:
+                    found[owner] = found.get(owner, 0) + 1
+                elif kind == "weight" and param.ndim <= 1:
+                    left[owner] = left.get(owner, 0) + 1
+        if self.layers == "norm" and (left or set(found) - _KNOWN):
+            warnings.warn(
+                f"sam_on perturbs {_listed(found)}, and leaves out {_listed(left)}; name further "
+                "normalisation layers in norm_layers.",
+                stacklevel=2,
+            )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    words = [f"{count} tensors of {owner}" for owner, count in sorted(counts.items())]
+    return ", ".join(words) if words else "no vector that could be a scale"

@@ -20,41 +20,29 @@ Deviations from the paper:
     The Fisher information sums squares of batch gradients, not of single examples, which a closure
     does not give. The first mask is made in the first step; the authors' code perturbs nothing
     until the first refresh. ``refresh`` counts steps, 100 being our choice; the paper counts
-    epochs. Where not every step perturbs, the mask is recomputed in the first that does once
+    epochs. Where not every step perturbs, a new mask is made in the first that does once
     ``refresh`` steps have passed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
-
 import torch
 
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class SparseAscent:
-    """SAM's perturbation under a mask.
+@register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
+class SSAM(SharpnessAware):
+    """Sparse SAM; ``sparsity`` is the share that stays, ``refresh`` the steps between masks.
 
     What it keeps for each parameter: ``fisher``, the sum of squared gradients, ``mask``, and
     ``masked_at``, the step of that mask.
     """
 
-    sparsity: float
-    refresh: int
+    sparsity: float = setting(0.5, "[0, 1)")
+    refresh: int = setting(100, "[1, inf)")
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.sparsity < 1.0:
-            raise UserError(f"sparsity must lie in [0, 1), got {self.sparsity}.")
-        if self.refresh < 1:
-            raise UserError(f"refresh must be at least 1, got {self.refresh}.")
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
         """``rho m g / |g|``."""
         for grad, memory in zip(selection.grads, selection.memory, strict=True):
             memory["fisher"] = memory.get("fisher", torch.zeros_like(grad)) + grad.square()
@@ -79,27 +67,3 @@ class SparseAscent:
             memory["mask"] = part.view_as(grad).clone()
             memory["fisher"] = torch.zeros_like(grad)
             memory["masked_at"] = torch.tensor(selection.step)
-
-
-@register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
-def ssam(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    sparsity: float = 0.5,
-    refresh: int = 100,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
-    """Sparse SAM; ``sparsity`` is the share that stays, ``refresh`` the steps between masks."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=SparseAscent(sparsity=sparsity, refresh=refresh),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )

@@ -21,56 +21,28 @@ Deviations from the paper:
     steps as there are micro-batches, and their order counts.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
-
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, Params, StepOptions
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
-@dataclass(frozen=True, kw_only=True)
-class SmoothedAscent:
-    """Perturbation along the moving average; ``theta`` weighs the new gradient."""
-
-    theta: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.theta <= 1.0:
-            raise UserError(f"theta must lie in (0, 1], got {self.theta}; theta=1 is SAM.")
-
-    def __call__(self, selection: SelectedParams) -> Perturbation:
-        """``rho m / |m|``."""
-        for grad, memory in zip(selection.grads, selection.memory, strict=True):
-            if "mean" in memory:
-                # Gives exactly the gradient at theta=1, which is SAM.
-                memory["mean"].lerp_(grad, self.theta)
-            else:
-                memory["mean"] = grad.clone()
-        return selection.along([memory["mean"] for memory in selection.memory])
+def smoothed_ascent(selection: SelectedParams, *, theta: float) -> Perturbation:
+    """``rho m / |m|`` along the moving average; ``theta`` weighs the new gradient."""
+    for grad, memory in zip(selection.grads, selection.memory, strict=True):
+        if "mean" in memory:
+            # Gives exactly the gradient at theta=1, which is SAM.
+            memory["mean"].lerp_(grad, theta)
+        else:
+            memory["mean"] = grad.clone()
+    return selection.along([memory["mean"] for memory in selection.memory])
 
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})
-def vasso(
-    params: Params,
-    *,
-    base: BaseFactory,
-    rho: Radius = 0.05,
-    theta: float = 0.9,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> SharpnessAware:
+class VaSSO(SharpnessAware):
     """VaSSO with radius ``rho``; ``theta`` is the weight of the new gradient."""
-    return SharpnessAware(
-        params,
-        base=base,
-        perturbation=SmoothedAscent(theta=theta),
-        rho=rho,
-        every=every,
-        only=only,
-        **settings,
-    )
+
+    theta: float = setting(0.9, "(0, 1]")
+
+    def perturbation(self, selection: SelectedParams) -> Perturbation:
+        """``rho m / |m|``."""
+        return smoothed_ascent(selection, theta=self.theta)

@@ -33,54 +33,73 @@ Deviations from the paper:
 """
 
 import math
-from collections.abc import Sequence
-from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params, StepOptions
+from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator, GradientMean
-from mbrl_flat.optim.perturbing import PerturbingOptimizer, SelectedParams
+from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.schedules import Radius, check_radius
+from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
 
 
-class VGD(PerturbingOptimizer):
-    """Gradient averaged over noisy weights; ``rho`` of a group is its sigma."""
+@register("vgd", paper="arXiv:2506.12903", evaluations=1, memory=2, neutral={"sigma": 0.0})
+class VGD(HasBase, RadiusOptimizer):
+    """Gradient averaged over noisy weights; ``rho`` of a group is its sigma.
 
+    Attributes:
+        sigma: Scale of the noise, or a schedule of it.
+        num_samples: Gradient evaluations a step.
+        dof: Degrees of freedom of Student-t noise; null for Gaussian.
+    """
+
+    sigma: Radius = 0.01
+    num_samples: int = setting(1, "[1, inf)")
+    dof: float | None = setting(None, "(0, inf)")
+
+    radius_name = "sigma"
     clean_first = False
-
-    num_samples: int = 1
-    dof: float | None = None
+    follows_gradient = False
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         selection = self._selected(self._chosen_now(), grads=False)
-        if not selection.params:
+        params = selection.params
+        if not params:
             return evaluate()
         mean = GradientMean(self.num_samples)
         losses: list[Tensor] = []
         for _ in range(self.num_samples):
-            noise = self._report(
-                selection.params, selection.times_radius(self._noise(selection), 1.0)
-            )
-            losses.append(self._evaluate_at(evaluate, selection.params, noise))
+            draw = [student_t(p, self.dof, self.generator) for p in params]
+            noise = self._report(params, selection.times_radius(draw, 1.0))
+            del draw
+            losses.append(self._evaluate_at(evaluate, params, noise))
+            del noise
             mean.add(self._params())
         mean.store()
         return torch.stack(losses).mean()
 
-    def _noise(self, selection: SelectedParams) -> list[Tensor]:
-        return [student_t(p, self.dof, selection.generator) for p in selection.params]
-
 
 def student_t(like: Tensor, dof: float | None, generator: torch.Generator) -> Tensor:
-    """Student-t noise of scale 1 in the shape of ``like``; Gaussian for ``dof=None``."""
-    noise = torch.empty_like(like).normal_(generator=generator)
+    r"""Draw Student-t noise of scale 1.
+
+    By the polar method of Bailey, "Polar Generation of Random Variates with the t-Distribution",
+    1994: :math:`\sqrt{\nu (u^{-2/\nu} - 1)} \cos 2 \pi v` with u, v uniform on the unit interval.
+
+    Args:
+        like: Shape, type and device.
+        dof: Degrees of freedom; Gaussian noise for ``None``.
+        generator: Source of the draws.
+
+    Returns:
+        A tensor like ``like``.
+    """
     if dof is None:
-        return noise
-    chi2 = 2.0 * torch._standard_gamma(torch.full_like(like, dof / 2.0), generator=generator)
-    return noise * (dof / chi2).sqrt()
+        return torch.empty_like(like).normal_(generator=generator)
+    u = 1.0 - torch.empty_like(like).uniform_(generator=generator)
+    angle = 2.0 * math.pi * torch.empty_like(like).uniform_(generator=generator)
+    return (dof * torch.expm1(-2.0 / dof * u.log())).sqrt() * angle.cos()
 
 
 def threshold(*, lr: float, gradient_squared: float, sigma: float, num_samples: int) -> float:
@@ -103,51 +122,3 @@ def threshold(*, lr: float, gradient_squared: float, sigma: float, num_samples: 
         return 0.0
     factor = lr * math.sqrt(z / 3.0) * math.sinh(math.asinh(3.0 / lr * math.sqrt(3.0 / z)) / 3.0)
     return 2.0 / lr * factor
-
-
-@register(
-    "vgd",
-    paper="arXiv:2506.12903",
-    evaluations=1,
-    memory=2,
-    clean_first=False,
-    neutral={"sigma": 0.0},
-)
-def vgd(
-    params: Params,
-    *,
-    base: BaseFactory,
-    sigma: Radius = 0.01,
-    num_samples: int = 1,
-    dof: float | None = None,
-    every: int = 1,
-    only: Sequence[str] | None = None,
-    **settings: Unpack[StepOptions],
-) -> FlatOptimizer:
-    """Average the gradient over weight noise; see the module for the equations.
-
-    Args:
-        params: Parameters, named parameters or groups; a group's ``rho`` replaces sigma.
-        base: Makes the optimizer that takes the mean gradient.
-        sigma: Scale of the noise, or a schedule of it.
-        num_samples: Gradient evaluations a step.
-        dof: Degrees of freedom of Student-t noise; null for Gaussian.
-        every: Add noise in every k-th step; the others are plain.
-        only: Which parameters are noisy.
-        settings: See ``StepOptions``.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        UserError: If a setting is out of its range.
-    """
-    check_radius(sigma, name="sigma")
-    if num_samples < 1:
-        raise UserError(f"num_samples must be at least 1, got {num_samples}.")
-    if dof is not None and not dof > 0.0:
-        raise UserError(f"dof must be positive or null, got {dof}.")
-    optimizer = VGD(params, base=base, rho=sigma, every=every, only=only, **settings)
-    optimizer.num_samples = num_samples
-    optimizer.dof = dof
-    return optimizer

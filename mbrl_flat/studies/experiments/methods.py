@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.optim import FlatOptimizer, make_optimizer, module_groups
-from mbrl_flat.optim.base import BaseFactory
+from mbrl_flat.optim import (
+    FlatOptimizer,
+    MomentumSAM,
+    PlainOptimizer,
+    make_optimizer,
+    module_groups,
+)
+from mbrl_flat.optim.bases import BaseFactory
 from mbrl_flat.optim.groups import selected
-from mbrl_flat.optim.methods.msam import MSAM
-from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import Perturbation, RuleSAM, SelectedParams
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "vasso_0.2": ("vasso", {"theta": 0.2}),
@@ -24,7 +29,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """
 
 
-class FlippedMSAM(MSAM):
+class FlippedMSAM(MomentumSAM):
     """The control for the sign of MSAM: perturbed along the momentum instead of against it."""
 
     def _perturbed(
@@ -61,7 +66,7 @@ def _masked(model: nn.Module, base: BaseFactory, rho: float) -> FlatOptimizer:
     groups = module_groups({"": model})
     norm = sum(p.numel() for p in selected(groups, ["norm"]))
     share = norm / sum(p.numel() for p in model.parameters())
-    return SharpnessAware(groups, base=base, perturbation=MaskedAscent(share), rho=rho)
+    return RuleSAM(groups, base=base, rule=MaskedAscent(share), rho=rho)
 
 
 CONTROLS: dict[str, Callable[[nn.Module, BaseFactory, float], FlatOptimizer]] = {
@@ -87,7 +92,7 @@ def method_optimizer(
         The optimizer.
     """
     if method == "base":
-        return FlatOptimizer(module_groups({"": model}), base=base)
+        return PlainOptimizer(module_groups({"": model}), base=base)
     if method in CONTROLS:
         return CONTROLS[method](model, base, rho)
     name, settings = VARIANTS.get(method, (method, {}))

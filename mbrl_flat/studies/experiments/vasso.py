@@ -7,6 +7,7 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from matplotlib.figure import Figure
@@ -14,8 +15,8 @@ from matplotlib.figure import Figure
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.optim import module_groups
-from mbrl_flat.optim.methods.vasso import SmoothedAscent
-from mbrl_flat.optim.sharpness_aware import SharpnessAware
+from mbrl_flat.optim.methods.vasso import smoothed_ascent
+from mbrl_flat.optim.sharpness_aware import RuleSAM
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.comparison import MethodComparison
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
@@ -86,15 +87,15 @@ class VaSSO:
         model, recipe = task.model(seed), task.recipe()
         loss_of = loss_function(recipe)
         watch = Adversaries(
-            SmoothedAscent(theta=self.theta),
+            partial(smoothed_ascent, theta=self.theta),
             thetas=self.thetas,
             full_loss=lambda: loss_of(model(x), y),
             every=self.every,
         )
-        optimizer = SharpnessAware(
+        optimizer = RuleSAM(
             module_groups({"": model}),
             base=build_base(recipe),
-            perturbation=watch,
+            rule=watch,
             rho=float(cell["rho"] or 0.0),
             same_rng=False,
         )

@@ -16,7 +16,7 @@ from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.optim.base import FlatOptimizer
+from mbrl_flat.optim.base import PlainOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig
 
 CPU = torch.device("cpu")
@@ -212,7 +212,7 @@ def make_batch(spec):
 
 
 def adam(**settings):
-    return partial(FlatOptimizer, base=partial(torch.optim.Adam, lr=3e-4), **settings)
+    return partial(PlainOptimizer, base=partial(torch.optim.Adam, lr=3e-4), **settings)
 
 
 @pytest.fixture

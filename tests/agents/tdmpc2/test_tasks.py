@@ -12,7 +12,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.functional import gaussian_log_prob
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.optim.base import FlatOptimizer
+from mbrl_flat.optim.base import PlainOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
 
@@ -32,7 +32,7 @@ CONFIG = TDMPC2Config(
     dropout=0.0,
     planner=MPPIConfig(num_samples=12, num_prior=4, num_elites=4, iterations=2),
 )
-ADAM = partial(FlatOptimizer, base=partial(torch.optim.Adam, lr=3e-4))
+ADAM = partial(PlainOptimizer, base=partial(torch.optim.Adam, lr=3e-4))
 
 
 def make_agent(spec=SPEC, config=CONFIG, optimizer=ADAM, *, spread=0.3):

@@ -22,8 +22,8 @@ from mbrl_flat.diagnostics.sharpness_measures import (
 )
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.diagnostics.vectors import flatten
+from mbrl_flat.optim import Adam
 from mbrl_flat.optim.methods.ema import ema
-from mbrl_flat.optim.methods.plain import adam
 from mbrl_flat.specs import Continuous, EnvSpec
 
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=12)
@@ -33,7 +33,7 @@ SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=12)
 def agent():
     torch.manual_seed(0)
     config = TDMPC2Config(size="debug", simnorm_size=4)
-    return TDMPC2(SPEC, config=config, optimizer=partial(adam, lr=3e-4), device=torch.device("cpu"))
+    return TDMPC2(SPEC, config=config, optimizer=partial(Adam, lr=3e-4), device=torch.device("cpu"))
 
 
 def update(agent, replay: Replay, seed):
@@ -108,7 +108,7 @@ def test_predicting_terminations_does_not_change_the_next_update(empty_replay):
             )
     torch.manual_seed(0)
     config = TDMPC2Config(size="debug", simnorm_size=4, episodic=True)
-    factory = partial(adam, lr=3e-4)
+    factory = partial(Adam, lr=3e-4)
     agent = TDMPC2(SPEC, config=config, optimizer=factory, device=torch.device("cpu"))
     update(agent, empty_replay, 1)
     twin, stream = copy.deepcopy(agent), torch.get_rng_state()

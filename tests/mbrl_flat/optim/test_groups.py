@@ -29,14 +29,14 @@ def names(groups, chosen):
 def test_every_parameter_has_its_name_and_the_kind_of_its_layer(modules):
     encoder, head = module_groups(modules)
 
-    assert dict(zip(encoder["param_names"], encoder["param_kinds"], strict=True)) == {
+    assert dict(zip(encoder["param_names"], encoder["flat_kinds"], strict=True)) == {
         "encoder.0.weight": "weight",
         "encoder.0.bias": "bias",
         "encoder.1.weight": "norm",
         "encoder.1.bias": "norm",
         "encoder.2.weight": "weight",
     }
-    assert head["name"] == "head"
+    assert head["flat_name"] == "head"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_minus_takes_out_what_it_names(modules):
     everything = selected(groups, None)
 
     assert selected(groups, ["-norm"]) == everything - selected(groups, ["norm"])
-    first = groups[0]["name"]
+    first = groups[0]["flat_name"]
     assert selected(groups, [first, "-bias"]) == selected(groups, [first]) - selected(
         groups, ["bias"]
     )
@@ -90,13 +90,13 @@ def test_a_refusal_says_what_is_not_there_or_what_could_be_named():
 def test_a_shared_parameter_belongs_to_the_first_module(modules):
     modules["copy"] = modules["head"]
 
-    assert [group["name"] for group in module_groups(modules)] == ["encoder", "head"]
+    assert [group["flat_name"] for group in module_groups(modules)] == ["encoder", "head"]
 
 
 def test_learning_rates_are_scaled_by_module(modules):
     groups = module_groups(modules, lr_scales={"encoder": 0.3})
 
-    assert [group.get("lr_scale") for group in groups] == [0.3, None]
+    assert [group.get("flat_lr_scale") for group in groups] == [0.3, None]
 
 
 def test_running_statistics_travel_with_the_group():
@@ -104,9 +104,9 @@ def test_running_statistics_travel_with_the_group():
 
     (group,) = module_groups({"body": nn.Sequential(nn.Linear(2, 3), norm)})
 
-    assert all(a is b for a, b in zip(group["statistics"], norm.buffers(), strict=True))
-    assert "statistics" not in module_groups({"head": nn.Linear(1, 1)})[0]
-    assert torch.is_tensor(group["statistics"][0])
+    assert all(a is b for a, b in zip(group["flat_buffers"], norm.buffers(), strict=True))
+    assert "flat_buffers" not in module_groups({"head": nn.Linear(1, 1)})[0]
+    assert torch.is_tensor(group["flat_buffers"][0])
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_the_schedule_of_a_group_is_a_setting_and_not_in_the_file(problem, tmp_p
     again = made()
     again.load_state_dict(read_plain_data(tmp_path / "state.pt"))
 
-    assert again.param_groups[0]["rho"](4, 0.1) == 0.4
+    assert again.param_groups[0]["flat_rho"](4, 0.1) == 0.4
     for one in (optimizer, again):
         one.zero_grad()
     length = {}

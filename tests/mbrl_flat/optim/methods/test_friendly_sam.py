@@ -5,34 +5,14 @@ from functools import partial
 import torch
 
 from mbrl_flat.optim import make_optimizer
-
-LR = 0.1
-H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-START = torch.tensor([1.0, -2.0], dtype=torch.float64)
-
-
-def one_step(quadratic, name, *, start=START, steps=1, **settings):
-    param, closure = quadratic(H, start)
-    base = partial(torch.optim.SGD, lr=LR)
-    optimizer = make_optimizer(name, [param], base=base, **settings)
-    for _ in range(steps):
-        optimizer.step(closure)
-    return param.detach()
-
-
-def grad(w):
-    return H @ w
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+from tests.mbrl_flat.optim.quadratic import LR, START, close, grad, one_step
 
 
 def test_two_steps_displace_along_the_gradient_without_its_average(quadratic):
-    """arXiv:2403.12350: r = g - sigma m, m = lambda m + (1 - lambda) g."""
+    """arXiv:2403.12350: r = g - sigma m, m = lambda m + (1 - lambda) g, from the first gradient."""
     rho, sigma, lam = 0.3, 1.0, 0.8
     g = grad(START)
-    m = (1 - lam) * g
+    m = g
     first = START - LR * grad(START + rho * g / g.norm())
     r = grad(first) - sigma * m
 

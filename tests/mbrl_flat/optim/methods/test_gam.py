@@ -1,31 +1,8 @@
 """GAM against its equations on quadratics, in float64."""
 
-from functools import partial
-
 import torch
 
-from mbrl_flat.optim import make_optimizer
-
-LR = 0.1
-H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-START = torch.tensor([1.0, -2.0], dtype=torch.float64)
-
-
-def one_step(quadratic, name, *, start=START, steps=1, **settings):
-    param, closure = quadratic(H, start)
-    base = partial(torch.optim.SGD, lr=LR)
-    optimizer = make_optimizer(name, [param], base=base, **settings)
-    for _ in range(steps):
-        optimizer.step(closure)
-    return param.detach()
-
-
-def grad(w):
-    return H @ w
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+from tests.mbrl_flat.optim.quadratic import LR, START, close, grad, one_step
 
 
 def test_one_gam_step_combines_four_gradients(quadratic):
@@ -37,9 +14,16 @@ def test_one_gam_step_combines_four_gradients(quadratic):
     far = START + rho * h / h.norm()
     g2 = grad(far)
     g3 = grad(far + small * g2 / g2.norm())
-    descent, penalty = g1 + g3, g0 + g2
+    descent, penalty = 0.6 * g1 + 0.4 * g3, g0 + 0.5 * g2
     across = penalty - (penalty @ descent) / (descent @ descent) * descent
 
     result = one_step(quadratic, "gam", rho=rho, inner_rho=small, gamma=gamma)
 
     close(result, START - LR * (descent - gamma * across))
+
+
+def test_where_the_radii_vanish_a_step_is_as_long_as_a_gradient_step(quadratic):
+    """As in the authors' recipes, the weights of the two descent gradients sum to 1."""
+    result = one_step(quadratic, "gam", rho=1e-8, inner_rho=1e-8)
+
+    torch.testing.assert_close(result, START - LR * grad(START), rtol=1e-6, atol=0)

@@ -92,7 +92,7 @@ def test_every_form_perturbs_norm_layers_only(form):
 
 
 def test_the_complement_of_a_model_of_norm_layers_is_refused():
-    with pytest.raises(UserError, match="takes out every parameter"):
+    with pytest.raises(UserError, match="nothing is perturbed"):
         make_optimizer("sam_on", torch.nn.LayerNorm(3), layers="other")
 
 

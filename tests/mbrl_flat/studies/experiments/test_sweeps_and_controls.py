@@ -8,8 +8,7 @@ from torch import nn
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import module_groups
-from mbrl_flat.optim.methods.sam import GradientAscent
-from mbrl_flat.optim.sharpness_aware import SharpnessAware
+from mbrl_flat.optim.sharpness_aware import RuleSAM, gradient_ascent
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.methods import method_optimizer
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
@@ -153,12 +152,12 @@ def test_base_is_the_base_optimizer_alone():
 
 def watched(thetas, network, count, *, every=1):
     watch = Adversaries(
-        GradientAscent(),
+        gradient_ascent,
         thetas=thetas,
         full_loss=lambda: nn.functional.cross_entropy(network(X), Y.long()),
         every=every,
     )
-    optimizer = SharpnessAware(module_groups({"": network}), base=SGD, perturbation=watch, rho=0.1)
+    optimizer = RuleSAM(module_groups({"": network}), base=SGD, rule=watch, rho=0.1)
     return steps(optimizer, network, count), watch.means()
 
 
@@ -188,4 +187,4 @@ def test_an_average_that_keeps_its_first_gradient_has_parallel_directions():
 
 def test_adversaries_are_compared_with_sam():
     with pytest.raises(ValueError, match=r"1\.0 must be in"):
-        Adversaries(GradientAscent(), thetas=[0.2], full_loss=lambda: torch.zeros(()), every=1)
+        Adversaries(gradient_ascent, thetas=[0.2], full_loss=lambda: torch.zeros(()), every=1)

@@ -1,0 +1,76 @@
+"""A Gaussian over the weights with a learned diagonal precision; what IVON and bSAM share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mbrl_flat.optim.chunks import chunks
+from mbrl_flat.optim.parameters import ParamGroup
+
+
+class Posterior(torch.optim.Optimizer):
+    """Momentum and curvature of every parameter; a subclass says how they move.
+
+    The precision is ``count * (curvature + damping)``; ``count_key`` and
+    ``damping_key`` name the two numbers in the groups.
+
+    Args:
+        groups: Parameter groups.
+        defaults: Settings of the groups.
+
+    Attributes:
+        statistic: What the evaluations of a step leave for each parameter beside the gradient.
+    """
+
+    count_key = ""
+    damping_key = ""
+    start_key = ""
+    curvature_key = ""
+
+    def __init__(self, groups: list[ParamGroup], defaults: dict[str, Any]) -> None:
+        super().__init__(groups, defaults)
+        self.statistic: dict[nn.Parameter, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps only three attributes in copies and pickles, and not a scheduler's step.
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
+
+    def curvature(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
+        """Curvature of every entry."""
+        return self._state(param, group)[self.curvature_key]
+
+    def _state(self, param: nn.Parameter, group: Mapping[str, Any]) -> dict[str, Any]:
+        state = self.state[param]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["momentum"] = torch.zeros_like(param)
+            state[self.curvature_key] = torch.full_like(param, group[self.start_key])
+        return state
+
+    def sample_(
+        self,
+        noise: Tensor,
+        param: nn.Parameter,
+        group: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Fill ``noise`` with a draw of the posterior, less its mean."""
+        noise.normal_(0.0, group[self.count_key] ** -0.5, generator=generator)
+        damping = group[self.damping_key] if self.damping_key else 0.0
+        for part, curvature in chunks(noise, self.curvature(param, group)):
+            part.mul_((curvature + damping).rsqrt_())
+        return noise
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Move the weights and the posterior by the final gradient and ``statistic``."""
+        del closure
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None and param in self.statistic:
+                    self._move(param, param.grad, group)
+
+    def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
+        raise NotImplementedError
