@@ -29,7 +29,7 @@ from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise
 from mbrl_flat.models.kv_cache import KVCache
 from mbrl_flat.models.strided_conv import NormName, StridedDecoder, StridedEncoder
 from mbrl_flat.models.transformer import LearnedPositions
-from mbrl_flat.optim.closure_evaluator import frozen_statistics
+from mbrl_flat.optim.snapshots import frozen_statistics
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
 

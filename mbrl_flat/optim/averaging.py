@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import FlatOptimizer, HasBase, PlainOptimizer
+from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.optim.closure_evaluator import Closure
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
+from mbrl_flat.optim.with_base import HasBase, PlainOptimizer
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

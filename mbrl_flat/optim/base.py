@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.optim.bases import Base, BaseFactory, averaged_by_base, make_base
+from mbrl_flat.optim.bases import BaseFactory
 from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
@@ -29,25 +29,16 @@ from mbrl_flat.optim.parameters import (
     claim_keys,
     scale_lr,
 )
+from mbrl_flat.optim.saved_optimizer import SavedOptimizer
 from mbrl_flat.optim.settings import check_settings
-from mbrl_flat.optim.state_checks import (
-    check_groups,
-    check_state,
-    identity,
-    own_keys,
-    restore_keys,
-    without_own_keys,
-)
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.synchronization import average_gradients
 
 __all__ = [
     "BaseFactory",
     "FlatOptimizer",
-    "HasBase",
     "OptimizerFactory",
     "Params",
-    "PlainOptimizer",
     "StepOptions",
 ]
 
@@ -63,7 +54,7 @@ class OptimizerFactory(Protocol):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FlatOptimizer(StepOptions, torch.optim.Optimizer):
+class FlatOptimizer(StepOptions, SavedOptimizer):
     """The driver of all methods; ``_gradient`` is what a method replaces.
 
     ``param_groups`` and ``state`` are those of the base, so learning-rate schedulers attached to
@@ -90,7 +81,6 @@ class FlatOptimizer(StepOptions, torch.optim.Optimizer):
     params: InitVar[Any] = field(kw_only=False)
 
     # Without annotations these are no settings.
-    method = ""
     clean_first = True
     refuses_local = ""
     accumulates = True
@@ -108,7 +98,7 @@ class FlatOptimizer(StepOptions, torch.optim.Optimizer):
         groups = as_groups(module_groups({"": params}) if isinstance(params, nn.Module) else params)
         self._statistics = [buffer for g in groups for buffer in g.pop("flat_buffers", [])]
         # ``base`` is an argument of the methods that have one; type checkers refuse to read it.
-        self.base_optimizer: Any = self._make_base(groups, *base)
+        self.base_optimizer = self._make_base(groups, *base)
         self.base: Any = self.base_optimizer
         self._adopting = True
         torch.optim.Optimizer.__init__(self, self.base.param_groups, self.base.defaults)
@@ -182,10 +172,6 @@ class FlatOptimizer(StepOptions, torch.optim.Optimizer):
     def _hold(self, statistics: list[Tensor]) -> None:
         """Take over a list of buffers that is shared and may grow."""
         self._statistics = statistics
-
-    def _share(self) -> None:
-        self.param_groups = self.base.param_groups
-        self.state = self.base.state
 
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -326,80 +312,3 @@ class FlatOptimizer(StepOptions, torch.optim.Optimizer):
         self.base.add_param_group(group)
         claim_keys(self.param_groups[-1], self.base.defaults)
         scale_lr(self.param_groups[-1])
-
-    def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """State of the base, what the method itself keeps between steps, and whose both are."""
-        base = without_own_keys(self.base.state_dict())
-        own = {"base": base, "perturbation": self._own_state()}
-        return {**own, **identity(self._made_by(), self.param_groups)}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Restore what ``state_dict`` gave.
-
-        Args:
-            state_dict: State of the same method and base with the same groups. If it is that of
-                something else, a ``UserError`` says so and nothing is changed.
-        """
-        self._check_state(state_dict)
-        kept = own_keys(self.param_groups)
-        self.base.load_state_dict(dict(state_dict["base"]))
-        self._share()
-        restore_keys(self.param_groups, kept, self.base.defaults)
-        self._load_own_state(state_dict["perturbation"])
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        entries = self._own_state()
-        check_state(state, made_by=self._made_by(), groups=self.param_groups, entries=entries)
-        if isinstance(self.base, FlatOptimizer):
-            self.base._check_state(state["base"])
-        else:
-            check_groups(state["base"], self.param_groups)
-
-    def _made_by(self) -> list[str]:
-        """Names of the method and of its base."""
-        inner = self.base
-        base = inner._made_by() if isinstance(inner, FlatOptimizer) else [type(inner).__name__]
-        return [self.method or type(self).__name__, *base]
-
-    def _own_state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "skipped": self.skipped}
-
-    def _load_own_state(self, state: Mapping[str, Any]) -> None:
-        self.steps = int(state["steps"])
-        self.skipped = int(state["skipped"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes, which would drop the base from copies and pickles. The
-        # step that a scheduler of the learning rate sets on an instance is that of the original.
-        return {name: value for name, value in self.__dict__.items() if name != "step"}
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class HasBase(FlatOptimizer):
-    """A method whose final gradient goes to a base optimizer of the user's choice.
-
-    Attributes:
-        base: A name (``adam``, ``sgd``, ``muon``, one of the package ``pytorch-optimizer``), an
-            optimizer class, a factory such as ``partial(torch.optim.SGD, lr=0.1)``, or an optimizer
-            object, whose groups are taken over.
-        lr: Learning rate of a base that is given by name or class.
-    """
-
-    base: InitVar[Base] = "adam"
-    lr: InitVar[float | None] = None
-
-    def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
-        kind, lr = base
-        return make_base(kind, groups, lr)
-
-    def evaluation_params(self) -> AbstractContextManager[None]:
-        """Weights of a schedule-free base in evaluation mode; otherwise those there are."""
-        return averaged_by_base(self.base_optimizer)
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class PlainOptimizer(HasBase):
-    """The base optimizer behind the common interface: one evaluation, no perturbation."""
-
-    def _made_by(self) -> list[str]:
-        return super()._made_by()[1:]

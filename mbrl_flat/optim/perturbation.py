@@ -106,7 +106,7 @@ def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
     Returns:
         A scalar; zero if no parameter is in both.
     """
-    both = [param for param in a if param in b]
+    both = [p for p in a if p in b and a[p].dtype == b[p].dtype]
     if not both:
         return torch.zeros(())
     scale = (_squares(a.values()) * _squares(b.values())).sqrt()

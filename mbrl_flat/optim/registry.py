@@ -9,8 +9,9 @@ from typing import Any, TypeVar, dataclass_transform
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, HasBase, Params
+from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params
 from mbrl_flat.optim.step_options import OPTION_NAMES
+from mbrl_flat.optim.with_base import HasBase
 
 _Method = TypeVar("_Method", bound=FlatOptimizer)
 

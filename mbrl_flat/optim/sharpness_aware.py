@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import HasBase
-from mbrl_flat.optim.closure_evaluator import BufferSnapshot, ClosureEvaluator
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
 from mbrl_flat.optim.perturbing import Memory, RadiusOptimizer, SelectedParams
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.snapshots import BufferSnapshot
 from mbrl_flat.optim.synchronization import is_distributed
+from mbrl_flat.optim.with_base import HasBase
 
 __all__ = [
     "Memory",

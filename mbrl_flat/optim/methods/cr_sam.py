@@ -22,13 +22,13 @@ Deviations from the paper:
 
 from torch import Tensor
 
-from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import gradient_ascent
+from mbrl_flat.optim.with_base import HasBase
 
 
 @register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})

@@ -30,13 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
 from mbrl_flat.optim.perturbing import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.with_base import HasBase
 
 
 @register("entropy_sgd", paper="arXiv:1611.01838", evaluations=20, memory=5)

@@ -24,7 +24,6 @@ Deviations from the paper:
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
@@ -32,6 +31,7 @@ from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.with_base import HasBase
 
 
 @register("gam", paper="arXiv:2303.03108", evaluations=4, memory=8, neutral={"rho": 0.0})
@@ -67,9 +67,7 @@ class GAM(HasBase, RadiusOptimizer):
         norm = joint_norm(change)
         if not params or not bool(norm.isfinite()):
             return loss
-        shifts = {
-            p: c * (abs(chosen[p]) / (norm + 1e-12)) for p, c in zip(params, change, strict=True)
-        }
+        shifts = {p: c * (chosen[p] / (norm + 1e-12)) for p, c in zip(params, change, strict=True)}
         moved: list[Tensor] = list(shifts)
         far = self._report(moved, Perturbation.of(list(shifts.values())))
         far_loss = self._evaluate_at(evaluate, moved, far)

@@ -33,12 +33,12 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.perturbation import Perturbation, added_and_subtracted
 from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.with_base import HasBase
 
 BUFFERS = (
     "momentum_buffer",

@@ -37,12 +37,12 @@ import math
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.base import HasBase
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator, GradientMean
 from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.with_base import HasBase
 
 
 @register("vgd", paper="arXiv:2506.12903", evaluations=1, memory=2, neutral={"sigma": 0.0})

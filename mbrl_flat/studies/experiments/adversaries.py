@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mbrl_flat.optim.closure_evaluator import frozen_statistics
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.perturbation import WeightBackup
 from mbrl_flat.optim.sharpness_aware import Perturbation, PerturbationRule, SelectedParams
+from mbrl_flat.optim.snapshots import frozen_statistics
 
 
 class Adversaries:

@@ -16,7 +16,7 @@ from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.optim.base import PlainOptimizer
+from mbrl_flat.optim.with_base import PlainOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.functional import gaussian_log_prob
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.optim.base import PlainOptimizer
+from mbrl_flat.optim.with_base import PlainOptimizer
 from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
 

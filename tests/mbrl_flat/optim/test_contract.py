@@ -107,6 +107,9 @@ def test_every_evaluation_of_a_step_draws_the_same_dropout_mask(new_problem, mak
     small = {
         k: 1e-9 for k in ("rho", "sigma", "inner_rho", "inner_lr") if k in OPTIMIZERS[name].settings
     }
+    if name == "sampa":
+        # Its second point is a step of the learning rate ahead.
+        small["base"] = partial(torch.optim.SGD, lr=1e-9)
     optimizer = make(name, problem.groups(), **small)
 
     optimizer.step(problem.closure)
@@ -189,7 +192,7 @@ def test_the_final_gradient_is_clipped_once_and_jointly(problem, make, name):
     assert float(optimizer.last["grad_norm"]) > 1e-3
 
 
-@pytest.mark.parametrize("name", WITH_ONLY)
+@pytest.mark.parametrize("name", sorted({*WITH_ONLY} - {"sassha"}))
 def test_only_the_selected_parameters_are_perturbed_and_all_are_moved(problem, make, name):
     optimizer = make(name, problem.groups(), only=["head"])
     before = problem.values()
@@ -218,7 +221,7 @@ def test_every_method_with_a_radius_takes_the_same_three_words(name):
     assert {"rho", "only", "every"} <= set(OPTIMIZERS[name].settings)
 
 
-@pytest.mark.parametrize("name", sorted(set(WITH_EVERY) - {"looksam"}))
+@pytest.mark.parametrize("name", sorted(set(WITH_EVERY) - {"looksam", "sampa", "sassha"}))
 def test_steps_between_those_that_displace_are_plain(problem, make, name):
     optimizer = make(name, problem.groups(), every=3)
     evaluations = []

@@ -1,0 +1,82 @@
+r"""SAMPa: two gradients that do not wait for each other, at SAM's point and ahead of the weights.
+
+.. math::
+    \tilde w_t = w_t + \rho \, \frac{\nabla L(y_t)}{\|\nabla L(y_t)\|_2 + 10^{-12}}, \qquad
+    y_{t+1} = w_t - \eta_t \nabla L(y_t), \qquad
+    d = (1 - \lambda) \nabla L(\tilde w_t) + \lambda \nabla L(y_{t+1}), \quad y_0 = w_0
+
+Both points follow from the gradient of the step before, so their gradients can be computed at the
+same time. The first step evaluates at the weights too.
+
+How to choose rho:
+    As for SAM. lambda weighs the gradient ahead: 0.2 in the paper's experiments, 0 leaves SAM with
+    the direction of the step before.
+
+References:
+    Xie, Pethick & Cevher, "SAMPa: Sharpness-Aware Minimization Parallelized", NeurIPS 2024,
+    arXiv:2410.10683, and the equations of the authors' repository.
+
+Deviations from the paper:
+    The two evaluations run one after the other, on the batch of the step. The base may be any: y is
+    ahead by the learning rate times the gradient, as for gradient descent. Only perturbed
+    parameters move to y. With ``micro_batches=each`` the last micro-batch leaves the direction.
+"""
+
+from torch import Tensor, nn
+
+from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
+from mbrl_flat.optim.methods.gnp import mix
+from mbrl_flat.optim.norms import is_finite
+from mbrl_flat.optim.perturbation import Perturbation
+from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
+from mbrl_flat.optim.registry import register
+from mbrl_flat.optim.schedules import Radius
+from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.with_base import HasBase
+
+
+@register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=3, neutral={"rho": 0.0})
+class SAMPa(HasBase, RadiusOptimizer):
+    """SAM along the last gradient ahead; ``ahead_weight`` is the lambda of the equations."""
+
+    rho: Radius = 0.05
+    ahead_weight: float = setting(0.2, "[0, 1]")
+
+    clean_first = False
+
+    def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
+        chosen = self._chosen_now()
+        if not chosen:
+            return evaluate()
+        known = {p: r for p, r in chosen.items() if "ahead" in self.memory.get(p, {})}
+        if not known:
+            loss = evaluate()
+            if not self._keep(chosen, loss):
+                return loss
+            known = {p: r for p, r in chosen.items() if "ahead" in self.memory.get(p, {})}
+            if not known:
+                return loss
+        selection = self._selected(known, grads=False)
+        params, last = selection.params, [memory["ahead"] for memory in selection.memory]
+        far = self._report(params, selection.along(last))
+        far_loss = self._evaluate_at(evaluate, params, far)
+        far_grads = self._grads()
+        rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
+        scales = [-rates[p] if radius > 0.0 else rates[p] for p, radius in known.items()]
+        ahead = Perturbation(directions=last, scales=scales)
+        ahead_loss = self._evaluate_at(evaluate, params, ahead)
+        self._keep(chosen, ahead_loss)
+        combined(
+            [self._grads(), far_grads],
+            lambda passes: mix(passes[0], passes[1], 1.0 - self.ahead_weight),
+        )
+        return (far_loss + ahead_loss) / 2.0
+
+    def _keep(self, chosen: dict[nn.Parameter, float], loss: Tensor) -> bool:
+        """Keep the gradients for the next step, if they are finite."""
+        grads = {p: p.grad for p in chosen if p.grad is not None}
+        if not is_finite(loss, list(grads.values())):
+            return False
+        for param, grad in grads.items():
+            self.memory.setdefault(param, {})["ahead"] = grad.clone()
+        return True
