@@ -81,7 +81,7 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
         draw(axes)
     add_legend(*panels)
     # Fixed margins: to find them by drawing everything would take as long as the drawing.
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     width, height = figure.get_size_inches()
     entries = sum(len(legend.get_texts()) for legend in figure.legends)
     figure.subplots_adjust(
