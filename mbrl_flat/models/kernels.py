@@ -80,10 +80,11 @@ def library() -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if os.environ.get("MBRL_FLAT_KERNELS") == "0" or compiler is None:
         return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbrl_flat"
     try:
+        # Without a home folder this is a RuntimeError.
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbrl_flat"
         loaded = ctypes.CDLL(str(build(cache, compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"running without fused operators: {error}\n")
         return None
     for name, kinds in _SIGNATURES.items():
