@@ -7,7 +7,7 @@ only the second means something, and only with one thread.
 
     python scripts/bench.py --threads 2 --json bench.json
     python scripts/bench.py --threads 1 --sizes 1,5 --tasks walker-walk,dog-run --memory
-    python scripts/bench.py --threads 1 --sizes cpu,5 --peer ../tdmpc2 --docs docs/reference/speed.md
+    python scripts/bench.py --threads 1 --sizes cpu,5 --peer ../tdmpc2 --docs PAGE
 
 ``--sizes cpu`` is ``preset=cpu``; ``--peer`` takes a checkout of the official code into the run.
 """
