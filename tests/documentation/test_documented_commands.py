@@ -281,7 +281,7 @@ NOT_EXECUTED = {
     r"checkpoint=": "needs a file that the authors published",
     r" (-m|--multirun) ": "is a sweep; the tests of sweeps run some",
     r"wandb.mode=online|--entity": "needs an account",
-    r"scripts/(bench\w*|gpu_check|kill_resume|open_loop_atari|minatar_baseline)\.py": "measures for minutes",
+    r"scripts/(bench\w*|gpu_check|kill_resume|open_loop_atari|minatar_baseline)\.py": "takes minutes",
     r"--(reference|expert) ": "compares runs of tasks that have published curves",
     r"experiment=(?!label_noise)\w+ .*preset=ci": "runs at this preset in the tests of studies",
     r"nproc-per-node=([3-9]|\d\d)": "asks for more processes than a small machine has cores",
