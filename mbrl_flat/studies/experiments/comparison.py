@@ -1,8 +1,13 @@
-"""Methods against each other on several networks: sweeps, controls, claims about pairs."""
+"""Methods against each other on several networks: sweeps, controls, claims that are declared.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+A study of one method is a subclass of ``ComparisonStudy`` that declares radii, controls and claims.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 from matplotlib.figure import Figure
 
@@ -11,11 +16,26 @@ from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
+from mbrl_flat.studies.framework import (
+    Claim,
+    Trial,
+    TrialRows,
+    not_tested,
+    paired_claim,
+    point_claim,
+)
 from mbrl_flat.studies.framework.study import Value
 
 Radii = Mapping[str, Mapping[str, Sequence[float]]]
 """Radii that are tried, by network and method; ``base`` has the one radius 0."""
+
+
+_BASELINES: Radii = {
+    "mlp": {"base": [0.0], "sam": [0.7, 1.0, 1.4]},
+    "cnn": {"base": [0.0], "sam": [0.25, 0.5, 1.0]},
+    "vit": {"base": [0.0], "sam": [0.2, 0.3, 0.45]},
+}
+"""SGD or AdamW alone, and SAM, on each network of the label-noise task."""
 
 
 def noisy_tasks() -> dict[str, NoisyDigits]:
@@ -93,6 +113,12 @@ class MethodComparison:
             return rows.where(network=network, method=method, rho=rho)
         return self._sweep(network).at_chosen(rows, method)
 
+    def edges(self, rows: TrialRows, network: str, *methods: str) -> list[str]:
+        """Say which methods' chosen radii lie at an end of their grids."""
+        sources = dict.fromkeys(self.controls.get(method, method) for method in methods)
+        edges = (self._sweep(network).edge(rows, method) for method in sources)
+        return [edge for edge in edges if edge]
+
     def claim(
         self, rows: TrialRows, name: str, statement: str, pair: tuple[str, str, str], **bounds: Any
     ) -> Claim:
@@ -118,6 +144,7 @@ class MethodComparison:
             f"{metric.replace('_', ' ')} of {method} minus {other} ({radii})",
             ours,
             theirs,
+            note="; ".join(self.edges(rows, network, method, other)),
             **bounds,
         )
 
@@ -143,3 +170,132 @@ class MethodComparison:
             seeds=self.seeds,
             common={"network": network},
         )
+
+
+class Declared(Protocol):
+    """A claim that a study declares and that is made for every network."""
+
+    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+        """Build the claim from the rows of one network."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairClaim:
+    """The difference of two methods at their chosen radii lies within bounds.
+
+    Attributes:
+        name: Short name of the claim.
+        statement: What is claimed, without the network.
+        pair: The method and the one that it is compared with.
+        metric: What is compared.
+        above: Lower bound of the difference.
+        below: Upper bound.
+    """
+
+    name: str
+    statement: str
+    pair: tuple[str, str]
+    metric: str = "test_accuracy"
+    above: float | None = None
+    below: float | None = None
+
+    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+        """Build the claim; see ``Declared``."""
+        bounds = {"metric": self.metric, "above": self.above, "below": self.below}
+        return runs.claim(rows, self.name, self.statement, (network, *self.pair), **bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusRatio:
+    """The ratio of two methods' best radii lies within bounds.
+
+    Attributes:
+        name: Short name of the claim.
+        statement: What is claimed, without the network.
+        pair: The method and the one that it is compared with.
+        above: Lower bound of the ratio.
+        below: Upper bound.
+        note: Remark for the table.
+    """
+
+    name: str
+    statement: str
+    pair: tuple[str, str]
+    above: float = 0.0
+    below: float = math.inf
+    note: str = ""
+
+    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+        """Build the claim: it is not tested where no choice on the grid could contradict it."""
+        ours, theirs = (runs.radii[network][method] for method in self.pair)
+        statement = f"{network}: {self.statement}"
+        metric = "ratio of the radii chosen by validation"
+        smallest, largest = min(ours) / max(theirs), max(ours) / min(theirs)
+        if smallest >= self.above and largest <= self.below:
+            reason = f"every ratio on the grid is from {smallest:.3g} to {largest:.3g}"
+            return not_tested(self.name, statement, metric, reason)
+        edges = runs.edges(rows, network, *self.pair)
+        claim = point_claim(
+            self.name,
+            statement,
+            metric,
+            runs.chosen(rows, network, self.pair[0]) / runs.chosen(rows, network, self.pair[1]),
+            num_seeds=runs.tries,
+            above=self.above - 1e-9,
+            below=self.below,
+            note="; ".join([*([self.note] if self.note else []), *edges]),
+        )
+        return replace(claim, verdict="inconclusive") if edges else claim
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonStudy:
+    """Base of a study of one method on the label-noise task.
+
+    Attributes:
+        declared: Its claims, made for every network in this order.
+        runs: Methods, their radii, networks and seeds.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    declared: ClassVar[Sequence[Declared]]
+
+    runs: MethodComparison
+
+    def cells(self, rows: TrialRows) -> Sequence[Trial]:
+        """Sweeps and controls on every network."""
+        return self.runs.cells(rows)
+
+    def measure(self, cell: Trial) -> Mapping[str, Value]:
+        """Train once."""
+        return self.runs.measure(cell)
+
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
+        """The declared claims, network after network."""
+        return [
+            claim.of(self.runs, rows, network)
+            for network in self.runs.networks
+            for claim in self.declared
+        ]
+
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
+        """Accuracy and sharpness against the radius."""
+        return self.runs.figures(rows, self.title)
+
+
+def compared(
+    controls: Mapping[str, str], **radii: Mapping[str, Sequence[float]]
+) -> Callable[[], MethodComparison]:
+    """Declare the default of ``runs`` of a study: the base, SAM and the study's methods.
+
+    Args:
+        controls: Methods that are run at the radius chosen for another one, with its name.
+        radii: By network, the radii of the study's methods.
+
+    Returns:
+        What builds the default.
+    """
+    tried = {network: {**_BASELINES[network], **methods} for network, methods in radii.items()}
+    return partial(MethodComparison, radii=tried, controls=controls)

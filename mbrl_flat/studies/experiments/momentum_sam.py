@@ -8,63 +8,95 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-from matplotlib.figure import Figure
+from typing import ClassVar, NamedTuple
 
 from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
-from mbrl_flat.studies.experiments.comparison import MethodComparison
+from mbrl_flat.studies.experiments.comparison import (
+    ComparisonStudy,
+    Declared,
+    MethodComparison,
+    PairClaim,
+    RadiusRatio,
+    compared,
+)
 from mbrl_flat.studies.experiments.cost import step_costs
 from mbrl_flat.studies.experiments.task import Fitted
-from mbrl_flat.studies.framework import (
-    Claim,
-    Trial,
-    TrialRows,
-    paired_claim,
-    point_claim,
-    sign_claim,
-)
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import accuracy, refresh_statistics
 
 
-def _runs() -> MethodComparison:
-    return MethodComparison(
-        radii={
-            "mlp": {
-                "base": [0.0],
-                "sam": [0.7, 1.0, 1.4],
-                "msam": [2.8, 4.0, 5.6],
-            },
-            "cnn": {
-                "base": [0.0],
-                "sam": [0.25, 0.5, 1.0],
-                "msam": [1.0, 2.0, 4.0],
-            },
-            "vit": {
-                "base": [0.0],
-                "sam": [0.2, 0.3, 0.45],
-                "msam": [1.0, 2.0, 4.0],
-            },
-        },
-        controls={"msam_flipped": "msam", "random_direction": "msam"},
-    )
+class CostClaim(NamedTuple):
+    """A step of Momentum-SAM costs at most a share of the base's CPU time more."""
+
+    bound: float
+
+    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+        """Build the claim; see ``Declared``."""
+        del runs
+        cost = rows.where(cost=network)
+        sam = t_interval(cost.values("cost_sam")).point
+        return sign_claim(
+            "C1",
+            f"{network}: a step costs at most {self.bound} of the base's",
+            "CPU time of a step relative to the base's",
+            cost.values("cost_msam"),
+            below=self.bound,
+            note=f"SAM: {sam:.2f}" if cost else "",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentumSAM:
-    """The study; its settings.
+class MomentumSAM(ComparisonStudy):
+    """The study; its settings are those of ``ComparisonStudy``."""
 
-    Attributes:
-        runs: Methods, their radii, networks and seeds.
-    """
+    title = "Momentum-SAM on noisy labels"
+    paper = "Becker, Altrock & Risse, Momentum-SAM, arXiv:2401.12033"
+    declared: ClassVar[tuple[Declared, ...]] = (
+        CostClaim(1.1),
+        PairClaim(name="C2", statement="beats the base", pair=("msam", "base"), above=0.0),
+        PairClaim(
+            name="C2", statement="is within 3 points of SAM", pair=("msam", "sam"), above=-3.0
+        ),
+        RadiusRatio(
+            name="C3",
+            statement="its best radius is 5 to 15 times SAM's",
+            pair=("msam", "sam"),
+            above=5.0,
+            below=15.0,
+            note="radii were tried in steps of a factor of 1.4 to 2",
+        ),
+        PairClaim(
+            name="C4",
+            statement="the other sign is worse",
+            pair=("msam_flipped", "msam"),
+            below=0.0,
+        ),
+        PairClaim(
+            name="C4",
+            statement="a random direction of the same length is worse",
+            pair=("random_direction", "msam"),
+            below=0.0,
+        ),
+        PairClaim(
+            name="C5",
+            statement="the minimum is flatter than the base's",
+            pair=("msam", "base"),
+            metric="lambda_max",
+            below=0.0,
+        ),
+    )
 
-    title: ClassVar[str] = "Momentum-SAM on noisy labels"
-    paper: ClassVar[str] = "Becker, Altrock & Risse, Momentum-SAM, arXiv:2401.12033"
-
-    runs: MethodComparison = field(default_factory=_runs)
+    runs: MethodComparison = field(
+        default_factory=compared(
+            {"msam_flipped": "msam", "random_direction": "msam"},
+            mlp={"msam": [2.8, 4.0, 5.6]},
+            cnn={"msam": [1.0, 2.0, 4.0]},
+            vit={"msam": [1.0, 2.0, 4.0]},
+        )
+    )
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Accuracy on every network; cost there; evaluation at perturbed weights on the first."""
@@ -87,58 +119,8 @@ class MomentumSAM:
         return self.runs.measure(cell)
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
-        """C1 to C6 on every network."""
-        runs = self.runs
-        claims: list[Claim] = []
-        for net in self.runs.networks:
-            cost = rows.where(cost=net)
-            claims += [
-                sign_claim(
-                    "C1",
-                    f"{net}: a step costs at most 1.1 of the base's",
-                    "CPU time of a step relative to the base's",
-                    cost.values("cost_msam"),
-                    below=1.1,
-                    note=f"SAM: {t_interval(cost.values('cost_sam')).point:.2f}" if cost else "",
-                ),
-                runs.claim(rows, "C2", "beats the base", (net, "msam", "base"), above=0.0),
-                runs.claim(
-                    rows, "C2", "is within 3 points of SAM", (net, "msam", "sam"), above=-3.0
-                ),
-                point_claim(
-                    "C3",
-                    f"{net}: its best radius is 5 to 15 times SAM's",
-                    "ratio of the radii chosen by validation",
-                    runs.chosen(rows, net, "msam") / runs.chosen(rows, net, "sam"),
-                    num_seeds=self.runs.tries,
-                    above=5.0,
-                    below=15.0,
-                    note="radii were tried in steps of a factor of 1.4 to 2",
-                ),
-                runs.claim(
-                    rows,
-                    "C4",
-                    "the other sign is worse",
-                    (net, "msam_flipped", "msam"),
-                    below=0.0,
-                ),
-                runs.claim(
-                    rows,
-                    "C4",
-                    "a random direction of the same length is worse",
-                    (net, "random_direction", "msam"),
-                    below=0.0,
-                ),
-                runs.claim(
-                    rows,
-                    "C5",
-                    "the minimum is flatter than the base's",
-                    (net, "msam", "base"),
-                    metric="lambda_max",
-                    below=0.0,
-                ),
-            ]
-        return [*claims, *self._evaluation_claims(rows)]
+        """C1 to C5 on every network, C6 on the first."""
+        return [*super().claims(rows), *self._evaluation_claims(rows)]
 
     def _evaluation_claims(self, rows: TrialRows) -> list[Claim]:
         first = self.runs.networks[0]
@@ -162,10 +144,6 @@ class MomentumSAM:
                 above=0.0,
             ),
         ]
-
-    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
-        """Accuracy and sharpness against the radius."""
-        return self.runs.figures(rows, self.title)
 
 
 def evaluations(fitted: Fitted, *, batch_size: int) -> dict[str, Value]:

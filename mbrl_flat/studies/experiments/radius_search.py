@@ -83,6 +83,12 @@ class RadiusSearch:
 
         return float(max(self.radii[method], key=validation_score))
 
+    def edge(self, rows: TrialRows, method: str) -> str:
+        """Say whether the chosen radius is an end of its grid, beyond which a better may lie."""
+        radii = self.radii[method]
+        at_end = len(radii) > 1 and self.chosen(rows, method) in (min(radii), max(radii))
+        return f"best rho of {method} at the edge of its grid" if at_end else ""
+
     def at_chosen(self, rows: TrialRows, method: str) -> TrialRows:
         """TrialRows of a method at its chosen radius, all seeds."""
         return self._ours(rows, method).where(rho=self.chosen(rows, method))

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from mbrl_flat.analysis.plot_style import PALETTE
+from mbrl_flat.analysis.plot_style import method_style
 from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.studies.framework import TrialRows
 
@@ -18,18 +18,17 @@ def draw_sweep(axes: Axes, rows: TrialRows, metric: str, label: str) -> None:
         metric: What is on the y axis.
         label: How it is called there.
     """
-    for number, method in enumerate(rows.distinct("method")):
-        ours, color = rows.where(method=method), PALETTE[number % len(PALETTE)]
-        style = "-" if number < len(PALETTE) else "--"
+    for method in rows.distinct("method"):
+        ours, color = rows.where(method=method), method_style(method).color
         radii = sorted(ours.distinct("rho"))
         values = [ours.where(rho=rho).values(metric) for rho in radii]
         means = [t_interval(each).point for each in values]
         if radii == [0.0]:
-            axes.axhline(means[0], color=color, linestyle=style, linewidth=1, label=method)
+            axes.axhline(means[0], color=color, linewidth=1, label=method_style(method).name)
             continue
         axes.errorbar(
-            radii, means, [standard_error(each) for each in values], color=color, linestyle=style,
-            marker="o", markersize=3, linewidth=1.2, label=method,
+            radii, means, [standard_error(each) for each in values], color=color,
+            marker="o", markersize=3, linewidth=1.2, label=method_style(method).name,
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlabel("radius")

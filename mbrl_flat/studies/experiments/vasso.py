@@ -18,51 +18,93 @@ from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import smoothed_ascent
 from mbrl_flat.optim.sharpness_aware import RuleSAM
 from mbrl_flat.studies.experiments.adversaries import Adversaries
-from mbrl_flat.studies.experiments.comparison import MethodComparison
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
+from mbrl_flat.studies.experiments.comparison import (
+    ComparisonStudy,
+    Declared,
+    MethodComparison,
+    PairClaim,
+    compared,
+)
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
 
 
-def _runs() -> MethodComparison:
-    return MethodComparison(
-        radii={
-            "mlp": {
-                "base": [0.0],
-                "sam": [0.7, 1.0, 1.4],
-                "vasso_0.2": [0.7, 1.0, 1.4, 2.0],
-                "friendly_sam": [0.7, 1.0, 1.4, 2.0],
-            },
-            "cnn": {
-                "base": [0.0],
-                "sam": [0.25, 0.5, 1.0],
-                "vasso_0.2": [0.25, 0.5, 1.0],
-            },
-            "vit": {
-                "base": [0.0],
-                "sam": [0.2, 0.3, 0.45],
-                "vasso_0.2": [0.2, 0.3, 0.45],
-            },
-        },
-        controls={"random_direction": "vasso_0.2"},
-    )
+class AdversaryClaim(NamedTuple):
+    """VaSSO's adversary differs from SAM's at the same weights."""
+
+    name: str
+    statement: str
+    metric: str
+    words: str
+    above: float | None = None
+    below: float | None = None
+    theta: str = "0.2"
+
+    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+        """Build the claim; see ``Declared``."""
+        del runs
+        watched = rows.where(adversaries=network)
+        new, sam = (watched.by_seed(f"{self.metric}_{theta}") for theta in (self.theta, "1"))
+        # The excess is measured against SAM's already.
+        sam = dict.fromkeys(new, 0.0) if self.metric == "excess" else sam
+        bounds = {"above": self.above, "below": self.below}
+        statement = f"{network}: {self.statement}"
+        return paired_claim(self.name, statement, self.words, new, sam, **bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaSSO:
-    """The study; its settings.
+class VaSSO(ComparisonStudy):
+    """The study; its settings beside those of ``ComparisonStudy``.
 
     Attributes:
-        runs: Methods, their radii, networks and seeds.
         theta: Weight of the new gradient in the adversary that acts, where they are watched.
         thetas: Weights that are watched beside it.
         every: Steps between comparisons with the full gradient.
     """
 
-    title: ClassVar[str] = "VaSSO on noisy labels"
-    paper: ClassVar[str] = "Li & Giannakis, VaSSO, arXiv:2309.15639"
+    title = "VaSSO on noisy labels"
+    paper = "Li & Giannakis, VaSSO, arXiv:2309.15639"
+    declared: ClassVar[tuple[Declared, ...]] = (
+        AdversaryClaim(
+            "C1",
+            "successive adversaries are more alike than SAM's, by 0.3 or more",
+            "cosine",
+            "cosine at theta 0.2 minus theta 1, same weights",
+            above=0.3,
+        ),
+        AdversaryClaim(
+            "C2",
+            "the adversary is nearer to that of the full gradient",
+            "error",
+            "squared distance over rho squared, minus SAM's, same weights",
+            below=0.0,
+        ),
+        AdversaryClaim(
+            "C3",
+            "the adversary finds a higher full training loss than SAM's",
+            "excess",
+            "difference of the losses at equal radius, same weights",
+            above=0.0,
+        ),
+        PairClaim(name="C4", statement="beats SAM", pair=("vasso_0.2", "sam"), above=0.0),
+        PairClaim(name="C4", statement="beats the base", pair=("vasso_0.2", "base"), above=0.0),
+        PairClaim(
+            name="control",
+            statement="a random direction of the same length is worse",
+            pair=("random_direction", "vasso_0.2"),
+            below=0.0,
+        ),
+    )
 
-    runs: MethodComparison = field(default_factory=_runs)
+    runs: MethodComparison = field(
+        default_factory=compared(
+            {"random_direction": "vasso_0.2"},
+            mlp={"vasso_0.2": [0.7, 1.0, 1.4, 2.0], "friendly_sam": [0.7, 1.0, 1.4, 2.0]},
+            cnn={"vasso_0.2": [0.25, 0.5, 1.0]},
+            vit={"vasso_0.2": [0.2, 0.3, 0.45]},
+        )
+    )
     theta: float = 0.2
     thetas: Sequence[float] = (0.02, 0.05, 0.2, 0.5, 1.0)
     every: int = 20
@@ -81,7 +123,7 @@ class VaSSO:
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once, with or without a watch on the adversaries."""
         if "adversaries" not in cell:
-            return self.runs.measure(cell)
+            return super().measure(cell)
         task, seed = self.runs.tasks[str(cell["adversaries"])], int(cell["seed"] or 0)
         x, y = task.split(seed).train
         model, recipe = task.model(seed), task.recipe()
@@ -104,49 +146,14 @@ class VaSSO:
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """C1 to C4 on every network, and the control."""
-        runs, ours = self.runs, f"{self.theta:g}"
-        claims: list[Claim] = []
-        for net in self.runs.networks:
-            watched = rows.where(adversaries=net)
-            sam, new = (
-                {name: watched.by_seed(f"{name}_{theta}") for name in ("cosine", "error", "excess")}
-                for theta in ("1", ours)
-            )
-            claims += [
-                paired_claim(
-                    "C1",
-                    f"{net}: successive adversaries are more alike than SAM's, by 0.3 or more",
-                    f"cosine at theta {ours} minus theta 1, same weights",
-                    new["cosine"],
-                    sam["cosine"],
-                    above=0.3,
-                ),
-                paired_claim(
-                    "C2",
-                    f"{net}: the adversary is nearer to that of the full gradient",
-                    "squared distance over rho squared, minus SAM's, same weights",
-                    new["error"],
-                    sam["error"],
-                    below=0.0,
-                ),
-                sign_claim(
-                    "C3",
-                    f"{net}: the adversary finds a higher full training loss than SAM's",
-                    "difference of the losses at equal radius, same weights",
-                    list(new["excess"].values()),
-                    above=0.0,
-                ),
-                runs.claim(rows, "C4", "beats SAM", (net, "vasso_0.2", "sam"), above=0.0),
-                runs.claim(rows, "C4", "beats the base", (net, "vasso_0.2", "base"), above=0.0),
-                runs.claim(
-                    rows,
-                    "control",
-                    "a random direction of the same length is worse",
-                    (net, "random_direction", "vasso_0.2"),
-                    below=0.0,
-                ),
-            ]
-        return claims
+        theta = f"{self.theta:g}"
+        declared = [
+            c._replace(theta=theta, words=c.words.replace("0.2", theta))
+            if isinstance(c, AdversaryClaim)
+            else c
+            for c in self.declared
+        ]
+        return [c.of(self.runs, rows, network) for network in self.runs.networks for c in declared]
 
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius; the adversaries against theta."""
@@ -169,4 +176,4 @@ class VaSSO:
             axes.set_xlabel("theta, weight of the new gradient (1 is SAM)")
             axes.set_ylabel(title)
         add_legend(panels[0])
-        return {**self.runs.figures(rows, self.title), "adversaries": figure}
+        return {**super().figures(rows), "adversaries": figure}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels, spans_orders
+from mbrl_flat.analysis.plot_style import add_legend, make_panels, method_style, spans_orders
 from mbrl_flat.analysis.stats import (
     Interval,
     mean,
@@ -143,8 +143,9 @@ def draw(rows: TrialRows, models: Sequence[str], *, title: str) -> Figure:
     for number, model in enumerate(models):
         state, value, scatter = panels[3 * number : 3 * number + 3]
         ours = rows.where(model=model)
-        for index, method in enumerate(ours.distinct("method")):
-            color = PALETTE[index % len(PALETTE)]
+        for method in ours.distinct("method"):
+            # Both budgets of Adam share its colour; the larger one is the zero of the curves.
+            color = method_style(method.removesuffix("_matched")).color
             for axes, curve in ((state, "state_curve"), (value, "value_curve")):
                 change = _change(ours, method, curve)
                 axes.plot(change, color=color, lw=1.4, label=method)
