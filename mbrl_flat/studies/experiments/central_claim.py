@@ -22,6 +22,7 @@ from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
+from mbrl_flat.studies.offline.recording import Recording
 from mbrl_flat.studies.offline.task import OfflineTask, build_model
 from mbrl_flat.studies.offline.transitions import Transitions
 
@@ -91,7 +92,9 @@ class CentralClaim:
         "NeurIPS 2025"
     )
 
-    task: OfflineTask = field(default_factory=OfflineTask)
+    task: OfflineTask = field(
+        default_factory=lambda: OfflineTask(recording=Recording(task="walker-walk"))
+    )
     model: str = "mbrl_flat.agents.tdmpc2.offline.OfflineTDMPC2"
     settings: Mapping[str, Any] = field(default_factory=lambda: {"size": "cpu", "batch_size": 64})
     lr: float = 1e-3
