@@ -8,7 +8,7 @@ References:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from matplotlib.figure import Figure
 
