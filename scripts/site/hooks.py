@@ -76,7 +76,14 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Draw formulas; lead links that leave the folder of pages to what the site has."""
+    """Draw formulas; lead links that leave the folder of pages to what the site has.
+
+    Tables that a study wrote get a title, and are left out of the search.
+    """
+    if page.file.src_uri.startswith("studies/") and not page.file.src_uri.endswith("README.md"):
+        page.meta["search"] = {"exclude": True}
+    if not markdown.lstrip().startswith("# "):
+        markdown = f"# {_words(page.file.src_uri)}\n\n{markdown}"
     up = "../" * page.file.src_uri.count("/")
 
     def of_root(found: re.Match[str]) -> str:
@@ -91,4 +98,9 @@ def _api_page(module: str) -> str:
 
 
 def _title(path: Path) -> str:
-    return path.read_text("utf-8").splitlines()[0].removeprefix("# ").strip()
+    first = path.read_text("utf-8").lstrip().splitlines()[0]
+    return first.removeprefix("# ").strip() if first.startswith("# ") else _words(str(path))
+
+
+def _words(path: str) -> str:
+    return Path(path).stem.replace("_", " ").capitalize()
