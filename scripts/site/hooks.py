@@ -79,6 +79,9 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """Draw formulas; lead links that leave the folder of pages to what the site has.
 
     Tables that a study wrote get a title, and are left out of the search.
+
+    Returns:
+        The text to render.
     """
     if page.file.src_uri.startswith("studies/") and not page.file.src_uri.endswith("README.md"):
         page.meta["search"] = {"exclude": True}
