@@ -98,8 +98,9 @@ def register(
         OPTIMIZERS[name] = Entry(
             name=name, build=made, paper=paper, evaluations=evaluations, memory=memory, **facts
         )
-        # Configurations of earlier revisions name a function that is spelled as the method is.
-        setattr(sys.modules[made.__module__], name, made)
+        if made.__module__.startswith("mbrl_flat."):
+            # Configurations of earlier revisions name a function that is spelled as the method is.
+            setattr(sys.modules[made.__module__], name, made)
         return made
 
     return enter

@@ -17,8 +17,8 @@ References:
 
 Deviations from the paper:
     None in the equations; there was no code of the authors to compare with. F is what the layers
-    return that own the parameters named by ``outputs``; by default what the last layer returns that
-    ran and has parameters. Compiled code hides its layers, so it is refused.
+    return that own the parameters named by ``outputs``; by default what the last module returns
+    that the loss depends on. Compiled code hides its layers, so it is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,19 +41,21 @@ class OutputGradients:
     """Gradients of the loss at outputs of layers, recorded in one evaluation for another.
 
     Args:
-        owned: Parameters whose layers count; all layers with parameters if empty.
+        owned: Parameters whose layers count; all modules but losses if empty.
     """
 
     def __init__(self, owned: set[nn.Parameter]) -> None:
         self._owned = owned
         self._count = 0
+        self._latest = -1
+        self._in_backward = False
         self._recording = True
         self._saved: dict[int, Tensor] = {}
 
     @contextmanager
     def watched(self, *, recording: bool) -> Iterator[None]:
         """Record gradients in the body, or put those that were recorded in their place."""
-        self._count, self._recording = 0, recording
+        self._count, self._latest, self._recording = 0, -1, recording
         hook = register_module_forward_hook(self._after_forward)
         try:
             yield
@@ -67,18 +69,27 @@ class OutputGradients:
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         del args
-        own = list(module.parameters(recurse=False))
-        counts = any(p in self._owned for p in own) if self._owned else bool(own)
-        if counts and isinstance(output, Tensor) and output.requires_grad:
+        if self._owned:
+            counts = any(p in self._owned for p in module.parameters(recurse=False))
+        else:
+            counts = not type(module).__module__.startswith("torch.nn.modules.loss")
+        if self._in_backward:
+            # The forward pass of another micro-batch.
+            self._in_backward, self._latest = False, -1
+        if counts and isinstance(output, Tensor) and output.requires_grad and output.ndim:
             output.register_hook(partial(self._on_gradient, self._count))
             self._count += 1
 
     def _on_gradient(self, index: int, grad: Tensor) -> Tensor | None:
         if not self._recording:
             return self._saved.get(index)
-        # Without a choice only the last layer counts, which is the last one that ran so far.
-        if self._owned or index == self._count - 1:
+        self._in_backward = True
+        # Without a choice only the last module counts that the loss depends on.
+        if self._owned or index > self._latest:
+            if not self._owned:
+                self._saved.pop(self._latest, None)
             self._saved[index] = grad.clone()
+            self._latest = max(index, self._latest)
         return None
 
 
@@ -88,7 +99,7 @@ class FunctionalSAM(SharpnessAware):
 
     Attributes:
         rho: Radius.
-        outputs: Parameters of the layers that return F, as in ``only``; null for the last layer.
+        outputs: Parameters of the layers that return F, as in ``only``; null for the last module.
     """
 
     outputs: Sequence[str] | None = None
