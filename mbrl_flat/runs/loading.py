@@ -5,12 +5,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+import yaml
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Agent
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.specs import Continuous, EnvSpec
 
 
@@ -119,3 +122,47 @@ def append_row(file: Path, row: Mapping[str, Any]) -> None:
             lines.write(json.dumps(row) + "\n")
     except OSError as error:
         sys.stderr.write(f"{file} cannot be written ({error.strerror}); the results follow.\n")
+
+
+_MAY_CHANGE = ("steps", "device", "threads", "parallel_envs", "on_nonfinite", "model_lr")
+
+
+def changed_settings(folder: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings with which a run is resumed that its ``config.yaml`` has otherwise.
+
+    Args:
+        folder: The run's folder.
+        config: With which it is resumed.
+
+    Returns:
+        Old and new value by name.
+    """
+    file = folder / "config.yaml"
+    saved = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    pairs = {k: (saved[k], getattr(config, k)) for k in _MAY_CHANGE if k in saved}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
+
+
+def apply_settings(folder: Path, agent: Agent, changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Write changed settings into ``config.yaml``; scale the learning rates that were loaded.
+
+    Args:
+        folder: The run's folder.
+        agent: With the state of the checkpoint.
+        changed: What ``changed_settings`` gave.
+    """
+    if not changed:
+        return
+    old, new = changed.get("model_lr", (0.0, 0.0))
+    if old and isinstance(agent, _Optimizes):
+        for group in agent.optimizer.param_groups:
+            group["lr"] *= new / old
+    file = folder / "config.yaml"
+    saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+    saved |= {key: value for key, (_, value) in changed.items()}
+    write_text_atomically(file, yaml.safe_dump(saved, sort_keys=False))
+
+
+@runtime_checkable
+class _Optimizes(Protocol):
+    optimizer: torch.optim.Optimizer

@@ -9,7 +9,10 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import check_inside
 from mbrl_flat.runtime.settings import flatten, setting_key
 
-_RESUMABLE = ("resume", "steps", "device", "threads", "debug", "progress", "parallel_envs")
+_RESUMABLE = (
+    "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
+    "on_nonfinite", "model_lr",
+)  # fmt: skip
 """Keys that may differ when a run goes on; everything else comes from its folder."""
 
 

@@ -24,7 +24,13 @@ from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.loading import check_shapes, refused_if_unfit, shapes_of_spec
+from mbrl_flat.runs.loading import (
+    apply_settings,
+    changed_settings,
+    check_shapes,
+    refused_if_unfit,
+    shapes_of_spec,
+)
 from mbrl_flat.runs.offline_data import check_offline, fill_replay
 from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
 from mbrl_flat.runs.provenance import write_environment
@@ -62,8 +68,10 @@ def train_run(
             trainer.logger.truncate(0)
             trainer.start()
         else:
+            changed = changed_settings(folder, config)
             with refused_if_unfit(trainer.checkpoints.latest):
                 trainer.load_state_dict(saved)
+            apply_settings(folder, trainer.agent, changed)
             if trainer.finished:
                 say(f"{folder} is finished: all {trainer.step} steps are made; steps=N extends it.")
         complete = trainer.run(stop=lambda: request.signal is not None)

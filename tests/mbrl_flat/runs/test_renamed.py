@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.runs.renamed import current_name, with_current_names
+from mbrl_flat.training.checkpoint import load_safely
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TARGETS = (FIXTURES / "old_targets.txt").read_text().split()
@@ -105,3 +107,24 @@ def test_a_resumed_old_study_computes_what_was_missing(tmp_path, monkeypatch):
     for one, other in zip(found, expected, strict=True):
         numbers = {k: v for k, v in other.items() if isinstance(v, float) and k != "cpu_seconds"}
         assert_close(one, {k: v for k, v in numbers.items() if "second" not in k})
+
+
+def test_settings_that_change_on_resume_are_used_and_kept(run, monkeypatch):
+    words = ["steps=62", "model_lr=1e-4", "on_nonfinite=skip"]
+
+    command(cli.train, monkeypatch, f"resume={run}", *words, *QUIET)
+    command(cli.train, monkeypatch, f"resume={run}", *QUIET)  # finished
+
+    saved = load_safely(run / "checkpoints" / "latest.pt")
+    rates = {group["lr"] for group in saved["agent"]["optimizer"]["base"]["param_groups"]}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert sorted(rates) == pytest.approx([0.3e-4, 1e-4])
+    assert saved["step"] == config["steps"] == 62
+    assert config["on_nonfinite"] == "skip"
+
+
+def test_a_checkpoint_of_a_run_is_evaluated_as_a_run(run, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(cli.evaluate, monkeypatch, f"checkpoint={run}/checkpoints/latest.pt", "env=dummy")
+
+    assert f"evaluate it with run={run} checkpoint=latest" in capsys.readouterr().err
