@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -81,13 +81,13 @@ def _train(cfg: DictConfig) -> float | None:
         return _train_in_sweep(cfg, job)
     with _error_messages(debug=cfg.debug), joined() as processes:
         if not processes.leads:
-            return follow_run(processes, _built)
+            return follow_run(processes, build_run)
         new = not cfg.resume
         cfg, folder = _new(cfg) if new else _resumed(cfg)
         with writing(folder, new=new):
             processes.send(cfg)
             say(f"run folder: {folder}")
-            status = train_run(*_built(cfg), folder, processes)
+            status = train_run(*build_run(cfg), folder, processes)
         draw_run(folder)
         say(summarize_run(folder, complete=not status))
     if status:
@@ -105,7 +105,7 @@ def _evaluate(cfg: DictConfig) -> None:
         if cfg.run is None and cfg.checkpoint not in ("latest", "best"):
             run_cfg = hydra.compose("train", overrides=shapes)
             run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-            row = evaluate_pretrained(*_built(run_cfg), Path(cfg.checkpoint), **how)
+            row = evaluate_pretrained(*build_run(run_cfg), Path(cfg.checkpoint), **how)
         elif shapes:
             raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
         else:
@@ -162,14 +162,14 @@ def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
     cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     text = partial(OmegaConf.to_yaml, cfg, resolve=True)
-    return job.train(text, check=lambda: _built(_checked(cfg)), objective=cfg.objective)
+    return job.train(text, check=lambda: build_run(_checked(cfg)), objective=cfg.objective)
 
 
 def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """Name the run, make its folder and write down what it is."""
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     # What cannot be built must not leave a folder behind.
-    _built(_checked(cfg))
+    build_run(_checked(cfg))
     folder = new_run_folder(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(folder)
     write_text_atomically(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -178,7 +178,7 @@ def _new(cfg: DictConfig) -> tuple[DictConfig, Path]:
 
 def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
     """The configuration of a run that exists, with the few keys that may differ."""
-    saved, folder = _load_run(cfg.resume, study="study" in cfg)
+    saved, folder = load_run(cfg.resume, study="study" in cfg)
     for key in resumable_keys(HydraConfig.get().overrides.task):
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     return saved, folder
@@ -186,12 +186,13 @@ def _resumed(cfg: DictConfig) -> tuple[DictConfig, Path]:
 
 def _saved_run(cfg: DictConfig) -> tuple[RunConfig, Parts, Path]:
     """The run that a command looks at, on the device that was asked for."""
-    run_cfg, folder = _load_run(cfg.run)
+    run_cfg, folder = load_run(cfg.run)
     run_cfg.device, run_cfg.threads = cfg.device, cfg.threads
-    return *_built(run_cfg), folder
+    return *build_run(run_cfg), folder
 
 
-def _load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path]:
+def load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path]:
+    """The configuration of a run that exists, and its folder."""
     folder = existing_run(path, study=study)
     try:
         saved = OmegaConf.create(with_current_names(_plain(OmegaConf.load(folder / "config.yaml"))))
@@ -221,7 +222,19 @@ def _apply_preset(cfg: DictConfig) -> None:
 
 def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
-    return _built(_composed("train", list(overrides)))
+    return build_run(_composed("train", list(overrides)))
+
+
+def compose_named(words: list[str]) -> DictConfig:
+    """Configuration of ``mbrl-flat-train`` with these arguments, and the names of its parts."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.names = part_names(choices, cfg.env)
+    return cfg
 
 
 def compose_study(*overrides: str) -> Any:
@@ -244,7 +257,8 @@ def _plain(cfg: Any) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg))
 
 
-def _built(cfg: DictConfig) -> tuple[RunConfig, Parts]:
+def build_run(cfg: DictConfig) -> tuple[RunConfig, Parts]:
+    """Typed configuration and parts of a composed one."""
     return _run_config(cfg), _parts(cfg)
 
 

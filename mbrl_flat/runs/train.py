@@ -23,6 +23,7 @@ from mbrl_flat.logging.jsonl import JsonlLogger
 from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
+from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import (
     apply_settings,
@@ -45,7 +46,12 @@ from mbrl_flat.training.trainer import Trainer
 
 
 def train_run(
-    config: RunConfig, parts: Parts, folder: Path, processes: Processes | None = None
+    config: RunConfig,
+    parts: Parts,
+    folder: Path,
+    processes: Processes | None = None,
+    *,
+    callbacks: Callbacks | None = None,
 ) -> int:
     """Train in ``folder``, from its newest checkpoint if it has one.
 
@@ -54,6 +60,7 @@ def train_run(
         parts: Its pluggable parts.
         folder: The run's folder.
         processes: Who helps with the updates; this process leads them.
+        callbacks: Functions to call during the run.
 
     Returns:
         Exit status: 0 when complete, 130 after Ctrl-C.
@@ -62,7 +69,9 @@ def train_run(
         UserError: If the newest checkpoint does not fit this run.
     """
     with ExitStack() as stack:
-        trainer, saved = build_trainer(config, parts, folder, processes or Processes(), stack)
+        trainer, saved = build_trainer(
+            config, parts, folder, processes or Processes(), stack, callbacks=callbacks
+        )
         request = stack.enter_context(stop_requests())
         if saved is None:
             trainer.logger.truncate(0)
@@ -79,7 +88,13 @@ def train_run(
 
 
 def build_trainer(
-    config: RunConfig, parts: Parts, folder: Path, processes: Processes, stack: ExitStack
+    config: RunConfig,
+    parts: Parts,
+    folder: Path,
+    processes: Processes,
+    stack: ExitStack,
+    *,
+    callbacks: Callbacks | None = None,
 ) -> tuple[Trainer, dict[str, Any] | None]:
     """Put the parts of a run together.
 
@@ -89,6 +104,7 @@ def build_trainer(
         folder: The run's folder.
         processes: Who helps with the updates.
         stack: Closes environments and logs.
+        callbacks: Functions to call during the run.
 
     Returns:
         The trainer, and the newest checkpoint if there is one, still to be loaded.
@@ -114,7 +130,8 @@ def build_trainer(
     write_environment(folder, device)
     jsonl = JsonlLogger(folder / "metrics.jsonl")
     console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
-    logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec))
+    told = callbacks or Callbacks()
+    logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec), told)
     stack.callback(logger.close)
     train_envs = TrainEnvs(
         vector=envs,
@@ -151,7 +168,7 @@ def build_trainer(
         evaluations=evaluations,
         probes=[ReplayProbe(probe, cast(Inspectable, agent), replay) for probe in probes],
         device=device,
-        on_step=console.advance,
+        on_step=told.after(console.advance),
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
         sampler=None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed),
     )

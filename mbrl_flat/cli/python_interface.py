@@ -1,0 +1,367 @@
+"""Agents from Python, with the habits of Stable-Baselines3.
+
+.. code-block:: python
+
+    from mbrl_flat import TDMPC2
+
+    agent = TDMPC2("walker-walk", preset="cpu", optimizer="sam", rho=0.01)
+    agent.learn(20_000)
+    action = agent.predict(obs)
+
+Below is the code that the commands use: ``learn`` composes the same configuration as
+``mbrl-flat-train``, writes the same folder and makes the same run, bit for bit.
+"""
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mbrl_flat.cli import main
+from mbrl_flat.envs.gym import adapt
+from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
+from mbrl_flat.errors import UserError
+from mbrl_flat.evaluation.multitask import shapes_of
+from mbrl_flat.interfaces import Agent, AgentState, Mode
+from mbrl_flat.runs.callbacks import Callbacks
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.evaluate import evaluate_run
+from mbrl_flat.runs.folder import new_run_folder, writing
+from mbrl_flat.runs.loading import load_agent
+from mbrl_flat.runs.parts import Parts, build_agent
+from mbrl_flat.runs.train import train_run
+from mbrl_flat.runtime.device import choose_device
+from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.sweeps import quoted
+from mbrl_flat.training.checkpoint import load_safely
+
+EnvFactory = Callable[[], gym.Env[Any, Any]]
+
+
+class TrainableAgent:
+    """An agent, its environment and its run folder.
+
+    Args:
+        env: A task of ``env=dmc`` (``walker-walk``), the id of a Gymnasium environment
+            (``Pendulum-v1``), ``SUITE:TASK`` (``atari:pong``, ``minatar:breakout``), or a function
+            without arguments that makes a Gymnasium environment. An environment object is copied.
+        preset: Size: ``default`` (as published), ``cpu`` or ``debug``.
+        optimizer: Name in the registry of optimizers.
+        rho: Radius of a sharpness-aware optimizer; its default where None.
+        seed: Determines every random draw.
+        run_dir: Folder of the run; by default one below ``runs``.
+        settings: Further keys of the configuration by their dotted names, as on the command line:
+            ``{"eval_every": 5000, "agent.config.horizon": 5, "optimizer/base": "sgd"}``.
+
+    Raises:
+        UserError: If a name or a value is not allowed.
+    """
+
+    agent_name: ClassVar[str]
+
+    def __init__(
+        self,
+        env: str | EnvFactory | gym.Env[Any, Any],
+        *,
+        preset: str = "default",
+        optimizer: str = "adam",
+        rho: float | None = None,
+        seed: int = 0,
+        run_dir: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        values = dict(settings or {})
+        self._env = None if isinstance(env, str) else _factory(env)
+        words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
+        words += _env_words(env) if isinstance(env, str) else ["env=gym", "env.task=Custom-v0"]
+        words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
+        words.append(f"seed={seed}")
+        if rho is not None:
+            values["optimizer.rho"] = rho
+        self._cfg = _compose(words, values)
+        if run_dir is not None:
+            self._cfg.run_dir = str(run_dir)
+        self.folder: Path | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._agent: Agent | None = None
+        self._state: AgentState | None = None
+
+    def learn(
+        self,
+        steps: int,
+        *,
+        progress: bool = False,
+        on_step: Callable[[int], None] | None = None,
+        on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> Self:
+        """Train for ``steps`` more agent steps, in the run's folder.
+
+        A first call is the run of ``mbrl-flat-train steps=STEPS``, a further one that of
+        ``mbrl-flat-train resume=FOLDER steps=TOTAL``. Ctrl-C saves a checkpoint first.
+
+        Args:
+            steps: How many.
+            progress: Show a progress bar.
+            on_step: Called with the number of steps made, whenever it changes.
+            on_evaluation: Called with the step and the metrics of every evaluation.
+
+        Returns:
+            The agent itself.
+
+        Raises:
+            UserError: If the run cannot be made.
+            KeyboardInterrupt: After Ctrl-C, once everything is saved.
+        """
+        new = self.folder is None
+        self._cfg.steps = steps + (0 if new else self.steps)
+        self._cfg.progress = progress
+        config, parts = self._built()
+        if self.folder is None:
+            self.folder = new_run_folder(self._cfg.run_dir, config.names, config.seed)
+            self._cfg.run_dir = str(self.folder)
+            config, parts = self._built()
+        with writing(self.folder, new=new):
+            text = OmegaConf.to_yaml(self._cfg, resolve=True)
+            write_text_atomically(self.folder / "config.yaml", text)
+            callbacks = Callbacks(on_step=on_step, on_evaluation=on_evaluation)
+            status = train_run(config, parts, self.folder, callbacks=callbacks)
+        self._reset()
+        if status:
+            raise KeyboardInterrupt
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Agent steps made so far."""
+        file = self._checkpoint
+        return 0 if file is None or not file.exists() else int(load_safely(file)["step"])
+
+    @property
+    def _checkpoint(self) -> Path | None:
+        return None if self.folder is None else self.folder / "checkpoints" / "latest.pt"
+
+    def predict(
+        self, obs: Any, *, is_first: bool | np.ndarray = False, mode: Mode = "eval", seed: int = 0
+    ) -> np.ndarray:
+        """Choose actions for observations as the environment gives them.
+
+        The planner's or the recurrent state is kept from call to call, one for each row; it begins
+        anew where ``is_first``, or when the number of rows changes.
+
+        Args:
+            obs: One observation, or a batch of them: each entry with a leading axis ``[N, ...]``.
+            is_first: Whether an episode begins, one for all rows or ``[N]``.
+            mode: ``eval``, ``explore``, or ``policy`` without planning.
+            seed: Of the actions' noise, read when the state begins.
+
+        Returns:
+            An action, or a batch ``[N, ...]``, in the units of the environment's action space.
+        """
+        agent, spec = self._loaded()
+        entries, batched = self._entries(obs, spec)
+        rows = len(next(iter(entries.values())))
+        tensors = {name: torch.as_tensor(value) for name, value in entries.items()}
+        begins = np.broadcast_to(np.asarray(is_first, dtype=bool), (rows,))
+        if self._state is None or self._rows != rows:
+            self._state, self._rows = agent.initial_state(rows), rows
+            self._generator = torch.Generator(self._device).manual_seed(seed)
+        if begins.any():
+            self._state = agent.reset_state(self._state, torch.from_numpy(begins.copy()))
+        action, self._state = agent.act(tensors, self._state, mode=mode, generator=self._generator)
+        actions = self._actions(action.cpu().numpy(), spec)
+        return actions if batched else actions[0]
+
+    def evaluate(self, episodes: int = 10, *, seed: int = 1000) -> dict[str, float]:
+        """Play fresh episodes; the row of ``mbrl-flat-evaluate``."""
+        config, parts = self._built()
+        if self.folder is None:
+            raise UserError("This agent has not learned yet; call learn(steps) or load(path).")
+        how = {"episodes": episodes, "seed": seed, "checkpoint": "latest", "video": False}
+        return evaluate_run(config, parts, self.folder, **how)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the run's configuration and newest checkpoint to a folder that ``load`` reads.
+
+        Args:
+            path: The folder; it must not exist or be empty.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: If nothing was learned yet or the folder holds files.
+        """
+        folder, file = Path(path).expanduser(), self._checkpoint
+        if self.folder is None or file is None or not file.exists():
+            raise UserError("There is nothing to save yet; call learn(steps) first.")
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} exists and is never overwritten; choose another path.")
+        shutil.copytree(self.folder / "checkpoints", folder / "checkpoints")
+        for name in ("config.yaml", "environment.json", "metrics.jsonl"):
+            shutil.copy2(self.folder / name, folder / name)
+        return folder
+
+    @classmethod
+    def load(cls, path: str | Path, *, env: EnvFactory | gym.Env[Any, Any] | None = None) -> Self:
+        """Read what ``save`` wrote, or any run folder of this agent; nothing in it is executed.
+
+        Args:
+            path: The folder.
+            env: The environment, where it was given as an object or a function.
+
+        Returns:
+            An agent that predicts, and learns on where its run stopped.
+
+        Raises:
+            UserError: If there is no such run, or it is another agent's.
+        """
+        saved, folder = main.load_run(str(path))
+        if saved.names["agent"] != cls.agent_name:
+            raise UserError(f"{path} is a run of {saved.names['agent']}, not of {cls.agent_name}.")
+        found = cls.__new__(cls)
+        found._cfg, found.folder = saved, folder
+        found._cfg.run_dir = str(folder)
+        found._env = None if env is None else _factory(env)
+        found._reset()
+        return found
+
+    def _built(self) -> tuple[RunConfig, Parts]:
+        config, parts = main.build_run(self._cfg)
+        if self._env is None:
+            return config, parts
+        factory = self._env
+
+        def make(*, seed: int, render: bool = False) -> gym.Env[Any, Any]:
+            del render
+            return adapt(factory(), name="the environment", seed=seed)
+
+        return config, Parts(**{**vars(parts), "env": make})
+
+    def _loaded(self) -> tuple[Agent, EnvSpec]:
+        """The agent at its newest checkpoint, or as it begins."""
+        if self._agent is None:
+            config, parts = self._built()
+            self._device = choose_device(config.device)
+            spec = shapes_of(parts.vectors, parts.env, seed=config.seed)
+            agent, file = build_agent(config, parts, spec, self._device), self._checkpoint
+            if file is not None:
+                load_agent(agent, load_safely(file, device=self._device), spec, file)
+            self._agent, self._spec, self._rows = agent, spec, 0
+            self._wrappers = tuple(_wrappers(parts.env(seed=config.seed)))
+        return self._agent, self._spec
+
+    def _entries(self, obs: Any, spec: EnvSpec) -> tuple[dict[str, np.ndarray], bool]:
+        """Observations as the agent takes them, ``[N, ...]``, and whether the N was given."""
+        sorting = next((w for w in self._wrappers if isinstance(w, ObservationEntries)), None)
+        given = None if sorting is None else sorting.env.observation_space
+        if not isinstance(obs, Mapping) and not isinstance(given, gym.spaces.Box):
+            if len(spec.obs) > 1:
+                raise UserError(f"The observation has the entries {', '.join(spec.obs)}; give all.")
+            obs = {next(iter(spec.obs)): obs}
+        shapes = spec.obs if sorting is None else _shapes(given)
+        name, shape = next(iter(shapes.items()))
+        batched = np.ndim(obs[name] if name else obs) > len(shape)
+        rows = _rows(obs) if batched else [obs]
+        entries = [row if sorting is None else sorting.observation(row) for row in rows]
+        return {k: np.stack([np.asarray(row[k]) for row in entries]) for k in spec.obs}, batched
+
+    def _actions(self, actions: np.ndarray, spec: EnvSpec) -> np.ndarray:
+        """Actions ``[N, A]`` of the agent in the environment's own units."""
+        if not isinstance(spec.action, Continuous):
+            actions = actions.argmax(-1) if actions.ndim > 1 else actions
+        unit = next((w for w in self._wrappers if isinstance(w, UnitActions)), None)
+        return actions if unit is None else np.stack([unit.action(a) for a in actions])
+
+
+class TDMPC2(TrainableAgent):
+    """TD-MPC2: planning with a latent world model, Hansen et al., arXiv:2310.16828."""
+
+    agent_name = "tdmpc2"
+
+
+class DreamerV3(TrainableAgent):
+    """DreamerV3: an actor-critic in a recurrent world model, Hafner et al., arXiv:2301.04104."""
+
+    agent_name = "dreamerv3"
+
+
+class STORM(TrainableAgent):
+    """STORM: an actor-critic in a transformer world model, Zhang et al., arXiv:2310.09615."""
+
+    agent_name = "storm"
+
+
+class TWISTER(TrainableAgent):
+    """TWISTER: a transformer world model with contrastive learning, Burchi and Timofte, 2025."""
+
+    agent_name = "twister"
+
+
+def _env_words(env: str) -> list[str]:
+    """Words of the command line for an environment's short name."""
+    suite, separator, task = env.partition(":")
+    suites = ("dmc", "gym", "atari", "minatar", "humanoid_bench", "dummy", "multitask")
+    if separator and suite in suites:
+        return [f"env={suite}", f"env.task={quoted(task)}"]
+    known = separator or env in gym.registry or "-v" in env
+    return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
+
+
+def _factory(env: EnvFactory | gym.Env[Any, Any]) -> EnvFactory:
+    if not isinstance(env, gym.Env):
+        return env
+
+    def copied() -> gym.Env[Any, Any]:
+        # Training and evaluation each have their own.
+        try:
+            return copy.deepcopy(env)
+        except Exception as error:  # whatever the environment's parts raise
+            raise UserError(
+                f"{env} cannot be copied ({error}); give a function that makes it: "
+                f"env=lambda: MyEnv()."
+            ) from error
+
+    return copied
+
+
+def _compose(words: list[str], values: Mapping[str, Any]) -> DictConfig:
+    cfg = main.compose_named(words)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(cfg, key, value)
+        except OmegaConfBaseException as error:
+            raise UserError(f"There is no setting {key!r}: {error}".splitlines()[0]) from error
+    return cfg
+
+
+def _wrappers(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+    """The wrappers of an environment, outermost first."""
+    found = [env]
+    while isinstance(found[-1], gym.Wrapper):
+        found.append(found[-1].env)
+    return found
+
+
+def _shapes(space: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a space's entries by name; that of a single one has the name ``""``."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: entry.shape or () for name, entry in space.spaces.items()}
+    return {"": space.shape or ()}
+
+
+def _rows(obs: Any) -> list[Any]:
+    """The observations of a batch."""
+    if not isinstance(obs, Mapping):
+        return list(obs)
+    count = len(next(iter(obs.values())))
+    return [{key: value[row] for key, value in obs.items()} for row in range(count)]

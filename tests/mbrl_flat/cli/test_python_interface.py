@@ -1,0 +1,144 @@
+"""Agents from Python: the same run as the command, and the actions of ``act``."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import mbrl_flat
+from mbrl_flat import STORM, TDMPC2
+from mbrl_flat.cli import main as cli
+from mbrl_flat.errors import UserError
+
+SETTINGS = {
+    "eval_every": 60, "eval_episodes": 1, "probe_every": 0, "log_every": 30, "checkpoint_every": 0,
+    "seed_steps": 50, "device": "cpu", "threads": 1, "env.episode_length": 20,
+}  # fmt: skip
+
+
+def small(folder, **kwargs):
+    settings = SETTINGS | kwargs.pop("settings", {})
+    return TDMPC2("dummy:point", preset="debug", run_dir=folder, settings=settings, **kwargs)
+
+
+def rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    drop = ("time",)
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith(drop)} for line in lines]
+
+
+def test_learning_is_the_run_of_the_command(tmp_path, monkeypatch):
+    agent = small(tmp_path / "python", optimizer="sam", rho=0.02, seed=3).learn(90)
+    words = ["agent=tdmpc2", "env=dummy", "env.task=point", "preset=debug", "optimizer=sam"]
+    words += ["optimizer.rho=0.02", "seed=3", "steps=90", "progress=false"]
+    words += [f"{key}={value}" for key, value in SETTINGS.items()]
+    monkeypatch.setattr("sys.argv", ["train", *words, f"run_dir={tmp_path / 'command'}"])
+    cli.train()
+
+    assert agent.steps == 90
+    assert rows(tmp_path / "python") == rows(tmp_path / "command")
+    ours, theirs = (
+        torch.load(tmp_path / name / "checkpoints" / "latest.pt", weights_only=True)["agent"]
+        for name in ("python", "command")
+    )
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value)
+
+
+def test_learning_twice_is_learning_once(tmp_path):
+    settings = {"eval_every": 0}
+    small(tmp_path / "twice", settings=settings).learn(60).learn(40)
+    small(tmp_path / "once", settings=settings).learn(100)
+
+    ours, theirs = (
+        torch.load(tmp_path / name / "checkpoints" / "latest.pt", weights_only=True)["agent"]
+        for name in ("twice", "once")
+    )
+    for name, value in theirs["model"].items():
+        assert torch.equal(ours["model"][name], value)
+
+
+def test_callbacks_see_every_step_and_every_evaluation(tmp_path):
+    steps, evaluations = [], []
+    small(tmp_path / "run").learn(
+        60, on_step=steps.append, on_evaluation=lambda step, row: evaluations.append((step, row))
+    )
+
+    assert steps[-1] == 60
+    assert sorted(set(steps)) == steps
+    assert [step for step, _ in evaluations] == [0, 60]
+    assert all("eval/return_mean" in row for _, row in evaluations)
+
+
+def test_a_prediction_is_what_the_agent_acts(tmp_path):
+    found = small(tmp_path / "run")
+    obs = np.array([0.3, -0.2, 0.1], np.float32)[: found._loaded()[1].obs["state"][0]]
+    agent, spec = found._loaded()
+    state, generator = agent.initial_state(1), torch.Generator().manual_seed(0)
+    for _ in range(3):
+        expected, state = agent.act(
+            {"state": torch.as_tensor(obs)[None]}, state, mode="eval", generator=generator
+        )
+        assert np.array_equal(found.predict(obs), expected[0].numpy())
+
+    batch = np.stack([obs, obs, -obs])
+    assert found.predict(batch).shape == (3, spec.action.size)
+
+
+def test_a_saved_agent_predicts_as_before_and_learns_on(tmp_path):
+    agent = small(tmp_path / "run").learn(60)
+    obs = np.zeros(agent._loaded()[1].obs["state"], np.float32)
+    action = agent.predict(obs)
+
+    loaded = TDMPC2.load(agent.save(tmp_path / "saved"))
+
+    assert np.array_equal(loaded.predict(obs), action)
+    assert loaded.steps == 60
+    with pytest.raises(UserError, match="is a run of tdmpc2, not of storm"):
+        STORM.load(tmp_path / "saved")
+    with pytest.raises(UserError, match="never overwritten"):
+        agent.save(tmp_path / "saved")
+
+
+class Tilt(gym.Env):
+    """Actions between 2 and 6; the reward is highest at 5."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = gym.spaces.Box(2.0, 6.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.np_random.uniform(-1.0, 1.0, 4).astype(np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        obs = self.np_random.uniform(-1.0, 1.0, 4).astype(np.float32)
+        return obs, -abs(float(action[0]) - 5.0), False, self.count == 25, {}
+
+
+@pytest.mark.parametrize("env", [Tilt(), Tilt])
+def test_an_environment_of_the_users_own(tmp_path, env):
+    settings = {k: v for k, v in SETTINGS.items() if not k.startswith("env.")}
+    agent = TDMPC2(env, preset="debug", run_dir=tmp_path / "run", settings=settings).learn(60)
+
+    action = agent.predict(np.zeros(4, np.float32))
+
+    assert agent._checkpoint.exists()
+    assert action.shape == (1,)
+    assert 2.0 <= action[0] <= 6.0
+
+
+def test_what_cannot_be_set_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"agent\.config\.horizn"):
+        small(tmp_path / "run", settings={"agent.config.horizn": 3})
+    with pytest.raises(UserError, match="learn"):
+        small(tmp_path / "run").save(tmp_path / "saved")
+
+
+def test_the_package_itself_imports_no_agent():
+    assert set(mbrl_flat.__all__) == {"DreamerV3", "STORM", "TDMPC2", "TWISTER"}
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = mbrl_flat.nothing
