@@ -155,8 +155,8 @@ class TrainableAgent:
     ) -> np.ndarray:
         """Choose actions for observations as the environment gives them.
 
-        The planner's or the recurrent state is kept from call to call, one for each row; it begins
-        anew where ``is_first``, or when the number of rows changes.
+        The planner's or the recurrent state is kept from call to call, one for each row; it is
+        reset where ``is_first``, and when the number of rows changes.
 
         Args:
             obs: One observation, or a batch of them: each entry with a leading axis ``[N, ...]``.
@@ -262,7 +262,7 @@ class TrainableAgent:
 
     def _entries(self, obs: Any, spec: EnvSpec) -> tuple[dict[str, np.ndarray], bool]:
         """Observations as the agent takes them, ``[N, ...]``, and whether the N was given."""
-        sorting = next((w for w in self._wrappers if isinstance(w, ObservationEntries)), None)
+        sorting: Any = next((w for w in self._wrappers if isinstance(w, ObservationEntries)), None)
         given = None if sorting is None else sorting.env.observation_space
         if not isinstance(obs, Mapping) and not isinstance(given, gym.spaces.Box):
             if len(spec.obs) > 1:
@@ -270,7 +270,8 @@ class TrainableAgent:
             obs = {next(iter(spec.obs)): obs}
         shapes = spec.obs if sorting is None else _shapes(given)
         name, shape = next(iter(shapes.items()))
-        batched = np.ndim(obs[name] if name else obs) > len(shape)
+        first: Any = obs[name] if name else obs
+        batched = np.ndim(first) > len(shape)
         rows = _rows(obs) if batched else [obs]
         entries = [row if sorting is None else sorting.observation(row) for row in rows]
         return {k: np.stack([np.asarray(row[k]) for row in entries]) for k in spec.obs}, batched
@@ -279,7 +280,7 @@ class TrainableAgent:
         """Actions ``[N, A]`` of the agent in the environment's own units."""
         if not isinstance(spec.action, Continuous):
             actions = actions.argmax(-1) if actions.ndim > 1 else actions
-        unit = next((w for w in self._wrappers if isinstance(w, UnitActions)), None)
+        unit: Any = next((w for w in self._wrappers if isinstance(w, UnitActions)), None)
         return actions if unit is None else np.stack([unit.action(a) for a in actions])
 
 
@@ -344,9 +345,9 @@ def _compose(words: list[str], values: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _wrappers(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+def _wrappers(env: gym.Env[Any, Any]) -> list[Any]:
     """The wrappers of an environment, outermost first."""
-    found = [env]
+    found: list[Any] = [env]
     while isinstance(found[-1], gym.Wrapper):
         found.append(found[-1].env)
     return found

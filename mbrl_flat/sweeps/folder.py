@@ -36,7 +36,7 @@ _UNNAMED_KEYS = ("run_dir", "progress", "debug", "objective")
 """Keys that do not change what a run computes."""
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as the value of an override, whatever its letters."""
     return "'" + str(path).replace("'", r"\'") + "'"
 
