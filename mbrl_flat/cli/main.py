@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -223,18 +223,6 @@ def _apply_preset(cfg: DictConfig) -> None:
 def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
     """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
     return build_run(_composed("train", list(overrides)))
-
-
-def compose_named(words: list[str]) -> DictConfig:
-    """Configuration of ``mbrl-flat-train`` with these arguments, and the names of its parts."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    with open_dict(cfg):
-        del cfg["hydra"]
-    cfg.names = part_names(choices, cfg.env)
-    return cfg
 
 
 def compose_study(*overrides: str) -> Any:

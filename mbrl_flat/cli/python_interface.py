@@ -12,24 +12,26 @@ Below is the code that the commands use: ``learn`` composes the same configurati
 ``mbrl-flat-train``, writes the same folder and makes the same run, bit for bit.
 """
 
-import copy
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
+import hydra
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.cli import main
+from mbrl_flat.cli.environment_units import EnvFactory, EnvironmentUnits, env_factory, env_words
 from mbrl_flat.envs.gym import adapt
-from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Agent, AgentState, Mode
+from mbrl_flat.logging.labels import part_names
 from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_run
@@ -39,11 +41,8 @@ from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.train import train_run
 from mbrl_flat.runtime.device import choose_device
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.specs import Continuous, EnvSpec
-from mbrl_flat.sweeps import quoted
+from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import load_safely
-
-EnvFactory = Callable[[], gym.Env[Any, Any]]
 
 
 class TrainableAgent:
@@ -79,9 +78,9 @@ class TrainableAgent:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         values = dict(settings or {})
-        self._env = None if isinstance(env, str) else _factory(env)
+        self._env = None if isinstance(env, str) else env_factory(env)
         words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
-        words += _env_words(env) if isinstance(env, str) else ["env=gym", "env.task=Custom-v0"]
+        words += env_words(env) if isinstance(env, str) else ["env=gym", "env.task=Custom-v0"]
         words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
         words.append(f"seed={seed}")
         if rho is not None:
@@ -168,7 +167,7 @@ class TrainableAgent:
             An action, or a batch ``[N, ...]``, in the units of the environment's action space.
         """
         agent, spec = self._loaded()
-        entries, batched = self._entries(obs, spec)
+        entries, batched = self._units.entries(obs, spec)
         rows = len(next(iter(entries.values())))
         tensors = {name: torch.as_tensor(value) for name, value in entries.items()}
         begins = np.broadcast_to(np.asarray(is_first, dtype=bool), (rows,))
@@ -178,7 +177,7 @@ class TrainableAgent:
         if begins.any():
             self._state = agent.reset_state(self._state, torch.from_numpy(begins.copy()))
         action, self._state = agent.act(tensors, self._state, mode=mode, generator=self._generator)
-        actions = self._actions(action.cpu().numpy(), spec)
+        actions = self._units.actions(action.cpu().numpy(), spec)
         return actions if batched else actions[0]
 
     def evaluate(self, episodes: int = 10, *, seed: int = 1000) -> dict[str, float]:
@@ -231,7 +230,7 @@ class TrainableAgent:
         found = cls.__new__(cls)
         found._cfg, found.folder = saved, folder
         found._cfg.run_dir = str(folder)
-        found._env = None if env is None else _factory(env)
+        found._env = None if env is None else env_factory(env)
         found._reset()
         return found
 
@@ -257,31 +256,8 @@ class TrainableAgent:
             if file is not None:
                 load_agent(agent, load_safely(file, device=self._device), spec, file)
             self._agent, self._spec, self._rows = agent, spec, 0
-            self._wrappers = tuple(_wrappers(parts.env(seed=config.seed)))
+            self._units = EnvironmentUnits(parts.env(seed=config.seed))
         return self._agent, self._spec
-
-    def _entries(self, obs: Any, spec: EnvSpec) -> tuple[dict[str, np.ndarray], bool]:
-        """Observations as the agent takes them, ``[N, ...]``, and whether the N was given."""
-        sorting: Any = next((w for w in self._wrappers if isinstance(w, ObservationEntries)), None)
-        given = None if sorting is None else sorting.env.observation_space
-        if not isinstance(obs, Mapping) and not isinstance(given, gym.spaces.Box):
-            if len(spec.obs) > 1:
-                raise UserError(f"The observation has the entries {', '.join(spec.obs)}; give all.")
-            obs = {next(iter(spec.obs)): obs}
-        shapes = spec.obs if sorting is None else _shapes(given)
-        name, shape = next(iter(shapes.items()))
-        first: Any = obs[name] if name else obs
-        batched = np.ndim(first) > len(shape)
-        rows = _rows(obs) if batched else [obs]
-        entries = [row if sorting is None else sorting.observation(row) for row in rows]
-        return {k: np.stack([np.asarray(row[k]) for row in entries]) for k in spec.obs}, batched
-
-    def _actions(self, actions: np.ndarray, spec: EnvSpec) -> np.ndarray:
-        """Actions ``[N, A]`` of the agent in the environment's own units."""
-        if not isinstance(spec.action, Continuous):
-            actions = actions.argmax(-1) if actions.ndim > 1 else actions
-        unit: Any = next((w for w in self._wrappers if isinstance(w, UnitActions)), None)
-        return actions if unit is None else np.stack([unit.action(a) for a in actions])
 
 
 class TDMPC2(TrainableAgent):
@@ -308,61 +284,18 @@ class TWISTER(TrainableAgent):
     agent_name = "twister"
 
 
-def _env_words(env: str) -> list[str]:
-    """Words of the command line for an environment's short name."""
-    suite, separator, task = env.partition(":")
-    suites = ("dmc", "gym", "atari", "minatar", "humanoid_bench", "dummy", "multitask")
-    if separator and suite in suites:
-        return [f"env={suite}", f"env.task={quoted(task)}"]
-    known = separator or env in gym.registry or "-v" in env
-    return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
-
-
-def _factory(env: EnvFactory | gym.Env[Any, Any]) -> EnvFactory:
-    if not isinstance(env, gym.Env):
-        return env
-
-    def copied() -> gym.Env[Any, Any]:
-        # Training and evaluation each have their own.
-        try:
-            return copy.deepcopy(env)
-        except Exception as error:  # whatever the environment's parts raise
-            raise UserError(
-                f"{env} cannot be copied ({error}); give a function that makes it: "
-                f"env=lambda: MyEnv()."
-            ) from error
-
-    return copied
-
-
 def _compose(words: list[str], values: Mapping[str, Any]) -> DictConfig:
-    cfg = main.compose_named(words)
+    """Configuration of ``mbrl-flat-train`` with these words, then these values of its keys."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.names = part_names(choices, cfg.env)
     for key, value in values.items():
         try:
             OmegaConf.update(cfg, key, value)
         except OmegaConfBaseException as error:
             raise UserError(f"There is no setting {key!r}: {error}".splitlines()[0]) from error
     return cfg
-
-
-def _wrappers(env: gym.Env[Any, Any]) -> list[Any]:
-    """The wrappers of an environment, outermost first."""
-    found: list[Any] = [env]
-    while isinstance(found[-1], gym.Wrapper):
-        found.append(found[-1].env)
-    return found
-
-
-def _shapes(space: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of a space's entries by name; that of a single one has the name ``""``."""
-    if isinstance(space, gym.spaces.Dict):
-        return {name: entry.shape or () for name, entry in space.spaces.items()}
-    return {"": space.shape or ()}
-
-
-def _rows(obs: Any) -> list[Any]:
-    """The observations of a batch."""
-    if not isinstance(obs, Mapping):
-        return list(obs)
-    count = len(next(iter(obs.values())))
-    return [{key: value[row] for key, value in obs.items()} for row in range(count)]

@@ -1,0 +1,107 @@
+"""Environments as callers from Python give them: names, factories, their own units."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
+from mbrl_flat.errors import UserError
+from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.sweeps import quoted
+
+EnvFactory = Callable[[], gym.Env[Any, Any]]
+
+
+def env_words(env: str) -> list[str]:
+    """Words of the command line for an environment's short name."""
+    suite, separator, task = env.partition(":")
+    suites = ("dmc", "gym", "atari", "minatar", "humanoid_bench", "dummy", "multitask")
+    if separator and suite in suites:
+        return [f"env={suite}", f"env.task={quoted(task)}"]
+    known = separator or env in gym.registry or "-v" in env
+    return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
+
+
+def env_factory(env: EnvFactory | gym.Env[Any, Any]) -> EnvFactory:
+    """A function that makes the environment; an object is copied each time."""
+    if not isinstance(env, gym.Env):
+        return env
+
+    def copied() -> gym.Env[Any, Any]:
+        # Training and evaluation each have their own.
+        try:
+            return copy.deepcopy(env)
+        except Exception as error:  # whatever the environment's parts raise
+            raise UserError(
+                f"{env} cannot be copied ({error}); give a function that makes it: "
+                f"env=lambda: MyEnv()."
+            ) from error
+
+    return copied
+
+
+class EnvironmentUnits:
+    """Maps what an environment gives and takes to what an agent takes and gives.
+
+    Args:
+        env: The environment as the run wraps it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        wrappers: list[Any] = [env]
+        while isinstance(wrappers[-1], gym.Wrapper):
+            wrappers.append(wrappers[-1].env)
+        self._sorting: Any = next((w for w in wrappers if isinstance(w, ObservationEntries)), None)
+        self._unit: Any = next((w for w in wrappers if isinstance(w, UnitActions)), None)
+
+    def entries(self, obs: Any, spec: EnvSpec) -> tuple[dict[str, np.ndarray], bool]:
+        """Sort observations into the entries of an agent.
+
+        Args:
+            obs: One observation, or a batch of them with a leading axis in each entry.
+            spec: The agent's shapes.
+
+        Returns:
+            Entries ``[N, ...]`` by name, and whether the leading axis was given.
+
+        Raises:
+            UserError: If entries are missing.
+        """
+        given = None if self._sorting is None else self._sorting.env.observation_space
+        if not isinstance(obs, Mapping) and not isinstance(given, gym.spaces.Box):
+            if len(spec.obs) > 1:
+                raise UserError(f"The observation has the entries {', '.join(spec.obs)}; give all.")
+            obs = {next(iter(spec.obs)): obs}
+        shapes = spec.obs if self._sorting is None else _shapes(given)
+        name, shape = next(iter(shapes.items()))
+        first: Any = obs[name] if name else obs
+        batched = np.ndim(first) > len(shape)
+        rows = _rows(obs) if batched else [obs]
+        entries = [row if self._sorting is None else self._sorting.observation(row) for row in rows]
+        return {k: np.stack([np.asarray(row[k]) for row in entries]) for k in spec.obs}, batched
+
+    def actions(self, actions: np.ndarray, spec: EnvSpec) -> np.ndarray:
+        """Actions ``[N, A]`` of the agent in the environment's own units ``[N, ...]``."""
+        if not isinstance(spec.action, Continuous) and actions.ndim > 1:
+            actions = actions.argmax(-1)
+        if self._unit is None:
+            return actions
+        return np.stack([np.asarray(self._unit.action(action)) for action in actions])
+
+
+def _shapes(space: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a space's entries by name; that of a single one has the name ``""``."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: entry.shape or () for name, entry in space.spaces.items()}
+    return {"": space.shape or ()}
+
+
+def _rows(obs: Any) -> list[Any]:
+    """The observations of a batch."""
+    if not isinstance(obs, Mapping):
+        return list(obs)
+    count = len(next(iter(obs.values())))
+    return [{key: value[row] for key, value in obs.items()} for row in range(count)]
