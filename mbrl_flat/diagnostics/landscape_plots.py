@@ -1,4 +1,4 @@
-"""Slices of a loss as figures, and the probe that draws them."""
+"""Sections of a loss as figures, and the probe that draws them."""
 
 from pathlib import Path
 from typing import Any

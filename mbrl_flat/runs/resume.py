@@ -37,7 +37,7 @@ def existing_run(path: str | None, *, study: bool = False) -> Path:
     if (Path(path) / "study.json").exists() != study:
         kind, command = ("an agent", "train") if study else ("a study", "supervised")
         raise UserError(
-            f"{path} is the run of {kind}; go on with it by mbrl-flat-{command} resume={path}."
+            f"{path} is the run of {kind}; resume it by mbrl-flat-{command} resume={path}."
         )
     check_inside(Path(path))
     return Path(path)
