@@ -22,6 +22,7 @@ from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
 from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
 from mbrl_flat.runtime.device import choose_device, use_threads
+from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 
 
@@ -67,15 +68,7 @@ def probe_run(
     if not isinstance(agent, Inspectable):
         raise UserError("The agent of this run has no world model to look into.")
     load_agent(agent, saved, spec, checkpoints.latest)
-    with TemporaryDirectory() as scratch, refused_if_unfit(checkpoints.latest):
-        replay = Replay(
-            spec,
-            config.replay_capacity,
-            num_envs=config.num_envs,
-            complete_only=not agent.across_episodes,
-            folder=replay_folder(config, Path(scratch)),
-        )
-        checkpoints.read_replay(saved, replay)
+    replay = _saved_replay(config, checkpoints, saved, spec, agent)
 
     def play(
         mode: Mode, *, wrap: Callable[[Any], Any] | None = None, agent: Any = agent
@@ -95,6 +88,21 @@ def probe_run(
         raise UserError(f"probe={name} measured nothing in {folder}: {reason}") from reason
     append_row(folder / "probes.jsonl", {"probe": name, "step": run.step, "seed": seed, **row})
     return row
+
+
+def _saved_replay(
+    config: RunConfig, checkpoints: CheckpointFolder, saved: Any, spec: EnvSpec, agent: Any
+) -> Replay:
+    with TemporaryDirectory() as scratch, refused_if_unfit(checkpoints.latest):
+        replay = Replay(
+            spec,
+            config.replay_capacity,
+            num_envs=config.num_envs,
+            complete_only=not agent.across_episodes,
+            folder=replay_folder(config, Path(scratch)),
+        )
+        checkpoints.read_replay(saved, replay)
+    return replay
 
 
 def _wrapped(

@@ -15,7 +15,7 @@ import torch
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.capacity import why_no_update
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.errors import EnvironmentFailure, NonFiniteError, UserError
 from mbrl_flat.interfaces import Agent, Inspectable, Measurement, Metrics, RunLogger
 from mbrl_flat.runtime.interrupts import Interrupted, cancellable
 from mbrl_flat.runtime.seeding import rng_state, set_rng_state
@@ -124,6 +124,10 @@ class Trainer:
             raise NonFiniteError(
                 f"Stopped at step {self.step + self.collector.num_envs}: {error} Nothing was "
                 f"recorded of this step; {self._last_good()}."
+            ) from error
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(
+                f"Stopped at step {self.step}: {error} Of this run {self._last_good()}."
             ) from error
         self.step += self.collector.num_envs
         self.on_step(self.step)

@@ -1,0 +1,25 @@
+"""A run whose environment fails names the last checkpoint."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mbrl_flat.errors import EnvironmentFailure
+from mbrl_flat.training.trainer import Trainer
+
+
+def test_a_failing_environment_ends_the_run_with_step_and_last_checkpoint():
+    def fail(*, random):
+        raise EnvironmentFailure("Environment 'X-v0' failed in step(): OSError: gone.")
+
+    trainer = SimpleNamespace(
+        collector=SimpleNamespace(step=fail, num_envs=1),
+        config=SimpleNamespace(seed_steps=0),
+        step=120,
+        _last_good=lambda: "the last good checkpoint is R/latest.pt (step 100)",
+    )
+
+    with pytest.raises(
+        EnvironmentFailure, match=r"step 120: Environment 'X-v0' failed.*R/latest.pt \(step 100\)"
+    ):
+        Trainer._advance(trainer)
