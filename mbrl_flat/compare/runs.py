@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.logging.labels import current_names
 from mbrl_flat.logging.metric_columns import PLACE, Column, columns_of, read_columns
 from mbrl_flat.runtime.settings import flatten
 
@@ -184,9 +185,9 @@ def load_run(folder: Path) -> Run:
         metrics[_EVALUATIONS] = _from_zero(metrics[_EVALUATIONS], columns)
     return Run(
         folder=folder,
-        names={key: str(value) for key, value in names.items()},
+        names={key: str(value) for key, value in current_names(names).items()},
         seed=_seed(config.get("seed", 0), folder),
-        config=dict(flatten(config)),
+        config=dict(flatten({**config, "names": current_names(names)})),
         environment=_read_environment(folder / "environment.json"),
         metrics=metrics | {"time/hours": hours},
         action_repeat=_action_repeat(columns),
