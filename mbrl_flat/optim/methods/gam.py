@@ -34,7 +34,7 @@ from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.with_base import HasBase
 
 
-@register("gam", paper="arXiv:2303.03108", evaluations=4, memory=8, neutral={"rho": 0.0})
+@register("gam", paper="arXiv:2303.03108", evaluations=4, memory=9, neutral={"rho": 0.0})
 class GAM(HasBase, RadiusOptimizer):
     """Four evaluations: two pairs, each of a point and one a little up the slope.
 

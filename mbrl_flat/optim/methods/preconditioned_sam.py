@@ -32,7 +32,7 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 
 @register(
-    "preconditioned_sam", paper="arXiv:2502.02407", evaluations=2, memory=2, neutral={"rho": 0.0}
+    "preconditioned_sam", paper="arXiv:2502.02407", evaluations=2, memory=3, neutral={"rho": 0.0}
 )
 class PreconditionedSAM(SharpnessAware):
     """SAM in Adam's metric.

@@ -35,7 +35,7 @@ from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.with_base import HasBase
 
 
-@register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=3, neutral={"rho": 0.0})
+@register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=4, neutral={"rho": 0.0})
 class SAMPa(HasBase, RadiusOptimizer):
     """SAM along the last gradient ahead; ``ahead_weight`` is the lambda of the equations."""
 
