@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbrl_flat.analysis.stats import spearman
 from mbrl_flat.data.hopfield_energy import neighbour_width, smoothed_energy
@@ -53,7 +53,7 @@ class FirstTask:
         rise: Rise of it when the second task replaces the first, ``[factors, N]``.
     """
 
-    model: UNet
+    model: nn.Module
     images: Tensor
     labels: Tensor
     outliers: Tensor
@@ -130,7 +130,7 @@ class HopfieldDiffusion:
             num=max(round(self.budget * len(start.images)), 1),
             seed=seed,
         )
-        model, schedule = copy.deepcopy(start.model), NoiseSchedule(self.diffusion_steps)
+        model, schedule = copy.deepcopy(start.model), self.schedule()
         replayed = start.images[torch.from_numpy(kept)]
         learn(
             model, start.second, schedule, self.second,
@@ -146,16 +146,31 @@ class HopfieldDiffusion:
             "energy_curve": [float(value) for value in start.energy[_FACTORS.index(1.0)]],
         }
 
+    def tasks(self) -> list[tuple[Tensor, Tensor]]:
+        """Images in [-1, 1] and labels of both tasks."""
+        x, y = load_data("digits")
+        return class_split(2.0 * x - 1.0, y, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+
+    def denoiser(self) -> nn.Module:
+        """Make the model, before the first task."""
+        return UNet(width=self.width)
+
+    def schedule(self) -> NoiseSchedule:
+        """The noise."""
+        return NoiseSchedule(self.diffusion_steps)
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """What the model denoises: here the images themselves."""
+        return images
+
     def first_task(self, seed: int) -> FirstTask:
         """Learn the first task and measure all images."""
-        x, y = load_data("digits")
-        (images, labels), (second, _) = class_split(
-            2.0 * x - 1.0, y, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-        )
+        (images, labels), (second, _) = self.tasks()
         count = round(self.outliers * len(images))
         images, index = shuffle_pixels(images, count, seed=seed)
         torch.manual_seed(seed)
-        model, schedule = UNet(width=self.width), NoiseSchedule(self.diffusion_steps)
+        model, schedule = self.denoiser(), self.schedule()
+        images, second = self.encoded(images), self.encoded(second)
         learn(model, images, schedule, self.first, seed=seed)
         flat, other = images.flatten(1).double(), second.flatten(1).double()
         width, own = neighbour_width(flat), torch.arange(len(flat))
@@ -174,15 +189,15 @@ class HopfieldDiffusion:
             rise=after - energy,
         )
 
-    def reconstruct(self, model: UNet, images: Tensor) -> Tensor:
+    def reconstruct(self, model: nn.Module, images: Tensor) -> Tensor:
         """Reconstruction errors ``[times, N]``, on noise that is always the same."""
-        schedule = NoiseSchedule(self.diffusion_steps)
+        schedule = self.schedule()
         return torch.stack(
             [
                 reconstruction_error(
                     model,
                     images,
-                    round(time * self.diffusion_steps),
+                    round(time * schedule.num_steps),
                     schedule,
                     draws=self.draws,
                     num_steps=self.sampler_steps,
@@ -214,7 +229,7 @@ def _first_task(study: HopfieldDiffusion, seed: int) -> FirstTask:
 
 @torch.no_grad()
 def denoising_loss(
-    model: UNet, images: Tensor, schedule: NoiseSchedule, *, draws: int = 4
+    model: nn.Module, images: Tensor, schedule: NoiseSchedule, *, draws: int = 4
 ) -> float:
     """The training loss on images, on noise that is always the same."""
     generator = torch.Generator().manual_seed(0)

@@ -52,6 +52,13 @@ class NoiseSchedule:
         self.signal = kept.sqrt().float()
         self.noise = (1.0 - kept).sqrt().float()
 
+    @classmethod
+    def of(cls, kept: Tensor) -> "NoiseSchedule":
+        """Take the products of ``1 - variance`` ``[T]`` of a published model."""
+        schedule = cls(len(kept))
+        schedule.signal, schedule.noise = kept.sqrt(), (1.0 - kept).sqrt()
+        return schedule
+
     def corrupt(self, images: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Noisy images ``[N, ...]`` at integer times ``[N]``."""
         shape = (-1, *[1] * (images.ndim - 1))

@@ -2,11 +2,15 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.optim import make_optimizer
+from mbrl_flat.studies.experiments.hopfield_latent_diffusion import HopfieldLatentDiffusion
+from mbrl_flat.studies.framework import TrialRows
+from mbrl_flat.studies.hopfield.continual import Stage
 from mbrl_flat.studies.hopfield.latent_diffusion import (
     encode_images,
     encode_prompts,
@@ -128,3 +132,42 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
     with pytest.raises(MissingExtraError, match=r"extra 'diffusion'"):
         load_pipeline("anything")
+
+
+def test_the_recipe_measures_forgetting_energy_and_replay_in_latent_space(folder):
+    study = HopfieldLatentDiffusion(
+        first=Stage(steps=2, lr=1e-3, batch_size=4),
+        second=Stage(steps=3, lr=1e-3, batch_size=4),
+        policies=("none", "top_energy"),
+        draws=1,
+        sampler_steps=2,
+        seeds=1,
+        pipeline=str(folder),
+        prompt="a b",
+        image_size=16,
+        examples=20,
+        budget=0.2,
+        offline=True,
+    )
+
+    rows = [study.measure(cell) for cell in study.cells(TrialRows())]
+    again = study.measure(study.cells(TrialRows())[0])
+
+    assert again["forgetting_curve"] == rows[0]["forgetting_curve"]
+    assert len(rows[0]["energy_curve"]) == len(rows[0]["forgetting_curve"]) == 20
+    energy = np.array(rows[1]["energy_curve"])
+    assert set(rows[1]["replayed_curve"]) == set(np.argsort(energy)[-4:].tolist())
+    assert rows[0]["replayed_curve"] == []
+    assert 0.0 < rows[0]["second_loss"] < 10.0
+
+
+def test_a_recipe_begins_every_seed_with_the_published_weights(folder):
+    study = HopfieldLatentDiffusion(pipeline=str(folder), image_size=16, examples=4, offline=True)
+    first = study.denoiser()
+    before = {name: entry.clone() for name, entry in first.unet.state_dict().items()}
+    with torch.no_grad():
+        next(first.unet.parameters()).add_(1.0)
+
+    after = study.denoiser().unet.state_dict()
+
+    assert all(torch.equal(before[name], after[name]) for name in before)
