@@ -118,7 +118,8 @@ def areas(clean: np.ndarray, returns: np.ndarray, strengths: Sequence[float]) ->
     scale = abs(float(clean.mean()))
     if scale == 0.0:
         return None
-    retained = 1.0 - (float(clean.mean()) - np.concatenate([clean[None], returns])) / scale
+    # Paired by episode: where an episode starts is no part of what a perturbation costs.
+    retained = 1.0 - (clean - np.concatenate([clean[None], returns])) / scale
     return np.trapezoid(retained, [0.0, *strengths], axis=0) / strengths[-1]
 
 

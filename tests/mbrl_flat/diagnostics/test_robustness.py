@@ -31,7 +31,7 @@ def strength_alone(env, strength, **rest):
 
 
 def test_a_linear_loss_has_the_area_of_a_trapezoid():
-    """From 100 to 50 over strengths 0 to 1: three quarters; episodes differ by 10 all along."""
+    """From 100 to 50 over strengths 0 to 1: three quarters, of either episode."""
     probe = RobustnessProbe(
         perturbations={"noise": Perturbation(wrapper=strength_alone, strengths=[0.5, 1.0])}
     )
@@ -41,7 +41,7 @@ def test_a_linear_loss_has_the_area_of_a_trapezoid():
     assert row["probe/robustness/clean_return"] == 100.0
     assert row["probe/robustness/noise_return_0.5"] == 75.0
     assert row["probe/robustness/noise_auc"] == pytest.approx(0.75)
-    assert row["probe/robustness/noise_auc_low"] == pytest.approx(0.75 - 12.7062 * 0.05, abs=1e-4)
+    assert row["probe/robustness/noise_auc_low"] == pytest.approx(0.75)
 
 
 def test_costs_lose_as_rewards_do():
