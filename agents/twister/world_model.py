@@ -13,6 +13,8 @@ Deviations from the paper:
     loss. Attention has no biases but the two of its relative positions, and these start at zero.
 """
 
+from typing import cast
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -26,6 +28,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.interfaces import Observation, Targets
 from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
+from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.specs import EnvSpec
 
 
@@ -58,7 +61,7 @@ class WorldModel(TokenWorldModel):
             steps=config.contrastive_steps,
             decay=config.contrastive_decay,
         )
-        initialise(self, zero_last=[self.reward])
+        initialise(self, zero_last=[cast(Perceptron, self.reward)])
         transformer = config.transformer
         self.slots, heads = transformer.left_context or 0, transformer.num_heads
         head_size = transformer.size // heads

@@ -195,7 +195,8 @@ def load_run(path: str | None, *, study: bool = False) -> tuple[DictConfig, Path
     """The configuration of a run that exists, and its folder."""
     folder = existing_run(path, study=study)
     try:
-        saved = OmegaConf.create(with_current_names(_plain(OmegaConf.load(folder / "config.yaml"))))
+        loaded = _plain(OmegaConf.load(folder / "config.yaml"))
+        saved = cast(DictConfig, OmegaConf.create(with_current_names(loaded)))
         for key, value in moved_paths(_plain(saved), folder):
             OmegaConf.update(saved, key, value)
         if "names" in saved:

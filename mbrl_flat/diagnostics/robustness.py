@@ -120,7 +120,7 @@ def areas(clean: np.ndarray, returns: np.ndarray, strengths: Sequence[float]) ->
         return None
     # Paired by episode: where an episode starts is no part of what a perturbation costs.
     retained = 1.0 - (clean - np.concatenate([clean[None], returns])) / scale
-    return np.trapezoid(retained, [0.0, *strengths], axis=0) / strengths[-1]
+    return np.asarray(np.trapezoid(retained, [0.0, *strengths], axis=0) / strengths[-1])
 
 
 def observation_scale(replay: Replay) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ References:
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,8 @@ class EnsembleMLP(nn.Module):
         """
         num = self.num if members is None else members.shape[0]
         lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
-        shape = (num, len(x), self.hidden[0].weight.shape[1])
+        first = cast(EnsembleLinear, self.hidden[0])
+        shape = (num, len(x), first.weight.shape[1])
         mask = dropout_mask(self.dropout, shape, like=x, training=self.training, dim=1)
         if x.numel() and usable(x, self.last.weight):
             return self._fused(x, members, mask).view(num, *lead, -1)

@@ -119,8 +119,8 @@ def _split(sizes: tuple[int, ...], params: Sequence[Any]) -> list[tuple[Any, Any
     rest, out = iter(params), list[tuple[Any, Any, Any, Any]]()
     for size in sizes:
         weight, bias = next(rest), next(rest)
-        affine = (None, None) if size < 0 else (next(rest), next(rest))
-        out.append((weight, bias, *affine))
+        gain, shift = (None, None) if size < 0 else (next(rest), next(rest))
+        out.append((weight, bias, gain, shift))
     return out
 
 
@@ -131,7 +131,8 @@ def _reference(form: _Form, x: Tensor, *params: Tensor) -> Tensor:
         if form.members is not None and form.members != tuple(range(len(weight))):
             picked = list(form.members)
             weight, bias = weight[picked], bias[picked]
-            gain, shift = (None if p is None else p[picked] for p in (gain, shift))
+            if gain is not None:
+                gain, shift = gain[picked], shift[picked]
         if form.members is None:
             x = F.linear(x, weight, bias)
         else:
@@ -233,7 +234,8 @@ def _aligned(count: int) -> int:
 
 def _room(param: Tensor, form: _Form) -> Tensor:
     """Where a gradient goes: affine ones are added to, and unused networks have none."""
-    single = form.members is None
-    whole = single or len(form.members) == len(param)
+    members = form.members
+    single = members is None
+    whole = members is None or len(members) == len(param)
     matrix = param.ndim == (2 if single else 3)
     return torch.empty_like(param) if whole and matrix else torch.zeros_like(param)

@@ -48,9 +48,10 @@ class AdversaryClaim(NamedTuple):
         new, sam = (watched.by_seed(f"{self.metric}_{theta}") for theta in (self.theta, "1"))
         # The excess is measured against SAM's already.
         sam = dict.fromkeys(new, 0.0) if self.metric == "excess" else sam
-        bounds = {"above": self.above, "below": self.below}
         statement = f"{network}: {self.statement}"
-        return paired_claim(self.name, statement, self.words, new, sam, **bounds)
+        return paired_claim(
+            self.name, statement, self.words, new, sam, above=self.above, below=self.below
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
