@@ -1,13 +1,14 @@
 """How STORM and TWISTER join a world model with an actor-critic."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from mbrl_flat.agents.actor_critic import ActorCritic, BoundedOptimizer
 from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
+from mbrl_flat.agents.imagination import ImaginationModel
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
 from mbrl_flat.agents.token_world_model import TokenWorldModel
 from mbrl_flat.specs import EnvSpec
@@ -46,7 +47,7 @@ def make_token_agent(
     return ImaginationAgent(
         model.style.agent,
         spec,
-        model=model.to(device),
+        model=cast(ImaginationModel, model.to(device)),
         actor_critic=behaviour,
         optimizers={
             name: BoundedOptimizer(modules, adam, max_grad_norm=bound)

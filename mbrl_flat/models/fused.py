@@ -114,9 +114,9 @@ def _gemm() -> int | None:
     return None
 
 
-def _split(sizes: tuple[int, ...], params: Sequence[Any]) -> list[tuple[Any, Any, Any, Any]]:
+def _split(sizes: tuple[int, ...], params: Sequence[Any]) -> list[Any]:
     """Four entries a layer, None where a linear one has none."""
-    rest, out = iter(params), list[tuple[Any, Any, Any, Any]]()
+    rest, out = iter(params), list[Any]()
     for size in sizes:
         weight, bias = next(rest), next(rest)
         gain, shift = (None, None) if size < 0 else (next(rest), next(rest))
