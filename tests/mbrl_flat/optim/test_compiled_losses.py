@@ -6,7 +6,8 @@ from torch._dynamo.testing import CompileCounter
 
 from mbrl_flat.optim import OPTIMIZERS
 
-NAMES = sorted(OPTIMIZERS)
+# Functional-SAM refuses compiled code, which hides the layers of its outputs.
+NAMES = sorted({*OPTIMIZERS} - {"functional_sam"})
 
 
 def compilations(problem, optimizer, steps=6):
