@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -141,7 +141,8 @@ def _reference(form: _Form, x: Tensor, *params: Tensor) -> Tensor:
         if depth == 0 and form.mask is not None:
             x = x * form.mask
         if size >= 0:
-            x = norm_activation(x, gain, shift, simnorm_size=size or None, eps=_EPS)
+            affine = cast(Tensor, gain), cast(Tensor, shift)
+            x = norm_activation(x, *affine, simnorm_size=size or None, eps=_EPS)
     return x
 
 
