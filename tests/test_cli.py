@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from mbrl_flat.cli import commands
 from mbrl_flat.cli import main as cli
 from mbrl_flat.runs import folder as run_folder
 from mbrl_flat.runs.folder import writing
@@ -126,7 +127,7 @@ def test_ctrl_c_outside_of_the_loop_is_one_word_and_status_130(command, capfd, m
     def interrupted(*arguments, **words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "parse_arguments", interrupted)
+    monkeypatch.setattr(commands, "parse_arguments", interrupted)
     with pytest.raises(SystemExit) as stop:
         command(entry, "steps=10")
     assert stop.value.code == 130
@@ -276,9 +277,9 @@ def test_a_run_that_was_moved_takes_its_paths_with_it(tmp_path):
     (tmp_path / "new").mkdir()
     text = "run_dir: runs/old\nprobes: {open_loop: {folder: runs/old/videos}}\n"
     (tmp_path / "new" / "config.yaml").write_text(text)
-    cfg, folder = cli._load_run(str(tmp_path / "new"))
-    assert cfg.run_dir == str(folder)
-    assert cfg.probes.open_loop.folder == str(tmp_path / "new" / "videos")
+    cfg, folder = commands._load_run(str(tmp_path / "new"))
+    assert cfg["run_dir"] == str(folder)
+    assert cfg["probes"]["open_loop"]["folder"] == str(tmp_path / "new" / "videos")
 
 
 def test_a_resumed_run_refuses_other_settings(command, capsys):

@@ -20,7 +20,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 
 ROOT = Path(cli.__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -63,7 +63,7 @@ def test_the_sweep_of_the_compose_file_composes():
     settings = [word.partition(",")[0] for word in words[2:] if not word.startswith("hydra")]
     GlobalHydra.instance().clear()
     with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cli._run_config(compose("train", overrides=settings))
+        cli.build_run(compose("train", overrides=settings))
     assert services["compare"]["depends_on"]["sweep"]["condition"].endswith("successfully")
 
 

@@ -12,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 from mbrl_flat.runs.train import train_run
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.training.checkpoint import load_safely
@@ -30,7 +30,7 @@ def run(folder: Path, *overrides: str, stopped: bool = False) -> list[dict[str, 
     with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
         cfg = compose("train", overrides=[*TINY, *overrides])
     folder.mkdir(exist_ok=True)
-    status = train_run(cli._run_config(cfg), cli._parts(cfg), folder)
+    status = train_run(*cli.build_run(cfg), folder)
     assert status == (143 if stopped else 0)
     return metrics(folder)
 

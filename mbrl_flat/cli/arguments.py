@@ -1,23 +1,38 @@
 """Parse what follows a command's name: flags first, then settings, as Hydra expects them."""
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+import mbrl_flat.configs
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.resume import resumable_keys
 from mbrl_flat.runtime.settings import setting_key
-from mbrl_flat.sweeps import wants_sweep
+from mbrl_flat.sweeps.command import wants_sweep
+
+CONFIGS = Path(mbrl_flat.configs.__path__[0])
+"""The folder of the installed configurations."""
+
+GROUPS = {
+    "train": ("agent", "env", "optimizer", "optimizer/base", "preset", "sizes", "experiment"),
+    "evaluate": ("agent", "env"),
+    "probe": ("probe",),
+    "supervised": ("experiment", "preset"),
+}
+"""What each command chooses from."""
 
 _FLAGS = {
-    "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-m", "--multirun",
-    "-sc", "--shell-completion",
+    "--hydra-help", "--resolve", "-r", "--run", "-m", "--multirun", "-sc", "--shell-completion",
 }  # fmt: skip
 _FLAGS_WITH_A_VALUE = {
     "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun",
 }  # fmt: skip
-_FORMER_GROUP = re.compile(r"^(\+{0,2})arm=")
-"""The group of configurations that is called ``variant`` today."""
 _SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _FLAGS_WITH_A_CHOICE = {"-c": _SHOWN, "--cfg": _SHOWN, "-i": _INFO, "--info": _INFO}
@@ -27,6 +42,13 @@ _EXAMPLES = {
     "probe": "run=runs/NAME",
     "supervised": "experiment=label_noise",
 }
+_FORMER_GROUP = re.compile(r"^(\+{0,2})arm=")
+"""The group of configurations that is called ``variant`` today."""
+_PATHS = re.compile(
+    r"\+{0,2}(run|run_dir|resume|checkpoint|offline_data|hydra\.sweep\.dir|.*\.folder)="
+)
+_HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
+_PARSER = OverridesParser.create()
 
 
 def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list[str]:
@@ -38,7 +60,7 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         sweeps: Whether it makes many runs by ``-m``.
 
     Returns:
-        The same words.
+        The same words, ``~`` and ``$HOME`` in paths expanded.
 
     Raises:
         UserError: If a word is neither, or changes what a resumed run keeps.
@@ -65,14 +87,70 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         elif word.startswith("-"):
             raise UserError(_dashes(word, "".join(left[:1])))
         elif "=" in word or word.startswith("~"):
-            settings.append(_FORMER_GROUP.sub(r"\1variant=", word))
+            settings.append(_expand_home(_FORMER_GROUP.sub(r"\1variant=", word)))
         else:
             raise UserError(
                 f"{word!r} is no setting: settings are key=value, such as {_EXAMPLES[command]}."
             )
-    if not wants_sweep(words):
+    sweep = wants_sweep(words)
+    for word in settings:
+        _check_setting(word, _parse(word), command=command, sweep=sweep)
+    if not sweep:
         _check_resumed(settings)
     return [*flags, *settings]
+
+
+def _expand_home(word: str) -> str:
+    """Replace ``~`` and environment variables in the settings that are paths."""
+    if not _PATHS.match(word):
+        return word
+    key, _, value = word.partition("=")
+    value = os.path.expandvars(value).replace("\n", " ")
+    return _HOME.sub(lambda found: os.path.expanduser(found[0]), f"{key}={value}")  # noqa: PTH111
+
+
+def _parse(word: str) -> Override:
+    try:
+        return _PARSER.parse_override(word)
+    except HydraException as error:
+        key, _, value = word.partition("=")
+        if any(value.count(opened) != value.count(closed) for opened, closed in ("[]", "{}")):
+            raise UserError(f"Cannot read {word}: a bracket is missing.") from error
+        raise UserError(
+            f"Cannot read {word}; quote the value and the whole: \"{key}='{value}'\"."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{word[:40]}... is nested too deeply; write it flatter.") from error
+
+
+def _check_setting(word: str, override: Override, *, command: str, sweep: bool) -> None:
+    """Refuse what this command cannot choose, several values without ``-m``, and removals."""
+    key = override.key_or_group
+    if key.startswith("hydra"):
+        return
+    if override.is_delete():
+        if "." not in key:
+            raise UserError(f"{word} removes a setting that is needed; give a value: {key}=VALUE.")
+        return
+    value = override.value()
+    if override.is_sweep_override() and not sweep:
+        given = word.partition("=")[2]
+        raise UserError(
+            f"{word} holds several values: -m makes a run of each, {key}=[{given}] is a list of "
+            f"them."
+        )
+    choices = sorted(file.stem for file in (CONFIGS / key).glob("*.yaml")) if key else []
+    if not choices:
+        return
+    if key not in GROUPS[command] and not override.is_add():
+        raise UserError(f"mbrl-flat-{command} has no {key} to choose; leave it out.")
+    if value is None and key != "experiment":
+        raise UserError(f"{word} leaves out what is needed; choose one of: {', '.join(choices)}.")
+    if key == "experiment" and value in choices:
+        text = (CONFIGS / key / f"{value}.yaml").read_text(encoding="utf-8")
+        belongs = "supervised" if "\nstudy:" in text else "train"
+        if belongs != command:
+            raise UserError(f"{word} is one of mbrl-flat-{belongs}.")
 
 
 def _choice(word: str, left: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ BOOKKEEPING = (
     "seed", "run_dir", "resume", "names", "device", "threads", "compile", "debug", "progress",
     "on_nonfinite", "log_every", "eval_every", "probe_every", "checkpoint_every", "video", "wandb",
     "parallel_envs", "preset", "steps", "eval_episodes", "probes",
-    "objective",
+    "objective", "trust",
 )  # fmt: skip
 """Settings that do not make another method: where, how long and how often it was measured."""
 RENAMED = {"arm": "variant"}

@@ -47,6 +47,8 @@ class RunConfig:
         preset: Size: ``default`` (published), ``cpu`` or ``debug``.
         run_dir: The run's folder; by default ``runs/`` and a name.
         resume: Folder of a run to resume.
+        trust: Modules outside of mbrl_flat whose code a resumed run's folder may execute; one name
+            or a list.
         debug: Show tracebacks.
         progress: Show a progress bar.
         on_nonfinite: ``raise`` or ``skip``.
@@ -88,6 +90,7 @@ class RunConfig:
     preset: str = "default"
     run_dir: str | None = None
     resume: str | None = None
+    trust: Any = None
     debug: bool = False
     progress: bool = True
     on_nonfinite: str = "raise"

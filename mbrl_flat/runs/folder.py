@@ -13,10 +13,12 @@ from mbrl_flat.runtime.file_names import as_file_name
 from mbrl_flat.runtime.files import check_inside
 
 _PATIENCE_SECONDS = 5.0
+_START = ("config.yaml", "environment.json", "study.json", "data.json", "replay", ".lock")
+"""What a start leaves before its first step."""
 
 
-def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Path:
-    """Make the folder of a new run.
+def run_folder_path(named: str | None, names: Mapping[str, str], seed: int) -> Path:
+    """Where a new run goes; nothing is made.
 
     Args:
         named: Where, if the user said so.
@@ -24,12 +26,12 @@ def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Pa
         seed: Its seed.
 
     Returns:
-        That folder, or one below ``runs`` that is named by all this and the time.
+        That path, or one below ``runs`` that is named by all this and the time.
     """
     # A task may be called module:ALE/Pong-v5, or be thirty tasks.
     parts = (as_file_name(names["task"]), names["agent"], names["optimizer"], f"s{seed}")
     default = "_".join((*parts, time.strftime("%Y%m%d-%H%M%S")))
-    return create_run_folder(Path(named or f"runs/{default}"), exact=named is not None)
+    return Path(named or f"runs/{default}")
 
 
 def create_run_folder(path: Path, *, exact: bool) -> Path:
@@ -68,29 +70,39 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
 
 
 def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+    return path.is_dir() and all(inner.name == ".lock" for inner in path.iterdir())
 
 
 @contextmanager
-def removed_unless_begun(folder: Path) -> Iterator[None]:
-    """After an error, remove the folder of a run that has not recorded or saved anything."""
+def removed_unless_begun(folder: Path, *, made: bool = True) -> Iterator[None]:
+    """After an error, remove the files of a run that has not recorded or saved anything.
+
+    Args:
+        folder: The run's folder.
+        made: Whether it was made for this run; a folder that was there before stays, empty.
+    """
     try:
         yield
     except BaseException:
         if not _is_begun(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            for path in [folder] if made else folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
-def writing(folder: Path, *, new: bool) -> Iterator[None]:
+def writing(folder: Path, *, new: bool, made: bool = True) -> Iterator[None]:
     """Keep other processes from writing to a run's folder meanwhile.
 
     Where the file system has no locks nothing is kept from anyone.
 
     Args:
         folder: The run's folder.
-        new: Whether it was made for this; then ``removed_unless_begun``.
+        new: Whether the run is a new one; then ``removed_unless_begun``.
+        made: Whether the folder was made for it.
 
     Raises:
         UserError: If another process writes to it.
@@ -109,7 +121,9 @@ def writing(folder: Path, *, new: bool) -> Iterator[None]:
         if error.errno not in NO_LOCKS:
             raise
     try:
-        with removed_unless_begun(folder) if new else nullcontext():
+        if new and (folder / "config.yaml").exists():
+            raise UserError(f"Another process has begun a run in {folder}; choose another run_dir.")
+        with removed_unless_begun(folder, made=made) if new else nullcontext():
             yield
     finally:
         if lock is not None:
@@ -117,7 +131,7 @@ def writing(folder: Path, *, new: bool) -> Iterator[None]:
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether there is more than what a start leaves before its first step."""
+    """Whether a run has recorded or saved something."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0]
     parts = {path.relative_to(folder).parts[0] for path in files}
-    return not parts <= {"config.yaml", "environment.json", "study.json", "data.json", "replay"}
+    return not parts <= set(_START)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.files import check_inside, write_text_atomically
+from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder, load_safely
 
@@ -132,7 +132,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f"There is no run at {run}: {file} is missing; check offline_data.")
     check_inside(run)
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return read_yaml(file)
 
 
 def _index_of(

@@ -1,17 +1,16 @@
 """A run that exists: where it is, and what of its settings may change when it resumes."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import check_inside
-from mbrl_flat.runtime.settings import flatten, setting_key
+from mbrl_flat.runtime.settings import setting_key
 
 _RESUMABLE = (
     "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
-    "on_nonfinite", "model_lr",
+    "trust", "on_nonfinite", "model_lr",
 )  # fmt: skip
 """Keys that may differ when a run goes on; everything else comes from its folder."""
 
@@ -68,19 +67,3 @@ def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
 def part_settings(overrides: Iterable[str]) -> list[str]:
     """Those words that choose or change a part: a saved run has its own."""
     return [o for o in overrides if re.match(r"[+~]*(agent|env|optimizer|preset)\b", o)]
-
-
-def moved_paths(settings: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    """Paths inside the folder that a run had when it began, as they are now.
-
-    Args:
-        settings: What the run's ``config.yaml`` holds.
-        folder: Where the run is now.
-
-    Yields:
-        Dotted names of settings and their new values.
-    """
-    before = settings["run_dir"]
-    for key, value in flatten(settings):
-        if before and isinstance(value, str) and Path(value).is_relative_to(before):
-            yield key, str(folder / Path(value).relative_to(before))

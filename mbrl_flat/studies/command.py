@@ -30,6 +30,8 @@ class SupervisedConfig:
         run_dir: The run's folder; by default ``runs/`` and a name. If it holds a run of the same
             settings, that one resumes.
         resume: Folder of a run to resume.
+        trust: Modules outside of mbrl_flat whose code a resumed run's folder may execute; one name
+            or a list.
         threads: CPU threads of torch; 0 chooses by the machine. Results are exactly reproducible
             for an equal number of threads.
         progress: Show a progress bar.
@@ -42,6 +44,7 @@ class SupervisedConfig:
     preset: str = "default"
     run_dir: str | None = None
     resume: str | None = None
+    trust: Any = None
     threads: int = 1
     progress: bool = True
     debug: bool = False
@@ -59,9 +62,10 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
         Exit status: 0, or 130 after Ctrl-C; then what was computed is kept.
     """
     use_threads(config.threads)
+    made = config.run_dir is None or not Path(config.run_dir).is_dir()
     folder, new = _folder(config)
     say(f"run folder: {folder}")
-    with writing(folder, new=new):
+    with writing(folder, new=new, made=made):
         outcome = run_study(
             study,
             folder,

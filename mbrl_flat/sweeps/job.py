@@ -23,6 +23,7 @@ from mbrl_flat.runs.folder import create_run_folder, removed_unless_begun
 from mbrl_flat.runtime.file_lock import NO_LOCKS, take_lock
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import StopRequest, stop_requests
+from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.runtime.settings import flatten
 from mbrl_flat.sweeps.folder import VARIABLE, SweepFolder, quoted, run_name
 from mbrl_flat.sweeps.outcome import RunOutcome
@@ -31,7 +32,7 @@ from mbrl_flat.training.checkpoint import CheckpointFolder
 
 _PARENT = os.getppid()
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_FREE_KEYS = ("run_dir", "resume", "threads", "progress", "debug", "objective", "names")
+_FREE_KEYS = ("run_dir", "resume", "threads", "progress", "debug", "objective", "names", "trust")
 """Settings that may differ between the starts of a sweep; names say again what others set."""
 _LOCK_SECONDS = 60.0
 """How long a run that was told to stop may take to save itself."""
@@ -95,14 +96,20 @@ class SweepJob:
         return None if sweep is None else cls(sweep, kept, explain=explain)
 
     def train(
-        self, settings: Callable[[], str], check: Callable[[], object], *, objective: str
+        self,
+        settings: Callable[[], str],
+        check: Callable[[], object],
+        *,
+        objective: str,
+        trust: Sequence[str] = (),
     ) -> float | None:
-        """Make, go on with, or leave alone a training run.
+        """Make, resume, or leave alone a training run.
 
         Args:
             settings: Gives the text of ``config.yaml``.
             check: Raises if the parts cannot be built.
             objective: Metric whose last value is the run's result.
+            trust: What the run builds that is not part of this project.
 
         Returns:
             The objective, or ``None`` if it was not reached.
@@ -120,7 +127,8 @@ class SweepJob:
                 create_run_folder(self.folder, exact=True)
                 write_text_atomically(self.folder / "config.yaml", text)
             shown = [o for o in self.overrides if o.startswith("debug=")]
-            return [f"resume={quoted(self.folder)}", "progress=false", *shown]
+            trusted = [f"trust=[{','.join(trust)}]"] if trust else []
+            return [f"resume={quoted(self.folder)}", "progress=false", *trusted, *shown]
 
         return self.run("train", command)
 
@@ -213,7 +221,7 @@ class SweepJob:
 
 def _check_same(file: Path, text: str) -> None:
     """Refuse to go on with a run of other settings."""
-    old = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    old = read_yaml(file)
     new = yaml.load(text, Loader=yaml.CSafeLoader)
     before, now = dict(flatten(old)), dict(flatten(new))
     differing = [key for key in sorted(before | now) if before.get(key) != now.get(key)]

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from mbrl_flat.agents.dreamerv3.config import DreamerV3Config
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 from mbrl_flat.optim import OPTIMIZERS
 from mbrl_flat.studies.framework.runner import settings_of
 
@@ -41,7 +41,7 @@ PRESETS = [name for name in names("preset") if name != "ci"]
 def test_every_optimizer_composes_with_every_preset(optimizer, preset):
     cfg = composed(f"optimizer={optimizer}", f"preset={preset}", "env=dummy")
     assert cfg.preset == preset
-    cli._run_config(cfg)
+    cli.build_run(cfg)
     OmegaConf.to_yaml(cfg, resolve=True)
 
 
@@ -57,7 +57,7 @@ def test_every_environment_composes(env):
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_every_experiment_composes_and_says_what_it_is(experiment):
-    cli._run_config(composed(f"experiment={experiment}"))
+    cli.build_run(composed(f"experiment={experiment}"))
     assert "# " in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
 
 
@@ -66,12 +66,12 @@ def test_the_catalogue_and_the_registry_name_the_same_optimizers():
 
 
 def test_the_yaml_of_the_agent_repeats_the_defaults_of_its_dataclass():
-    parts = cli._parts(composed("env=dummy"))
+    _, parts = cli.build_run(composed("env=dummy"))
     assert parts.agent.keywords["config"] == TDMPC2Config()
 
 
 def test_the_yaml_of_dreamerv3_repeats_the_defaults_of_its_dataclass():
-    parts = cli._parts(composed("env=dummy", "agent=dreamerv3"))
+    _, parts = cli.build_run(composed("env=dummy", "agent=dreamerv3"))
     assert parts.agent.keywords["config"] == DreamerV3Config()
 
 

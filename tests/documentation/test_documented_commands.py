@@ -28,7 +28,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 from mbrl_flat.compare import main as compare
 
 ROOT = Path(cli.__file__).parents[2]
@@ -140,7 +140,7 @@ def expanded(words: list[str]) -> list[list[str]]:
 def check_train(words: list[str]) -> None:
     for overrides in expanded(words):
         cfg = composed("train", overrides)
-        cli._run_config(cfg)
+        cli.build_run(cfg)
         if cfg.resume is None:
             OmegaConf.to_yaml(cfg, resolve=True)
             instantiate(cfg.optimizer, _convert_="all")

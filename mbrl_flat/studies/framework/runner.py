@@ -13,6 +13,7 @@ from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.runs.renamed import with_current_names
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import Interrupted, StopRequest, cancellable, stop_requests
+from mbrl_flat.runtime.plain_files import read_json
 from mbrl_flat.runtime.seeding import restored_rng, seed_everything
 from mbrl_flat.studies.framework.report import write_report
 from mbrl_flat.studies.framework.rows import DIVERGED, SECONDS, RowFile, Trial, TrialRows
@@ -102,7 +103,7 @@ def _claim_folder(study: Study, folder: Path) -> None:
     if not path.exists():
         write_text_atomically(path, json.dumps(settings, indent=2) + "\n")
         return
-    there = with_current_names(json.loads(path.read_text(encoding="utf-8")))
+    there = with_current_names(read_json(path))
     settings = _like(settings, there)
     differing = sorted(
         key for key in settings.keys() | there.keys() if settings.get(key) != there.get(key)

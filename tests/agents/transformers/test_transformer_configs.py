@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.agents.storm.config import STORMConfig
 from mbrl_flat.agents.twister.config import TWISTERConfig
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.specs import Discrete, EnvSpec
 
@@ -20,8 +20,8 @@ def agent_factory(name, *overrides):
     GlobalHydra.instance().clear()
     with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
         cfg = compose("train", overrides=[f"agent={name}", "env=dummy", *overrides])
-    cli._run_config(cfg)
-    return cli._parts(cfg).agent
+    _, parts = cli.build_run(cfg)
+    return parts.agent
 
 
 def test_the_yaml_repeats_the_defaults_of_the_dataclass(name):

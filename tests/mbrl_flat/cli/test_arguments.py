@@ -21,7 +21,7 @@ def of_train(*words):
             ["+variant=sam", "~probes.sharpness", "seed=-1"],
             ["+variant=sam", "~probes.sharpness", "seed=-1"],
         ),
-        (["-m", "+arm=adam,sam", "run_dir=arm=1"], ["-m", "+variant=adam,sam", "run_dir=arm=1"]),
+        (["-m", "+arm=adam,sam", "run_dir=arm"], ["-m", "+variant=adam,sam", "run_dir=arm"]),
         (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
         (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
         (["run_dir=", "b='x y'"], ["run_dir=", "b='x y'"]),

@@ -1,29 +1,69 @@
-"""What the errors of others say, in one line."""
+"""Errors of the libraries as one message; the real ones, provoked."""
 
-from mbrl_flat.cli.error_messages import format_error, format_part_error, unknown_key
+from dataclasses import dataclass, field
+
+import pytest
+from omegaconf import OmegaConf
+
+from mbrl_flat.cli import commands
+from mbrl_flat.cli.error_messages import explain_error, format_error
+from mbrl_flat.runs.config import RunConfig
 
 
-def test_a_value_of_another_type_is_named_with_its_key():
-    error = ValueError("Error merging override steps=a b")
-    error.__cause__ = ValueError(
-        "Value 'a b' of type 'str' could not be converted to Integer\n    full_key: steps"
+def explained(*words):
+    """The message of composing a run with these words."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the libraries raise
+        commands._plain(commands._composed("train", ["env=dummy", *words]))
+    return explain_error(
+        caught.value,
+        command="train",
+        schema=RunConfig,
+        known=lambda: {"seed", "steps", "optimizer.betas"},
     )
 
-    assert format_error(error) == "steps must be a whole number, got 'a b'."
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("steps='a b'", "steps must be a whole number, got 'a b'."),
+        ("steps=1.5", "steps must be a whole number, got 1.5."),
+        ("seed=null", "seed must be a whole number, got null."),
+        ("seed=[1]", "seed must be a whole number, got [1]."),
+        ("model_lr=fast", "model_lr must be a number, got 'fast'."),
+        ("progress=maybe", "progress must be true or false, got 'maybe'."),
+        ("wandb.tags=a", "wandb.tags must be a list, such as [a,b], got 'a'."),
+        ("wandb.mode=[1]", "wandb.mode must be text, got [1]."),
+        ("sed=3", "Unknown key 'sed'; did you mean 'seed'?"),
+        ("optimizer.beta=3", "Unknown key 'optimizer.beta'; did you mean 'optimizer.betas'?"),
+        (
+            "optimizer.learning_rate=3",
+            "Unknown key 'optimizer.learning_rate'; the world model's learning rate is",
+        ),
+        ("optimizer=smm", "Unknown optimizer 'smm'; did you mean 'sam'"),
+        ("+variant=smm", "Unknown variant 'smm'; did you mean 'sam'"),
+        ("hydra/launcher=jblib", "Unknown hydra/launcher 'jblib'; did you mean 'joblib'?"),
+        ("env.task=${oc.env:NO_SUCH_VARIABLE}", "env.task has no value, or refers to one that"),
+        ("wandb.project=${nothing}", "wandb.project has no value, or refers to one that"),
+    ],
+)
+def test_what_is_wrong_with_a_word_is_said_by_its_key(word, message):
+    assert explained(word).startswith(message)
 
 
-def test_a_switch_is_on_or_off():
-    error = ValueError("Value 'maybe' is not a valid bool (type str)\n    full_key: progress")
+def test_a_type_of_a_nested_dataclass_is_found_by_its_key():
+    @dataclass
+    class Inner:
+        size: int = 1
 
-    assert format_error(error) == "progress must be true or false, got 'maybe'."
+    @dataclass
+    class Outer:
+        inner: Inner = field(default_factory=Inner)
 
-
-def test_letters_that_cannot_be_read_ask_for_quotes():
-    error = ValueError("LexerNoViableAltException: run_dir=mein Läufer\n      ^\nSee https")
-
-    assert format_error(error) == (
-        "Cannot read run_dir=mein Läufer; quote the value and the whole: \"run_dir='mein Läufer'\"."
-    )
+    cfg = OmegaConf.structured(Outer)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        cfg.inner.size = "big"
+    message = explain_error(caught.value, command="x", schema=Outer, known=set)
+    assert message == "inner.size must be a whole number, got 'big'."
 
 
 def test_anything_else_becomes_one_line():
@@ -38,17 +78,3 @@ def test_a_file_is_named_with_the_reason():
 
 def test_a_pipe_that_nobody_reads_is_not_taken_for_a_file():
     assert format_error(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
-
-
-def test_a_part_is_named_with_what_is_wrong_in_it():
-    error = RuntimeError("Error in call\nfull_key: agent.config")
-    error.__cause__ = ValueError("size must be\nmore")
-
-    assert format_part_error(error) == "size must be (at agent.config)"
-
-
-def test_a_key_that_is_unknown_is_found_by_its_full_name():
-    assert unknown_key(AttributeError("Key 'rh' is not in struct\n full_key: optimizer.rh")) == (
-        "optimizer.rh"
-    )
-    assert unknown_key(ValueError("something else")) is None

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
-import mbrl_flat.cli.main  # noqa: F401 - registers the schema of a run
+import mbrl_flat.cli.commands  # noqa: F401 - registers the schemas
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.open_loop_probe import OpenLoopProbe
 from mbrl_flat.diagnostics.probe import RunProbe

@@ -1,27 +1,9 @@
 """A run that exists."""
 
-from pathlib import Path
-
 import pytest
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.runs.resume import existing_run, moved_paths, resumable_keys
-
-
-def test_paths_in_a_folder_that_was_moved_move_with_it():
-    settings = {
-        "run_dir": "runs/a",
-        "names": {"task": "runs/ab"},
-        "probes": {"open_loop": {"folder": "runs/a/videos"}, "other": {"folder": "elsewhere"}},
-    }
-
-    moved = dict(moved_paths(settings, Path("old") / "b"))
-
-    assert moved == {"run_dir": "old/b", "probes.open_loop.folder": "old/b/videos"}
-
-
-def test_without_a_folder_nothing_is_moved():
-    assert dict(moved_paths({"run_dir": None, "name": "x"}, Path("b"))) == {}
+from mbrl_flat.runs.resume import existing_run, resumable_keys
 
 
 @pytest.mark.parametrize("path", [None, ""])

@@ -1,0 +1,228 @@
+"""Build what a configuration describes, and check every value where it is used.
+
+A node with ``_target_`` becomes a call of that function or class, or a ``functools.partial`` of it
+with ``_partial_: true``. Keys and values are held against its signature: an unknown key, text where
+a number belongs and ``null`` where a value is needed are refused by their dotted names.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints
+
+from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_PART = "a part with a _target_"
+_SCALARS = (bool, int, float, str)
+
+
+def build(node: Any, key: str = "") -> Any:
+    """Build a node of the configuration and everything below it.
+
+    Args:
+        node: Plain values: mappings, lists, numbers, text.
+        key: Its dotted name.
+
+    Returns:
+        The object; plain values as they are.
+
+    Raises:
+        UserError: If something cannot be built; names the key.
+        MissingExtraError: If it needs a package that is not installed.
+        UnknownNameError: If a key is not known.
+    """
+    if isinstance(node, list):
+        return [build(value, f"{key}.{number}") for number, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    keys = {name: f"{key}.{name}" if key else str(name) for name in node}
+    built = {name: build(node[name], keys[name]) for name in node if name not in _SPECIAL}
+    if "_target_" not in node:
+        return built
+    target = locate(node["_target_"], f"{key}._target_")
+    check_arguments(target, built, key)
+    if node.get("_partial_"):
+        return partial(target, **built)
+    try:
+        return target(**built)
+    except MissingExtraError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, OSError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        place = "" if reason.startswith(key) else f" (at {key})"
+        raise UserError(f"{reason}{place}") from error
+
+
+_SPECIAL = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+def locate(path: Any, key: str) -> Any:
+    """Import the function or class that a dotted path names.
+
+    Args:
+        path: Such as ``mbrl_flat.optim.methods.sam.sam``.
+        key: Dotted name of the configuration that holds it.
+
+    Returns:
+        The function or class.
+
+    Raises:
+        UserError: If there is none.
+    """
+    parts = str(path).split(".")
+    for cut in range(len(parts) - 1, 0, -1) if all(map(str.isidentifier, parts)) else ():
+        module = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and f"{module}.".startswith(f"{error.name}."):
+                continue
+            raise UserError(f"{key}={path} cannot be imported: {error}.") from error
+        try:
+            for name in parts[cut:]:
+                found = getattr(found, name)
+        except AttributeError:
+            break
+        if callable(found):
+            return found
+    raise UserError(f"{key}: there is no function or class {path}; check its module and name.")
+
+
+def check_arguments(target: Any, given: Mapping[str, Any], key: str) -> None:
+    """Hold arguments against the signature of a function or class.
+
+    Args:
+        target: The function or class.
+        given: Arguments by name.
+        key: Dotted name of the configuration that gives them.
+
+    Raises:
+        UserError: If a value is of another type than the annotation says.
+        UnknownNameError: If the signature has no such argument.
+    """
+    hints, open_ended = _arguments(target)
+    for name, value in given.items():
+        if name in hints:
+            check_value(f"{key}.{name}", value, hints[name])
+        elif not open_ended:
+            raise UnknownNameError("key", f"{key}.{name}", [f"{key}.{known}" for known in hints])
+
+
+def _arguments(target: Any) -> tuple[dict[str, Any], bool]:
+    """Annotations of the arguments that can be given by name, and whether any others can."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (TypeError, ValueError, NameError):
+        return {}, True
+    found, open_ended = {}, False
+    for parameter in parameters:
+        hint = hints.get(parameter.name, Any)
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD and get_origin(hint) is Unpack:
+            found |= get_type_hints(get_args(hint)[0])
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            open_ended = True
+        elif parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            found[parameter.name] = hint
+    return found, open_ended
+
+
+def is_required(target: Any, name: str) -> bool:
+    """Whether a function or class has no default for an argument."""
+    parameter = inspect.signature(target).parameters.get(name)
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def build_config(schema: type[Any], settings: Mapping[str, Any], key: str = "") -> Any:
+    """Build a dataclass from settings that must be its fields; dataclasses in it likewise.
+
+    Args:
+        schema: The dataclass.
+        settings: Values by name; what is absent has its default.
+        key: Dotted name of ``settings``.
+
+    Returns:
+        An instance.
+
+    Raises:
+        UserError: If a value is of another type.
+        UnknownNameError: If there is no such field.
+    """
+    hints = get_type_hints(schema)
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        path = f"{key}.{name}" if key else name
+        hint = hints.get(name)
+        if hint is None:
+            raise UnknownNameError("key", path, [f"{key}.{n}" if key else n for n in hints])
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            values[name] = build_config(hint, value, path)  # type: ignore[arg-type]
+            continue
+        check_value(path, value, hint)
+        values[name] = float(value) if hint is float else value
+    return schema(**values)
+
+
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Refuse a value that an annotation does not allow.
+
+    Args:
+        key: Its dotted name.
+        value: The value.
+        hint: The annotation; what it says of other than plain values is not checked.
+
+    Raises:
+        UserError: If it is of another type.
+    """
+    if not _fits(value, hint):
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"{key} must be {describe(hint)}, got {shown}.")
+
+
+def describe(hint: Any) -> str:
+    """What may be written for an annotation, in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        words = [describe(one) for one in get_args(hint) if one is not type(None)]
+        plain = [word for word in dict.fromkeys(words) if word != _PART] or [_PART]
+        return " or ".join([*plain, *(["null"] if type(None) in get_args(hint) else [])])
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    origin = get_origin(hint) or hint
+    if inspect.isclass(origin) and origin not in _NAMES:
+        if issubclass(origin, Mapping):
+            return "a mapping, such as {a: 1}"
+        if issubclass(origin, Sequence):
+            return "a list, such as [a,b]"
+    return _NAMES.get(hint, _PART)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(hint))
+    if origin in (None, type(None)):
+        return value is None
+    if origin in _SCALARS:
+        return type(value) in ((int, float) if origin is float else (origin,))
+    known = inspect.isclass(origin) and origin not in (Any, object)
+    return not known or _fits_class(value, origin, get_args(hint))
+
+
+def _fits_class(value: Any, origin: type[Any], inner: tuple[Any, ...]) -> bool:
+    if isinstance(value, list | tuple) and issubclass(origin, Sequence):
+        kinds = {one for one in inner if one is not Ellipsis}
+        return len(kinds) != 1 or all(_fits(one, *kinds) for one in value)
+    if isinstance(value, str) and issubclass(origin, Sequence):
+        return origin is Sequence  # one name stands for a list of one
+    if issubclass(origin, Mapping | Sequence):
+        return isinstance(value, origin)
+    if issubclass(origin, PurePath):
+        return isinstance(value, str | PurePath)
+    return value is not None and not isinstance(value, (*_SCALARS, list, dict))

@@ -1,0 +1,135 @@
+"""``--help`` and ``--version``: what a command does, examples, and what it chooses from."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import mbrl_flat.configs
+
+_WHAT = {
+    "train": "Train a model-based agent; every run has a folder and can be resumed exactly.",
+    "evaluate": "Play episodes with the agent of a run, or of a published checkpoint.",
+    "probe": "Measure the agent of a run: sharpness, value error, rollout error, loss landscape.",
+    "supervised": "Run a study of a paper's claims; every study can be resumed.",
+}
+_EXAMPLES = {
+    "train": (
+        ("env.task=walker-walk optimizer=sam optimizer.rho=0.01 preset=cpu", "SAM, small model"),
+        ("experiment=first_run", "a first run of minutes on a laptop"),
+        ("env=gym env.task=Pendulum-v1 preset=cpu", "any Gymnasium environment"),
+        ("resume=runs/NAME", "resume exactly where the run stopped"),
+        ("-m +variant=adam,sam seed=1,2,3 hydra/launcher=joblib", "a sweep, one run a core"),
+    ),
+    "evaluate": (
+        ("run=runs/NAME", "ten episodes of the latest checkpoint"),
+        ("run=runs/NAME episodes=50 seed=7", "more episodes, other ones"),
+        ("run=runs/NAME checkpoint=best video=true", "record the first episode"),
+        ("run=runs/NAME device=cuda threads=4", "where to compute"),
+        ("checkpoint=FILE env.task=dog-run agent.config.size=5", "an official TD-MPC2 checkpoint"),
+    ),
+    "probe": (
+        ("run=runs/NAME", "sharpness of the world-model loss"),
+        ("run=runs/NAME probe=value_error episodes=20", "bias and error of the value function"),
+        ("run=runs/NAME probe=rollout_error probe.horizon=15", "errors of imagined rollouts"),
+        ("run=runs/NAME probe=landscape probe.points=41", "the loss along two directions"),
+        ("run=runs/NAME probe=sharpness_full", "every sharpness measure, per module"),
+    ),
+    "supervised": (
+        ("experiment=eos_minimal", "the edge of stability in two dimensions"),
+        ("experiment=label_noise preset=ci", "the smallest version of a study, in seconds"),
+        ("experiment=sam_on run_dir=runs/sam_on", "choose the folder"),
+        ("resume=runs/NAME", "resume a study that was stopped"),
+        ("-m experiment=vasso,momentum_sam hydra/launcher=joblib", "several studies at once"),
+    ),
+}
+_GROUPS = {
+    "train": ("agent", "env", "optimizer", "optimizer/base", "preset", "variant", "experiment"),
+    "evaluate": (),
+    "probe": ("probe",),
+    "supervised": ("experiment", "preset"),
+}
+_KEYS = {
+    "train": "mbrl_flat/runs/config.py",
+    "evaluate": "mbrl_flat/cli/schemas.py",
+    "probe": "mbrl_flat/cli/schemas.py",
+    "supervised": "mbrl_flat/studies/command.py",
+}
+_FLAGS = (
+    ("--cfg job", "print the configuration and do nothing else"),
+    ("--config-dir DIR", "add a folder of configurations of your own"),
+    ("-m, --multirun", "a run for each combination of the values given (train, supervised)"),
+    ("--shell-completion install=bash", 'completion: eval "$(COMMAND -sc install=bash)"'),
+    ("--hydra-help", "the flags of Hydra, which composes the configuration"),
+    ("--version", "the version"),
+)
+
+
+def answer(command: str, words: Sequence[str]) -> bool:
+    """Print help or the version if the command line asks for it.
+
+    Args:
+        command: ``train``, ``evaluate``, ``probe`` or ``supervised``.
+        words: What follows the command's name.
+
+    Returns:
+        Whether it was asked for; then nothing else is to be done.
+    """
+    if "--version" in words:
+        sys.stdout.write(f"mbrl-flat {_version('mbrl-flat')} (Python {platform.python_version()}, ")
+        sys.stdout.write(f"torch {_version('torch')})\n")
+    elif "--help" in words or "-h" in words:
+        sys.stdout.write(help_text(command))
+    else:
+        return False
+    return True
+
+
+def help_text(command: str) -> str:
+    """The help of a command."""
+    name = f"mbrl-flat-{command}"
+    lines = [f"usage: {name} [KEY=VALUE ...] [FLAG ...]", "", _WHAT[command], "", "examples:"]
+    for words, remark in _EXAMPLES[command]:
+        lines += [f"  {name} {words}", f"      {remark}"]
+    groups = _GROUPS[command]
+    lines += ["", "choose by GROUP=NAME (+variant=NAME):"] if groups else []
+    for group in groups:
+        lines += _wrapped(f"  {group:15}", _choices(group, command))
+    lines += [
+        "",
+        f"settings: KEY=VALUE, described in {_KEYS[command]}; --cfg job prints them with their",
+        "values.",
+        "`+KEY=VALUE` adds a key that a part takes, `~KEY` removes one, `KEY=[a,b]` is a list.",
+        "",
+        "flags:",
+        *(f"  {flag:32}{remark}" for flag, remark in _FLAGS),
+    ]
+    return "\n".join(lines).replace("COMMAND", name) + "\n"
+
+
+def _choices(group: str, command: str) -> list[str]:
+    files = sorted((Path(mbrl_flat.configs.__path__[0]) / group).glob("*.yaml"))
+    if group == "experiment":
+        study = command == "supervised"
+        files = [file for file in files if ("\nstudy:" in file.read_text("utf-8")) == study]
+    elif group == "preset":
+        other = ("cpu", "debug") if command == "supervised" else ("ci",)
+        files = [file for file in files if file.stem not in other]
+    return [file.stem for file in files]
+
+
+def _wrapped(head: str, words: Sequence[str], width: int = 100) -> list[str]:
+    lines = [head]
+    for word in words:
+        if len(lines[-1]) + len(word) + 1 > width:
+            lines.append(" " * len(head))
+        lines[-1] += f" {word}"
+    return lines
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,65 @@
+"""The keys of ``mbrl-flat-evaluate`` and ``mbrl-flat-probe``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """What ``mbrl-flat-evaluate`` does.
+
+    Attributes:
+        run: Folder of the run.
+        checkpoint: ``latest`` or ``best``; without a run, a file that the authors of an agent
+            published.
+        episodes: Episodes to play.
+        seed: Determines them.
+        video: Record the first one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads of torch; 0 chooses by the machine.
+        progress: Show a progress bar.
+        debug: Show tracebacks.
+        trust: Modules outside of mbrl_flat whose code the run's folder may execute.
+        env: Environment of a published checkpoint.
+        agent: Agent of a published checkpoint.
+    """
+
+    run: str | None = None
+    checkpoint: str = "latest"
+    episodes: int = 10
+    seed: int = 1000
+    video: bool = False
+    device: str = "auto"
+    threads: int = 0
+    progress: bool = True
+    debug: bool = False
+    trust: Any = None
+    env: Any = None
+    agent: Any = None
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    """What ``mbrl-flat-probe`` does.
+
+    Attributes:
+        run: Folder of the run.
+        run_dir: Where videos go; the run's folder.
+        probe: What is measured.
+        episodes: Episodes of probes that play.
+        seed: Determines batches and episodes.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: CPU threads of torch; 0 chooses by the machine.
+        debug: Show tracebacks.
+        trust: Modules outside of mbrl_flat whose code the run's folder may execute.
+    """
+
+    run: str | None = None
+    run_dir: str | None = None
+    probe: Any = None
+    episodes: int = 10
+    seed: int = 1000
+    device: str = "auto"
+    threads: int = 0
+    debug: bool = False
+    trust: Any = None

@@ -1,0 +1,183 @@
+"""Read the configuration of an existing run so that nothing in it can execute code.
+
+A run folder may come from someone else. Of its ``config.yaml`` only values are used: what is built
+(``_target_``) must be something that the installed configurations build too, and is built in the
+way that they say. Anything else, such as a user's own environment, must be named by ``trust``.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.logging.labels import current_names
+from mbrl_flat.runtime.plain_files import read_yaml
+
+Catalogue = Mapping[str, Mapping[str, Any]]
+"""What the installed configurations build: ``_target_`` to the other keys with underscores."""
+
+_FORMER_PREFIXES = {
+    "agents.": "mbrl_flat.agents.",
+    "envs.": "mbrl_flat.envs.",
+    "mbrl_flat.supervised.": "mbrl_flat.studies.",
+    "mbrl_flat.hopfield.": "mbrl_flat.studies.hopfield.",
+}
+_FORMER_NAMES = {
+    "WorstGap": "WorstCaseSharpness",
+    "AdaptiveGap": "AdaptiveSharpness",
+    "AverageGap": "AverageCaseSharpness",
+}
+_OWN_MODULES = ("ale_py", "minatar")
+"""Modules that may stand before the colon of a Gymnasium task without being named by ``trust``."""
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+_CODE_KEYS = ("env", "model")
+"""Keys whose values name a function or class by a dotted path, beside ``_target_``."""
+
+
+def read_catalogue(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Collect what configurations build.
+
+    Args:
+        files: The YAML files of the installed configurations.
+
+    Returns:
+        The catalogue.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for _, node in _nodes(read_yaml(file)):
+            if isinstance(node, dict) and "_target_" in node:
+                special = {k: v for k, v in node.items() if re.fullmatch(r"_\w+_", k)}
+                found.setdefault(str(node["_target_"]), special)
+            if isinstance(node, dict):
+                named = (v for k, v in node.items() if k in _CODE_KEYS and _is_dotted(v))
+                found.update({path: {} for path in named if path not in found})
+    return found
+
+
+def read_saved_config(
+    folder: Path, *, catalogue: Catalogue, trust: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read a run's ``config.yaml`` as plain values.
+
+    Args:
+        folder: The run's folder, which may have been moved.
+        catalogue: What may be built.
+        trust: Modules, or functions and classes by their dotted paths, that may be built as well;
+            folders outside the run that may be written to.
+
+    Returns:
+        Its settings, under current names, with the paths inside the folder as they are now.
+
+    Raises:
+        UserError: If the file is damaged, or builds or writes to something that is not trusted.
+    """
+    file = folder / "config.yaml"
+    settings = read_yaml(file)
+    settings.pop("trust", None)
+    names = settings.get("names", {})
+    if not isinstance(names, dict) or "run_dir" not in settings:
+        raise UserError(f"{file} is damaged (it is not the configuration of a run); restore it.")
+    if names:
+        settings["names"] = current_names(names)
+    before, settings["run_dir"] = settings["run_dir"], str(folder)
+    for key, node in _nodes(settings):
+        if isinstance(node, dict):
+            _check_built(key, node, file, catalogue, trust)
+            if isinstance(inner := node.get("folder"), str):
+                node["folder"] = _inside(f"{key}folder", inner, before, folder, trust)
+        elif isinstance(node, str) and "${" in node:
+            raise UserError(f"{file} is damaged ({key[:-1]} is not resolved: {node}); restore it.")
+    return settings
+
+
+def foreign_targets(settings: Mapping[str, Any], catalogue: Catalogue) -> list[str]:
+    """What a user's own configuration builds beyond the catalogue: to be trusted when resumed."""
+    nodes = [node for _, node in _nodes(settings) if isinstance(node, dict)]
+    built = [str(node["_target_"]) for node in nodes if "_target_" in node]
+    modules = [module for node in nodes for module in _task_modules(node)]
+    return sorted({*(path for path in built if path not in catalogue), *modules})
+
+
+def _check_built(
+    key: str, node: dict[str, Any], file: Path, catalogue: Catalogue, trust: Sequence[str]
+) -> None:
+    """Refuse what is not trusted; take how it is built from the installed configurations."""
+    if "_target_" in node:
+        path = _current_path(str(node["_target_"]), catalogue)
+        if path in catalogue:
+            for special in [name for name in node if re.fullmatch(r"_\w+_", name)]:
+                del node[special]
+            node.update({"_target_": path, **catalogue[path]})
+        elif not _is_trusted(path, trust):
+            raise _untrusted(f"{key}_target_", path, file)
+    for name in _CODE_KEYS:
+        if _is_dotted(node.get(name)):
+            node[name] = _current_path(node[name], catalogue)
+            if node[name] not in catalogue and not _is_trusted(node[name], trust):
+                raise _untrusted(f"{key}{name}", node[name], file)
+    for module in _task_modules(node):
+        if not _is_trusted(module, trust):
+            raise _untrusted(f"{key}task", module, file)
+
+
+def _current_path(path: str, catalogue: Catalogue) -> str:
+    """The dotted path of what an earlier revision called ``path``."""
+    for former, now in _FORMER_PREFIXES.items():
+        if path.startswith(former):
+            path = now + path.removeprefix(former)
+    if path in catalogue or not path.startswith("mbrl_flat."):
+        return path
+    name = path.rpartition(".")[2]
+    name = _FORMER_NAMES.get(name, name)
+    moved = [other for other in catalogue if other.rpartition(".")[2] == name]
+    return moved[0] if len(moved) == 1 else path
+
+
+def _task_modules(node: Mapping[str, Any]) -> list[str]:
+    """Modules that ``task: module:Id`` imports."""
+    tasks = node.get("task")
+    words = tasks if isinstance(tasks, list) else [tasks]
+    modules = [word.rpartition(":")[0] for word in words if isinstance(word, str)]
+    return [module for module in modules if module and module not in _OWN_MODULES]
+
+
+def _is_dotted(value: Any) -> bool:
+    return isinstance(value, str) and _DOTTED.fullmatch(value) is not None
+
+
+def _is_trusted(path: str, trust: Sequence[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in trust)
+
+
+def _untrusted(key: str, path: str, file: Path) -> UserError:
+    return UserError(
+        f"{file} runs code that is not part of mbrl_flat: {key}={path}. If you trust that code and "
+        f"this folder, add trust={path}."
+    )
+
+
+def _inside(key: str, path: str, before: Any, folder: Path, trust: Sequence[str]) -> str:
+    """A folder inside the run, where it is now."""
+    if isinstance(before, str) and before and Path(path).is_relative_to(before):
+        path = str(folder / Path(path).relative_to(before))
+    real = Path(path).resolve()
+    roots = [folder, *map(Path, trust)]
+    if not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise UserError(
+            f"{folder / 'config.yaml'} writes outside of its folder: {key}={path}. If you want "
+            f"that, add trust={path}."
+        )
+    return path
+
+
+def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested settings, with its dotted name and a dot."""
+    yield key, value
+    if isinstance(value, dict):
+        for name, inner in list(value.items()):
+            yield from _nodes(inner, f"{key}{name}.")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _nodes(inner, f"{key}{number}.")

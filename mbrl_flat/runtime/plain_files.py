@@ -1,0 +1,120 @@
+"""Read small YAML and JSON files that someone else may have written.
+
+A file is refused within a second if it is too large, nested too deeply, repeats parts of itself by
+aliases (a few lines can then stand for gigabytes), or holds numbers that no machine type can hold.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mbrl_flat.errors import UserError
+
+_MAX_BYTES = 4 * 2**20
+_MAX_DEPTH = 50
+_MAX_INTEGER = 2**63
+_Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _Loader(_Base):
+    """Reads ``1e-3`` as a number and dates as text, as the command line does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"),
+    [*"-+0123456789"],
+)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the settings that a YAML file holds.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A mapping of plain values.
+
+    Raises:
+        UserError: If it cannot be read, holds no settings, or is refused (see above).
+    """
+    text = _read(path)
+    try:
+        _check_events(yaml.parse(text, Loader=_Loader))
+        settings = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path} is damaged ({reason}); restore it.") from error
+    return _checked(settings, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the mapping that a JSON file holds; otherwise as ``read_yaml``."""
+    try:
+        settings = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it.") from error
+    return _checked(settings, path)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path} is damaged (larger than {_MAX_BYTES:,} bytes); restore it.")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged (not UTF-8 text); restore it.") from error
+
+
+def _check_events(events: Iterable[yaml.Event]) -> None:
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"alias *{event.anchor}; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+
+
+def _checked(settings: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is damaged (it holds no settings); restore it.")
+    try:
+        check_values(settings)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it.") from error
+    return settings
+
+
+def check_values(value: Any, key: str = "", depth: int = 0) -> None:
+    """Refuse keys that are not text, integers beyond 64 bits, and deep nesting.
+
+    Args:
+        value: Nested mappings and lists.
+        key: Dotted name of ``value``.
+        depth: Levels above it.
+
+    Raises:
+        ValueError: If there is such a value; names it.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"the key {name!r} below {key or 'the top'} is not text")
+            check_values(inner, f"{key}.{name}" if key else name, depth + 1)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            check_values(inner, f"{key}[{number}]", depth + 1)
+    elif isinstance(value, int) and abs(value) >= _MAX_INTEGER:
+        raise ValueError(f"{key} is an integer of more than 63 bits")

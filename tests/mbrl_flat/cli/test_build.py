@@ -1,0 +1,153 @@
+"""Parts that a configuration describes: built, or refused by the key that is wrong."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import pytest
+
+from mbrl_flat.cli.build import build, build_config, check_arguments, check_value, is_required
+from mbrl_flat.errors import UnknownNameError, UserError
+
+
+class Shared(TypedDict, total=False):
+    """Settings of every method."""
+
+    every: int
+
+
+def method(
+    params: Any, *, rho: float | Callable[[int], float] = 0.1, only: Sequence[str] | None = None,
+    betas: tuple[float, float] = (0.9, 0.99), mode: Literal["a", "b"] = "a", flag: bool = False,
+    **settings: Unpack[Shared],
+) -> Any:  # fmt: skip
+    return rho, only, betas, mode, flag, settings
+
+
+@dataclass(kw_only=True)
+class Inner:
+    size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"size must be at least 1, got {self.size}.")
+
+
+@dataclass(kw_only=True)
+class Settings:
+    name: str = ""
+    rate: float = 1.0
+    inner: Inner = field(default_factory=Inner)
+    tags: list[str] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
+    anything: Any = None
+
+
+HERE = "mbrl_flat.errors"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rho": "abc"}, "o.rho must be a number, got 'abc'."),
+        ({"rho": True}, "o.rho must be a number, got True."),
+        ({"rho": None}, "o.rho must be a number, got null."),
+        ({"rho": [1]}, "o.rho must be a number, got [1]."),
+        ({"every": 1.5}, "o.every must be a whole number, got 1.5."),
+        ({"every": ""}, "o.every must be a whole number, got ''."),
+        ({"flag": "yess"}, "o.flag must be true or false, got 'yess'."),
+        ({"mode": "c"}, "o.mode must be a or b, got 'c'."),
+        ({"only": 3}, "o.only must be a list, such as [a,b] or null, got 3."),
+        ({"only": [3]}, "o.only must be a list, such as [a,b] or null, got [3]."),
+        ({"betas": 0.9}, "o.betas must be a list, such as [a,b], got 0.9."),
+        ({"betas": ["x", 1]}, "o.betas must be a list, such as [a,b], got ['x', 1]."),
+        ({"roh": 1}, "Unknown key 'o.roh'; did you mean 'o.rho'?"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_named(given, message):
+    with pytest.raises(UserError) as caught:
+        check_arguments(method, given, "o")
+    assert str(caught.value) == message
+
+
+def test_arguments_that_fit_pass():
+    given = {"rho": 1, "only": "encoder", "betas": [0.9, 1], "mode": "b", "every": 3, "flag": True}
+    check_arguments(method, given, "o")
+    check_arguments(method, {"rho": lambda step: 0.1, "only": None}, "o")
+    check_arguments(lambda **anything: 0, {"whatever": "x"}, "o")
+    assert is_required(method, "params")
+    assert not is_required(method, "rho")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "fits"),
+    [
+        (1, float, True), (1.0, int, False), (True, int, False), ("a", Path, True),
+        (3, Path, False), ({"a": 1}, Mapping[str, int], True), ("a", Mapping[str, int], False),
+        ("a", list[str], False), (["a"], list[str], True), ([1], list[str], False),
+        (None, Any, True), (None, object, True), (None, int | None, True), ("a", Inner, False),
+        (Inner(), Inner, True), ([], tuple[int, ...], True), ([1, 2.5], tuple[int, ...], False),
+    ],
+)  # fmt: skip
+def test_values_are_held_against_annotations(value, hint, fits):
+    if fits:
+        check_value("k", value, hint)
+    else:
+        with pytest.raises(UserError, match=r"^k must be "):
+            check_value("k", value, hint)
+
+
+def test_nested_parts_are_built_from_the_inside(monkeypatch):
+    monkeypatch.setattr("mbrl_flat.errors.method", method, raising=False)
+    monkeypatch.setattr("mbrl_flat.errors.Inner", Inner, raising=False)
+    node = {
+        "_target_": f"{HERE}.method", "_partial_": True,
+        "rho": {"_target_": f"{HERE}.method", "_partial_": True}, "every": 2,
+    }  # fmt: skip
+    found = build(node, "o")
+    assert isinstance(found, partial)
+    assert found.func is method
+    assert found.keywords["every"] == 2
+    assert found.keywords["rho"].func is method
+    assert build({"a": [{"_target_": f"{HERE}.Inner", "size": 3}]})["a"][0] == Inner(size=3)
+    with pytest.raises(UserError) as caught:
+        build({"_target_": f"{HERE}.Inner", "size": 0}, "agent.config")
+    assert str(caught.value) == "size must be at least 1, got 0. (at agent.config)"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no_such_module.make", "no function or class no_such_module.make"),
+        ("mbrl_flat.errors.Nothing", "no function or class mbrl_flat.errors.Nothing"),
+        ("mbrl_flat.errors", "no function or class mbrl_flat.errors"),
+        ("", "no function or class"),
+        (3, "no function or class 3"),
+        ("....", "no function or class"),
+    ],
+)
+def test_what_cannot_be_imported_is_named(path, said):
+    with pytest.raises(UserError, match=r"^env\._target_") as caught:
+        build({"_target_": path}, "env")
+    assert said in str(caught.value)
+
+
+def test_a_configuration_is_checked_where_it_is_built():
+    found = build_config(Settings, {"rate": 2, "inner": {"size": 4}, "parts": {"a": {"b": 1}}})
+    assert found == Settings(rate=2.0, inner=Inner(size=4), parts={"a": {"b": 1}})
+    assert type(found.rate) is float
+    for settings, message in {
+        "nam": ({"nam": "x"}, "Unknown key 'nam'; did you mean 'name'?"),
+        "inner": ({"inner": {"siz": 1}}, "Unknown key 'inner.siz'; did you mean 'inner.size'?"),
+        "type": ({"inner": {"size": "big"}}, "inner.size must be a whole number, got 'big'."),
+        "null": ({"rate": None}, "rate must be a number, got null."),
+        "list": ({"tags": "a"}, "tags must be a list, such as [a,b], got 'a'."),
+        "part": ({"inner": 3}, "inner must be a part with a _target_, got 3."),
+    }.values():
+        with pytest.raises(UserError) as caught:
+            build_config(Settings, settings)
+        assert str(caught.value) == message
+    with pytest.raises(UnknownNameError):
+        build_config(Settings, {"x": 1})

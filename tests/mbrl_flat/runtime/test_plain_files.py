@@ -1,0 +1,75 @@
+"""Files that someone else may have written: refused at once, or plain data."""
+
+import time
+
+import pytest
+
+from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.plain_files import read_json, read_yaml
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BOMB, "alias"),
+        ("a: " + "[" * 3000 + "]" * 3000, "deep"),
+        ("a: " + "{b: " * 100 + "1" + "}" * 100, "deep"),
+        ("a: " + "9" * 400, "a is an integer of more than 63 bits"),
+        ("a: " + "9" * 5000, "integer string conversion"),
+        ("a: {b: [1, " + "9" * 30 + "]}", r"a\.b\[1\] is an integer"),
+        ("1: a", "the key 1 below the top is not text"),
+        ("- a", "holds no settings"),
+        ("", "holds no settings"),
+        ("a: [unclosed", "did not find"),
+        ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("a: \0", "control characters"),
+        ("a: " + "x" * 5_000_000, "larger than"),
+    ],
+)
+def test_a_yaml_file_that_is_no_plain_configuration_is_refused_at_once(tmp_path, text, reason):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=reason) as caught:
+        read_yaml(file)
+    assert time.perf_counter() - start < 2.0
+    assert str(caught.value).startswith(f"{file} is damaged (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": ' * 100_000,
+        '{"a": ' + "[" * 60 + "]" * 60 + "}",
+        '{"a": ' + "9" * 400 + "}",
+        "[]",
+        "",
+    ],
+)
+def test_a_json_file_that_is_no_plain_mapping_is_refused(tmp_path, text):
+    file = tmp_path / "study.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"study\.json is damaged \("):
+        read_json(file)
+
+
+def test_bytes_that_are_no_text_and_files_that_are_absent_are_named(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        read_yaml(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"Cannot read .*: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_values_are_read_as_the_command_line_reads_them(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("a: 1e-3\nb: 2026-01-01\nc: 1_000\nd: .inf\ne: -2.5E+4\nf: 'text'\ng: null\n")
+    assert read_yaml(file) == {
+        "a": 1e-3, "b": "2026-01-01", "c": 1000, "d": float("inf"), "e": -2.5e4, "f": "text",
+        "g": None,
+    }  # fmt: skip
