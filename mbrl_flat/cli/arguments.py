@@ -144,8 +144,9 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
         return
     if key not in GROUPS[command] and not override.is_add():
         raise UserError(f"mbrl-flat-{command} has no {key} to choose; leave it out.")
-    if value is None and key != "experiment":
-        raise UserError(f"{word} leaves out what is needed; choose one of: {', '.join(choices)}.")
+    named = isinstance(value, str) or override.is_sweep_override()
+    if not named and (key, value) != ("experiment", None):
+        raise UserError(f"{word} names none; choose one of: {', '.join(choices)}.")
     if key == "experiment" and value in choices:
         text = (CONFIGS / key / f"{value}.yaml").read_text(encoding="utf-8")
         belongs = "supervised" if "\nstudy:" in text else "train"

@@ -105,6 +105,7 @@ def _train(cfg: DictConfig) -> float | None:
 
 def _train_anew(cfg: DictConfig, processes: Processes) -> int:
     """Train in a new folder; a run that cannot be built leaves nothing behind."""
+    _check_removals(cfg)
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     exact, path = cfg.run_dir is not None, run_folder_path(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(path)
@@ -204,6 +205,7 @@ def _job(command: str) -> SweepJob | None:
 def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
     if cfg.resume:
         return job.run("train", lambda: job.overrides)
+    _check_removals(cfg)
     cfg.run_dir = str(job.folder)
     cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
@@ -283,20 +285,24 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         The values, interpolations resolved.
 
     Raises:
-        UserError: If a number fits no machine type, or a setting that is needed was removed.
+        UserError: If a number fits no machine type.
     """
     settings = _plain(cfg)
     try:
         check_values(settings)
     except ValueError as error:
         raise UserError(f"{error}; give a smaller one.") from error
+    return settings
+
+
+def _check_removals(cfg: DictConfig) -> None:
+    """Refuse ``~key`` of what a part cannot be without."""
     for word in HydraConfig.get().overrides.task:
         above, _, last = word.removeprefix("~").partition("=")[0].rpartition(".")
         node = OmegaConf.select(cfg, above) if word.startswith("~") else None
         part = OmegaConf.is_dict(node) and last not in node and node.get("_target_")
         if part and is_required(locate(part, above), last):
             raise UserError(f"{word} removes what is needed; give a value: {word[1:]}=VALUE.")
-    return settings
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
@@ -322,6 +328,9 @@ def build_run(cfg: Mapping[str, Any] | DictConfig) -> tuple[RunConfig, Parts]:
         if not callable(part):
             raise UserError(f"{name} has no _target_; choose one by {name}=NAME.")
     probes = {name: build(node, f"probes.{name}") for name, node in config.probes.items()}
+    for name, part in probes.items():
+        if not callable(part):
+            raise UserError(f"probes.{name} has no _target_; ~probes.{name} removes it.")
     return config, Parts(
         agent=agent,
         baseline=RandomAgent,

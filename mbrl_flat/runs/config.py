@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.device import check_threads
 from mbrl_flat.runtime.seeding import check_seed
 from mbrl_flat.training.energy_sampler import ReplayConfig
 
@@ -125,3 +126,4 @@ class RunConfig:
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         check_seed(self.seed)
+        check_threads(self.threads)

@@ -12,22 +12,12 @@ from typing import Any
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.labels import current_names
+from mbrl_flat.runs.renamed import with_current_names
 from mbrl_flat.runtime.plain_files import read_yaml
 
 Catalogue = Mapping[str, Mapping[str, Any]]
 """What the installed configurations build: ``_target_`` to the other keys with underscores."""
 
-_FORMER_PREFIXES = {
-    "agents.": "mbrl_flat.agents.",
-    "envs.": "mbrl_flat.envs.",
-    "mbrl_flat.supervised.": "mbrl_flat.studies.",
-    "mbrl_flat.hopfield.": "mbrl_flat.studies.hopfield.",
-}
-_FORMER_NAMES = {
-    "WorstGap": "WorstCaseSharpness",
-    "AdaptiveGap": "AdaptiveSharpness",
-    "AverageGap": "AverageCaseSharpness",
-}
 _OWN_MODULES = ("ale_py", "minatar")
 """Modules that may stand before the colon of a Gymnasium task without being named by ``trust``."""
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
@@ -74,7 +64,7 @@ def read_saved_config(
         UserError: If the file is damaged, or builds or writes to something that is not trusted.
     """
     file = folder / "config.yaml"
-    settings = read_yaml(file)
+    settings = with_current_names(read_yaml(file))
     settings.pop("trust", None)
     names = settings.get("names", {})
     if not isinstance(names, dict) or "run_dir" not in settings:
@@ -105,7 +95,7 @@ def _check_built(
 ) -> None:
     """Refuse what is not trusted; take how it is built from the installed configurations."""
     if "_target_" in node:
-        path = _current_path(str(node["_target_"]), catalogue)
+        path = str(node["_target_"])
         if path in catalogue:
             for special in [name for name in node if re.fullmatch(r"_\w+_", name)]:
                 del node[special]
@@ -113,26 +103,12 @@ def _check_built(
         elif not _is_trusted(path, trust):
             raise _untrusted(f"{key}_target_", path, file)
     for name in _CODE_KEYS:
-        if _is_dotted(node.get(name)):
-            node[name] = _current_path(node[name], catalogue)
-            if node[name] not in catalogue and not _is_trusted(node[name], trust):
-                raise _untrusted(f"{key}{name}", node[name], file)
+        path = str(node.get(name))
+        if _is_dotted(node.get(name)) and path not in catalogue and not _is_trusted(path, trust):
+            raise _untrusted(f"{key}{name}", path, file)
     for module in _task_modules(node):
         if not _is_trusted(module, trust):
             raise _untrusted(f"{key}task", module, file)
-
-
-def _current_path(path: str, catalogue: Catalogue) -> str:
-    """The dotted path of what an earlier revision called ``path``."""
-    for former, now in _FORMER_PREFIXES.items():
-        if path.startswith(former):
-            path = now + path.removeprefix(former)
-    if path in catalogue or not path.startswith("mbrl_flat."):
-        return path
-    name = path.rpartition(".")[2]
-    name = _FORMER_NAMES.get(name, name)
-    moved = [other for other in catalogue if other.rpartition(".")[2] == name]
-    return moved[0] if len(moved) == 1 else path
 
 
 def _task_modules(node: Mapping[str, Any]) -> list[str]:

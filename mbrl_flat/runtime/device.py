@@ -8,6 +8,8 @@ from torch import Tensor
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runtime.allocator import keep_freed_memory
 
+_MAX_THREADS = 1024
+
 
 def choose_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
@@ -60,19 +62,37 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     )
 
 
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no machine has.
+
+    Args:
+        threads: What the user wrote.
+
+    Raises:
+        UserError: If it is out of range.
+    """
+    if not 0 <= threads <= _MAX_THREADS:
+        raise UserError(
+            f"threads must be at least 0 and at most {_MAX_THREADS}, got {threads}; 0 chooses by "
+            f"the machine."
+        )
+
+
 def use_threads(threads: int, *, processes: int = 1) -> None:
     """Set torch's threads.
 
     Args:
-        threads: How many; 0 means one for each core that this process may use, at most 8.
+        threads: How many; 0 means what ``OMP_NUM_THREADS`` says, else one for each core that this
+            process may use, at most 8.
         processes: How many share these cores.
 
     Raises:
-        UserError: If ``threads`` is negative.
+        UserError: If ``threads`` is out of range.
     """
-    if threads < 0:
-        raise UserError(f"threads must be at least 0, got {threads}; 0 chooses by the machine.")
-    torch.set_num_threads(threads or max(1, min(usable_cores() // processes, 8)))
+    check_threads(threads)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    chosen = int(asked) if asked.isdigit() else min(usable_cores() // processes, 8)
+    torch.set_num_threads(threads or max(1, chosen))
     keep_freed_memory()
 
 

@@ -81,8 +81,6 @@ def test_how_a_part_is_built_comes_from_the_installed_configurations(read):
 
 def test_parts_of_earlier_revisions_are_found_under_their_new_names(read):
     assert read(part={"_target_": "agents.some.Agent"})["part"]["_partial_"] is True
-    moved = read(part={"_target_": "mbrl_flat.supervised.other.Agent"})
-    assert moved["part"]["_target_"] == "mbrl_flat.agents.some.Agent"
     assert read(names={**NAMES, "arm": "sam"})["names"] == {**NAMES, "variant": "sam"}
 
 
