@@ -210,7 +210,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (None, type(None)):
         return value is None
     if origin in _SCALARS:
-        return type(value) in ((int, float) if origin is float else (origin,))
+        # A size may be written 5 where it is the name of one.
+        return type(value) in {float: (int, float), str: (str, int, float)}.get(origin, (origin,))
     known = inspect.isclass(origin) and origin not in (Any, object)
     return not known or _fits_class(value, origin, get_args(hint))
 

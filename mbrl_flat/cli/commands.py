@@ -300,7 +300,8 @@ def _check_removals(cfg: DictConfig) -> None:
     for word in HydraConfig.get().overrides.task:
         above, _, last = word.removeprefix("~").partition("=")[0].rpartition(".")
         node = OmegaConf.select(cfg, above) if word.startswith("~") else None
-        part = OmegaConf.is_dict(node) and last not in node and node.get("_target_")
+        there = isinstance(node, DictConfig) and last not in node
+        part = node.get("_target_") if there and node is not None else None
         if part and is_required(locate(part, above), last):
             raise UserError(f"{word} removes what is needed; give a value: {word[1:]}=VALUE.")
 

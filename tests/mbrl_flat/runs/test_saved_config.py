@@ -131,7 +131,7 @@ FORMER = [
     "mbrl_flat.diagnostics.landscape.loss_slice", "mbrl_flat.diagnostics.value_error.value_error",
     "mbrl_flat.hopfield.continual.Stage", "mbrl_flat.optim.methods.sam.sam",
     "mbrl_flat.planning.mppi.MPPIConfig", "mbrl_flat.models.transformer.TransformerConfig",
-    "mbrl_flat.supervised.experiments.comparison.Comparison",
+    "mbrl_flat.supervised.experiments.sam_on.SAMON",
     "mbrl_flat.supervised.experiments.label_noise.LabelNoise",
     "mbrl_flat.supervised.experiments.task.NoisyDigits",
     "mbrl_flat.supervised.experiments.weight_decay_eos.WeightDecayEos",
