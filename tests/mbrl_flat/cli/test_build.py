@@ -86,7 +86,8 @@ def test_arguments_that_fit_pass():
     [
         (1, float, True), (1.0, int, False), (True, int, False), ("a", Path, True),
         (3, Path, False), ({"a": 1}, Mapping[str, int], True), ("a", Mapping[str, int], False),
-        ("a", list[str], False), (["a"], list[str], True), ([None], list[str], False), (5, str, True),
+        ("a", list[str], False), (["a"], list[str], True), ([None], list[str], False),
+        (5, str, True),
         (None, Any, True), (None, object, True), (None, int | None, True), ("a", Inner, False),
         (Inner(), Inner, True), ([], tuple[int, ...], True), ([1, 2.5], tuple[int, ...], False),
     ],
