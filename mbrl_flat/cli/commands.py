@@ -240,6 +240,12 @@ def _load_run(
     return read_saved_config(folder, catalogue=_catalogue(), trust=_trusted(trust)), folder
 
 
+def load_run(path: str | None, *, trust: Any = None) -> tuple[DictConfig, Path]:
+    """The configuration of a run that exists, and its folder."""
+    settings, folder = _load_run(path, trust)
+    return OmegaConf.create(settings), folder
+
+
 @cache
 def _catalogue() -> Catalogue:
     return read_catalogue(sorted(CONFIGS.rglob("*.yaml")))

@@ -25,7 +25,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mbrl_flat.cli import main
+from mbrl_flat.cli import commands
 from mbrl_flat.cli.environment_units import EnvFactory, EnvironmentUnits, env_factory, env_words
 from mbrl_flat.envs.gym import adapt
 from mbrl_flat.errors import UserError
@@ -224,7 +224,7 @@ class TrainableAgent:
         Raises:
             UserError: If there is no such run, or it is another agent's.
         """
-        saved, folder = main.load_run(str(path))
+        saved, folder = commands.load_run(str(path))
         if saved.names["agent"] != cls.agent_name:
             raise UserError(f"{path} is a run of {saved.names['agent']}, not of {cls.agent_name}.")
         found = cls.__new__(cls)
@@ -235,7 +235,7 @@ class TrainableAgent:
         return found
 
     def _built(self) -> tuple[RunConfig, Parts]:
-        config, parts = main.build_run(self._cfg)
+        config, parts = commands.build_run(self._cfg)
         if self._env is None:
             return config, parts
         factory = self._env

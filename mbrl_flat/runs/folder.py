@@ -34,6 +34,11 @@ def run_folder_path(named: str | None, names: Mapping[str, str], seed: int) -> P
     return Path(named or f"runs/{default}")
 
 
+def new_run_folder(named: str | None, names: Mapping[str, str], seed: int) -> Path:
+    """Make the folder of ``run_folder_path``."""
+    return create_run_folder(run_folder_path(named, names, seed), exact=named is not None)
+
+
 def create_run_folder(path: Path, *, exact: bool) -> Path:
     """Make a new folder.
 
