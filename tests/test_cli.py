@@ -278,7 +278,7 @@ def test_a_run_that_was_moved_takes_its_paths_with_it(tmp_path):
     (tmp_path / "new").mkdir()
     text = "run_dir: runs/old\nprobes: {open_loop: {folder: runs/old/videos}}\n"
     (tmp_path / "new" / "config.yaml").write_text(text)
-    cfg, folder = commands._load_run(str(tmp_path / "new"))
+    cfg, folder = commands.load_settings(str(tmp_path / "new"))
     assert cfg["run_dir"] == str(folder)
     assert cfg["probes"]["open_loop"]["folder"] == str(tmp_path / "new" / "videos")
 

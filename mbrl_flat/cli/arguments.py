@@ -145,7 +145,7 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
     if key not in GROUPS[command] and not override.is_add():
         raise UserError(f"mbrl-flat-{command} has no {key} to choose; leave it out.")
     named = isinstance(value, str) or override.is_sweep_override()
-    if not named and (key, value) != ("experiment", None):
+    if not named:
         raise UserError(f"{word} names none; choose one of: {', '.join(choices)}.")
     if key == "experiment" and value in choices:
         text = (CONFIGS / key / f"{value}.yaml").read_text(encoding="utf-8")

@@ -4,27 +4,37 @@ Only this package knows Hydra: below it are plain values and objects. Whatever a
 ends in one error message and exit status 2; ``debug=true`` shows the traceback.
 """
 
-import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mbrl_flat.agents.random_agent import RandomAgent
-from mbrl_flat.cli.arguments import CONFIGS, GROUPS, parse_arguments
-from mbrl_flat.cli.build import build, build_config, is_required, locate
+from mbrl_flat.cli.arguments import GROUPS, parse_arguments
+from mbrl_flat.cli.build import build, build_config
+from mbrl_flat.cli.composition import (
+    SCHEMAS,
+    build_run,
+    catalogue,
+    check_removals,
+    compose_run,
+    compose_study,
+    composed,
+    load_run,
+    load_settings,
+    plain,
+    settings_of,
+    trusted,
+)
 from mbrl_flat.cli.error_messages import explain_error
 from mbrl_flat.cli.schemas import EvaluateConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
@@ -35,35 +45,25 @@ from mbrl_flat.logging.labels import part_names
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_pretrained, evaluate_run
 from mbrl_flat.runs.folder import create_run_folder, run_folder_path, writing
-from mbrl_flat.runs.parts import Parts, VectorFunctions
+from mbrl_flat.runs.parts import Parts
 from mbrl_flat.runs.plots import draw_run
 from mbrl_flat.runs.probe import probe_run
-from mbrl_flat.runs.resume import existing_run, part_settings, resumable_keys
+from mbrl_flat.runs.resume import part_settings, resumable_keys
 from mbrl_flat.runs.saved_config import (
-    Catalogue,
     foreign_targets,
-    read_catalogue,
-    read_saved_config,
 )
 from mbrl_flat.runs.summary import summarize_run
 from mbrl_flat.runs.train import follow_run, train_run
 from mbrl_flat.runtime.device import usable_cores
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
-from mbrl_flat.runtime.plain_files import check_values
 from mbrl_flat.runtime.settings import dotted_keys, setting_key
 from mbrl_flat.studies.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
-_SCHEMAS: dict[str, type[Any]] = {
-    "train": RunConfig,
-    "evaluate": EvaluateConfig,
-    "probe": ProbeConfig,
-    "supervised": SupervisedConfig,
-}
-for _name, _schema in _SCHEMAS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
+
+__all__ = ["build_run", "compose_run", "compose_study", "load_run"]
 
 
 def train() -> None:
@@ -105,16 +105,16 @@ def _train(cfg: DictConfig) -> float | None:
 
 def _train_anew(cfg: DictConfig, processes: Processes) -> int:
     """Train in a new folder; a run that cannot be built leaves nothing behind."""
-    _check_removals(cfg)
+    check_removals(cfg)
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     exact, path = cfg.run_dir is not None, run_folder_path(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(path)
-    settings = _settings(cfg)
+    settings = settings_of(cfg)
     built, made = build_run(settings), not path.is_dir()
     folder = create_run_folder(path, exact=exact)
     if folder != path:  # Another run has taken the name meanwhile.
         cfg.run_dir = str(folder)
-        settings = _settings(cfg)
+        settings = settings_of(cfg)
         built = build_run(settings)
     return _train_in(folder, settings, built, processes, made=made)
 
@@ -143,7 +143,7 @@ def _train_in(
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="evaluate")
 def _evaluate(cfg: DictConfig) -> None:
     with _error_messages("evaluate", debug=cfg.debug):
-        settings = _settings(cfg)
+        settings = settings_of(cfg)
         config = build_config(EvaluateConfig, settings)
         check_episodes(config.episodes, seed=config.seed)
         how = {"episodes": config.episodes, "seed": config.seed, "video": config.video}
@@ -162,7 +162,7 @@ def _evaluate(cfg: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
 def _probe(cfg: DictConfig) -> None:
     with _error_messages("probe", debug=cfg.debug):
-        config = build_config(ProbeConfig, _settings(cfg))
+        config = build_config(ProbeConfig, settings_of(cfg))
         check_episodes(config.episodes, seed=config.seed)
         row = probe_run(
             *_saved_run(config),
@@ -188,7 +188,7 @@ def _supervised(cfg: DictConfig) -> None:
             if not cfg.study:
                 raise UserError("Say which study: experiment=NAME, such as label_noise.")
             _apply_preset(cfg)
-            settings = _settings(cfg)
+            settings = settings_of(cfg)
         config = build_config(SupervisedConfig, settings)
         text = OmegaConf.to_yaml(OmegaConf.create(settings))
         status = run_supervised(build(config.study, "study"), config, yaml=text)
@@ -205,58 +205,32 @@ def _job(command: str) -> SweepJob | None:
 def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
     if cfg.resume:
         return job.run("train", lambda: job.overrides)
-    _check_removals(cfg)
+    check_removals(cfg)
     cfg.run_dir = str(job.folder)
     cfg.threads = cfg.threads or share_of_cores(HydraConfig.get().launcher, usable_cores())
     cfg.names = part_names(HydraConfig.get().runtime.choices, cfg.env)
     return job.train(
         partial(OmegaConf.to_yaml, cfg, resolve=True),
-        check=lambda: build_run(_settings(cfg)),
+        check=lambda: build_run(settings_of(cfg)),
         objective=cfg.objective,
         # What this command builds was chosen by its user, not by the folder it is resumed from.
-        trust=[*foreign_targets(_plain(cfg), _catalogue()), *_trusted(cfg.trust)],
+        trust=[*foreign_targets(plain(cfg), catalogue()), *trusted(cfg.trust)],
     )
 
 
 def _resumed(cfg: DictConfig) -> tuple[dict[str, Any], Path]:
     """The settings of a run that exists, with the few that may differ."""
-    settings, folder = _load_run(cfg.resume, cfg.trust, study="study" in cfg)
+    settings, folder = load_settings(cfg.resume, cfg.trust, study="study" in cfg)
     saved = OmegaConf.create(settings)
     for key in resumable_keys(HydraConfig.get().overrides.task):
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
-    return _plain(saved), folder
+    return plain(saved), folder
 
 
 def _saved_run(config: EvaluateConfig | ProbeConfig) -> tuple[RunConfig, Parts, Path]:
     """The run that a command looks at, on the device that was asked for."""
-    settings, folder = _load_run(config.run, config.trust)
+    settings, folder = load_settings(config.run, config.trust)
     return *build_run(settings | {"device": config.device, "threads": config.threads}), folder
-
-
-def _load_run(
-    path: str | None, trust: Any = None, *, study: bool = False
-) -> tuple[dict[str, Any], Path]:
-    folder = existing_run(path, study=study)
-    return read_saved_config(folder, catalogue=_catalogue(), trust=_trusted(trust)), folder
-
-
-def load_run(path: str | None, *, trust: Any = None) -> tuple[DictConfig, Path]:
-    """The configuration of a run that exists, and its folder."""
-    settings, folder = _load_run(path, trust)
-    return OmegaConf.create(settings), folder
-
-
-@cache
-def _catalogue() -> Catalogue:
-    return read_catalogue(sorted(CONFIGS.rglob("*.yaml")))
-
-
-def _trusted(trust: Any) -> list[str]:
-    """The value of ``trust``: one name or a list of them."""
-    names = [] if trust is None else [trust] if isinstance(trust, str) else list(trust)
-    if not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"trust must be a module or a list of modules, got {trust!r}.")
-    return names
 
 
 def _apply_preset(cfg: DictConfig) -> None:
@@ -272,86 +246,6 @@ def _apply_preset(cfg: DictConfig) -> None:
         elif f"{above}.".startswith("study."):
             OmegaConf.update(sized, f"{above}.{last}", OmegaConf.select(cfg, f"{above}.{last}"))
     cfg.study = sized.study
-
-
-def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
-    """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
-    return build_run(_composed("train", list(overrides)))
-
-
-def compose_study(*overrides: str) -> Any:
-    """The study of ``mbrl-flat-supervised`` with these arguments, for scripts."""
-    return build(_plain(_composed("supervised", list(overrides)))["study"], "study")
-
-
-def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain values.
-
-    Returns:
-        The values, interpolations resolved.
-
-    Raises:
-        UserError: If a number fits no machine type.
-    """
-    settings = _plain(cfg)
-    try:
-        check_values(settings)
-    except ValueError as error:
-        raise UserError(f"{error}; give a smaller one.") from error
-    return settings
-
-
-def _check_removals(cfg: DictConfig) -> None:
-    """Refuse ``~key`` of what a part cannot be without."""
-    for word in HydraConfig.get().overrides.task:
-        above, _, last = word.removeprefix("~").partition("=")[0].rpartition(".")
-        node = OmegaConf.select(cfg, above) if word.startswith("~") else None
-        there = isinstance(node, DictConfig) and last not in node
-        part = node.get("_target_") if there and node is not None else None
-        if part and is_required(locate(part, above), last):
-            raise UserError(f"{word} removes what is needed; give a value: {word[1:]}=VALUE.")
-
-
-def _plain(cfg: Any) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-
-
-def build_run(cfg: Mapping[str, Any] | DictConfig) -> tuple[RunConfig, Parts]:
-    """Check a composed configuration and build the parts of its run.
-
-    Args:
-        cfg: All settings of ``mbrl-flat-train``.
-
-    Returns:
-        The settings and the parts.
-
-    Raises:
-        UserError: If a value is wrong or a part cannot be built.
-    """
-    config = build_config(RunConfig, _plain(cfg) if isinstance(cfg, DictConfig) else cfg)
-    names = ("agent", "env", "optimizer")
-    agent, env, optimizer = (build(getattr(config, name), name) for name in names)
-    for name, part in zip(names, (agent, env, optimizer), strict=True):
-        if not callable(part):
-            raise UserError(f"{name} has no _target_; choose one by {name}=NAME.")
-    probes = {name: build(node, f"probes.{name}") for name, node in config.probes.items()}
-    for name, part in probes.items():
-        if not callable(part):
-            raise UserError(f"probes.{name} has no _target_; ~probes.{name} removes it.")
-    return config, Parts(
-        agent=agent,
-        baseline=RandomAgent,
-        env=env,
-        optimizer=optimizer,
-        probes=probes,
-        vectors=cast(VectorFunctions, importlib.import_module("mbrl_flat.envs")),
-    )
-
-
-def _composed(config: str, overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        return hydra.compose(config, overrides=overrides)
 
 
 def _command(main: Callable[[], Any], command: str, *, sweeps: bool = False) -> None:
@@ -380,11 +274,11 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 
 def _explain(error: BaseException, command: str) -> str:
     known = partial(_all_keys, command)
-    return explain_error(error, command=command, schema=_SCHEMAS[command], known=known)
+    return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
 
 
 def _all_keys(command: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
     names = "|".join(GROUPS[command])
     words = [word for word in sys.argv[1:] if re.match(rf"({names})=[^,]*$", word)]
-    return dotted_keys(_plain(_composed(command, words)))
+    return dotted_keys(plain(composed(command, words)))

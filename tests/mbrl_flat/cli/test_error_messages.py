@@ -13,7 +13,7 @@ from mbrl_flat.runs.config import RunConfig
 def explained(*words):
     """The message of composing a run with these words."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever the libraries raise
-        commands._plain(commands._composed("train", ["env=dummy", *words]))
+        commands.plain(commands.composed("train", ["env=dummy", *words]))
     return explain_error(
         caught.value,
         command="train",

@@ -145,5 +145,5 @@ def test_everything_that_earlier_runs_built_is_still_built(read, tmp_path, path)
     read()
     text = f"run_dir: a\nnames: {{task: t}}\npart: {{_target_: {path}}}\n"
     (folder / "config.yaml").write_text(text)
-    settings = read_saved_config(folder, catalogue=commands._catalogue())
-    assert settings["part"]["_target_"] in commands._catalogue()
+    settings = read_saved_config(folder, catalogue=commands.catalogue())
+    assert settings["part"]["_target_"] in commands.catalogue()

@@ -1,0 +1,155 @@
+"""Compose configurations, read those of saved runs, and build the parts that they describe."""
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mbrl_flat.agents.random_agent import RandomAgent
+from mbrl_flat.cli.arguments import CONFIGS
+from mbrl_flat.cli.build import build, build_config, is_required, locate
+from mbrl_flat.cli.schemas import EvaluateConfig, ProbeConfig
+from mbrl_flat.errors import UserError
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.parts import Parts, VectorFunctions
+from mbrl_flat.runs.resume import existing_run
+from mbrl_flat.runs.saved_config import Catalogue, read_catalogue, read_saved_config
+from mbrl_flat.runtime.plain_files import check_values
+from mbrl_flat.studies.command import SupervisedConfig
+
+SCHEMAS: dict[str, type[Any]] = {
+    "train": RunConfig,
+    "evaluate": EvaluateConfig,
+    "probe": ProbeConfig,
+    "supervised": SupervisedConfig,
+}
+"""The settings of each command."""
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
+
+
+def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
+    """Configuration and parts of a run of ``mbrl-flat-train`` with these arguments, for scripts."""
+    return build_run(composed("train", list(overrides)))
+
+
+def compose_study(*overrides: str) -> Any:
+    """The study of ``mbrl-flat-supervised`` with these arguments, for scripts."""
+    return build(plain(composed("supervised", list(overrides)))["study"], "study")
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain values.
+
+    Returns:
+        The values, interpolations resolved.
+
+    Raises:
+        UserError: If a number fits no machine type.
+    """
+    settings = plain(cfg)
+    try:
+        check_values(settings)
+    except ValueError as error:
+        raise UserError(f"{error}; give a smaller one.") from error
+    return settings
+
+
+def check_removals(cfg: DictConfig) -> None:
+    """Refuse ``~key`` of what a part cannot be without."""
+    for word in HydraConfig.get().overrides.task:
+        above, _, last = word.removeprefix("~").partition("=")[0].rpartition(".")
+        node = OmegaConf.select(cfg, above) if word.startswith("~") else None
+        there = isinstance(node, DictConfig) and last not in node
+        part = node.get("_target_") if there and node is not None else None
+        if word == "~env.task" or (part and is_required(locate(part, above), last)):
+            raise UserError(f"{word} removes what is needed; give a value: {word[1:]}=VALUE.")
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A configuration as plain values, interpolations resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+
+def build_run(cfg: Mapping[str, Any] | DictConfig) -> tuple[RunConfig, Parts]:
+    """Check a composed configuration and build the parts of its run.
+
+    Args:
+        cfg: All settings of ``mbrl-flat-train``.
+
+    Returns:
+        The settings and the parts.
+
+    Raises:
+        UserError: If a value is wrong or a part cannot be built.
+    """
+    config = build_config(RunConfig, plain(cfg) if isinstance(cfg, DictConfig) else cfg)
+    names = ("agent", "env", "optimizer")
+    agent, env, optimizer = (build(getattr(config, name), name) for name in names)
+    for name, part in zip(names, (agent, env, optimizer), strict=True):
+        if not callable(part):
+            raise UserError(f"{name} has no _target_; choose one by {name}=NAME.")
+    probes = {name: build(node, f"probes.{name}") for name, node in config.probes.items()}
+    for name, part in probes.items():
+        if not callable(part):
+            raise UserError(f"probes.{name} has no _target_; ~probes.{name} removes it.")
+    return config, Parts(
+        agent=agent,
+        baseline=RandomAgent,
+        env=env,
+        optimizer=optimizer,
+        probes=probes,
+        vectors=cast(VectorFunctions, importlib.import_module("mbrl_flat.envs")),
+    )
+
+
+def composed(config: str, overrides: list[str]) -> DictConfig:
+    """What a command's configuration and these words of the command line compose to."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        return hydra.compose(config, overrides=overrides)
+
+
+def load_settings(
+    path: str | None, trust: Any = None, *, study: bool = False
+) -> tuple[dict[str, Any], Path]:
+    """The settings of a run that exists, as plain values, and its folder."""
+    folder = existing_run(path, study=study)
+    return read_saved_config(folder, catalogue=catalogue(), trust=trusted(trust)), folder
+
+
+def load_run(path: str | None, *, trust: Any = None) -> tuple[DictConfig, Path]:
+    """The configuration of a run that exists, and its folder."""
+    settings, folder = load_settings(path, trust)
+    return OmegaConf.create(settings), folder
+
+
+@cache
+def catalogue() -> Catalogue:
+    """What the installed configurations build."""
+    return read_catalogue(sorted(CONFIGS.rglob("*.yaml")))
+
+
+def trusted(trust: Any) -> list[str]:
+    """The value of ``trust``, one name or a list of them, as a list.
+
+    Args:
+        trust: What the user wrote.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    names = [] if trust is None else [trust] if isinstance(trust, str) else list(trust)
+    if not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"trust must be a module or a list of modules, got {trust!r}.")
+    return names
