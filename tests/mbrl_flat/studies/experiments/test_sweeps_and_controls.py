@@ -132,7 +132,7 @@ def test_a_random_mask_displaces_one_fixed_set_of_the_size_of_the_norm_layers_wi
         for _ in range(2)
     )
 
-    chosen = optimizer.perturbation.share * sum(p.numel() for p in network.parameters())
+    chosen = optimizer.rule.share * sum(p.numel() for p in network.parameters())
     assert chosen == pytest.approx(512)
     assert float(first.norm()) == pytest.approx(0.5, rel=1e-9)
     masks = [torch.cat([optimizer.memory[p]["mask"].flatten() for p in network.parameters()])]
