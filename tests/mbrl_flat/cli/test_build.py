@@ -140,8 +140,8 @@ def test_a_configuration_is_checked_where_it_is_built():
     assert found == Settings(rate=2.0, inner=Inner(size=4), parts={"a": {"b": 1}})
     assert type(found.rate) is float
     for settings, message in {
-        "nam": ({"nam": "x"}, "Unknown key 'nam'; did you mean 'name'?"),
-        "inner": ({"inner": {"siz": 1}}, "Unknown key 'inner.siz'; did you mean 'inner.size'?"),
+        "name": ({"namee": "x"}, "Unknown key 'namee'; did you mean 'name'?"),
+        "inner": ({"inner": {"sizee": 1}}, "Unknown key 'inner.sizee'; did you mean 'inner.size'?"),
         "type": ({"inner": {"size": "big"}}, "inner.size must be a whole number, got 'big'."),
         "null": ({"rate": None}, "rate must be a number, got null."),
         "list": ({"tags": "a"}, "tags must be a list, such as [a,b], got 'a'."),
