@@ -78,7 +78,7 @@ def read_saved_config(
             if isinstance(inner := node.get("folder"), str):
                 node["folder"] = _inside(f"{key}folder", inner, before, folder, trust)
         elif isinstance(node, str) and "${" in node:
-            raise UserError(f"{file} is damaged ({key[:-1]} is not resolved: {node}); restore it.")
+            raise UserError(f"{file} is damaged ({key[:-1]} refers to {node}); restore it.")
     return settings
 
 

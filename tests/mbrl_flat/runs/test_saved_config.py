@@ -102,7 +102,7 @@ def test_nothing_is_written_outside_of_the_run(read, folder):
 
 
 def test_a_value_that_would_be_resolved_is_refused(read):
-    with pytest.raises(UserError, match=r"wandb\.project is not resolved"):
+    with pytest.raises(UserError, match=r"wandb\.project refers to"):
         read(wandb={"project": "${oc.env:SECRET}"})
 
 
