@@ -17,6 +17,12 @@ RENAMED = {
     "mbrl_flat.hopfield.replay_policies": "mbrl_flat.data.selection_policies",
     "mbrl_flat.hopfield.energy_replay": "mbrl_flat.training.energy_sampler",
     "mbrl_flat.edge_of_stability": "mbrl_flat.studies.edge_of_stability",
+    "mbrl_flat.diagnostics.landscape.loss_slice": (
+        "mbrl_flat.diagnostics.landscape_plots.LandscapeProbe"
+    ),
+    "mbrl_flat.diagnostics.value_error.value_error": (
+        "mbrl_flat.diagnostics.value_estimates.ValueErrorProbe"
+    ),
     "mbrl_flat.functional": "mbrl_flat.models.functional",
     "mbrl_flat.latents": "mbrl_flat.models.categorical",
     "mbrl_flat.diagnostics.quantities": "mbrl_flat.diagnostics.sharpness_measures",
@@ -40,6 +46,42 @@ RENAMED = {
     ),
 }
 """New name of each old module, class or function; a longer old name goes before a shorter one."""
+
+_METHODS = {
+    "plain.adam": "Adam",
+    "plain.adamw": "AdamW",
+    "plain.sgd": "SGD",
+    "asam.asam": "ASAM",
+    "bsam.bsam": "BSAM",
+    "cr_sam.cr_sam": "CRSAM",
+    "ema.ema": "EMA",
+    "entropy_sgd.entropy_sgd": "EntropySGD",
+    "esam.esam": "ESAM",
+    "fisher_sam.fisher_sam": "FisherSAM",
+    "friendly_sam.friendly_sam": "FriendlySAM",
+    "gam.gam": "GAM",
+    "gnp.gnp": "GNP",
+    "gsam.gsam": "GSAM",
+    "ivon.ivon": "IVON",
+    "laprop.laprop": "LaPropOptimizer",
+    "looksam.looksam": "LookSAM",
+    "lpf_sgd.lpf_sgd": "LPFSGD",
+    "msam.msam": "MomentumSAM",
+    "random_direction.random_direction": "RandomDirection",
+    "sagm.sagm": "SAGM",
+    "sam.sam": "SAM",
+    "sam_on.sam_on": "SAMON",
+    "ssam.ssam": "SSAM",
+    "swa.swa": "SWA",
+    "vasso.vasso": "VaSSO",
+    "vgd.vgd": "VGD",
+    "wsam.wsam": "WSAM",
+}
+"""Classes of optimizers by their module and the function that built each before."""
+RENAMED |= {
+    f"mbrl_flat.optim.methods.{old}": f"mbrl_flat.optim.methods.{old.partition('.')[0]}.{new}"
+    for old, new in _METHODS.items()
+}
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
