@@ -226,7 +226,7 @@ class TDMPC2:
         if step_allowed(self.optimizer, norm, "policy"):
             self.policy_optimizer.step()
         return {
-            "optim/skipped": float(self.optimizer.last["skipped"]),
+            "optim/skipped": float(self.optimizer.last.get("skipped", 0.0)),
             "train/policy_loss": loss.detach(),
             "train/policy_grad_norm": norm,
             "train/policy_entropy": sample.entropy.detach().mean(),

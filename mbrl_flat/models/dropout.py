@@ -34,7 +34,8 @@ def dropout_mask(
     """What ``dropout`` multiplies with, of a given shape; None where that is one everywhere."""
     if not training or p == 0.0:
         return None
-    return draw_shard(partial(_mask, p, like=like), shape, dim=dim)
+    # A shard is a view of the whole draw; fused operators read masks row by row.
+    return draw_shard(partial(_mask, p, like=like), shape, dim=dim).contiguous()
 
 
 def _mask(p: float, shape: tuple[int, ...], *, like: Tensor) -> Tensor:

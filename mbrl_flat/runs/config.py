@@ -116,9 +116,10 @@ class RunConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
-        if self.preset == "ci":
+        if self.preset in ("ci", "data", "long", "policy"):
             raise UserError(
-                "preset=ci is for mbrl-flat-supervised only; choose preset=default, cpu or debug."
+                f"preset={self.preset} is for mbrl-flat-supervised only; choose preset=default, "
+                f"cpu or debug."
             )
         if not 0.0 <= self.model_lr < float("inf"):
             raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")

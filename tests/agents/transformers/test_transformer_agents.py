@@ -79,6 +79,7 @@ def seen_starts(agent, batch, monkeypatch):
     return seen[0]
 
 
+@pytest.mark.filterwarnings("ignore:sam_on perturbs")
 @pytest.mark.parametrize("method", sorted(OPTIMIZERS))
 def test_imagination_starts_at_the_same_states_whatever_the_optimizer(
     name, method, make_agent, make_batch, monkeypatch

@@ -178,4 +178,5 @@ def test_mixed_precision_does_not_round_decoded_scalars():
     with torch.autocast("cpu", torch.bfloat16):
         decoded = support.decode(logits)
 
-    assert torch.equal(decoded, support.decode(logits))
+    # bfloat16 would differ by 1e-2; the fused operator is left out under autocast.
+    torch.testing.assert_close(decoded, support.decode(logits), rtol=1e-5, atol=1e-5)

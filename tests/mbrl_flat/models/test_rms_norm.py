@@ -46,4 +46,4 @@ def test_channels_are_normalised_pixel_by_pixel():
 def test_its_scale_is_of_the_kind_norm():
     (group,) = module_groups({"layer": nn.Sequential(nn.Linear(2, 2), RMSNorm(2))})
 
-    assert group["param_kinds"] == ["weight", "bias", "norm"]
+    assert group["flat_kinds"] == ["weight", "bias", "norm"]
