@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mbrl_flat.cli import main as cli
-from mbrl_flat.optim import OPTIMIZERS
 
 ROOT = Path(cli.__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,7 +85,9 @@ def test_the_readme_counts_claims_and_methods():
     [total] = re.findall(r"^\| all \|([ \d|]+)\|$", results, re.MULTILINE)
 
     assert f"{sum(map(int, total.split('|')))} claims" in text
-    assert f"All {len(OPTIMIZERS)} methods" in text
+    # Files and not the registry: other tests register methods of their own.
+    count = len(list((ROOT / "configs" / "optimizer").glob("*.yaml")))
+    assert f"All {count} methods" in text
 
 
 def test_the_table_of_choices_is_the_same_everywhere():
