@@ -1,6 +1,8 @@
 """The commands as a user types them, in this process."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -169,7 +171,7 @@ def test_a_run_that_is_not_there_cannot_be_resumed(command, capsys):
 
 def test_a_negative_radius_is_refused_before_a_folder_is_made(command, capsys, tmp_path):
     message = fails(command, capsys, *TINY, "optimizer=sam", "optimizer.rho=-0.1", "run_dir=r")
-    assert "rho must be at least 0, got -0.1" in message
+    assert "rho must be a number of at least 0 that is finite, got -0.1" in message
 
 
 @pytest.mark.parametrize("value", ["abc", "true", "[0.1]"])
@@ -244,12 +246,21 @@ def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_on_a_full_disk_the_last_good_checkpoint_stays(command, capsys, tmp_path):
+def test_on_a_full_disk_the_last_good_checkpoint_stays(command, capsys, tmp_path, monkeypatch):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     capsys.readouterr()
     latest = tmp_path / "here" / "checkpoints" / "latest.pt"
     before = latest.read_bytes()
-    latest.with_name("latest.pt.tmp").symlink_to("/dev/full")
+
+    save = torch.save
+
+    def full(value, file):
+        if "latest" not in file.name:
+            return save(value, file)
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
     message = fails(command, capsys, "resume=here", "steps=200", "threads=1")
     assert message.startswith("No space left on device: here/checkpoints/latest.pt; what was saved")
     assert latest.read_bytes() == before

@@ -26,6 +26,6 @@ def test_threads_are_set_and_a_negative_number_is_refused():
     before = torch.get_num_threads()
     use_threads(1)
     assert torch.get_num_threads() == 1
-    with pytest.raises(UserError, match="threads must be at least 0, got -1"):
+    with pytest.raises(UserError, match="threads must be at least 0 and at most 1024, got -1"):
         use_threads(-1)
     torch.set_num_threads(before)

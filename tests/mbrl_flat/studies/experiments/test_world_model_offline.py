@@ -93,7 +93,7 @@ def test_a_cell_follows_from_its_settings_and_counts_what_it_spends(tmp_path):
 
 def test_seeds_learn_from_different_episodes_and_are_judged_on_the_same(tmp_path):
     ours = study(tmp_path)
-    first, second = ours._split(0), ours._split(5)
+    first, second = ours._task.split(0), ours._task.split(5)
 
     assert not first["train"].returns.equal(second["train"].returns)
     assert first["test"].returns.equal(second["test"].returns)
