@@ -127,9 +127,12 @@ def second_order(
     needed: Sequence[bool], reference: Reference, inputs: tuple[Tensor, ...], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients that can be differentiated in turn: those of the same value in torch's terms."""
-    wanted = [x for x, want in zip(inputs, needed, strict=False) if want]
-    found = iter(torch.autograd.grad(reference(*inputs), wanted, grad, create_graph=True))
-    return tuple(next(found) if want else None for _, want in zip(inputs, needed, strict=False))
+    # Views, so that only this use counts: an input may itself depend on another one, as a latent
+    # of a rollout depends on the weights of the dynamics.
+    views = tuple(x.view_as(x) for x in inputs)
+    wanted = [x for x, want in zip(views, needed, strict=False) if want]
+    found = iter(torch.autograd.grad(reference(*views), wanted, grad, create_graph=True))
+    return tuple(next(found) if want else None for _, want in zip(views, needed, strict=False))
 
 
 def norm_activation(

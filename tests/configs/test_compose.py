@@ -33,7 +33,7 @@ def is_study(experiment: str) -> bool:
 
 STUDIES = [name for name in names("experiment") if is_study(name)]
 RECIPES = [name for name in names("experiment") if not is_study(name)]
-PRESETS = [name for name in names("preset") if name != "ci"]
+PRESETS = [name for name in names("preset") if name not in ("ci", "data", "long", "policy")]
 
 
 @pytest.mark.parametrize("optimizer", names("optimizer"))

@@ -110,7 +110,7 @@ def test_bias_and_rmse_of_known_estimates_come_out_within_sampling_error():
     assert found["rmse"] ** 2 == pytest.approx(
         BIAS**2 + variance, abs=4.0 * variance * math.sqrt(2.0 / free) + 0.1
     )
-    assert found["bootstrapped"] == 0.0
+    assert found["bootstrapped"] == 1.0
 
 
 def test_exact_values_of_a_system_without_noise_have_no_error():

@@ -132,3 +132,26 @@ def test_without_an_exported_product_torchs_operators_are_used(case, monkeypatch
     monkeypatch.setattr(fused, "_gemm", lambda: None)
 
     torch.testing.assert_close(call(net, x), y, rtol=1e-5, atol=1e-6)
+
+
+def test_second_derivatives_of_a_network_that_feeds_itself(one_thread):
+    """Each use counts once, also where the input depends on the same weights."""
+    torch.manual_seed(0)
+    network = MLP(3, [8], 3)
+    x = torch.randn(5, 3)
+
+    def value():
+        return network(network(network(x))).square().sum()
+
+    params = list(network.parameters())
+    first = torch.autograd.grad(value(), params, create_graph=True)
+    u, v = ([torch.randn_like(p) for p in params] for _ in "uv")
+
+    def product(direction):
+        along = sum((g * d).sum() for g, d in zip(first, direction, strict=True))
+        return torch.autograd.grad(along, params, retain_graph=True)
+
+    def dot(a, b):
+        return sum(float((s * t).sum()) for s, t in zip(a, b, strict=True))
+
+    assert dot(u, product(v)) == pytest.approx(dot(v, product(u)), rel=1e-3)
