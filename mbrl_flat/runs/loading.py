@@ -116,7 +116,7 @@ def load_agent(agent: Agent, saved: Mapping[str, Any], spec: EnvSpec, file: Path
 
 
 def append_row(file: Path, row: Mapping[str, Any]) -> None:
-    """Append a row to a file of JSON lines; where that fails, say so and go on to print it."""
+    """Append a row to a file of JSON lines; where that fails, say so; the caller prints it."""
     try:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
