@@ -90,7 +90,7 @@ def test_a_setting_that_is_refused_fails_alone_and_leaves_no_folder(sweep, capsy
 def test_a_radius_that_is_no_number_fails_alone(sweep, capsys, tmp_path):
     status, made = sweep("optimizer=sam", "optimizer.rho=0.1,abc")
     assert (status, len(made)) == (1, 1)
-    assert "failed: optimizer.rho must be a number, such as 0.05" in capsys.readouterr().out
+    assert "failed: optimizer.rho must be a number, got 'abc'" in capsys.readouterr().out
     assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 1
 
 
