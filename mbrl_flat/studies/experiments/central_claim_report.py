@@ -246,8 +246,7 @@ def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
             axes.plot(
                 ours[0]["curve_evaluations"], mean, "o-", color=color, lw=1.6, ms=3, label=variant
             )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+            axes.set(xscale="log", yscale="log")
     axes.set_xlabel("gradient evaluations")
     axes.set_ylabel(words)
 
@@ -260,13 +259,18 @@ def _color(variant: str) -> str:
 def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric: str) -> None:
     doses = sorted((rho, name) for name, rho in radii.items() if is_dose(name) and rho > 0.0)
     color = method_style("sam").color
-    for rho, name in doses:
-        changes = [percent(c) for c in _changes(rows, name, "adam", metric)]
+    drawn = {
+        rho: [percent(c) for c in changes]
+        for rho, name in doses
+        if (changes := _changes(rows, name, "adam", metric))
+    }
+    for rho, changes in drawn.items():
         axes.plot([rho] * len(changes), changes, "o", color=color, ms=3, alpha=0.5)
         low, middle, high = t_interval(changes)
         bar = [[middle - low], [high - middle]]
         axes.errorbar([rho], [middle], bar, color=color, marker="D", ms=4)
     axes.axhline(0.0, color="#555555", lw=1, ls="--")
-    axes.set_xscale("log")
+    if drawn:  # a study that stopped early has none yet
+        axes.set_xscale("log")
     axes.set_xlabel("rho")
     axes.set_ylabel(METRICS[metric])

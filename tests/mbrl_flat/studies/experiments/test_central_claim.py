@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl_flat.analysis.plot_style import save_figure
 from mbrl_flat.errors import UserError
 from mbrl_flat.studies.experiments.central_claim import CentralClaim, Variant
 from mbrl_flat.studies.experiments.central_claim_report import central_claims, is_dose
@@ -165,3 +166,12 @@ def test_weight_decay_and_modules_are_variants(tmp_path):
     losses = {row["test_loss"] for row in rows.values()}
     assert len(losses) == 3
     assert rows["decay"]["train_param_norm"] < rows["adam_matched"]["train_param_norm"]
+
+
+@pytest.mark.parametrize("variants", [("adam_matched",), ("sam", "adam")])
+def test_a_study_that_stopped_early_is_drawn(variants, tmp_path):
+    ours = study(tmp_path, groups=(variants,), seeds=1)
+    rows = TrialRows(TrialRow(cell | ours.measure(cell)) for cell in ours.cells(TrialRows()))
+
+    for name, figure in ours.figures(rows).items():
+        save_figure(figure, tmp_path / f"{name}.png")
