@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mbrl_flat.agents.tdmpc2 import fused_plan
 from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.agents.tdmpc2.world_model import WorldModel
 from mbrl_flat.planning.mppi import MPPIConfig, Noise, Plan, draw_noise, mppi
@@ -123,6 +124,11 @@ class LatentPlanner:
         self, latent: Tensor, previous_mean: Tensor, noise: PlanNoise, *, explore: bool
     ) -> Plan:
         """Plan with given noise: all states in one batch, each as it would be planned alone."""
+        search = self._own_actions(latent, noise.search)
+        plain = self.networks is self._full and self._value == self.estimate_return
+        if plain and fused_plan.usable(self, latent):
+            fit = fused_plan.search(self, latent, previous_mean, noise)
+            return fit.acted_upon(search, explore=explore)
         self._refresh()
         prior, num = self._prior_sequences(latent, noise.prior), self.config.num_prior
         # Prior sequences stay the same in all iterations: only their last value is new.
@@ -132,7 +138,6 @@ class LatentPlanner:
             drawn = noise.last[iteration], noise.heads[iteration]
             return self._value(latent, actions[:, num:], *drawn, known)
 
-        search = self._own_actions(latent, noise.search)
         return mppi(objective, prior, previous_mean, search, self.config, explore=explore)
 
     def _own_actions(self, latent: Tensor, noise: Noise) -> Noise:

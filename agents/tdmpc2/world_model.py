@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbrl_flat.agents.tdmpc2 import fused_loss
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.encoder import make_encoder
 from mbrl_flat.agents.tdmpc2.policy import Policy
@@ -43,6 +44,12 @@ class LossOutput(NamedTuple):
     """Its parts, detached."""
     latents: Tensor
     """Rollout ``z_0..z_H``, ``[B, H + 1, D]``, detached: what the policy learns on."""
+
+
+def loss_metrics(loss: Tensor, parts: Mapping[str, Tensor]) -> Metrics:
+    """What is logged of a loss and its parts."""
+    metrics: Metrics = {f"train/{name}_loss": value.detach() for name, value in parts.items()}
+    return metrics | {"train/total_loss": loss.detach()}
 
 
 class WorldModel(nn.Module):
@@ -179,13 +186,15 @@ class WorldModel(nn.Module):
         first = self.encode({name: value[:, 0] for name, value in batch.obs.items()})
         return self.rollout(first, batch.action)
 
-    def _logits(self, pair: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        logits = {"reward": self.reward(pair), "value": self.q(pair)}
+    def _logits(
+        self, pair: Tensor, latents: Tensor, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        logits = {"reward": self.reward(pair), "value": self.q(pair, mask=mask)}
         if self.termination is not None:
             logits["termination"] = self.termination(self.layout.read(latents[:, 1:]))[..., 0]
         return logits
 
-    def _weight(self, like: Tensor) -> Tensor:
+    def step_weights(self, like: Tensor) -> Tensor:
         """What each of H steps counts for, ``decay^t / H``, for ``like`` ``[B, H]``."""
         horizon = like.shape[1]
         steps = torch.arange(horizon, device=like.device, dtype=like.dtype)
@@ -205,7 +214,7 @@ class WorldModel(nn.Module):
         Returns:
             Means over the batch, those of reward and value with ``w_t`` over time.
         """
-        weight = self._weight(logits["reward"])
+        weight = self.step_weights(logits["reward"])
         reward = self.two_hot.cross_entropy(
             logits["reward"], (targets["r_lower"], targets["r_share"])
         )
@@ -259,17 +268,23 @@ class WorldModel(nn.Module):
         Returns:
             Loss, its parts and the rollout.
         """
+        if fused_loss.usable(self, batch):
+            return LossOutput(*fused_loss.evaluate(self, batch, targets))
+        return self.loss_in_torch(batch, targets)
+
+    def loss_in_torch(
+        self, batch: Batch, targets: Targets, mask: Tensor | None = None
+    ) -> LossOutput:
+        """The same as a graph of operators; ``mask`` replaces the dropout of the Q-functions."""
         config, latents = self.config, self.unroll(batch)
         pair = self.pair(latents[:, :-1], batch.action)
         error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
-        parts = {"consistency": (error.mean(0) * self._weight(error)).sum()}
-        parts |= self.cross_entropies(self._logits(pair, latents), batch, targets)
+        parts = {"consistency": (error.mean(0) * self.step_weights(error)).sum()}
+        parts |= self.cross_entropies(self._logits(pair, latents, mask), batch, targets)
         loss = config.consistency_coef * parts["consistency"]
         for name, coef in self._cross_entropy_coefs().items():
             loss = loss + coef * parts[name]
-        metrics: Metrics = {f"train/{k}_loss": v.detach() for k, v in parts.items()}
-        metrics["train/total_loss"] = loss.detach()
-        return LossOutput(loss, metrics, latents.detach())
+        return LossOutput(loss, loss_metrics(loss, parts), latents.detach())
 
     @torch.no_grad()
     def update_target(self) -> None:

@@ -90,22 +90,29 @@ class EnsembleMLP(nn.Module):
         self.norms = nn.ModuleList(EnsembleLayerNorm(num, o) for o in hidden)
         self.last = EnsembleLinear(num, sizes[-1], out_features, init="zero")
 
-    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+    def dropout_mask(self, num: int, like: Tensor) -> Tensor | None:
+        """Draw what multiplies the first layer of ``num`` members for rows ``like`` ``[R, in]``."""
+        first = cast(EnsembleLinear, self.hidden[0])
+        shape = (num, len(like), first.weight.shape[1])
+        return dropout_mask(self.dropout, shape, like=like, training=self.training, dim=1)
+
+    def forward(
+        self, x: Tensor, members: Tensor | None = None, *, mask: Tensor | None = None
+    ) -> Tensor:
         """Evaluate members on shared inputs.
 
         Args:
             x: ``[..., in_features]``, the same for every member.
             members: Indices ``[M]`` of the members wanted; all K by default. The others cost
                 nothing.
+            mask: From ``dropout_mask``; drawn by default.
 
         Returns:
             ``[M, ..., out_features]``.
         """
         num = self.num if members is None else members.shape[0]
         lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
-        first = cast(EnsembleLinear, self.hidden[0])
-        shape = (num, len(x), first.weight.shape[1])
-        mask = dropout_mask(self.dropout, shape, like=x, training=self.training, dim=1)
+        mask = self.dropout_mask(num, x) if mask is None else mask
         if x.numel() and usable(x, self.last.weight):
             return self._fused(x, members, mask).view(num, *lead, -1)
         x = x.expand(num, -1, -1)
@@ -120,10 +127,13 @@ class EnsembleMLP(nn.Module):
     def _fused(self, x: Tensor, members: Tensor | None, mask: Tensor | None) -> Tensor:
         """All layers of ``[R, in_features]`` in one call."""
         chosen = tuple(range(self.num)) if members is None else tuple(members.tolist())
+        return networks(x, self.layers(), members=chosen, mask=mask)
+
+    def layers(self) -> list[Layer]:
+        """Parameters of each layer, of all members."""
         pairs = zip(self.hidden, self.norms, strict=True)
-        layers = [Layer(h.weight, h.bias, n.weight, n.bias, 0) for h, n in pairs]  # pyright: ignore[reportArgumentType]
-        layers.append(Layer(self.last.weight, self.last.bias))
-        return networks(x, layers, members=chosen, mask=mask)
+        hidden = [Layer(h.weight, h.bias, n.weight, n.bias, 0) for h, n in pairs]  # pyright: ignore[reportArgumentType]
+        return [*hidden, Layer(self.last.weight, self.last.bias)]
 
 
 def _pick(parameter: Tensor, members: Tensor | None) -> Tensor:

@@ -124,9 +124,13 @@ class TwoHot:
         probs.scatter_(-1, lower[..., None] + 1, share[..., None])
         return probs
 
+    def bins(self, like: Tensor) -> Tensor:
+        """Places of the bins in symlog space ``[num_bins]``."""
+        return _even_bins(self, like.device, like.dtype)
+
     def decode(self, logits: Tensor) -> Tensor:
         """Expected scalars ``[...]`` of logits ``[..., num_bins]``."""
-        bins = _even_bins(self, logits.device, logits.dtype)
+        bins = self.bins(logits)
         reference = partial(_decode, bins=bins)
         if kernels.usable(logits):
             return kernels.decode(logits, bins, reference=reference)

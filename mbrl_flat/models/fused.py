@@ -22,7 +22,12 @@ from mbrl_flat.models.activations import norm_activation
 LINEAR = -1
 """``Layer.size`` of a layer without normalisation; 0 stands for Mish."""
 
-_EPS = 1e-5
+EPS = 1e-5
+"""What LayerNorm adds to the variance."""
+
+
+_ALL_ROWS = 2**62
+"""Rows of the input that share a bias."""
 
 
 class Layer(NamedTuple):
@@ -98,11 +103,11 @@ def after_shared(right: Tensor, layers: Sequence[Layer], shared: Tensor) -> Tens
 
 def usable(x: Tensor, weight: Tensor) -> bool:
     """Whether networks with this weight run in one call."""
-    return kernels.usable(x, weight) and _gemm() is not None
+    return kernels.usable(x, weight) and gemm() is not None
 
 
 @lru_cache(maxsize=1)
-def _gemm() -> int | None:
+def gemm() -> int | None:
     """Address of the ``sgemm`` that torch was built with; None if it does not export it."""
     folder = Path(torch.__file__).parent / "lib"
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
@@ -142,8 +147,34 @@ def _reference(form: _Form, x: Tensor, *params: Tensor) -> Tensor:
             x = x * form.mask
         if size >= 0:
             affine = cast(Tensor, gain), cast(Tensor, shift)
-            x = norm_activation(x, *affine, simnorm_size=size or None, eps=_EPS)
+            x = norm_activation(x, *affine, simnorm_size=size or None, eps=EPS)
     return x
+
+
+def describe(
+    layers: Sequence[Layer], grads: Sequence[Tensor | None] = ()
+) -> "ctypes.Array[ctypes.c_int64]":
+    """The same for a whole network, for C functions that run several.
+
+    Args:
+        layers: Its parameters.
+        grads: Where their gradients go, in the same order; none by default.
+
+    Returns:
+        To be kept as long as the C function runs.
+    """
+    values, rest = list[int](), iter(grads)
+    for weight, bias, gain, shift, size in layers:
+        params = (weight, bias, gain, shift)
+        own = [_address(next(rest, None)) if param is not None else 0 for param in params]
+        n_out, n_in = weight.shape[-2:]
+        values += [weight.data_ptr(), n_in, n_in, n_out, bias.data_ptr(), _ALL_ROWS]
+        values += [_address(gain), _address(shift), *own, size]
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _describe(
@@ -151,9 +182,6 @@ def _describe(
 ) -> "ctypes.Array[ctypes.c_int64]":
     """The array of ``layer`` structures that the C functions read."""
     rows, values = x.shape[0], list[int]()
-
-    def address(tensor: Tensor | None) -> int:
-        return 0 if tensor is None else tensor.data_ptr()
 
     parts = zip(_split(form.sizes, params), _split(form.sizes, grads), form.sizes, strict=True)
     for (weight, bias, gain, shift), gradients, size in parts:
@@ -164,7 +192,7 @@ def _describe(
             start += 4 * (weight.shape[-1] - n_in)
             offset = form.shared.data_ptr()
         values += [start, weight.shape[-1], n_in, n_out, offset, bias_rows]
-        values += [address(gain), address(shift), *map(address, gradients), size]
+        values += [_address(gain), _address(shift), *map(_address, gradients), size]
     return (ctypes.c_int64 * len(values))(*values)
 
 
@@ -181,7 +209,7 @@ def _call(
     members = (ctypes.c_int64 * len(chosen))(*chosen)
     layers = _describe(x, params, form, grads)
     described = ctypes.addressof(layers), len(form.sizes), ctypes.addressof(members), len(chosen)
-    kernels.call(name, _gemm(), *first, x, x.shape[0], *described, form.mask, *last)
+    kernels.call(name, gemm(), *first, x, x.shape[0], *described, form.mask, *last)
 
 
 def _forward(inputs: tuple[Tensor, Sequence[Tensor], _Form], saved: Tensor | None) -> Tensor:
@@ -192,7 +220,7 @@ def _forward(inputs: tuple[Tensor, Sequence[Tensor], _Form], saved: Tensor | Non
     out = x.new_empty(*lead, x.shape[0], weights[-1].shape[-2])
     work = x.new_empty(2 * _aligned(x.shape[0] * widest)) if saved is None else None
     no_grads = [None] * len(params)
-    _call("networks_forward", inputs, no_grads, [], [out, saved, work, widest, _EPS])
+    _call("networks_forward", inputs, no_grads, [], [out, saved, work, widest, EPS])
     return out
 
 
@@ -223,7 +251,7 @@ class _Networks(torch.autograd.Function):
         ]
         widest = max(max(w.shape[-2:]) for w, *_ in _split(form.sizes, params))
         work = x.new_empty(2 * _aligned(x.shape[0] * widest))
-        last = [out, saved, gx, work, widest]
+        last = [out, saved, gx, work, widest, 0]
         _call("networks_backward", (x, params, form), grads, [grad.contiguous()], last)
         return (None, gx, *grads)
 

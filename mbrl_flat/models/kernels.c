@@ -5,6 +5,7 @@
  * also states what each function computes with torch's own operations. No fast-math: a value that
  * is not a number stays one. */
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -253,6 +254,7 @@ typedef struct {
 /* Room for n floats that ends on a cache line: what a product gives depends on the alignment of its
  * operands in the last bits, and must not depend on whether a gradient is kept. */
 #define ALIGNED(n) (((n) + 15) / 16 * 16)
+#define TAKE(n) (space += ALIGNED(n), space - ALIGNED(n))
 
 /* C [n, m] = A' B' + beta C, all row-major, in terms of a column-major BLAS. */
 static void product(gemm_t gemm, char ta, char tb, i64 m, i64 n, i64 k, const float *a, i64 lda,
@@ -298,10 +300,10 @@ void networks_forward(gemm_t gemm, const float *x, i64 R, const layer *layers, i
 }
 
 /* Gradients of networks_forward for g [M, R, n_out]: gx [R, n_in] unless it is null, and those of
- * the layers that are not null; g_gain and g_shift are added to. work as above. */
+ * the layers that are not null; g_gain and g_shift are added to, and with accumulate the others. */
 void networks_backward(gemm_t gemm, const float *g, const float *x, i64 R, const layer *layers,
                        i64 L, const i64 *members, i64 M, const float *mask, const float *out,
-                       const float *saved, float *gx, float *work, i64 widest) {
+                       const float *saved, float *gx, float *work, i64 widest, i64 accumulate) {
     for (i64 m = 0; m < M; m++) {
         const float *pre[MAX_LAYERS], *act[MAX_LAYERS];
         for (i64 l = 0; l < L; l++) {
@@ -330,11 +332,11 @@ void networks_backward(gemm_t gemm, const float *g, const float *x, i64 R, const
                 gu = work;
             }
             if (at->g_weight)
-                product(gemm, 'N', 'T', at->n_in, D, R, in, at->n_in, gu, D, 0.0f,
-                        at->g_weight + own * at->n_in, at->n_in);
+                product(gemm, 'N', 'T', at->n_in, D, R, in, at->n_in, gu, D,
+                        accumulate ? 1.0f : 0.0f, at->g_weight + own * at->n_in, at->n_in);
             if (at->g_bias) {
                 float *gb = at->g_bias + own;
-                memset(gb, 0, sizeof(float) * D);
+                if (!accumulate) memset(gb, 0, sizeof(float) * D);
                 for (i64 r = 0; r < R; r++)
 #pragma omp simd
                     for (i64 d = 0; d < D; d++) gb[d] += gu[r * D + d];

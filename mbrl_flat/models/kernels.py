@@ -1,4 +1,4 @@
-"""Small fused operators for one CPU thread, compiled from ``kernels.c`` when first needed.
+"""Small fused operators for one CPU thread, compiled from C when first needed.
 
 LayerNorm with Mish or SimNorm, and the decoding and cross entropy of two-hot outputs, each in one
 pass over the rows instead of ten. Results equal torch's own operations to rounding. They are used
@@ -24,7 +24,8 @@ from torch import Tensor
 Reference = Callable[..., Tensor]
 """A function in torch's own operations, for derivatives of second order."""
 
-_SOURCE = Path(__file__).with_name("kernels.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c")]
+"""One compilation: the later ones use the earlier ones' functions."""
 _FLAGS = [
     *("-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
     *("-shared", "-fPIC"),
@@ -55,7 +56,8 @@ def build(folder: Path, compiler: str) -> Path:
     Raises:
         OSError: If the compiler cannot be run or fails, or the folder cannot be written.
     """
-    text = "".join([_SOURCE.read_text(encoding="utf-8"), compiler, *_FLAGS, _processor()])
+    source = "".join(path.read_text(encoding="utf-8") for path in _SOURCES)
+    text = "".join([source, compiler, *_FLAGS, _processor()])
     library = folder / f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return library
@@ -63,8 +65,10 @@ def build(folder: Path, compiler: str) -> Path:
     handle, name = tempfile.mkstemp(suffix=".so", dir=folder)
     os.close(handle)
     try:
-        command = [compiler, *_FLAGS, "-o", name, str(_SOURCE), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        command = [compiler, *_FLAGS, "-o", name, "-x", "c", "-", "-lm"]
+        done = subprocess.run(
+            command, input=source, capture_output=True, text=True, timeout=300, check=False
+        )
         if done.returncode:
             raise OSError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
         # Renamed when complete: several processes may compile at once.
@@ -90,7 +94,7 @@ def library() -> ctypes.CDLL | None:
     for name, kinds in _SIGNATURES.items():
         kind = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
         getattr(loaded, name).argtypes = [kind[letter] for letter in kinds]
-        getattr(loaded, name).restype = None
+        getattr(loaded, name).restype = ctypes.c_int64 if kinds == "ppp" else None
     return loaded
 
 
@@ -102,7 +106,9 @@ _SIGNATURES = {
     "entropy_forward": "ppppiii",
     "entropy_backward": "pppppiii",
     "networks_forward": "ppipipippppif",
-    "networks_backward": "pppipipipppppi",
+    "networks_backward": "pppipipipppppii",
+    "plan": "ppp",
+    "model_loss": "ppp",
 }
 """Pointers, integers and floats of each function."""
 
@@ -117,10 +123,10 @@ def usable(*tensors: Tensor) -> bool:
     return plain and library() is not None
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, *arguments: Tensor | int | float | None) -> Any:
     """Call a compiled function; tensors are passed by their addresses."""
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    getattr(library(), name)(*values)
+    return getattr(library(), name)(*values)
 
 
 def second_order(

@@ -95,7 +95,8 @@ class MLP(nn.Sequential):
             layers.append(last)
         super().__init__(*layers)
 
-    def _layers(self) -> list[Layer]:
+    def layers(self) -> list[Layer]:
+        """Parameters of each layer."""
         return [
             Layer(m.linear.weight, m.linear.bias, m.norm.weight, m.norm.bias, m.simnorm_size or 0)
             if isinstance(m, NormedLinear)
@@ -115,7 +116,7 @@ class MLP(nn.Sequential):
         """Map ``[..., in_features]`` to ``[..., out_features]``."""
         if not self._fused(input):
             return super().forward(input)
-        out = networks(input.reshape(-1, input.shape[-1]), self._layers())
+        out = networks(input.reshape(-1, input.shape[-1]), self.layers())
         return out.view(*input.shape[:-1], -1)
 
     def forward_pair(self, left: Tensor, right: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class MLP(nn.Sequential):
         x = F.linear(left, weight[:, :split], first.linear.bias)
         one_row = left.ndim == right.ndim == 3 and left.shape[1] == 1
         if one_row and not torch.is_grad_enabled() and self._fused(right):
-            return after_shared(right, self._layers(), x[:, 0])
+            return after_shared(right, self.layers(), x[:, 0])
         x = first.activate(x + F.linear(right, weight[:, split:]))
         for layer in list(self)[1:]:
             x = layer(x)

@@ -141,7 +141,7 @@ def mppi(
     mean = torch.cat([previous_mean[:, 1:], torch.zeros_like(previous_mean[:, :1])], 1)
     std = torch.full_like(mean, config.max_std)
 
-    def refit(iteration: int, mean: Tensor, std: Tensor) -> _Fit:
+    def refit(iteration: int, mean: Tensor, std: Tensor) -> Fit:
         sampled = mean[:, None] + std[:, None] * noise.samples[:, iteration]
         actions = torch.cat([prior, sampled.clamp_(-1.0, 1.0)], 1)
         value = torch.nan_to_num(objective(actions, iteration), 0.0)
@@ -151,24 +151,33 @@ def mppi(
     for iteration in range(1, config.iterations):
         fit = refit(iteration, fit.mean, fit.std)
 
-    chosen = (fit.score.log() + noise.choice).argmax(1)
-    action = fit.elites[torch.arange(len(chosen), device=chosen.device), chosen, 0]
-    if explore:
-        action = action + fit.std[:, 0] * noise.exploration
-    return Plan(action, fit.mean, (fit.score * fit.value).sum(1))
+    return fit.acted_upon(noise, explore=explore)
 
 
-class _Fit(NamedTuple):
+class Fit(NamedTuple):
     """A diagonal Gaussian over plans and the elites that it was fitted to."""
 
     mean: Tensor
+    """``[N, H, A]``."""
     std: Tensor
+    """``[N, H, A]``."""
     elites: Tensor
+    """Best first, ``[N, num_elites, H, A]``."""
     value: Tensor
+    """Of each elite ``[N, num_elites]``."""
     score: Tensor
+    """Weight of each elite ``[N, num_elites]``."""
+
+    def acted_upon(self, noise: Noise, *, explore: bool) -> Plan:
+        """Draw one elite by its weight; see ``mppi``."""
+        chosen = (self.score.log() + noise.choice).argmax(1)
+        action = self.elites[torch.arange(len(chosen), device=chosen.device), chosen, 0]
+        if explore:
+            action = action + self.std[:, 0] * noise.exploration
+        return Plan(action, self.mean, (self.score * self.value).sum(1))
 
 
-def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> _Fit:
+def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> Fit:
     """Weight the best of ``actions`` ``[N, S, H, A]`` by ``value`` ``[N, S]`` and fit them."""
     elite_value, index = value.topk(config.num_elites, dim=1)
     index = index[:, :, None, None].expand(-1, -1, *actions.shape[2:])
@@ -177,4 +186,4 @@ def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> _Fit:
     weight = score[:, :, None, None]
     mean = (weight * elites).sum(1)
     std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt()
-    return _Fit(mean, std.clamp(config.min_std, config.max_std), elites, elite_value, score)
+    return Fit(mean, std.clamp(config.min_std, config.max_std), elites, elite_value, score)
