@@ -26,6 +26,7 @@ PARTS = ("consistency", "reward", "value")
 def usable(model: "WorldModel", batch: Batch) -> bool:
     """Whether the loss on this batch can be computed in one call."""
     plain = model.termination is None and model.tasks is None and isinstance(model.encoder, MLP)
+    plain = plain and not model.is_hooked
     first = batch.obs[model.obs_names[0]]
     # Reducers of data-parallel runs wait for the gradient of every operator.
     return (

@@ -23,7 +23,7 @@ def usable(planner: "LatentPlanner", latent: Tensor) -> bool:
     model = planner.model
     plain = model.termination is None and not model.layout.embedding and not model.training
     boxed = isinstance(planner.policy.space, Continuous)
-    return plain and boxed and fused.usable(latent, model.q.last.weight)
+    return plain and boxed and not model.is_hooked and fused.usable(latent, model.q.last.weight)
 
 
 @torch.no_grad()

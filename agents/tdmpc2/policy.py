@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.tasks import LatentLayout
 from mbrl_flat.distributed.batch_shard import draw_shard, gather_shards
+from mbrl_flat.models import kernels
 from mbrl_flat.models.functional import gaussian_log_prob, percentile_range, tanh_log_det
 from mbrl_flat.models.mlp import MLP
 from mbrl_flat.specs import EnvSpec
@@ -60,18 +61,38 @@ class Policy(nn.Module):
         Returns:
             Actions and entropies.
         """
-        mean, raw = self.net(self.layout.read(latent)).chunk(2, -1)
-        log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1.0)
+        out = self.net(self.layout.read(latent))
         if noise is None:
-            draw = partial(torch.randn, device=mean.device, dtype=mean.dtype)
-            noise = draw_shard(draw, mean.shape)
-        size, mask = None, self.layout.mask(latent)
+            draw = partial(torch.randn, device=out.device, dtype=out.dtype)
+            noise = draw_shard(draw, (*out.shape[:-1], self.space.size))
+        mask = self.layout.mask(latent)
+        aligned = noise.shape == (*out.shape[:-1], self.space.size)
+        if mask is None and aligned and kernels.usable(out, noise):
+            return self._fused(out, noise)
+        return self._sample(out, noise, mask)
+
+    def _fused(self, out: Tensor, noise: Tensor) -> PolicySample:
+        def reference(out: Tensor) -> Tensor:
+            sample = self._sample(out, noise, None, raw=True)
+            return torch.cat([sample[0], sample[1][..., None], sample[2][..., None]], -1)
+
+        bounds = self.low, self.high
+        squashed, *entropies = kernels.squash(out, noise, bounds, reference=reference)
+        return PolicySample(self.space.project(squashed), *entropies)
+
+    def _sample(
+        self, out: Tensor, noise: Tensor, mask: Tensor | None, *, raw: bool = False
+    ) -> PolicySample:
+        """Sample from what the network says ``[..., 2 A]``; ``raw`` actions are not projected."""
+        mean, deviation = out.chunk(2, -1)
+        log_std = self.low + 0.5 * (self.high - self.low) * (torch.tanh(deviation) + 1.0)
+        size = None
         if mask is not None:
             mean, log_std, noise, size = mean * mask, log_std * mask, noise * mask, mask.sum(-1)
         squashed = torch.tanh(mean + noise * log_std.exp())
         log_prob = gaussian_log_prob(noise, log_std, size)
         return PolicySample(
-            action=self.space.project(squashed),
+            action=squashed if raw else self.space.project(squashed),
             entropy=tanh_log_det(squashed) - log_prob,
             scaled_entropy=-(self.space.size if size is None else size) * log_prob,
         )

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _global_forward_hooks
 
 from mbrl_flat.agents.tdmpc2 import fused_loss
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
@@ -82,6 +83,8 @@ class WorldModel(nn.Module):
         self.target_q.load_state_dict(self.q.state_dict())
         self.target_q.eval()
         self.tasks = make_task_table(spec, config)
+        # To walk over them takes longer than to look at each.
+        self._parts = tuple(self.modules())
 
     def _make_q(self, in_features: int) -> EnsembleMLP:
         dims, config = self.config.dims, self.config
@@ -110,9 +113,16 @@ class WorldModel(nn.Module):
 
     def train(self, mode: bool = True) -> "WorldModel":
         """Set the mode; target Q-functions stay in evaluation mode (no dropout)."""
-        super().train(mode)
+        for module in self._parts:
+            module.training = mode
         self.target_q.eval()
         return self
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether anybody wants to be told what a module returns."""
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._parts)
+        return hooked or bool(_global_forward_hooks)
 
     def encode(self, obs: Observation) -> Tensor:
         """Latents ``[..., D]`` of observations: vectors, joined as in the spec, or one image."""

@@ -232,6 +232,43 @@ void entropy_backward(const float *g, const float *x, const i64 *lower, const fl
     }
 }
 
+/* Squashed Gaussian: x [R, 2 A] holds means and, before their bounds, logarithms of deviations. Noise
+ * rows lie noise_ld apart. entropy and scaled [R] may be null: minus the log density of the action,
+ * and A times that of the Gaussian. */
+void squash_forward(const float *x, const float *noise, i64 noise_ld, float *a, float *entropy,
+                    float *scaled, i64 R, i64 A, float low, float high) {
+    for (i64 r = 0; r < R; r++, x += 2 * A, noise += noise_ld, a += A) {
+        float log_prob = -0.918938533f * (float)A, volume = 0.0f;
+        for (i64 i = 0; i < A; i++) {
+            float log_std = low + 0.5f * (high - low) * (tanhf(x[A + i]) + 1.0f);
+            a[i] = tanhf(x[i] + noise[i] * expf(log_std));
+            if (!entropy) continue;
+            float room = 1.0f - a[i] * a[i];
+            log_prob -= 0.5f * noise[i] * noise[i] + log_std;
+            volume += logf((room > 0.0f ? room : 0.0f) + 1e-6f);
+        }
+        if (entropy) entropy[r] = volume - log_prob, scaled[r] = -(float)A * log_prob;
+    }
+}
+
+/* gx of squash_forward for gradients of its three results, each of which may be null. */
+void squash_backward(const float *x, const float *noise, const float *a, const float *g_a,
+                     const float *g_entropy, const float *g_scaled, float *gx, i64 R, i64 A, float low,
+                     float high) {
+    float scale = 0.5f * (high - low);
+    for (i64 r = 0; r < R; r++)
+        for (i64 i = 0; i < A; i++) {
+            i64 at = r * A + i, mean = r * 2 * A + i;
+            float t = tanhf(x[mean + A]), room = 1.0f - a[at] * a[at];
+            float along = g_a ? g_a[at] : 0.0f, both = g_entropy ? g_entropy[r] : 0.0f;
+            if (room > 0.0f) along -= both * 2.0f * a[at] / (room + 1e-6f);
+            along *= room;
+            both += along * noise[at] * expf(low + scale * (t + 1.0f));
+            if (g_scaled) both += (float)A * g_scaled[r];
+            gx[mean] = along, gx[mean + A] = both * scale * (1.0f - t * t);
+        }
+}
+
 /* Networks of L layers: linear, then, unless size is negative, LayerNorm and activation. M of them
  * read the same x [R, n_in]; network m has the parameters of member members[m]. */
 

@@ -105,6 +105,8 @@ _SIGNATURES = {
     "decode_backward": "ppppii",
     "entropy_forward": "ppppiii",
     "entropy_backward": "pppppiii",
+    "squash_forward": "ppipppiiff",
+    "squash_backward": "pppppppiiff",
     "networks_forward": "ppipipippppif",
     "networks_backward": "pppipipipppppii",
     "plan": "ppp",
@@ -185,6 +187,53 @@ def cross_entropy(logits: Tensor, lower: Tensor, share: Tensor, *, reference: Re
         ``[...]``.
     """
     return _CrossEntropy.apply(logits, (lower.contiguous(), share.contiguous()), reference)  # pyright: ignore[reportReturnType]
+
+
+def squash(
+    x: Tensor, noise: Tensor, bounds: tuple[float, float], *, reference: Reference
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Actions of a squashed Gaussian ``[..., A]`` and its entropies ``[...]``; see ``Policy``.
+
+    Args:
+        x: Means and unbounded logarithms of deviations ``[..., 2 A]``.
+        noise: Standard normal ``[..., A]``.
+        bounds: Of the logarithms of deviations.
+        reference: The same function of ``x`` in torch's operations; gives the three stacked to
+            ``[..., A + 2]``.
+
+    Returns:
+        Actions ``[..., A]``, entropies and scaled entropies ``[...]``.
+    """
+    return _Squash.apply(x, noise, bounds, reference)  # pyright: ignore[reportReturnType]
+
+
+class _Squash(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, noise: Tensor, bounds: tuple[float, float], reference: Reference
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, noise = x.contiguous(), noise.contiguous()
+        size, rows = noise.shape[-1], noise.numel() // noise.shape[-1]
+        action, entropy = torch.empty_like(noise), noise.new_empty(2, *noise.shape[:-1])
+        ctx.sizes, ctx.reference = (rows, size, *bounds), reference
+        call("squash_forward", x, noise, size, action, entropy[0], entropy[1], *ctx.sizes)
+        ctx.save_for_backward(x, noise, action)
+        ctx.set_materialize_grads(False)
+        return action, entropy[0], entropy[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, noise, action = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            shapes = (action, action[..., :1], action[..., :1])
+            pairs = zip(grads, shapes, strict=True)
+            whole = [torch.zeros_like(y) if g is None else g.view_as(y) for g, y in pairs]
+            needed, joint = ctx.needs_input_grad[:1], torch.cat(whole, -1)
+            return (*second_order(needed, ctx.reference, (x,), joint), None, None, None)
+        gx = torch.empty_like(x)
+        owned = [None if grad is None else grad.contiguous() for grad in grads]
+        call("squash_backward", x, noise, action, *owned, gx, *ctx.sizes)
+        return gx, None, None, None
 
 
 class _NormActivation(torch.autograd.Function):

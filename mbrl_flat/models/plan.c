@@ -65,14 +65,8 @@ static void depart(gemm_t gemm, const world *m, i64 N, i64 R, const float *laten
 /* Actions [R, A] of the policy at z with standard normal noise, whose rows lie noise_ld apart. */
 static void act(gemm_t gemm, const world *m, i64 R, const float *z, const float *noise, i64 noise_ld,
                 float *a) {
-    float scale = 0.5f * (m->log_std_high - m->log_std_low);
     run(gemm, m, m->policy, z, R, m->logits);
-    for (i64 r = 0; r < R; r++)
-        for (i64 i = 0; i < m->A; i++) {
-            const float *out = m->logits + 2 * r * m->A + i;
-            float log_std = m->log_std_low + scale * (tanhf(out[m->A]) + 1.0f);
-            a[r * m->A + i] = tanhf(out[0] + noise[r * noise_ld + i] * expf(log_std));
-        }
+    squash_forward(m->logits, noise, noise_ld, a, 0, 0, R, m->A, m->log_std_low, m->log_std_high);
 }
 
 static float boxed(float x) { return x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x; }

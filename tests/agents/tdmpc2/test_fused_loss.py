@@ -102,3 +102,13 @@ def test_hessian_vector_products_equal_torchs_to_rounding(case):
         products.append(torch.autograd.grad(along, params))
     for ours, theirs in zip(*products, strict=True):
         assert_close(ours, theirs, 3e-5)
+
+
+def test_a_hook_on_a_module_is_told_what_it_returns(case):
+    (model, loss), _ = case
+    seen = []
+    model.q.register_forward_hook(lambda *a: seen.append(1))
+
+    loss()
+
+    assert seen == [1]

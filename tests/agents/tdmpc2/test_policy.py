@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from mbrl_flat.agents.tdmpc2.policy import PolicySample, RunningScale, policy_loss
+from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
+from mbrl_flat.agents.tdmpc2.policy import Policy, PolicySample, RunningScale, policy_loss
+from mbrl_flat.specs import Continuous, EnvSpec
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -138,3 +140,33 @@ def test_the_scale_keeps_no_gradient():
     scale.update(torch.randn(10, requires_grad=True))
 
     assert not scale.value.requires_grad
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_samples_in_one_operator_equal_torchs_to_rounding(size):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    spec = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=size), episode_length=50)
+    torch.manual_seed(0)
+    policy = Policy(spec, TDMPC2Config(size="debug"))
+    out = (0.3 * torch.randn(7, 5, 2 * size)).requires_grad_()
+    noise = 0.3 * torch.randn(7, 5, size)
+    exact = out.detach().double().requires_grad_()
+
+    ours, theirs = policy._fused(out, noise), policy._sample(exact, noise.double(), None)
+
+    direction = [torch.randn_like(part) for part in ours]
+    for parts in ((0,), (1,), (2,), (0, 1, 2)):
+        value = sum((ours[i] * direction[i]).sum() for i in parts)
+        expected = sum((theirs[i] * direction[i].double()).sum() for i in parts)
+        (grad,) = torch.autograd.grad(value, out, create_graph=True)
+        (short,) = torch.autograd.grad(value, out, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected, exact, create_graph=True)
+        for one in (grad, short):
+            torch.testing.assert_close(one.double(), wanted, rtol=1e-4, atol=1e-5)
+        second = torch.autograd.grad(grad.square().sum(), out, retain_graph=True)[0]
+        exact_second = torch.autograd.grad(wanted.square().sum(), exact, retain_graph=True)[0]
+        torch.testing.assert_close(second.double(), exact_second, rtol=1e-3, atol=1e-3)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+    torch.set_num_threads(before)
