@@ -30,12 +30,6 @@ class PlanNoise(NamedTuple):
     heads: Tensor
     """Two distinct Q-functions for each iteration, ``[iterations, 2]``."""
 
-    def of_state(self, index: int) -> "PlanNoise":
-        """Return what one of the states is planned with, as the noise of a single state."""
-        row = slice(index, index + 1)
-        search = Noise(*(part[row] for part in self.search))
-        return PlanNoise(search, self.prior[row], self.last[:, row], self.heads)
-
 
 class PlanNetworks(nn.Module):
     """The networks that value plans."""

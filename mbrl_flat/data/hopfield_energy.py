@@ -87,24 +87,6 @@ def retrieve(
     )
 
 
-def largest_multiplier(x: Tensor, memories: Tensor, *, beta: float) -> Tensor:
-    """Largest eigenvalue ``[N]`` of the update's derivative; a fixed point below 1 is stable.
-
-    Args:
-        x: Fixed points ``[N, D]``.
-        memories: ``[M, D]``.
-        beta: Inverse temperature.
-
-    Returns:
-        Eigenvalues of ``beta (sum_mu p_mu xi xi^T - x x^T)``, the largest for each point.
-    """
-    share = attention(x, memories, beta=beta)
-    second = torch.einsum("nm,md,me->nde", share, memories, memories)
-    mean = share @ memories
-    covariance = second - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-    return beta * torch.linalg.eigvalsh(covariance)[..., -1]
-
-
 def smoothed_energy(
     x: Tensor, data: Tensor, *, scale: float, leave_out: Tensor | None = None
 ) -> Tensor:

@@ -13,30 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.runtime.device import free_memory, transfer
 
 _HEADROOM = 2.5
-_CHOICES = ("auto", "always", "never")
+MIRROR_CHOICES = ("auto", "always", "never")
 
 
 def wants_mirror(choice: str, nbytes: int, device: torch.device) -> bool:
     """Say whether a replay is to be mirrored.
 
     Args:
-        choice: ``always``, ``never``, or ``auto``: on an accelerator on which 2.5 times the
+        choice: One of ``MIRROR_CHOICES``; ``auto`` is for an accelerator on which 2.5 times the
             replay's size is free.
         nbytes: Size of the replay when full, in bytes.
         device: Where the agent learns.
 
     Returns:
         The decision.
-
-    Raises:
-        UnknownNameError: If the choice is none of the three.
     """
-    if choice not in _CHOICES:
-        raise UnknownNameError("replay_mirror", choice, _CHOICES)
     if choice == "auto":
         return device.type != "cpu" and free_memory(device) >= _HEADROOM * nbytes
     return choice == "always"

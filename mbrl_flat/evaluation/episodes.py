@@ -1,6 +1,7 @@
 """Whole episodes with a frozen agent, and what they say of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,29 @@ def lives_lost(info: Mapping[str, Any], num_envs: int) -> np.ndarray:
     return np.asarray(info.get("life_lost", np.zeros(num_envs, bool)), bool)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How an agent is evaluated.
+
+    Attributes:
+        episodes: Episodes of each kind and task.
+        seed: With the step it determines every episode.
+        env_seed: Seed of the environments.
+        video: Record the first episode.
+        names: Of the environment and its task, by which the scale of normalised scores is found;
+            where there are several tasks it is in the spec.
+    """
+
+    episodes: int
+    seed: int
+    env_seed: int
+    video: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_episodes(self.episodes, seed=self.seed)
+
+
 def check_episodes(episodes: int, *, seed: int) -> None:
     """Refuse what no episodes can be played with.
 
@@ -40,7 +64,7 @@ def check_episodes(episodes: int, *, seed: int) -> None:
         UserError: If a number is out of range.
     """
     if episodes < 1:
-        raise UserError(f"episodes must be at least 1, got {episodes}.")
+        raise UserError(f"episodes must be at least 1, got {episodes} (eval_episodes in training).")
     check_seed(seed)
 
 

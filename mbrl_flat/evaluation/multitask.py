@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import Env
-from gymnasium.vector import VectorEnv
 
+from mbrl_flat.evaluation.episodes import EvaluationConfig
 from mbrl_flat.evaluation.evaluator import EpisodeEvaluation
 from mbrl_flat.evaluation.reference_scores import score_scale
 from mbrl_flat.interfaces import Agent, SeveralTasks
@@ -76,59 +76,43 @@ def shapes_of(vectors: Any, env: Callable[..., Env[Any, Any]], *, seed: int) -> 
 
 def make_evaluation(
     agent: Agent,
-    make_vector: Callable[..., VectorEnv[Any, Any, Any]],
+    vectors: Any,
     env: Callable[..., Env[Any, Any]],
     spec: EnvSpec,
+    config: EvaluationConfig,
     *,
-    episodes: int,
-    seed: int,
-    env_seed: int,
     device: torch.device,
+    folder: Path,
     baseline: Agent | None = None,
-    videos: Path | None = None,
-    names: Mapping[str, str] | None = None,
 ) -> EpisodeEvaluation | TaskEvaluation:
     """Build the evaluation of a run.
 
     Args:
         agent: Who is judged.
-        make_vector: Puts environments side by side.
+        vectors: ``make_vector``, which puts environments side by side.
         env: Makes one of them; where there are several tasks it takes the ``index`` of one.
         spec: Their shapes, and the tasks.
-        episodes: Episodes of each kind and task.
-        seed: With the step it determines every episode.
-        env_seed: Seed of the environments.
+        config: How many episodes, and which.
         device: Where the agent draws its noise.
+        folder: Of the run; videos are in ``videos`` there, of each task in a folder of its own.
         baseline: Judged once.
-        videos: Folder for videos; where there are several tasks each has a folder in it.
-        names: Of the environment and its task, by which the scale of normalised scores is found;
-            where there are several tasks it is in the spec.
 
     Returns:
         The evaluation, with environments of its own.
     """
+    names, videos = config.names, folder / "videos" if config.video else None
+    scale = score_scale(names.get("env", ""), names.get("task", "")) if names else None
 
-    def one(
-        env: Callable[..., Env[Any, Any]],
-        spec: EnvSpec,
-        videos: Path | None,
-        discount: float | None = None,
-    ) -> EpisodeEvaluation:
+    def one(env: Any, spec: EnvSpec, **settings: Any) -> EpisodeEvaluation:
+        seed, render = config.env_seed, config.video
+        envs = vectors.make_vector(env, num_envs=config.episodes, seed=seed, render=render)
+        how = {"episodes": config.episodes, "seed": config.seed, "device": device}
         return EpisodeEvaluation(
-            agent,
-            make_vector(env, num_envs=episodes, seed=env_seed, render=videos is not None),
-            spec,
-            episodes=episodes,
-            seed=seed,
-            device=device,
-            baseline=baseline,
-            videos=videos,
-            scale=score_scale(names.get("env", ""), names.get("task", "")) if names else None,
-            discount=discount,
+            agent, envs, spec, **how, baseline=baseline, scale=scale, **settings
         )
 
     if not spec.tasks:
-        return one(env, spec, videos)
+        return one(env, spec, videos=videos)
     plain = (None,) * len(spec.tasks)
     discounts = agent.task_discounts if isinstance(agent, SeveralTasks) else plain
     return TaskEvaluation(
@@ -136,8 +120,8 @@ def make_evaluation(
             task.name: one(
                 partial(env, index=index),
                 replace(spec, score_range=task.score_range),
-                videos / task.name if videos is not None else None,
-                discounts[index],
+                videos=videos / task.name if videos is not None else None,
+                discount=discounts[index],
             )
             for index, task in enumerate(spec.tasks)
         }

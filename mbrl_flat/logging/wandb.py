@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mbrl_flat.errors import MissingExtraError, UnknownNameError
+from mbrl_flat.errors import MissingExtraError
 
 WandbMode = Literal["auto", "offline", "online", "disabled"]
 """``auto`` follows the environment variable ``WANDB_MODE`` and is offline without it."""
 
-_MODES = ("auto", "offline", "online", "disabled")
+WANDB_MODES = ("auto", "offline", "online", "disabled")
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,6 @@ class WandbLogger:
         tags: Words to find it by.
 
     Raises:
-        UserError: If ``mode`` is none of the four.
         MissingExtraError: If wandb is not installed and ``mode`` is not ``disabled``.
     """
 
@@ -52,8 +51,6 @@ class WandbLogger:
         job_type: str | None = None,
         tags: Sequence[str] = (),
     ) -> None:
-        if mode not in _MODES:
-            raise UnknownNameError("W&B mode", mode, _MODES)
         self._run: Any = None
         if mode == "disabled" or (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
             return

@@ -1,12 +1,17 @@
 """The keys of a run's configuration, with their types; ``configs/train.yaml`` gives the values."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.data.mirror import MIRROR_CHOICES
+from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.evaluation.episodes import EvaluationConfig
+from mbrl_flat.logging.wandb import WANDB_MODES
 from mbrl_flat.runtime.device import check_threads
 from mbrl_flat.runtime.seeding import check_seed
-from mbrl_flat.training.energy_sampler import ReplayConfig
+from mbrl_flat.training.energy_sampler import SelectionConfig
+from mbrl_flat.training.schedule import TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -29,9 +34,63 @@ class WandbConfig:
     tags: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """The replay of a run.
+
+    Attributes:
+        capacity: Transitions that it holds.
+        heldout_fraction: Share of episodes that the probes alone see.
+        storage: ``memory`` or ``disk``.
+        mirror: Copy on the device: ``always``, ``never`` or ``auto``.
+        selection: How the subsequences of a batch are chosen.
+    """
+
+    capacity: int
+    heldout_fraction: float
+    storage: str
+    mirror: str
+    selection: SelectionConfig
+
+    def __post_init__(self) -> None:
+        for name, known in (("storage", ("memory", "disk")), ("mirror", MIRROR_CHOICES)):
+            if getattr(self, name) not in known:
+                raise UnknownNameError(f"replay_{name}", getattr(self, name), known)
+        if self.capacity < 1:
+            raise UserError(f"replay_capacity must be at least 1, got {self.capacity}.")
+        if not 0.0 <= self.heldout_fraction < 1.0:
+            raise UserError(f"heldout_fraction must lie in [0, 1), got {self.heldout_fraction}.")
+
+    def folder(self, run: Path) -> Path | None:
+        """Where the arrays are kept on the disk; ``None`` keeps them in memory."""
+        return run / "replay" if self.storage == "disk" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Where the metrics of a run go.
+
+    Attributes:
+        steps: Length of the run, for the progress bar.
+        progress: Show one.
+        wandb: Mirror in Weights & Biases.
+    """
+
+    steps: int
+    progress: bool
+    wandb: WandbConfig
+
+    def __post_init__(self) -> None:
+        if self.wandb.mode not in WANDB_MODES:
+            raise UnknownNameError("W&B mode", self.wandb.mode, WANDB_MODES)
+
+
 @dataclass(kw_only=True)
 class RunConfig:
-    """Everything that defines a run.
+    """Everything that defines a run, by the keys that a user types.
+
+    The parts of a run take ``schedule``, ``replay_config``, ``evaluation`` and ``logging``, which
+    check the values that they are made of.
 
     Attributes:
         agent: What to build as the agent.
@@ -70,7 +129,7 @@ class RunConfig:
         replay_capacity: Transitions that the replay holds.
         replay_mirror: Copy of the replay on the device: ``always``, ``never``, or ``auto``, on an
             accelerator that has room for it.
-        replay: How the subsequences of a batch are chosen, see ``ReplayConfig``.
+        replay: How the subsequences of a batch are chosen, see ``SelectionConfig``.
         replay_storage: ``memory``, or ``disk``: mapped from a file in the run's folder.
         heldout_fraction: Share of episodes that the probes alone see.
         objective: Metric whose last value a hyperparameter search is told.
@@ -107,7 +166,7 @@ class RunConfig:
     probe_every: int = 10_000
     checkpoint_every: int = 10_000
     video: bool = False
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    replay: SelectionConfig = field(default_factory=SelectionConfig)
     replay_capacity: int = 1_000_000
     replay_mirror: str = "auto"
     replay_storage: str = "memory"
@@ -123,8 +182,53 @@ class RunConfig:
             )
         if not 0.0 <= self.model_lr < float("inf"):
             raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
-        for name, least in {"num_envs": 1, "eval_episodes": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        if self.num_envs < 1:
+            raise UserError(f"num_envs must be at least 1, got {self.num_envs}.")
+        if self.sync not in ("global", "local"):
+            raise UnknownNameError("sync", self.sync, ("global", "local"))
         check_seed(self.seed)
         check_threads(self.threads)
+        _ = self.schedule(0), self.replay_config, self.evaluation, self.logging
+
+    def schedule(self, episode_length: int) -> TrainConfig:
+        """When things happen in the run, where episodes have this many steps."""
+        seed_steps = 0 if self.offline_data else self.seed_steps
+        if seed_steps is None:
+            seed_steps = min(max(1000, 5 * episode_length), 5000)
+        return TrainConfig(
+            steps=self.steps,
+            seed=self.seed,
+            seed_steps=seed_steps,
+            updates_per_step=self.updates_per_step,
+            log_every=self.log_every,
+            eval_every=self.eval_every,
+            probe_every=self.probe_every,
+            checkpoint_every=self.checkpoint_every,
+        )
+
+    @property
+    def replay_config(self) -> ReplayConfig:
+        """Size and place of the replay, and how batches are drawn from it."""
+        return ReplayConfig(
+            capacity=self.replay_capacity,
+            heldout_fraction=self.heldout_fraction,
+            storage=self.replay_storage,
+            mirror=self.replay_mirror,
+            selection=self.replay,
+        )
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """How the agent is evaluated, on environments with other seeds than those it acts in."""
+        return EvaluationConfig(
+            episodes=self.eval_episodes,
+            seed=self.seed,
+            env_seed=self.seed + 1,
+            video=self.video,
+            names=self.names,
+        )
+
+    @property
+    def logging(self) -> LoggingConfig:
+        """Where metrics go."""
+        return LoggingConfig(steps=self.steps, progress=self.progress, wandb=self.wandb)

@@ -1,8 +1,10 @@
 """Play fresh episodes with the agent of a run, or with a checkpoint that its authors published."""
 
+from contextlib import closing
 from pathlib import Path
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.evaluation.episodes import EvaluationConfig
 from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
 from mbrl_flat.interfaces import LoadsPretrained
 from mbrl_flat.runs.config import RunConfig
@@ -46,21 +48,10 @@ def evaluate_pretrained(
         )
     with refused_if_unfit(file):
         agent.load_pretrained(state)
-    evaluation = make_evaluation(
-        agent,
-        parts.vectors.make_vector,
-        parts.env,
-        spec,
-        episodes=episodes,
-        seed=seed,
-        env_seed=seed,
-        device=device,
-        videos=file.parent / "videos" if video else None,
-    )
-    try:
-        return {**evaluation(0), "seed": seed}
-    finally:
-        evaluation.close()
+    how = EvaluationConfig(episodes=episodes, seed=seed, env_seed=seed, video=video)
+    place = {"device": device, "folder": file.parent}
+    with closing(make_evaluation(agent, parts.vectors, parts.env, spec, how, **place)) as evaluate:
+        return {**evaluate(0), "seed": seed}
 
 
 def evaluate_run(
@@ -99,22 +90,14 @@ def evaluate_run(
     spec = shapes_of(parts.vectors, parts.env, seed=seed)
     agent = build_agent(config, parts, spec, device)
     load_agent(agent, saved, spec, file)
-    evaluation = make_evaluation(
-        agent,
-        parts.vectors.make_vector,
-        parts.env,
-        spec,
-        episodes=episodes,
-        seed=seed,
-        env_seed=seed,
-        device=device,
-        videos=folder / "videos" if video else None,
-        names=config.names,
+    how = EvaluationConfig(
+        episodes=episodes, seed=seed, env_seed=seed, video=video, names=config.names
     )
     step = int(saved["step"])
     frame = step if config.offline_data else step * spec.action_repeat
-    row = {**evaluation(step), "step": step, "frame": frame, "seed": seed}
-    evaluation.close()
+    place = {"device": device, "folder": folder}
+    with closing(make_evaluation(agent, parts.vectors, parts.env, spec, how, **place)) as evaluate:
+        row = {**evaluate(step), "step": step, "frame": frame, "seed": seed}
     record = {"checkpoint": checkpoint, "episodes": episodes, **row}
     append_row(folder / "evaluations.jsonl", record)
     return row

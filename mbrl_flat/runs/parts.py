@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +11,6 @@ from gymnasium import Env
 from gymnasium.vector import VectorEnv
 
 from mbrl_flat.diagnostics.probe import Probe
-from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.interfaces import Agent
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.compilation import use_compile_cache
@@ -63,10 +61,3 @@ def build_agent(
         use_compile_cache()
     optimizer = partial(parts.optimizer, on_nonfinite=config.on_nonfinite, sync=sync)
     return parts.agent(spec, optimizer=optimizer, device=device, compile=config.compile)
-
-
-def replay_folder(config: RunConfig, folder: Path) -> Path | None:
-    """Where the replay's arrays are kept on the disk; ``None`` keeps them in memory."""
-    if config.replay_storage not in ("memory", "disk"):
-        raise UnknownNameError("replay_storage", config.replay_storage, ("memory", "disk"))
-    return folder / "replay" if config.replay_storage == "disk" else None

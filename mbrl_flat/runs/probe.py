@@ -17,10 +17,11 @@ from mbrl_flat.diagnostics.landscape_plots import LandscapeProbe
 from mbrl_flat.diagnostics.probe import NothingToMeasure, ProbedRun, RunProbe
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.episodes import evaluate
+from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Agent, Inspectable, Mode
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
-from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
+from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runtime.device import choose_device, use_threads
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
@@ -57,8 +58,7 @@ def probe_run(
     use_threads(config.threads)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = checkpoints.load_latest(device=device)
-    with closing(parts.vectors.make_vector(parts.env, num_envs=1, seed=seed)) as envs:
-        spec = parts.vectors.spec_of(envs)
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
     if spec.tasks and isinstance(probe, RunProbe) and not isinstance(probe, LandscapeProbe):
         raise UserError(
             f"probe={name} plays one task, and this run has several; mbrl-flat-evaluate gives "
@@ -69,16 +69,7 @@ def probe_run(
         raise UserError("The agent of this run has no world model to look into.")
     load_agent(agent, saved, spec, checkpoints.latest)
     replay = _saved_replay(config, checkpoints, saved, spec, agent)
-
-    def play(
-        mode: Mode, *, wrap: Callable[[Any], Any] | None = None, agent: Any = agent
-    ) -> list[Episode]:
-        factory = parts.env if wrap is None else partial(_wrapped, parts.env, wrap)
-        with closing(parts.vectors.make_vector(factory, num_envs=episodes, seed=seed)) as envs:
-            return evaluate(
-                agent, envs, spec, episodes=episodes, seed=seed, mode=mode, device=device
-            )
-
+    play = partial(_play, agent, spec, parts, episodes=episodes, seed=seed, device=device)
     run = ProbedRun(
         agent=agent, replay=replay, play=play, folder=folder, step=int(saved["step"]), seed=seed
     )
@@ -90,16 +81,33 @@ def probe_run(
     return row
 
 
+def _play(
+    probed: Any,
+    spec: EnvSpec,
+    parts: Parts,
+    mode: Mode,
+    *,
+    wrap: Callable[[Any], Any] | None = None,
+    agent: Any = None,
+    **how: Any,
+) -> list[Episode]:
+    """Episodes of the probed agent or of another one, in environments that ``wrap`` changes."""
+    factory = parts.env if wrap is None else partial(_wrapped, parts.env, wrap)
+    envs = parts.vectors.make_vector(factory, num_envs=how["episodes"], seed=how["seed"])
+    with closing(envs):
+        return evaluate(agent or probed, envs, spec, mode=mode, **how)
+
+
 def _saved_replay(
     config: RunConfig, checkpoints: CheckpointFolder, saved: Any, spec: EnvSpec, agent: Any
 ) -> Replay:
     with TemporaryDirectory() as scratch, refused_if_unfit(checkpoints.latest):
         replay = Replay(
             spec,
-            config.replay_capacity,
+            config.replay_config.capacity,
             num_envs=config.num_envs,
             complete_only=not agent.across_episodes,
-            folder=replay_folder(config, Path(scratch)),
+            folder=config.replay_config.folder(Path(scratch)),
         )
         checkpoints.read_replay(saved, replay)
     return replay

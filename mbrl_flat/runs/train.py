@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -15,7 +15,6 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import ReplayProbe
 from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.distributed.split_update import SplitUpdate, follow
-from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.evaluation.multitask import make_evaluation
 from mbrl_flat.interfaces import Agent, Inspectable, Logger, Measurement
 from mbrl_flat.logging.console import ConsoleLogger, say
@@ -24,7 +23,7 @@ from mbrl_flat.logging.labels import run_labels, run_settings
 from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.runs.callbacks import Callbacks
-from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.config import LoggingConfig, RunConfig
 from mbrl_flat.runs.loading import (
     apply_settings,
     changed_settings,
@@ -33,7 +32,7 @@ from mbrl_flat.runs.loading import (
     shapes_of_spec,
 )
 from mbrl_flat.runs.offline_data import check_offline, fill_replay
-from mbrl_flat.runs.parts import Parts, build_agent, replay_folder
+from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.provenance import write_environment
 from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.interrupts import stop_requests
@@ -41,7 +40,7 @@ from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.collector import TrainEnvs
 from mbrl_flat.training.energy_sampler import UNIFORM, EnergySampler
-from mbrl_flat.training.schedule import TrainConfig, check_steps
+from mbrl_flat.training.schedule import check_steps
 from mbrl_flat.training.trainer import Trainer
 
 
@@ -113,84 +112,95 @@ def build_trainer(
     use_threads(config.threads, processes=processes.local_count)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     saved = checkpoints.load_for_resume(steps=config.steps, device=device)
-    make = partial(parts.vectors.make_vector, parts.env)
-    envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
-    stack.callback(envs.close)
-    spec = parts.vectors.spec_of(envs)
+    envs = _environments(config, parts, stack)
+    spec = envs.spec
     checkpoints.shapes = shapes_of_spec(spec)
     if saved is not None:
         check_shapes(saved, spec, folder)
     check_offline(config, spec)
-    schedule = _train_config(config, spec)
+    schedule = config.schedule(spec.episode_length)
     agent = build_agent(config, parts, spec, device, sync=_sync(config, processes))
     check_steps(schedule, num_envs=config.num_envs, learns=isinstance(agent, Inspectable))
     replay = _replay(config, spec, agent, device, folder)
     if config.offline_data and saved is None:
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
-    jsonl = JsonlLogger(folder / "metrics.jsonl")
-    console = ConsoleLogger(config.steps, description=folder.name, progress=config.progress)
-    told = callbacks or Callbacks()
-    logger = MultiLogger(jsonl, console, *_mirrors(config, folder, spec), told)
+    told, logs = callbacks or Callbacks(), config.logging
+    console = ConsoleLogger(logs.steps, description=folder.name, progress=logs.progress)
+    mirrors = _mirrors(logs, asdict(config), folder, spec)
+    logger = MultiLogger(JsonlLogger(folder / "metrics.jsonl"), console, *mirrors, told)
     stack.callback(logger.close)
-    train_envs = TrainEnvs(
-        vector=envs,
-        spec=spec,
-        save=partial(parts.vectors.vector_state, envs),
-        restore=partial(parts.vectors.restore_vector, envs),
-    )
-    evaluations: list[Measurement] = []
-    if config.eval_every > 0:
-        evaluation = make_evaluation(
-            agent,
-            parts.vectors.make_vector,
-            parts.env,
-            spec,
-            episodes=config.eval_episodes,
-            seed=config.seed,
-            env_seed=config.seed + 1,
-            device=device,
-            baseline=parts.baseline(spec),
-            videos=folder / "videos" if config.video else None,
-            names=config.names,
-        )
-        stack.callback(evaluation.close)
-        evaluations = [evaluation]
-    probes = parts.probes.values() if isinstance(agent, Inspectable) else ()
-    uniform = config.replay.policy == UNIFORM
     trainer = Trainer(
         agent,
-        None if config.offline_data else train_envs,
+        None if config.offline_data else envs,
         replay,
         logger,
         config=schedule,
         checkpoints=checkpoints,
-        evaluations=evaluations,
-        probes=[ReplayProbe(probe, cast(Inspectable, agent), replay) for probe in probes],
+        evaluations=_evaluations(config, parts, agent, spec, stack, device=device, folder=folder),
+        probes=_probes(parts, agent, replay),
         device=device,
         on_step=told.after(console.advance),
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
-        sampler=None if uniform else EnergySampler(replay, agent, config.replay, seed=config.seed),
+        sampler=_sampler(config, replay, agent),
     )
     return trainer, saved
+
+
+def _environments(config: RunConfig, parts: Parts, stack: ExitStack) -> TrainEnvs:
+    make = partial(parts.vectors.make_vector, parts.env)
+    envs = make(num_envs=config.num_envs, seed=config.seed, parallel=config.parallel_envs)
+    stack.callback(envs.close)
+    return TrainEnvs(
+        vector=envs,
+        spec=parts.vectors.spec_of(envs),
+        save=partial(parts.vectors.vector_state, envs),
+        restore=partial(parts.vectors.restore_vector, envs),
+    )
+
+
+def _evaluations(
+    config: RunConfig, parts: Parts, agent: Agent, spec: EnvSpec, stack: ExitStack, **place: Any
+) -> list[Measurement]:
+    if config.eval_every <= 0:
+        return []
+    how, baseline = config.evaluation, parts.baseline(spec)
+    evaluation = make_evaluation(
+        agent, parts.vectors, parts.env, spec, how, baseline=baseline, **place
+    )
+    stack.callback(evaluation.close)
+    return [evaluation]
+
+
+def _probes(parts: Parts, agent: Agent, replay: Replay) -> list[Measurement]:
+    if not isinstance(agent, Inspectable):
+        return []
+    return [ReplayProbe(probe, agent, replay) for probe in parts.probes.values()]
 
 
 def _replay(
     config: RunConfig, spec: EnvSpec, agent: Agent, device: torch.device, folder: Path
 ) -> Replay:
+    settings = config.replay_config
     replay = Replay(
         spec,
-        config.replay_capacity,
+        settings.capacity,
         num_envs=config.num_envs,
-        heldout_fraction=config.heldout_fraction,
+        heldout_fraction=settings.heldout_fraction,
         complete_only=not agent.across_episodes,
         seed=config.seed,
-        folder=replay_folder(config, folder),
+        folder=settings.folder(folder),
     )
     check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
-    if wants_mirror(config.replay_mirror, replay.nbytes, device):
+    if wants_mirror(settings.mirror, replay.nbytes, device):
         replay.mirror = DeviceMirror(replay.arrays, device)
     return replay
+
+
+def _sampler(config: RunConfig, replay: Replay, agent: Agent) -> EnergySampler | None:
+    if config.replay.policy == UNIFORM:
+        return None
+    return EnergySampler(replay, agent, config.replay, seed=config.seed)
 
 
 def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Parts]]) -> None:
@@ -211,33 +221,16 @@ def follow_run(processes: Processes, build: Callable[[Any], tuple[RunConfig, Par
 
 
 def _sync(config: RunConfig, processes: Processes) -> str:
-    if config.sync not in ("global", "local"):
-        raise UnknownNameError("sync", config.sync, ("global", "local"))
     return config.sync if processes.count > 1 else "none"
 
 
-def _train_config(config: RunConfig, spec: EnvSpec) -> TrainConfig:
-    seed_steps = 0 if config.offline_data else config.seed_steps
-    if seed_steps is None:
-        seed_steps = min(max(1000, 5 * spec.episode_length), 5000)
-    return TrainConfig(
-        steps=config.steps,
-        seed=config.seed,
-        seed_steps=seed_steps,
-        updates_per_step=config.updates_per_step,
-        log_every=config.log_every,
-        eval_every=config.eval_every,
-        probe_every=config.probe_every,
-        checkpoint_every=config.checkpoint_every,
-    )
-
-
-def _mirrors(config: RunConfig, folder: Path, spec: EnvSpec) -> list[Logger]:
+def _mirrors(
+    config: LoggingConfig, settings: dict[str, Any], folder: Path, spec: EnvSpec
+) -> list[Logger]:
     """Dashboards that repeat what is written to ``metrics.jsonl``."""
     if config.wandb.mode == "disabled":
         return []
-    wandb, settings = asdict(config.wandb), asdict(config)
-    labels = run_labels(settings)
+    wandb, labels = asdict(config.wandb), run_labels(settings)
     labels["group"] = wandb.pop("group") or labels["group"]
     labels["tags"] += [tag for tag in wandb.pop("tags") if tag not in labels["tags"]]
     shown = run_settings(settings) | {"action_repeat": spec.action_repeat}

@@ -191,13 +191,7 @@ def train(
     for step, batch in enumerate(_batches(len(x), recipe, generator)):
         check_interrupt()
         inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
-
-        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
-            optimizer.zero_grad()
-            value = loss_of(model(inputs), labels)
-            value.backward()
-            return value
-
+        closure = closure_of(optimizer, lambda: loss_of(model(inputs), labels))  # noqa: B023 - now
         try:
             loss = float(optimizer.step(closure))
         except NonFiniteError as error:
@@ -210,12 +204,20 @@ def train(
         if on_step is not None:
             on_step(StepInfo(step=step, loss=loss, optimizer=optimizer))
     model.eval()
-    return Trained(
-        optimizer=optimizer,
-        steps=total,
-        loss=loss,
-        cosine=math.fsum(cosines) / len(cosines) if cosines else math.nan,
-    )
+    cosine = math.fsum(cosines) / len(cosines) if cosines else math.nan
+    return Trained(optimizer=optimizer, steps=total, loss=loss, cosine=cosine)
+
+
+def closure_of(optimizer: FlatOptimizer, loss_of: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What an optimizer's step evaluates: a loss and its gradients, which replace the last ones."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        return loss.detach()
+
+    return closure
 
 
 @torch.no_grad()

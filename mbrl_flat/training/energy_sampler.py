@@ -40,8 +40,8 @@ UNIFORM = "uniform"
 """The policy that draws every stored subsequence as likely as any other, as without this module."""
 
 
-@dataclass(kw_only=True)
-class ReplayConfig:
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
     """How the subsequences of a batch are chosen.
 
     Attributes:
@@ -87,7 +87,7 @@ class EnergySampler:
         UserError: If the agent has no latents to look at.
     """
 
-    def __init__(self, replay: Replay, agent: Agent, config: ReplayConfig, *, seed: int) -> None:
+    def __init__(self, replay: Replay, agent: Agent, config: SelectionConfig, *, seed: int) -> None:
         if not isinstance(agent, Inspectable):
             raise UserError(
                 f"replay.policy={config.policy} looks at the latents of a world model, and this "

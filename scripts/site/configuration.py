@@ -23,7 +23,7 @@ from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.planning.mppi import MPPIConfig
 from mbrl_flat.runs.config import RunConfig, WandbConfig
-from mbrl_flat.training.energy_sampler import ReplayConfig
+from mbrl_flat.training.energy_sampler import SelectionConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "configuration.md"
@@ -39,7 +39,7 @@ show the defaults of the classes. A preset, an experiment or an agent's size may
 """
 SECTIONS: Mapping[str, tuple[str, type]] = {
     "A run": ("", RunConfig),
-    "Replay": ("replay.", ReplayConfig),
+    "Replay": ("replay.", SelectionConfig),
     "Weights & Biases": ("wandb.", WandbConfig),
     "TD-MPC2": ("agent.config.", TDMPC2Config),
     "TD-MPC2: planner": ("agent.config.planner.", MPPIConfig),

@@ -122,7 +122,6 @@ class Drift:
         kappa: ``theta . grad S``, which weight decay multiplies.
         kappa_by_tensor: Its parts ``[number of tensors]``, one for each of the weights given.
         cosine: Cosine of the angle between weights and sharpness gradient.
-        curvature: ``b``, squared norm of the sharpness gradient across the top eigenvector.
         weight_norm: Euclidean norm of the weights.
     """
 
@@ -130,7 +129,6 @@ class Drift:
     kappa: float
     kappa_by_tensor: Tensor
     cosine: float
-    curvature: float
     weight_norm: float
 
 
@@ -148,7 +146,6 @@ def drift(loss: Loss, params: Sequence[Tensor], here: Curvature) -> Drift:
     slope = sharpness_gradient(loss, params, here.top)
     weights = flatten([param.detach() for param in params])
     products = split(weights * slope, params)
-    across = slope - (slope @ here.top) * here.top
     weight_norm = weights.norm()
     kappa = weights @ slope
     return Drift(
@@ -156,12 +153,5 @@ def drift(loss: Loss, params: Sequence[Tensor], here: Curvature) -> Drift:
         kappa=float(kappa),
         kappa_by_tensor=torch.stack([product.sum() for product in products]),
         cosine=float(kappa / (weight_norm * slope.norm())),
-        curvature=float(across @ across),
         weight_norm=float(weight_norm),
     )
-
-
-def move_along(params: Sequence[Tensor], direction: Tensor) -> None:
-    """Add ``direction`` ``[n]`` to the weights in place."""
-    with torch.no_grad():
-        torch._foreach_add_(list(params), split(direction, params))

@@ -1,8 +1,14 @@
-"""Where variational gradient descent on a quadratic descends: probability maps by simulation."""
+"""Where variational gradient descent on a quadratic descends: probability maps by simulation.
+
+``mbrl_flat.optim.methods.vgd.threshold`` is the curvature at which the expected change of the loss
+is zero.
+
+References:
+    Ghosh et al., "Variational Learning Finds Flatter Solutions at the Edge of Stability",
+    NeurIPS 2025, arXiv:2506.12903, Theorem 3.1.
+"""
 
 import numpy as np
-
-from mbrl_flat.studies.edge_of_stability.variational_descent import simulated_change
 
 
 def descent_probability(
@@ -78,3 +84,33 @@ def simulated_threshold(
         else:
             high = middle
     return 0.5 * (low + high)
+
+
+def simulated_change(
+    curvature: np.ndarray,
+    position: np.ndarray,
+    *,
+    lr: float,
+    sigma: float,
+    num_samples: int,
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Change of the loss in one step, drawn many times.
+
+    Args:
+        curvature: Eigenvalues ``[D]``.
+        position: Coordinates of the mean ``[D]``.
+        lr: Step size eta.
+        sigma: Standard deviation of the noise.
+        num_samples: Samples N of a step.
+        draws: Independent repetitions.
+        rng: Source of the noise.
+
+    Returns:
+        Total change ``[draws]``.
+    """
+    # The mean of N Gaussian draws is a Gaussian draw with an N-th of the variance.
+    noise = rng.normal(size=(draws, len(curvature))) * (sigma / np.sqrt(num_samples))
+    moved = position - lr * curvature * (position + noise)
+    return 0.5 * (curvature * (moved**2 - position**2)).sum(-1)

@@ -174,24 +174,6 @@ def _moved(point: Sequence[float], slopes: Sequence[float], length: float) -> tu
     return tuple(x + length * slope for x, slope in zip(point, slopes, strict=True))
 
 
-def in_stable_set(model: MinimalExample, theta: Theta, *, lr: float) -> np.ndarray:
-    r"""Say where ``theta`` lies in the strip :math:`\{\beta_1 = 0, l_1 \alpha^2 \le 2 / \eta\}`.
-
-    This is the stable set of the self-stabilisation theory, sharpness at most ``2 / eta`` and no
-    gradient along the top eigenvector, which here is the direction of ``beta1``.
-
-    Args:
-        model: The model.
-        theta: ``[..., 3]``.
-        lr: Step size eta.
-
-    Returns:
-        Bool ``[...]``.
-    """
-    alpha, beta1 = theta[..., 0], theta[..., 1]
-    return (beta1 == 0.0) & (model.l1 * alpha**2 <= 2.0 / lr)
-
-
 def upward_crossings(values: np.ndarray, level: float) -> np.ndarray:
     """Indices ``t`` with ``values[t - 1] <= level < values[t]``."""
     above = values > level

@@ -22,7 +22,6 @@ from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
-from mbrl_flat.studies.offline.recording import Recording
 from mbrl_flat.studies.offline.task import OfflineTask, build_model
 from mbrl_flat.studies.offline.transitions import Transitions
 
@@ -49,25 +48,6 @@ class Variant:
     model: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _variants() -> dict[str, Variant]:
-    doses = {f"sam_{rho:g}": Variant(method="sam", rho=rho) for rho in (0.005, 0.01, 0.05, 0.1)}
-    modules = {"dynamics": ["dynamics"], "encoder": ["encoder"], "heads": ["reward", "q"]}
-    return {
-        "adam": Variant(share=0.5),
-        "adam_matched": Variant(),
-        "sam": Variant(method="sam", rho=0.02),
-        "random_direction": Variant(method="random_direction", rho=0.02),
-        **doses,
-        **{
-            f"sam_{name}": Variant(method="sam", rho=0.02, settings={"only": only})
-            for name, only in modules.items()
-        },
-        "msam": Variant(method="msam", rho=0.1),
-        "weight_decay": Variant(method="adamw", settings={"weight_decay": 0.01}),
-        "dropout": Variant(model={"dropout": 0.1}),
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class CentralClaim:
     """The study; its settings.
@@ -92,18 +72,12 @@ class CentralClaim:
         "NeurIPS 2025"
     )
 
-    task: OfflineTask = field(
-        default_factory=lambda: OfflineTask(recording=Recording(task="walker-walk"))
-    )
-    model: str = "mbrl_flat.agents.tdmpc2.offline.OfflineTDMPC2"
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"size": "cpu", "batch_size": 64})
+    task: OfflineTask
+    model: str
+    settings: Mapping[str, Any]
     lr: float = 1e-3
-    variants: Mapping[str, Variant] = field(default_factory=_variants)
-    groups: Sequence[Sequence[str]] = (
-        ("adam_matched", "sam", "adam", "random_direction"),
-        ("sam_0.005", "sam_0.01", "sam_0.05", "sam_0.1"),
-        ("sam_dynamics", "sam_encoder", "sam_heads", "msam", "weight_decay", "dropout"),
-    )
+    variants: Mapping[str, Variant]
+    groups: Sequence[Sequence[str]]
     episodes: Sequence[int] = (80,)
     evaluations: int = 4000
     points: Sequence[int] = (500, 1000, 2000, 4000)

@@ -2,22 +2,27 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import add_legend, make_panels, method_style
-from mbrl_flat.analysis.stats import Interval, spearman, standard_error, t_interval, t_quantile
-from mbrl_flat.studies.experiments.world_model_report import bootstrap, log_changes, percent
+from mbrl_flat.analysis.stats import spearman, standard_error, t_interval, t_quantile
+from mbrl_flat.studies.experiments.world_model_report import (
+    bootstrap,
+    log_changes,
+    lower_claim,
+    percent,
+)
 from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
 
-GATES = {
-    "state_error_1": ("one-step error of observations, share of the variance", None, 0.1),
-    "state_error_last": ("ten-step error of observations, share of the variance", None, 0.5),
-    "value_error_0": ("RMSE of the value, share of the spread of returns", None, 0.4),
-    "generalisation_ratio": ("held-out loss over training loss", 1.1, None),
+GATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "state_error_1": ("one-step error of observations, share of the variance", {"below": 0.1}),
+    "state_error_last": ("ten-step error of observations, share of the variance", {"below": 0.5}),
+    "value_error_0": ("RMSE of the value, share of the spread of returns", {"below": 0.4}),
+    "generalisation_ratio": ("held-out loss over training loss", {"above": 1.1}),
 }
 """Entry condition: metric, words, and bounds that Adam at equal evaluations has to meet."""
 
@@ -59,10 +64,9 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
     adam = most.where(variant="adam_matched")
     claims = [
-        sign_claim("G", f"Adam is good enough: {words}", words, adam.values(metric), above=above,
-                   below=below)
-        for metric, (words, above, below) in GATES.items()
-    ]  # fmt: skip
+        sign_claim("G", f"Adam is good enough: {words}", words, adam.values(metric), **bounds)
+        for metric, (words, bounds) in GATES.items()
+    ]
     claims += [
         _lower(most, "H1a", "sam", other, metric) for other in BASELINES for metric in METRICS
     ]
@@ -94,15 +98,8 @@ def _lower(rows: TrialRows, name: str, variant: str, other: str, metric: str) ->
     base = metric.removeprefix("stopped_")
     words = METRICS.get(base) or SHARPNESS[base]
     where = " at the best validation score" if metric != base else ""
-    claim = sign_claim(
-        name,
-        f"{variant} is below {_name(other)}: {words}{where}",
-        f"{words}, change in %",
-        changes,
-        below=0.0,
-        note=_detectable(changes),
-    )
-    return replace(claim, interval=Interval(*map(percent, claim.interval)))
+    statement = f"{variant} is below {_name(other)}: {words}{where}"
+    return lower_claim(name, statement, words, changes, note=_detectable(changes))
 
 
 def _name(variant: str) -> str:

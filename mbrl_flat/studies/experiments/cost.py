@@ -4,12 +4,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor, nn
-
-from mbrl_flat.optim import FlatOptimizer
 from mbrl_flat.studies.experiments.methods import method_optimizer
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.training import build_base, loss_function
+from mbrl_flat.studies.training import build_base, closure_of, loss_function
 
 
 def step_costs(
@@ -36,7 +33,7 @@ def step_costs(
         model = task.model(seed).train()
         optimizer = method_optimizer(method, model, base=build_base(recipe), rho=rho)
         optimizer.same_rng = False
-        closure = _closure(model, optimizer, lambda model: loss_of(model(x), y))
+        closure = closure_of(optimizer, lambda model=model: loss_of(model(x), y))
         steps.append((method, partial(optimizer.step, closure)))
     times: dict[str, list[float]] = {method: [] for method, _ in steps}
     for _ in range(rounds):
@@ -45,18 +42,6 @@ def step_costs(
             step()
             times[method].append(time.process_time() - start)
     return {f"cost_{m}": _median_ratio(times[m], times["base"]) for m in methods}
-
-
-def _closure(
-    model: nn.Module, optimizer: FlatOptimizer, loss_of: Callable[[nn.Module], Tensor]
-) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = loss_of(model)
-        loss.backward()
-        return loss
-
-    return closure
 
 
 def _median_ratio(times: Sequence[float], base: Sequence[float]) -> float:

@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
 from mbrl_flat.studies.edge_of_stability.minimal_example import MinimalExample, upward_crossings
+from mbrl_flat.studies.experiments.sweep_plots import GUIDE
 from mbrl_flat.studies.framework import Claim, Trial, TrialRow, TrialRows, not_tested, sign_claim
 from mbrl_flat.studies.framework.study import Value
 
@@ -48,13 +49,6 @@ class Setting:
     steps: int
 
 
-def _followed() -> dict[str, Setting]:
-    return {
-        "hovering": Setting(l2=0.001, lr=2.5, start=(0.88, 0.01, 0.3), steps=12_000),
-        "one_burst": Setting(l2=0.01, lr=2.5, start=(0.2, 0.01, 0.2), steps=2000),
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class EosMinimal:
     """The study; its settings.
@@ -73,7 +67,7 @@ class EosMinimal:
         'Sharpening", arXiv:2503.02809'
     )
 
-    followed: Mapping[str, Setting] = field(default_factory=_followed)
+    followed: Mapping[str, Setting]
     lrs: Sequence[float] = (2.05, 2.1, 2.2, 2.5, 2.8, 3.0, 3.2, 3.5, 3.8, 4.2, 5.0)
     sweep_steps: int = 20_000
     starts: int = 100
@@ -104,43 +98,10 @@ class EosMinimal:
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the runs say of the paper's claims."""
-        hovering = rows.where(kind="followed", setting="hovering")
-        starts = rows.where(kind="start")
-        followed = rows.where(kind="followed")
+        followed, starts = rows.where(kind="followed"), rows.where(kind="start")
         right = [float(r["predicted"] == r["reached"]) for r in starts if not r.diverged]
         return [
-            sign_claim(
-                "M1",
-                "Progressive sharpening and self-stabilisation alternate at the edge",
-                "upward crossings of 2/eta in the hovering run",
-                hovering.values("crossings"),
-                above=7.5,
-                note="deterministic",
-            ),
-            sign_claim(
-                "M2",
-                "Along the whole path the sharpness stays below (2 + delta)/eta",
-                "largest sharpness, in units of 2/eta, in the hovering run",
-                hovering.values("peak"),
-                below=1.1,
-                note="delta's formula is not known to us; 1.1 is our bound",
-            ),
-            sign_claim(
-                "M3",
-                "In the last phase the loss falls monotonically at a linear rate",
-                "share of falling steps in that phase, the smaller of the two followed runs",
-                [min(followed.values("falling"))],
-                above=0.999,
-                note="deterministic",
-            ),
-            sign_claim(
-                "M4",
-                "The sharpness of the flow's solution never rises along gradient descent",
-                "largest rise in one step, in units of 2/eta, of the two followed runs",
-                [max(followed.values("solution_rise"))],
-                below=1e-5,
-                note="deterministic",
-            ),
+            *_followed_claims(followed, followed.where(setting="hovering")),
             sign_claim(
                 "M5",
                 "Gradient descent ends at the sharpness of its flow's solution",
@@ -175,12 +136,48 @@ class EosMinimal:
         )
         for lr in diverged:
             axes.axvline(lr, color=PALETTE[1], linestyle=":", label=f"diverges at {lr:g}")
-        axes.axhline(1.0, color="#555555", linewidth=1, linestyle="--")
-        axes.set_xlabel("step size eta")
-        axes.set_ylabel("final sharpness / (2/eta)")
+        axes.axhline(1.0, **GUIDE)
+        axes.set(xlabel="step size eta", ylabel="final sharpness / (2/eta)")
         add_legend(axes)
         figures["step_sizes"] = figure
         return figures
+
+
+def _followed_claims(followed: TrialRows, hovering: TrialRows) -> list[Claim]:
+    return [
+        sign_claim(
+            "M1",
+            "Progressive sharpening and self-stabilisation alternate at the edge",
+            "upward crossings of 2/eta in the hovering run",
+            hovering.values("crossings"),
+            above=7.5,
+            note="deterministic",
+        ),
+        sign_claim(
+            "M2",
+            "Along the whole path the sharpness stays below (2 + delta)/eta",
+            "largest sharpness, in units of 2/eta, in the hovering run",
+            hovering.values("peak"),
+            below=1.1,
+            note="delta's formula is not known to us; 1.1 is our bound",
+        ),
+        sign_claim(
+            "M3",
+            "In the last phase the loss falls monotonically at a linear rate",
+            "share of falling steps in that phase, the smaller of the two followed runs",
+            [min(followed.values("falling"))],
+            above=0.999,
+            note="deterministic",
+        ),
+        sign_claim(
+            "M4",
+            "The sharpness of the flow's solution never rises along gradient descent",
+            "largest rise in one step, in units of 2/eta, of the two followed runs",
+            [max(followed.values("solution_rise"))],
+            below=1e-5,
+            note="deterministic",
+        ),
+    ]
 
 
 def random_setting(seed: int, *, steps: int) -> Setting:
@@ -271,7 +268,7 @@ def _draw_run(row: TrialRow) -> Figure:
     loss.set_ylabel("loss")
     sharpness.plot(step, row["sharpness"], color=PALETTE[0], lw=1.0, label="sharpness")
     sharpness.plot(step, row["solution"], color=PALETTE[2], lw=1.2, label="flow's solution")
-    sharpness.axhline(1.0, color="#555555", lw=1, ls="--")
+    sharpness.axhline(1.0, **GUIDE)
     sharpness.set_ylabel("in units of 2/eta")
     size.semilogy(step, np.abs(row["beta1"]), color=PALETTE[1], lw=0.6, label="|beta1|")
     size.semilogy(step, row["alpha"], color=PALETTE[0], lw=1.2, label="alpha")
@@ -289,7 +286,6 @@ def _draw_plane(axes: Axes, row: TrialRow) -> None:
     axes.plot(row["flow_beta1"], row["flow_alpha"], color=PALETTE[3], lw=1.5, label="flow")
     low = min(*row["plane_alpha"], *row["flow_alpha"])
     axes.plot([0.0, 0.0], [low, row["edge_alpha"]], color=PALETTE[2], lw=2.5, label="stable set")
-    axes.axhline(row["edge_alpha"], color="#555555", lw=1, ls="--")
-    axes.set_xlabel("beta1")
-    axes.set_ylabel("alpha")
+    axes.axhline(row["edge_alpha"], **GUIDE)
+    axes.set(xlabel="beta1", ylabel="alpha")
     add_legend(axes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.data import load_data, standardised
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature, CurvatureTracker
 from mbrl_flat.studies.models import Perceptron, SmallCNN, VisionTransformer
-from mbrl_flat.studies.training import Recipe, StepInfo, Trained, half_squared_error, train
+from mbrl_flat.studies.training import Recipe, StepInfo, half_squared_error, train
 
 NETWORKS = ("mlp", "cnn", "vit")
 
@@ -108,6 +109,24 @@ class Recorder:
         return values[min(round(share * len(values)), len(values) - 1)]
 
 
+def full_batch_recipe(
+    optimizer: str, lr: float, steps: int, *, weight_decay: float = 0.0, **settings: Any
+) -> Recipe:
+    """Full-batch training at a constant learning rate, without momentum, on the squared error."""
+    return Recipe(
+        optimizer=optimizer,
+        settings=settings,
+        lr=lr,
+        momentum=0.0,
+        weight_decay=weight_decay,
+        epochs=steps,
+        batch_size=None,
+        schedule="constant",
+        loss="squared",
+        max_loss=1e3,
+    )
+
+
 def follow(
     task: FullBatchDigits,
     recipe: Recipe,
@@ -115,7 +134,7 @@ def follow(
     seed: int,
     every: int,
     extra: Callable[[nn.Module, Tensor, Tensor], Extra] | None = None,
-) -> tuple[Recorder, Trained]:
+) -> Recorder:
     """Train once and follow the curvature.
 
     Args:
@@ -126,14 +145,14 @@ def follow(
         extra: Makes what else is measured, given model, inputs and labels.
 
     Returns:
-        The curves, and what training reported.
+        The curves.
     """
     x, y, _, _ = task.data()
     model = task.model(seed)
     measure = None if extra is None else extra(model, x, y)
     recorder = Recorder(model, x, y, every=every, extra=measure)
-    trained = train(model, x, y, recipe, seed=seed, on_step=recorder)
-    return recorder, trained
+    train(model, x, y, recipe, seed=seed, on_step=recorder)
+    return recorder
 
 
 def rounded(values: Sequence[float]) -> list[float]:

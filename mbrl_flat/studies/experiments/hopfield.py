@@ -19,9 +19,9 @@ import torch
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
+from mbrl_flat.studies.experiments.sweep_plots import draw_means
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.hopfield.forgetting import (
     cluster_with_outlier,
@@ -107,20 +107,30 @@ class Hopfield:
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """What the rotations say, strength by strength."""
         claims: list[Claim] = []
-        for number, strength in enumerate(self.strengths):
-            ours, letter = rows.where(strength=strength), "abcdefgh"[number]
+        for letter, strength in zip("abcdefgh", self.strengths, strict=False):
+            ours = rows.where(strength=strength)
+            more = ours.minus(ours, "rise_outlier", "rise_cluster")
+            true = sum(difference > 0.0 for difference in more) / max(len(more), 1)
             claims.append(
-                paired_claim(
+                sign_claim(
                     f"H1{letter}",
                     "The outlier is forgotten more than the cluster",
                     f"rise of the outlier less the cluster's mean, rotation {strength:g}",
-                    ours.by_seed("rise_outlier"),
-                    ours.by_seed("rise_cluster"),
+                    more,
                     above=0.0,
-                    note=f"true of {_share_above(ours):.0%} of single rotations",
+                    note=f"true of {true:.0%} of single rotations",
                 )
             )
-            claims += self._order(ours, letter, strength)
+            claims += [
+                sign_claim(
+                    f"H2{letter}{number}",
+                    f"Replay gains more for: {GAINS[first]}, than for: {GAINS[second]}",
+                    f"difference of corrected gains, rotation {strength:g}",
+                    ours.minus(ours, first, second),
+                    above=0.0,
+                )
+                for number, (first, second) in enumerate(pairwise(GAINS), start=1)
+            ]
         claims.append(
             sign_claim(
                 "H3",
@@ -133,47 +143,17 @@ class Hopfield:
         )
         return claims
 
-    def _order(self, rows: TrialRows, letter: str, strength: float) -> list[Claim]:
-        names = list(GAINS)
-        return [
-            paired_claim(
-                f"H2{letter}{number + 1}",
-                f"Replay gains more for: {GAINS[first]}, than for: {GAINS[second]}",
-                f"difference of corrected gains, rotation {strength:g}",
-                rows.by_seed(first),
-                rows.by_seed(second),
-                above=0.0,
-            )
-            for number, (first, second) in enumerate(pairwise(names))
-        ]
-
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Rises and gains against the strength of the rotation."""
         figure, (left, right) = make_panels(2, title=self.title)
         names = {"rise_outlier": "outlier", "rise_cluster": "cluster"}
-        for axes, metrics in ((left, names), (right, GAINS)):
-            for number, (metric, label) in enumerate(metrics.items()):
-                intervals = [
-                    t_interval(rows.where(strength=s).values(metric)) for s in self.strengths
-                ]
-                means = [i.point for i in intervals]
-                errors = [
-                    [i.point - i.low for i in intervals],
-                    [i.high - i.point for i in intervals],
-                ]
-                axes.errorbar(
-                    self.strengths, means, errors, color=PALETTE[number], marker="o", ms=3,
-                    lw=1.2, label=label,
-                )  # fmt: skip
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_xlabel("strength of the rotation")
+        for axes, metrics, label in (
+            (left, names, "rise of the energy at the fixed point"),
+            (right, GAINS, "gain of replay beyond duplication"),
+        ):
+            for color, (metric, name) in zip(PALETTE, metrics.items(), strict=False):
+                values = [rows.where(strength=s).values(metric) for s in self.strengths]
+                draw_means(axes, self.strengths, values, color=color, ms=3, label=name)
+            axes.set(xscale="log", yscale="log", xlabel="strength of the rotation", ylabel=label)
             add_legend(axes)
-        left.set_ylabel("rise of the energy at the fixed point")
-        right.set_ylabel("gain of replay beyond duplication")
         return {"forgetting": figure}
-
-
-def _share_above(rows: TrialRows) -> float:
-    outlier, cluster = rows.by_seed("rise_outlier"), rows.by_seed("rise_cluster")
-    return sum(outlier[seed] > cluster[seed] for seed in outlier) / max(len(outlier), 1)

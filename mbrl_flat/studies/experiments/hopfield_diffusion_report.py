@@ -6,82 +6,86 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.analysis.stats import t_interval
-from mbrl_flat.studies.framework import Claim, TrialRows, paired_claim, sign_claim
+from mbrl_flat.analysis.stats import paired_differences, t_interval
+from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
 
 _BINS = 10
 
 
 def diffusion_claims(rows: TrialRows) -> list[Claim]:
     """Hold the rows against the claims; forgetting is in units of squared error of an image."""
-    none = rows.where(policy="none")
-    claims = [
+    replaying = [policy for policy in rows.distinct("policy") if policy != "none"]
+    top, everything = "top_energy", "Top energy forgets less of everything than"
+    gains = paired_differences(own_gains(rows, top), own_gains(rows, "bottom_energy"))
+    return [
+        *_without_replay(rows.where(policy="none")),
+        *(
+            _less(rows, "D5", f"{policy} replay forgets less than none", (policy, "none"))
+            for policy in replaying
+        ),
+        _less(
+            rows,
+            "D6",
+            "Top energy saves more of the highest tenth than a random choice",
+            (top, "random"),
+            "forgetting_high",
+        ),
+        _less(rows, "D7", f"{everything} a random choice", (top, "random")),
+        _less(rows, "D7", f"{everything} bottom energy", (top, "bottom_energy")),
+        sign_claim(
+            "D8",
+            "Replay gains more on images of high energy than on those of low energy",
+            "gain on the replayed images themselves, top less bottom energy",
+            list(gains.values()),
+            above=0.0,
+        ),
+        *(
+            _less(
+                rows,
+                "cost",
+                f"{policy} replay learns the second task as well as none",
+                (policy, "none"),
+                "second_loss",
+                below=0.005,
+            )
+            for policy in replaying
+        ),
+    ]
+
+
+def _without_replay(rows: TrialRows) -> list[Claim]:
+    return [
         sign_claim(
             "D1",
             "Images of higher energy are forgotten more",
             "Spearman correlation of energy and forgetting, no replay",
-            none.values("energy_correlation_1"),
+            rows.values("energy_correlation_1"),
             above=0.0,
-            note=_at_other_widths(none, "energy"),
+            note=_at_other_widths(rows, "energy"),
         ),
         sign_claim(
             "D2",
             "The rise of the energy goes with forgetting",
             "Spearman correlation of the rise and forgetting, no replay",
-            none.values("rise_correlation_1"),
+            rows.values("rise_correlation_1"),
             above=0.0,
-            note=_at_other_widths(none, "rise"),
+            note=_at_other_widths(rows, "rise"),
         ),
         sign_claim(
             "D3",
             "Energy predicts forgetting beyond how hard an image was before",
             "partial Spearman correlation, error before taken out",
-            none.values("partial_correlation"),
+            rows.values("partial_correlation"),
             above=0.0,
         ),
-        paired_claim(
+        sign_claim(
             "D4",
             "The tenth of highest energy is forgotten more than that of the lowest",
             "forgetting, highest less lowest tenth, no replay",
-            none.by_seed("forgetting_high"),
-            none.by_seed("forgetting_low"),
+            rows.minus(rows, "forgetting_high", "forgetting_low"),
             above=0.0,
         ),
     ]
-    replaying = [policy for policy in rows.distinct("policy") if policy != "none"]
-    claims += [
-        _less(rows, "D5", f"{policy} replay forgets less than none", (policy, "none"), "forgetting")
-        for policy in replaying
-    ]
-    top = "top_energy"
-    claims += [
-        _less(rows, "D6", "Top energy saves more of the highest tenth than a random choice",
-              (top, "random"), "forgetting_high"),
-        _less(rows, "D7", "Top energy forgets less of everything than a random choice",
-              (top, "random"), "forgetting"),
-        _less(rows, "D7", "Top energy forgets less of everything than bottom energy",
-              (top, "bottom_energy"), "forgetting"),
-        paired_claim(
-            "D8",
-            "Replay gains more on images of high energy than on those of low energy",
-            "gain on the replayed images themselves, top less bottom energy",
-            own_gains(rows, top),
-            own_gains(rows, "bottom_energy"),
-            above=0.0,
-        ),
-    ]  # fmt: skip
-    claims += [
-        _less(
-            rows,
-            "cost",
-            f"{policy} replay learns the second task as well as none",
-            (policy, "none"),
-            "second_loss",
-            below=0.005,
-        )
-        for policy in replaying
-    ]
-    return claims
 
 
 def _less(
@@ -89,19 +93,14 @@ def _less(
     name: str,
     statement: str,
     pair: tuple[str, str],
-    metric: str,
+    metric: str = "forgetting",
     *,
     below: float = 0.0,
 ) -> Claim:
     policy, other = pair
-    return paired_claim(
-        name,
-        statement,
-        f"{metric.replace('_', ' ')}, {policy} less {other}",
-        rows.where(policy=policy).by_seed(metric),
-        rows.where(policy=other).by_seed(metric),
-        below=below,
-    )
+    words = f"{metric.replace('_', ' ')}, {policy} less {other}"
+    difference = rows.where(policy=policy).minus(rows.where(policy=other), metric)
+    return sign_claim(name, statement, words, difference, below=below)
 
 
 def _at_other_widths(rows: TrialRows, kind: str) -> str:
@@ -134,17 +133,11 @@ def draw(rows: TrialRows, *, title: str) -> Figure:
         color = PALETTE[number % len(PALETTE)]
         deciles = np.mean([by_decile(r["energy_curve"], r["forgetting_curve"]) for r in ours], 0)
         left.plot(range(1, _BINS + 1), deciles, color=color, marker="o", ms=3, lw=1.2, label=policy)
-        right.scatter(
-            [row["forgetting"] for row in ours],
-            [row["second_loss"] for row in ours],
-            color=color,
-            s=14,
-            label=policy,
-        )
-    left.set_xlabel("decile of energy, lowest first")
-    left.set_ylabel("rise of the reconstruction error")
-    right.set_xlabel("rise of the reconstruction error, all images")
-    right.set_ylabel("denoising loss on the second task")
+        x, y = ([row[name] for row in ours] for name in ("forgetting", "second_loss"))
+        right.scatter(x, y, color=color, s=14, label=policy)
+    rise = "rise of the reconstruction error"
+    left.set(xlabel="decile of energy, lowest first", ylabel=rise)
+    right.set(xlabel=f"{rise}, all images", ylabel="denoising loss on the second task")
     add_legend(left)
     return figure
 

@@ -10,6 +10,7 @@ References:
     protocol on digits is ours.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -20,75 +21,42 @@ from mbrl_flat.analysis.plot_style import add_legend, make_panels
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
 
 CONTROLS = ("random_direction",)
 """Methods that are claimed to gain little."""
 
 
-def _radii() -> dict[str, list[float]]:
-    return {
-        "base": [0.0],
-        "sam": [0.7, 1.0, 1.4],
-        "asam": [2.0, 2.8, 4.0, 5.6],
-        "sam_on": [5.0, 7.0, 10.0],
-        "msam": [2.8, 4.0, 5.6],
-        "vasso_0.2": [0.7, 1.0, 1.4, 2.0],
-        "friendly_sam": [0.7, 1.0, 1.4, 2.0],
-        "random_direction": [1.0],
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
-class LabelNoise:
-    """The study; its settings.
+class LabelNoise(RadiusSearch):
+    """The study; its settings beside radii and seeds, whose ``base`` is SGD.
 
     Attributes:
         task: Data, network and training.
-        radii: Radii of each method that are tried; ``base`` is SGD and has none.
-        tries: Seeds at every radius, by which the best is chosen.
-        seeds: Seeds at the best one; a seed determines split, noise, start and order.
     """
 
     title: ClassVar[str] = "Label noise on digits"
     paper: ClassVar[str] = "the SAM family on noisy labels (Foret et al., arXiv:2010.01412)"
 
     task: NoisyDigits = field(default_factory=NoisyDigits)
-    radii: Mapping[str, Sequence[float]] = field(default_factory=_radii)
-    tries: int = 2
-    seeds: int = 5
-
-    def __post_init__(self) -> None:
-        # What cannot be run is refused before a folder is made.
-        self._sweep.cells(TrialRows())
-
-    @property
-    def _sweep(self) -> RadiusSearch:
-        return RadiusSearch(radii=self.radii, tries=self.tries, seeds=self.seeds, common={})
-
-    def cells(self, rows: TrialRows) -> Sequence[Trial]:
-        """The sweep, then all seeds at the chosen radii."""
-        return self._sweep.cells(rows)
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once and look at all three splits."""
-        fitted = self.task.fitted(cell)
-        return {**fitted.scores(), **fitted.sharpness()}
+        return self.task.measure(cell)
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """Gain of each method over SGD in test accuracy, at radii chosen by validation."""
-        sweep = self._sweep
-        baseline = sweep.at_chosen(rows, "base").by_seed("test_accuracy")
+        baseline = self.at_chosen(rows, "base")
         return [
-            paired_claim(
+            sign_claim(
                 f"L{number}",
                 f"{method} gains {'less' if method in CONTROLS else 'more'} than 5 points over SGD",
-                f"test accuracy minus SGD's, points, rho {sweep.chosen(rows, method):g}",
-                sweep.at_chosen(rows, method).by_seed("test_accuracy"),
-                baseline,
-                note=sweep.edge(rows, method),
-                **{"below" if method in CONTROLS else "above": 5.0},
+                f"test accuracy minus SGD's, points, rho {self.chosen(rows, method):g}",
+                self.at_chosen(rows, method).minus(baseline, "test_accuracy"),
+                note=self.edge(rows, method),
+                above=-math.inf if method in CONTROLS else 5.0,
+                below=5.0 if method in CONTROLS else math.inf,
             )
             for number, method in enumerate((m for m in self.radii if m != "base"), start=1)
         ]

@@ -7,23 +7,16 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
-from mbrl_flat.studies.experiments.comparison import (
-    ComparisonStudy,
-    Declared,
-    MethodComparison,
-    PairClaim,
-    RadiusRatio,
-    compared,
-)
+from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim, RadiusRatio
 from mbrl_flat.studies.experiments.cost import step_costs
 from mbrl_flat.studies.experiments.task import Fitted
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim, sign_claim
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import accuracy, refresh_statistics
 
@@ -33,18 +26,17 @@ class CostClaim(NamedTuple):
 
     bound: float
 
-    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+    def of(self, study: ComparisonStudy, rows: TrialRows, network: str) -> Claim:
         """Build the claim; see ``Declared``."""
-        del runs
+        del study
         cost = rows.where(cost=network)
-        sam = t_interval(cost.values("cost_sam")).point
         return sign_claim(
             "C1",
             f"{network}: a step costs at most {self.bound} of the base's",
             "CPU time of a step relative to the base's",
             cost.values("cost_msam"),
             below=self.bound,
-            note=f"SAM: {sam:.2f}" if cost else "",
+            note=f"SAM: {t_interval(cost.values('cost_sam')).point:.2f}" if cost else "",
         )
 
 
@@ -54,48 +46,32 @@ class MomentumSAM(ComparisonStudy):
 
     title = "Momentum-SAM on noisy labels"
     paper = "Becker, Altrock & Risse, Momentum-SAM, arXiv:2401.12033"
-    declared: ClassVar[tuple[Declared, ...]] = (
+    declared = (
         CostClaim(1.1),
-        PairClaim(name="C2", statement="beats the base", pair=("msam", "base"), above=0.0),
-        PairClaim(
-            name="C2", statement="is within 3 points of SAM", pair=("msam", "sam"), above=-3.0
-        ),
+        PairClaim("C2", "beats the base", ("msam", "base"), above=0.0),
+        PairClaim("C2", "is within 3 points of SAM", ("msam", "sam"), above=-3.0),
         RadiusRatio(
-            name="C3",
-            statement="its best radius is 5 to 15 times SAM's",
-            pair=("msam", "sam"),
+            "C3",
+            "its best radius is 5 to 15 times SAM's",
+            ("msam", "sam"),
             above=5.0,
             below=15.0,
             note="radii were tried in steps of a factor of 1.4 to 2",
         ),
+        PairClaim("C4", "the other sign is worse", ("msam_flipped", "msam"), below=0.0),
         PairClaim(
-            name="C4",
-            statement="the other sign is worse",
-            pair=("msam_flipped", "msam"),
+            "C4",
+            "a random direction of the same length is worse",
+            ("random_direction", "msam"),
             below=0.0,
         ),
         PairClaim(
-            name="C4",
-            statement="a random direction of the same length is worse",
-            pair=("random_direction", "msam"),
-            below=0.0,
-        ),
-        PairClaim(
-            name="C5",
-            statement="the minimum is flatter than the base's",
-            pair=("msam", "base"),
+            "C5",
+            "the minimum is flatter than the base's",
+            ("msam", "base"),
             metric="lambda_max",
             below=0.0,
         ),
-    )
-
-    runs: MethodComparison = field(
-        default_factory=compared(
-            {"msam_flipped": "msam", "random_direction": "msam"},
-            mlp={"msam": [2.8, 4.0, 5.6]},
-            cnn={"msam": [1.0, 2.0, 4.0]},
-            vit={"msam": [1.0, 2.0, 4.0]},
-        )
     )
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
@@ -103,44 +79,40 @@ class MomentumSAM(ComparisonStudy):
         cells, seeds = self.runs.cells(rows), range(self.runs.seeds)
         cells += [Trial(cost=net, seed=seed) for net in self.runs.networks for seed in seeds]
         first = self.runs.networks[0]
-        if self.runs.is_swept(rows, first):
+        if self.runs.sweep(first).is_complete(rows):
             rho = self.runs.chosen(rows, first, "msam")
             cells += [Trial(evaluation=first, method="msam", rho=rho, seed=s) for s in seeds]
         return cells
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Compute one cell of any of the three kinds."""
+        tasks = self.runs.tasks
         if "cost" in cell:
-            task, seed = self.runs.tasks[str(cell["cost"])], int(cell["seed"] or 0)
-            return step_costs(task, {"msam": 1.0, "sam": 0.1}, seed=seed)
+            methods, seed = {"msam": 1.0, "sam": 0.1}, int(cell["seed"] or 0)
+            return step_costs(tasks[str(cell["cost"])], methods, seed=seed)
         if "evaluation" in cell:
-            task = self.runs.tasks[str(cell["evaluation"])]
+            task = tasks[str(cell["evaluation"])]
             return evaluations(task.fitted(cell), batch_size=task.batch_size)
-        return self.runs.measure(cell)
+        return super().measure(cell)
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """C1 to C5 on every network, C6 on the first."""
-        return [*super().claims(rows), *self._evaluation_claims(rows)]
-
-    def _evaluation_claims(self, rows: TrialRows) -> list[Claim]:
         first = self.runs.networks[0]
         ours = rows.where(evaluation=first)
-        clean = ours.by_seed("clean_accuracy")
         return [
-            paired_claim(
+            *super().claims(rows),
+            sign_claim(
                 "C6",
                 f"{first}: evaluation at the perturbed weights is worse",
                 "test accuracy there minus that at the clean weights",
-                ours.by_seed("perturbed_accuracy"),
-                clean,
+                ours.minus(ours, "perturbed_accuracy", "clean_accuracy"),
                 below=0.0,
             ),
-            paired_claim(
+            sign_claim(
                 "C6",
                 f"{first}: BatchNorm statistics re-estimated at the clean weights are better",
                 "test accuracy with them minus that with the running ones",
-                ours.by_seed("refreshed_accuracy"),
-                clean,
+                ours.minus(ours, "refreshed_accuracy", "clean_accuracy"),
                 above=0.0,
             ),
         ]
@@ -148,16 +120,17 @@ class MomentumSAM(ComparisonStudy):
 
 def evaluations(fitted: Fitted, *, batch_size: int) -> dict[str, Value]:
     """Test accuracy of MSAM at the clean and the perturbed weights, and with fresh statistics."""
-    x, y = fitted.split.test
     optimizer = fitted.trained.optimizer
     params = [p for group in optimizer.param_groups for p in group["params"]]
     buffers = [optimizer.state[p]["momentum_buffer"] for p in params]
-    rho = float(optimizer.last["perturbation_norm"])
-    scale = -rho / (float(joint_norm(buffers)) + 1e-12)
+    scale = -float(optimizer.last["perturbation_norm"]) / (float(joint_norm(buffers)) + 1e-12)
     perturbation = Perturbation(directions=buffers, scales=[scale] * len(buffers))
-    measured: dict[str, Value] = {"clean_accuracy": 100.0 * accuracy(fitted.model, x, y)}
+    clean = 100.0 * accuracy(fitted.model, *fitted.split.test)
     with WeightBackup().perturbed(params, perturbation):
-        measured["perturbed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
+        perturbed = 100.0 * accuracy(fitted.model, *fitted.split.test)
     refresh_statistics(fitted.model, fitted.split.train[0], batch_size=batch_size)
-    measured["refreshed_accuracy"] = 100.0 * accuracy(fitted.model, x, y)
-    return measured
+    return {
+        "clean_accuracy": clean,
+        "perturbed_accuracy": perturbed,
+        "refreshed_accuracy": 100.0 * accuracy(fitted.model, *fitted.split.test),
+    }

@@ -6,7 +6,7 @@ seeds. The choice rests on the first stage alone and never on the test.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mbrl_flat.errors import UserError
@@ -27,7 +27,7 @@ class RadiusSearch:
     radii: Mapping[str, Sequence[float]]
     tries: int
     seeds: int
-    common: Mapping[str, Any]
+    common: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.tries <= self.seeds:
@@ -66,7 +66,7 @@ class RadiusSearch:
         """Radius with the best mean validation accuracy in the first stage.
 
         Args:
-            rows: TrialRows with those of the first stage among them.
+            rows: All rows, those of the first stage among them.
             method: Whose.
 
         Returns:
@@ -90,7 +90,7 @@ class RadiusSearch:
         return f"best rho of {method} at the edge of its grid" if at_end else ""
 
     def at_chosen(self, rows: TrialRows, method: str) -> TrialRows:
-        """TrialRows of a method at its chosen radius, all seeds."""
+        """Rows of a method at its chosen radius, all seeds."""
         return self._ours(rows, method).where(rho=self.chosen(rows, method))
 
     def _tried(self, rows: TrialRows, method: str) -> TrialRows:

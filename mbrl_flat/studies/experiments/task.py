@@ -118,15 +118,8 @@ class NoisyDigits:
     def recipe(self) -> Recipe:
         """How to train, but for the method."""
         base, lr, weight_decay = _BASES[self.network]
-        return Recipe(
-            optimizer=base,
-            base=base,
-            lr=lr,
-            momentum=0.9,
-            weight_decay=weight_decay,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-        )
+        method = {"optimizer": base, "base": base, "lr": lr, "weight_decay": weight_decay}
+        return Recipe(**method, epochs=self.epochs, batch_size=self.batch_size)
 
     def model(self, seed: int) -> nn.Module:
         """Make the network with the weights that it starts from."""
@@ -146,6 +139,11 @@ class NoisyDigits:
             model, *split.train, recipe, seed=seed, optimizer=optimizer, on_step=on_step
         )
         return Fitted(model=model, split=split, recipe=recipe, trained=trained)
+
+    def measure(self, cell: Trial) -> dict[str, Value]:
+        """Train once; accuracies and sharpness."""
+        fitted = self.fitted(cell)
+        return {**fitted.scores(), **fitted.sharpness()}
 
 
 @lru_cache(maxsize=1)

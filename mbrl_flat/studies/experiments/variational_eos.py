@@ -15,7 +15,7 @@ Deviations from the paper:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,12 +32,13 @@ from mbrl_flat.studies.experiments.full_batch import (
     FullBatchDigits,
     Recorder,
     follow,
+    full_batch_recipe,
     rounded,
 )
 from mbrl_flat.studies.experiments.variational_report import draw, make_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
-from mbrl_flat.studies.training import Recipe, StepInfo, accuracy, half_squared_error
+from mbrl_flat.studies.training import StepInfo, accuracy, half_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +54,6 @@ class Noise:
     sigma: float = 0.0
     samples: int = 1
     dof: float | None = None
-
-
-def _noises() -> list[Noise]:
-    return [
-        Noise(),
-        *(Noise(sigma=sigma) for sigma in (0.01, 0.02, 0.03)),
-        *(Noise(sigma=0.02, samples=samples) for samples in (4, 16)),
-        Noise(sigma=0.02, dof=3.0),
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +94,11 @@ class VariationalEos:
     draws: int = 400_000
     quadratic_lr: float = 0.1
     task: FullBatchDigits = field(default_factory=FullBatchDigits)
-    noises: Sequence[Noise] = field(default_factory=_noises)
+    noises: Sequence[Noise]
     lr: float = 0.2
     steps: int = 2000
-    vit: FullBatchDigits = field(
-        default_factory=lambda: FullBatchDigits(network="vit", size=50, width=16)
-    )
-    vit_noises: Sequence[Noise] = (Noise(), Noise(sigma=0.01))
+    vit: FullBatchDigits
+    vit_noises: Sequence[Noise]
     vit_lr: float = 0.05
     vit_steps: int = 500
     adam_lr: float = 0.002
@@ -187,32 +177,16 @@ class VariationalEos:
             "descent_probability": share.flatten().tolist(),
         }
 
-    def _recipe(
-        self, optimizer: str, lr: float, steps: int, *, weight_decay: float = 0.0, **settings: Any
-    ) -> Recipe:
-        return Recipe(
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            settings=settings,
-            lr=lr,
-            momentum=0.0,
-            epochs=steps,
-            batch_size=None,
-            schedule="constant",
-            loss="squared",
-            max_loss=1e3,
-        )
-
     def _noisy(self, kind: str, noise: Noise, seed: int) -> dict[str, Value]:
         task, lr, steps = (
             (self.task, self.lr, self.steps)
             if kind == "mlp"
             else (self.vit, self.vit_lr, self.vit_steps)
         )
-        recipe = self._recipe(
+        recipe = full_batch_recipe(
             "vgd", lr, steps, sigma=noise.sigma, num_samples=noise.samples, dof=noise.dof
         )
-        recorder, _ = follow(task, recipe, seed=seed, every=self.every, extra=lambda *_: _along_top)
+        recorder = follow(task, recipe, seed=seed, every=self.every, extra=lambda *_: _along_top)
         sharpness, squared = recorder.tail("sharpness", 0.4), recorder.tail("along_top", 0.4)
         row: dict[str, Value] = {
             "sharpness": float(sharpness.mean()) * lr / 2.0,
@@ -234,9 +208,9 @@ class VariationalEos:
 
     def _adaptive(self, kind: str, ess: float, seed: int) -> dict[str, Value]:
         if kind == "adam":
-            recipe = self._recipe("adam", self.adam_lr, self.steps, betas=(0.0, 0.999))
+            recipe = full_batch_recipe("adam", self.adam_lr, self.steps, betas=(0.0, 0.999))
         else:
-            recipe = self._recipe(
+            recipe = full_batch_recipe(
                 "ivon",
                 self.ivon_lr,
                 self.ivon_steps,
@@ -245,7 +219,7 @@ class VariationalEos:
                 hess_init=self.hess_init,
                 weight_decay=1e-4,
             )
-        recorder, _ = follow(
+        recorder = follow(
             self.task, recipe, seed=seed, every=self.every, extra=_preconditioned_sharpness
         )
         values = recorder.tail("preconditioned", 0.4)

@@ -5,29 +5,30 @@ References:
     NeurIPS 2023, arXiv:2309.15639. The paper's label noise is on CIFAR-10 with a ResNet-18.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
-from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import smoothed_ascent
 from mbrl_flat.optim.sharpness_aware import RuleSAM
 from mbrl_flat.studies.experiments.adversaries import Adversaries
-from mbrl_flat.studies.experiments.comparison import (
-    ComparisonStudy,
-    Declared,
-    MethodComparison,
-    PairClaim,
-    compared,
-)
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, paired_claim
+from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim
+from mbrl_flat.studies.experiments.sweep_plots import draw_means
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
+
+_WATCHED = {
+    "cosine": "cosine of successive adversaries",
+    "error": "squared error of the direction",
+    "excess": "full loss above SAM's adversary",
+}
 
 
 class AdversaryClaim(NamedTuple):
@@ -37,21 +38,19 @@ class AdversaryClaim(NamedTuple):
     statement: str
     metric: str
     words: str
-    above: float | None = None
-    below: float | None = None
-    theta: str = "0.2"
+    above: float = -math.inf
+    below: float = math.inf
 
-    def of(self, runs: MethodComparison, rows: TrialRows, network: str) -> Claim:
+    def of(self, study: ComparisonStudy, rows: TrialRows, network: str) -> Claim:
         """Build the claim; see ``Declared``."""
-        del runs
-        watched = rows.where(adversaries=network)
-        new, sam = (watched.by_seed(f"{self.metric}_{theta}") for theta in (self.theta, "1"))
+        assert isinstance(study, VaSSO)
+        watched, theta = rows.where(adversaries=network), f"{study.theta:g}"
+        ours, sam = f"{self.metric}_{theta}", f"{self.metric}_1"
         # The excess is measured against SAM's already.
-        sam = dict.fromkeys(new, 0.0) if self.metric == "excess" else sam
+        new = watched.values(ours) if self.metric == "excess" else watched.minus(watched, ours, sam)
+        words = self.words.format(theta=theta)
         statement = f"{network}: {self.statement}"
-        return paired_claim(
-            self.name, statement, self.words, new, sam, above=self.above, below=self.below
-        )
+        return sign_claim(self.name, statement, words, new, above=self.above, below=self.below)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +65,12 @@ class VaSSO(ComparisonStudy):
 
     title = "VaSSO on noisy labels"
     paper = "Li & Giannakis, VaSSO, arXiv:2309.15639"
-    declared: ClassVar[tuple[Declared, ...]] = (
+    declared = (
         AdversaryClaim(
             "C1",
             "successive adversaries are more alike than SAM's, by 0.3 or more",
             "cosine",
-            "cosine at theta 0.2 minus theta 1, same weights",
+            "cosine at theta {theta} minus theta 1, same weights",
             above=0.3,
         ),
         AdversaryClaim(
@@ -88,38 +87,29 @@ class VaSSO(ComparisonStudy):
             "difference of the losses at equal radius, same weights",
             above=0.0,
         ),
-        PairClaim(name="C4", statement="beats SAM", pair=("vasso_0.2", "sam"), above=0.0),
-        PairClaim(name="C4", statement="beats the base", pair=("vasso_0.2", "base"), above=0.0),
+        PairClaim("C4", "beats SAM", ("vasso_0.2", "sam"), above=0.0),
+        PairClaim("C4", "beats the base", ("vasso_0.2", "base"), above=0.0),
         PairClaim(
-            name="control",
-            statement="a random direction of the same length is worse",
-            pair=("random_direction", "vasso_0.2"),
+            "control",
+            "a random direction of the same length is worse",
+            ("random_direction", "vasso_0.2"),
             below=0.0,
         ),
     )
 
-    runs: MethodComparison = field(
-        default_factory=compared(
-            {"random_direction": "vasso_0.2"},
-            mlp={"vasso_0.2": [0.7, 1.0, 1.4, 2.0], "friendly_sam": [0.7, 1.0, 1.4, 2.0]},
-            cnn={"vasso_0.2": [0.25, 0.5, 1.0]},
-            vit={"vasso_0.2": [0.2, 0.3, 0.45]},
-        )
-    )
     theta: float = 0.2
     thetas: Sequence[float] = (0.02, 0.05, 0.2, 0.5, 1.0)
     every: int = 20
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Accuracies on every network; then the adversaries at the chosen radius."""
-        cells = self.runs.cells(rows)
         watched = [
             Trial(adversaries=net, rho=self.runs.chosen(rows, net, "vasso_0.2"), seed=seed)
             for net in self.runs.networks
-            if self.runs.is_swept(rows, net)
+            if self.runs.sweep(net).is_complete(rows)
             for seed in range(self.runs.seeds)
         ]
-        return [*cells, *watched]
+        return [*self.runs.cells(rows), *watched]
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once, with or without a watch on the adversaries."""
@@ -128,53 +118,26 @@ class VaSSO(ComparisonStudy):
         task, seed = self.runs.tasks[str(cell["adversaries"])], int(cell["seed"] or 0)
         x, y = task.split(seed).train
         model, recipe = task.model(seed), task.recipe()
-        loss_of = loss_function(recipe)
         watch = Adversaries(
             partial(smoothed_ascent, theta=self.theta),
             thetas=self.thetas,
-            full_loss=lambda: loss_of(model(x), y),
+            full_loss=lambda: loss_function(recipe)(model(x), y),
             every=self.every,
         )
-        optimizer = RuleSAM(
-            module_groups({"": model}),
-            base=build_base(recipe),
-            rule=watch,
-            rho=float(cell["rho"] or 0.0),
-            same_rng=False,
-        )
+        groups, rho = module_groups({"": model}), float(cell["rho"] or 0.0)
+        optimizer = RuleSAM(groups, base=build_base(recipe), rule=watch, rho=rho, same_rng=False)
         train(model, x, y, recipe, seed=seed, optimizer=optimizer)
         return watch.means()
-
-    def claims(self, rows: TrialRows) -> Sequence[Claim]:
-        """C1 to C4 on every network, and the control."""
-        theta = f"{self.theta:g}"
-        declared = [
-            c._replace(theta=theta, words=c.words.replace("0.2", theta))
-            if isinstance(c, AdversaryClaim)
-            else c
-            for c in self.declared
-        ]
-        return [c.of(self.runs, rows, network) for network in self.runs.networks for c in declared]
 
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius; the adversaries against theta."""
         figure, panels = make_panels(3, columns=3, title="Averaged adversaries, same weights")
-        titles = {
-            "cosine": "cosine of successive adversaries",
-            "error": "squared error of the direction",
-            "excess": "full loss above SAM's adversary",
-        }
-        for axes, (name, title) in zip(panels, titles.items(), strict=True):
-            for number, net in enumerate(self.runs.networks):
+        x = "theta, weight of the new gradient (1 is SAM)"
+        for axes, (name, title) in zip(panels, _WATCHED.items(), strict=True):
+            for color, net in zip(PALETTE, self.runs.networks, strict=False):
                 ours = rows.where(adversaries=net)
                 values = [ours.values(f"{name}_{theta:g}") for theta in self.thetas]
-                means = [t_interval(each).point for each in values]
-                errors = [standard_error(each) for each in values]
-                axes.errorbar(
-                    self.thetas, means, errors, color=PALETTE[number], marker="o", label=net
-                )
-            axes.set_xscale("log")
-            axes.set_xlabel("theta, weight of the new gradient (1 is SAM)")
-            axes.set_ylabel(title)
+                draw_means(axes, self.thetas, values, intervals=False, color=color, label=net)
+            axes.set(xscale="log", xlabel=x, ylabel=title)
         add_legend(panels[0])
         return {**super().figures(rows), "adversaries": figure}

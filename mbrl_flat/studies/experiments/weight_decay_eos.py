@@ -15,6 +15,7 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -30,12 +31,18 @@ from mbrl_flat.studies.edge_of_stability.kernel import (
     tangent_kernel,
 )
 from mbrl_flat.studies.edge_of_stability.minimal_example import upward_crossings
-from mbrl_flat.studies.experiments.full_batch import FullBatchDigits, Recorder, follow, rounded
+from mbrl_flat.studies.experiments.full_batch import (
+    FullBatchDigits,
+    Recorder,
+    follow,
+    full_batch_recipe,
+    rounded,
+)
 from mbrl_flat.studies.experiments.weight_decay_report import draw, make_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.models import normalised_weights
-from mbrl_flat.studies.training import Recipe, StepInfo, half_squared_error
+from mbrl_flat.studies.training import StepInfo, half_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +60,6 @@ class DecaySweep:
     lr: float = 0.2
     steps: int = 3000
     weight_decays: Sequence[float] = (0.0, 0.001, 0.005, 0.01, 0.02, 0.03)
-
-
-def _sweeps() -> dict[str, DecaySweep]:
-    few = (0.0, 0.005, 0.02)
-    return {
-        "mlp": DecaySweep(),
-        "cnn": DecaySweep(
-            task=FullBatchDigits(network="cnn", size=200), weight_decays=few, steps=2000
-        ),
-        "mlp_depth_1": DecaySweep(task=FullBatchDigits(hidden=(32,)), weight_decays=few),
-        "mlp_depth_3": DecaySweep(task=FullBatchDigits(hidden=(32, 32, 32)), weight_decays=few),
-        "mlp_layer_norm": DecaySweep(
-            task=FullBatchDigits(norm="layer"), lr=0.05, weight_decays=few[:2], steps=1500
-        ),
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +80,8 @@ class WeightDecayEos:
         "arXiv:2605.16622"
     )
 
-    sweeps: Mapping[str, DecaySweep] = field(default_factory=_sweeps)
-    only: Sequence[str] = ("mlp", "cnn", "mlp_depth_1", "mlp_depth_3", "mlp_layer_norm")
+    sweeps: Mapping[str, DecaySweep]
+    only: Sequence[str]
     seeds: int = 5
     every: int = 50
     probes: int = 20
@@ -99,41 +91,26 @@ class WeightDecayEos:
             if name not in self.sweeps:
                 raise UnknownNameError("sweep", name, self.sweeps)
 
-    def chosen(self) -> dict[str, DecaySweep]:
-        """The sweeps that are run."""
-        return {name: self.sweeps[name] for name in self.only}
-
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Seed by seed, so that a stopped study has all settings of some seeds."""
         del rows
         return [
             Trial(sweep=name, weight_decay=decay, seed=seed)
             for seed in range(self.seeds)
-            for name, sweep in self.chosen().items()
-            for decay in sweep.weight_decays
+            for name in self.only
+            for decay in self.sweeps[name].weight_decays
         ]
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once with gradient descent."""
         sweep = self.sweeps[str(cell["sweep"])]
         decay = float(cell["weight_decay"] or 0.0)
-        recipe = Recipe(
-            optimizer="sgd",
-            lr=sweep.lr,
-            momentum=0.0,
-            weight_decay=decay,
-            epochs=sweep.steps,
-            batch_size=None,
-            schedule="constant",
-            loss="squared",
-            max_loss=1e3,
-        )
-
-        def measures(model: nn.Module, x: Tensor, y: Tensor) -> "_Measures":
-            return _Measures(model, x, y, probes=self.probes)
-
-        recorder, _ = follow(
-            sweep.task, recipe, seed=int(cell["seed"] or 0), every=self.every, extra=measures
+        recorder = follow(
+            sweep.task,
+            full_batch_recipe("sgd", sweep.lr, sweep.steps, weight_decay=decay),
+            seed=int(cell["seed"] or 0),
+            every=self.every,
+            extra=partial(_Measures, probes=self.probes),
         )
         return summarise(recorder, lr=sweep.lr, weight_decay=decay)
 

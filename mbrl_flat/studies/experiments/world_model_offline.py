@@ -69,33 +69,6 @@ class ModelSettings:
                 raise UserError(f"{method} has no radius to try; give at least one.")
 
 
-def _subjects() -> dict[str, ModelSettings]:
-    return {
-        "tdmpc2": ModelSettings(
-            model="mbrl_flat.agents.tdmpc2.offline.OfflineTDMPC2",
-            settings={"size": "cpu", "batch_size": 64},
-            lr=1e-3,
-            radii={
-                "sam": [0.02, 0.1, 0.5],
-                "msam": [0.1, 0.5, 2.0],
-                "vasso": [0.02, 0.1, 0.5],
-                "sam_on": [0.1, 0.5, 2.0],
-            },
-        ),
-        "transformer": ModelSettings(
-            model="mbrl_flat.studies.offline.vector_transformer.VectorTransformer",
-            settings={"size": 64, "num_layers": 2, "batch_size": 16},
-            lr=1e-3,
-            radii={
-                "sam": [0.02, 0.1, 0.5],
-                "msam": [0.1, 0.5, 2.0],
-                "vasso": [0.02, 0.1, 0.5],
-                "sam_on": [0.1, 0.5, 2.0],
-            },
-        ),
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorldModelOffline:
     """The study; its settings.
@@ -126,8 +99,8 @@ class WorldModelOffline:
     validation: int = 24
     train: int = 80
     discount: float = 0.95
-    subjects: Mapping[str, ModelSettings] = field(default_factory=_subjects)
-    models: Sequence[str] = ("tdmpc2", "transformer")
+    subjects: Mapping[str, ModelSettings]
+    models: Sequence[str]
     evaluations: int = 1000
     horizon: int = 10
     tries: int = 2

@@ -75,14 +75,20 @@ def _lower(rows: TrialRows, name: str, metric: str, method: str, other: str) -> 
     pair = (rows.where(method=each).by_seed(metric) for each in (method, other))
     changes = log_changes(*pair)
     low, _, high = map(percent, bootstrap(changes))
-    claim = sign_claim(
+    return lower_claim(
         name,
         f"{', '.join(rows.distinct('model'))}: {method} {statement} than {_OTHERS[other]}",
-        f"{label}, change in %",
+        label,
         changes,
-        below=0.0,
         note="" if math.isnan(low) else f"bootstrap [{low:.3g}, {high:.3g}]",
     )
+
+
+def lower_claim(
+    name: str, statement: str, label: str, changes: Sequence[float], *, note: str
+) -> Claim:
+    """Claim that logarithms of a ratio are below 0, shown as changes in percent."""
+    claim = sign_claim(name, statement, f"{label}, change in %", changes, below=0.0, note=note)
     return replace(claim, interval=Interval(*map(percent, claim.interval)))
 
 

@@ -1,12 +1,9 @@
 """Studies: cells that are computed once, and claims about their rows."""
 
-from mbrl_flat.analysis.stats import standard_error, t_interval
 from mbrl_flat.studies.framework.claims import (
     Claim,
     corrected,
     not_tested,
-    paired_claim,
-    point_claim,
     sign_claim,
 )
 from mbrl_flat.studies.framework.rows import Trial, TrialRow, TrialRows
@@ -21,10 +18,6 @@ __all__ = [
     "TrialRows",
     "corrected",
     "not_tested",
-    "paired_claim",
-    "point_claim",
     "run_study",
     "sign_claim",
-    "standard_error",
-    "t_interval",
 ]

@@ -7,14 +7,13 @@ claims of the study, exceeds 5 % is inconclusive.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from mbrl_flat.analysis.stats import (
     Interval,
     benjamini_hochberg,
-    paired_differences,
     t_interval,
     t_test,
 )
@@ -80,9 +79,10 @@ def sign_claim(
     metric: str,
     values: Sequence[float],
     *,
-    above: float | None = None,
-    below: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
     note: str = "",
+    num_seeds: int | None = None,
 ) -> Claim:
     """Build a claim that a mean lies above, below, or between two bounds.
 
@@ -90,10 +90,11 @@ def sign_claim(
         name: Short name.
         statement: The claim.
         metric: What ``values`` are.
-        values: One for each seed.
+        values: One for each seed; for a paired comparison the differences (``TrialRows.minus``).
         above: Lower bound of the claimed range.
         below: Upper bound.
         note: Remark for the table.
+        num_seeds: Seeds behind the values, where they are not one for each.
 
     Returns:
         The claim. A single value is compared with the bounds itself; none is "not tested".
@@ -101,71 +102,28 @@ def sign_claim(
     Raises:
         ValueError: If no bound is given.
     """
-    if above is None and below is None:
+    if math.isinf(above) and math.isinf(below):
         raise ValueError("A claim about a sign needs a bound: give above or below.")
-    texts = {"name": name, "statement": statement, "metric": metric, "note": note}
-    return _claim(texts, values, len(values), _range(above, below))
-
-
-def point_claim(
-    name: str,
-    statement: str,
-    metric: str,
-    value: float,
-    *,
-    num_seeds: int,
-    above: float | None = None,
-    below: float | None = None,
-    note: str = "",
-) -> Claim:
-    """Build a claim about one number that has no interval, such as a ratio of chosen settings.
-
-    Args:
-        name: Short name.
-        statement: The claim.
-        metric: What ``value`` is.
-        value: The number; NaN is "not tested".
-        num_seeds: Seeds that it rests on.
-        above: Lower bound of the claimed range.
-        below: Upper bound.
-        note: Remark for the table.
-
-    Returns:
-        The claim.
-    """
-    values = [] if math.isnan(value) else [value]
-    texts = {"name": name, "statement": statement, "metric": metric, "note": note}
-    return _claim(texts, values, num_seeds, _range(above, below))
-
-
-def paired_claim(
-    name: str,
-    statement: str,
-    metric: str,
-    treatment: Mapping[int, float],
-    control: Mapping[int, float],
-    *,
-    above: float | None = None,
-    below: float | None = None,
-    note: str = "",
-) -> Claim:
-    """Build a claim about the difference of two settings over the seeds that both have.
-
-    Args:
-        name: Short name.
-        statement: The claim.
-        metric: What the difference is.
-        treatment: Values by seed.
-        control: Values by seed.
-        above: Lower bound of the claimed difference.
-        below: Upper bound.
-        note: Remark for the table.
-
-    Returns:
-        The claim.
-    """
-    differences = list(paired_differences(treatment, control).values())
-    return sign_claim(name, statement, metric, differences, above=above, below=below, note=note)
+    if not values:
+        return not_tested(name, statement, metric, note or "no run of it gave a number")
+    interval = t_interval(values)
+    low = interval.point if math.isnan(interval.low) else interval.low
+    high = interval.point if math.isnan(interval.high) else interval.high
+    verdict: Verdict = "inconclusive"
+    if low > above and high < below:
+        verdict = "supported"
+    elif high <= above or low >= below:
+        verdict = "contradicted"
+    return Claim(
+        name=name,
+        statement=statement,
+        metric=metric,
+        interval=interval,
+        num_seeds=len(values) if num_seeds is None else num_seeds,
+        verdict=verdict,
+        note=note,
+        p_value=_p_value(values, above, below),
+    )
 
 
 def not_tested(name: str, statement: str, metric: str, reason: str) -> Claim:
@@ -178,34 +136,6 @@ def not_tested(name: str, statement: str, metric: str, reason: str) -> Claim:
         num_seeds=0,
         verdict="not tested",
         note=reason,
-    )
-
-
-def _range(above: float | None, below: float | None) -> tuple[float, float]:
-    return -math.inf if above is None else above, math.inf if below is None else below
-
-
-def _claim(
-    texts: dict[str, Any], values: Sequence[float], num_seeds: int, bounds: tuple[float, float]
-) -> Claim:
-    if not values:
-        reason = texts.pop("note") or "no run of it gave a number"
-        return not_tested(**texts, reason=reason)
-    floor, ceiling = bounds
-    interval = t_interval(values)
-    low = interval.point if math.isnan(interval.low) else interval.low
-    high = interval.point if math.isnan(interval.high) else interval.high
-    verdict: Verdict = "inconclusive"
-    if low > floor and high < ceiling:
-        verdict = "supported"
-    elif high <= floor or low >= ceiling:
-        verdict = "contradicted"
-    return Claim(
-        **texts,
-        interval=interval,
-        num_seeds=num_seeds,
-        verdict=verdict,
-        p_value=_p_value(values, floor, ceiling),
     )
 
 

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from mbrl_flat.analysis.plot_style import save_figure
 from mbrl_flat.analysis.stats import Interval, standard_error, t_interval
 from mbrl_flat.runtime.files import write_text_atomically
@@ -45,9 +42,9 @@ def write_report(study: Study, rows: TrialRows, folder: Path, *, command: str) -
     for name, text in texts.items():
         write_text_atomically(folder / name, text)
     drawn = [
-        path
+        save_figure(figure, folder / "plots" / f"{name}{ending}")
         for name, figure in study.figures(rows).items()
-        for path in _save(figure, folder / "plots" / name)
+        for ending in (".png", ".svg")
     ]
     return [*(folder / name for name in texts), *drawn]
 
@@ -178,12 +175,3 @@ def _divergence(rows: TrialRows) -> str:
 
 def _csv_cell(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    bitmap = save_figure(figure, stem.with_suffix(".png"))
-    vector = stem.with_suffix(".svg")
-    # Without the date and with a fixed salt, equal figures give equal files.
-    with matplotlib.rc_context({"svg.hashsalt": stem.name}):
-        figure.savefig(vector, format="svg", metadata={"Date": None})
-    return [bitmap, vector]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mbrl_flat.analysis.stats import paired_differences
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.jsonl import read_rows
 from mbrl_flat.runtime.files import write_text_atomically
@@ -54,7 +55,7 @@ class TrialRow(dict[str, Any]):
 
 
 class TrialRows(Sequence[TrialRow]):
-    """TrialRows with the questions that claims and figures ask of them."""
+    """Rows, with what claims and figures ask of them."""
 
     def __init__(self, rows: Sequence[TrialRow] = ()) -> None:
         self._rows = list(rows)
@@ -69,7 +70,7 @@ class TrialRows(Sequence[TrialRow]):
         return iter(self._rows)
 
     def where(self, **settings: Scalar) -> "TrialRows":
-        """TrialRows that have all these entries."""
+        """The rows that have all these entries."""
         return TrialRows(
             [r for r in self._rows if all(r.get(k, _ABSENT) == v for k, v in settings.items())]
         )
@@ -85,6 +86,20 @@ class TrialRows(Sequence[TrialRow]):
             for row in self._rows
             if row.get(metric) is not None and math.isfinite(row[metric])
         ]
+
+    def minus(self, other: "TrialRows", metric: str, theirs: str = "") -> list[float]:
+        """Differences of a metric over the seeds that both have.
+
+        Args:
+            other: Rows whose values are subtracted.
+            metric: What is compared.
+            theirs: The other rows' metric, if it is another one.
+
+        Returns:
+            One difference for each shared seed.
+        """
+        pair = self.by_seed(metric), other.by_seed(theirs or metric)
+        return list(paired_differences(*pair).values())
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """Finite values of a metric by the row's seed."""
@@ -136,7 +151,7 @@ class RowFile:
         return cell.key in self._rows
 
     def select(self, cells: Sequence[Trial]) -> TrialRows:
-        """TrialRows of these cells as far as they are there, in the order of the cells."""
+        """The rows of these cells that are there, in the order of the cells."""
         return TrialRows([self._rows[cell.key] for cell in cells if cell in self])
 
     def append(self, cell: Trial, measured: Mapping[str, Any]) -> None:

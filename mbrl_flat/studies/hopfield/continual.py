@@ -11,6 +11,7 @@ from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, Us
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
+from mbrl_flat.studies.training import closure_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +90,12 @@ def learn(
             batch = torch.cat([batch[count:], _drawn(kept, count, old)])
         state = noise.get_state()
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
+        def loss_of() -> Tensor:
             noise.set_state(state)  # noqa: B023 - called before the next draw
-            loss = diffusion_loss(model, batch, schedule, generator=noise)  # noqa: B023
-            loss.backward()
-            return loss.detach()
+            return diffusion_loss(model, batch, schedule, generator=noise)  # noqa: B023
 
         try:
-            optimizer.step(closure)
+            optimizer.step(closure_of(optimizer, loss_of))
         except NonFiniteError as error:
             raise DivergedError(step, str(error)) from error
     model.eval()

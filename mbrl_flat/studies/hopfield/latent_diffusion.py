@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from mbrl_flat.errors import MissingExtraError, UserError
 
@@ -128,25 +128,3 @@ def encode_prompts(model: LatentDiffusion, prompts: list[str]) -> Tensor:
     )
     device = next(model.text_encoder.parameters()).device
     return model.text_encoder(tokens.input_ids.to(device))[0]
-
-
-def latent_diffusion_loss(
-    model: LatentDiffusion, latents: Tensor, prompts: Tensor, *, generator: Generator
-) -> Tensor:
-    """Squared error of the predicted noise at random times.
-
-    Args:
-        model: The pipeline's parts.
-        latents: Clean latents ``[N, C, h, w]``.
-        prompts: Embeddings ``[N, L, E]``.
-        generator: Source of times and noise, on the CPU.
-
-    Returns:
-        Mean over latents and entries, a scalar.
-    """
-    count = model.scheduler.config.num_train_timesteps
-    time = torch.randint(count, (len(latents),), generator=generator).to(latents.device)
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    noisy = model.scheduler.add_noise(latents, noise, time)
-    predicted = model.unet(noisy, time, encoder_hidden_states=prompts).sample
-    return (predicted - noise).square().mean()

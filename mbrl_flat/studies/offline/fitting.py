@@ -18,6 +18,7 @@ from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.transitions import Subsequences, Transitions
+from mbrl_flat.studies.training import closure_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,13 @@ def fit(
         targets = model.targets(subsequences)
         calls = 0
 
-        def closure() -> Tensor:
+        def loss_of() -> Tensor:
             nonlocal calls
             calls += 1
-            optimizer.zero_grad()
-            loss = model.loss(subsequences, targets)  # noqa: B023 - called before the next draw
-            loss.backward()
-            return loss.detach()
+            return model.loss(subsequences, targets)  # noqa: B023 - called before the next draw
 
         try:
-            optimizer.step(closure)
+            optimizer.step(closure_of(optimizer, loss_of))
         except NonFiniteError as error:
             raise DivergedError(updates, str(error)) from error
         updates, spent, cost = updates + 1, spent + calls, calls

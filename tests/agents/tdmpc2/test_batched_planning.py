@@ -17,6 +17,13 @@ def as_float64(noise):
     return noise._replace(search=search, prior=noise.prior.double(), last=noise.last.double())
 
 
+def of_state(noise, index):
+    """What one of the states is planned with, as the noise of a single state."""
+    row = slice(index, index + 1)
+    search = type(noise.search)(*(part[row] for part in noise.search))
+    return noise._replace(search=search, prior=noise.prior[row], last=noise.last[:, row])
+
+
 @pytest.mark.parametrize("episodic", [False, True])
 @pytest.mark.parametrize("explore", [False, True])
 @pytest.mark.parametrize("num", [1, 2, 8])
@@ -32,7 +39,7 @@ def test_states_planned_at_once_get_what_single_calls_give_with_the_same_noise(
 
     for i in range(num):
         row = slice(i, i + 1)
-        alone = planner.plan(latent[row], mean[row], noise.of_state(i), explore=explore)
+        alone = planner.plan(latent[row], mean[row], of_state(noise, i), explore=explore)
         for joint, single in zip(together, alone, strict=True):
             torch.testing.assert_close(joint[row], single, **EXACT)
 
@@ -48,7 +55,7 @@ def test_discrete_states_planned_at_once_get_what_single_calls_give(
 
     for i in range(4):
         row = slice(i, i + 1)
-        alone = planner.plan(latent[row], mean[row], noise.of_state(i), explore=False)
+        alone = planner.plan(latent[row], mean[row], of_state(noise, i), explore=False)
         for joint, single in zip(together, alone, strict=True):
             torch.testing.assert_close(joint[row], single, **EXACT)
 

@@ -9,7 +9,6 @@ import torch
 from mbrl_flat.data.hopfield_energy import (
     attention,
     energy,
-    largest_multiplier,
     retrieve,
     smoothed_energy,
 )
@@ -56,7 +55,10 @@ def test_fixed_points_are_stationary_and_stable_where_the_multiplier_says_so():
 
     residual = attention(fixed, patterns, beta=8.0) @ patterns - fixed
     assert residual.abs().max() < 1e-10
-    assert (largest_multiplier(fixed, patterns, beta=8.0) < 1.0).all()
+    share = attention(fixed, patterns, beta=8.0)
+    second = torch.einsum("nm,md,me->nde", share, patterns, patterns)
+    derivative = 8.0 * (second - fixed.unsqueeze(-1) * fixed.unsqueeze(-2))
+    assert (torch.linalg.eigvalsh(derivative)[..., -1] < 1.0).all()
     nudged = fixed + 1e-3 * torch.randn(fixed.shape, dtype=torch.float64)
     torch.testing.assert_close(retrieve(nudged, patterns, beta=8.0), fixed, atol=1e-9, rtol=0.0)
 

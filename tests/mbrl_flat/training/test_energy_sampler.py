@@ -10,7 +10,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Prediction, ProbeLoss
 from mbrl_flat.runtime.seeding import rng_state
 from mbrl_flat.specs import Continuous, EnvSpec
-from mbrl_flat.training.energy_sampler import EnergySampler, ReplayConfig, energies
+from mbrl_flat.training.energy_sampler import EnergySampler, SelectionConfig, energies
 from mbrl_flat.training.samplers import UniformSampler
 
 SPEC = EnvSpec(obs={"state": (2,)}, action=Continuous(dim=1), episode_length=10)
@@ -60,7 +60,10 @@ def play(replay, number, *, far=False):
 
 def sampler(replay, **settings):
     return EnergySampler(
-        replay, Sees(), ReplayConfig(**{"policy": "top_energy", "keep": 0.04, **settings}), seed=0
+        replay,
+        Sees(),
+        SelectionConfig(**{"policy": "top_energy", "keep": 0.04, **settings}),
+        seed=0,
     )
 
 
@@ -191,9 +194,9 @@ def test_energies_leave_each_memory_out_and_are_none_where_all_are_the_same():
 )
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        ReplayConfig(**settings)
+        SelectionConfig(**settings)
 
 
 def test_an_agent_without_latents_is_refused():
     with pytest.raises(UserError, match="looks at the latents of a world model"):
-        EnergySampler(filled(), Blind(), ReplayConfig(policy="top_energy"), seed=0)
+        EnergySampler(filled(), Blind(), SelectionConfig(policy="top_energy"), seed=0)

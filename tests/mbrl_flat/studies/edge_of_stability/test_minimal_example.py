@@ -7,7 +7,6 @@ import torch
 from mbrl_flat.errors import DivergedError, UserError
 from mbrl_flat.studies.edge_of_stability.minimal_example import (
     MinimalExample,
-    in_stable_set,
     upward_crossings,
 )
 
@@ -115,10 +114,7 @@ def test_variances_must_be_positive():
 def test_the_stable_set_is_a_strip_that_descent_does_not_leave():
     model, lr = MinimalExample(l1=1.0, l2=0.05), 2.0
     inside = np.array([0.9, 0.0, 0.2])
-    outside = np.array([[0.9, 1e-3, 0.2], [1.1, 0.0, 0.2]])
 
-    assert in_stable_set(model, inside, lr=lr)
-    assert not in_stable_set(model, outside, lr=lr).any()
     moved = inside - lr * model.gradient(inside)
     assert moved[1] == 0.0
     # No gradient along the top eigenvector.

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mbrl_flat.diagnostics.vectors import flatten
-from mbrl_flat.studies.edge_of_stability.curvature import move_along, sharpness_gradient
+from mbrl_flat.studies.edge_of_stability.curvature import sharpness_gradient
 from mbrl_flat.studies.edge_of_stability.third_order import ThriceDifferentiable
 
 NORMS = {
@@ -16,6 +17,10 @@ NORMS = {
     "batch in evaluation": lambda: nn.BatchNorm1d(5).eval(),
     "without weights": lambda: nn.LayerNorm(5, elementwise_affine=False),
 }
+
+
+def move_along(params, direction):
+    vector_to_parameters(parameters_to_vector(params) + direction, params)
 
 
 def network(norm):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mbrl_flat.analysis.plot_style import save_figure
+from mbrl_flat.cli.main import compose_study
 from mbrl_flat.errors import UserError
 from mbrl_flat.studies.experiments.central_claim import CentralClaim, Variant
 from mbrl_flat.studies.experiments.central_claim_report import central_claims, is_dose
@@ -30,6 +31,7 @@ def study(tmp_path, **changes):
     )
     task = OfflineTask(recording=recording, pool=3, validation=1, train=2, horizon=3)
     settings = {"task": task, "model": PATH, "settings": SMALL, "episodes": (2,), "seeds": 2}
+    settings["variants"] = compose_study("experiment=central_claim").variants
     settings |= {"groups": (("adam_matched", "sam"), ("adam",)), "evaluations": 8, "points": (4, 8)}
     return CentralClaim(**{**settings, **changes})
 

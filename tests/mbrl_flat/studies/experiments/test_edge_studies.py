@@ -129,8 +129,8 @@ def test_noise_of_size_zero_is_gradient_descent_bit_for_bit():
         "loss": "squared",
     }  # fmt: skip
 
-    plain, _ = follow(SMALL, Recipe(optimizer="sgd", **settings), seed=0, every=5)
-    still, _ = follow(
+    plain = follow(SMALL, Recipe(optimizer="sgd", **settings), seed=0, every=5)
+    still = follow(
         SMALL, Recipe(optimizer="vgd", settings={"sigma": 0.0}, **settings), seed=0, every=5
     )
 
@@ -164,4 +164,4 @@ def test_unknown_networks_and_sweeps_get_the_nearest_names():
     with pytest.raises(UserError, match="did you mean 'mlp'"):
         FullBatchDigits(network="mpl").model(0)
     with pytest.raises(UserError, match="did you mean 'mlp_depth_1'"):
-        WeightDecayEos(only=("mlp_depth1",))
+        WeightDecayEos(sweeps={"mlp_depth_1": DecaySweep()}, only=("mlp_depth1",))

@@ -1,14 +1,18 @@
 """The minimal example's study: its small preset, and what the claims make of it."""
 
+from dataclasses import replace
+
 import pytest
 
-from mbrl_flat.studies.experiments.eos_minimal import EosMinimal, random_setting
+from mbrl_flat.cli.main import compose_study
+from mbrl_flat.studies.experiments.eos_minimal import random_setting
 from mbrl_flat.studies.framework import run_study
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    study = EosMinimal(lrs=(2.5, 5.0), sweep_steps=2000, starts=6, start_steps=4000)
+    small = {"lrs": (2.5, 5.0), "sweep_steps": 2000, "starts": 6, "start_steps": 4000}
+    study = replace(compose_study("experiment=eos_minimal"), **small)
     return study, run_study(study, tmp_path_factory.mktemp("study"), command="test")
 
 

@@ -8,13 +8,15 @@ import torch
 
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.optim import make_optimizer
-from mbrl_flat.studies.experiments.hopfield_latent_diffusion import HopfieldLatentDiffusion
+from mbrl_flat.studies.experiments.hopfield_latent_diffusion import (
+    HopfieldLatentDiffusion,
+    PromptedUNet,
+)
 from mbrl_flat.studies.framework import TrialRows
 from mbrl_flat.studies.hopfield.continual import Stage
+from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
 from mbrl_flat.studies.hopfield.latent_diffusion import (
     encode_images,
-    encode_prompts,
-    latent_diffusion_loss,
     load_pipeline,
 )
 
@@ -100,12 +102,13 @@ def test_latents_are_scaled_means_of_the_autoencoder(folder):
 def test_any_optimizer_of_the_registry_fine_tunes_it(folder, optimizer):
     model = load_pipeline(str(folder), offline=True)
     latents = encode_images(model, torch.rand(4, 3, 16, 16) * 2.0 - 1.0)
-    prompts = encode_prompts(model, ["a", "b", "a", "b"])
+    prompted = PromptedUNet(model, "a")
+    schedule = NoiseSchedule.of(model.scheduler.alphas_cumprod)
     chosen = make_optimizer(optimizer, model.unet, lr=3e-3)
 
     def loss():
         draws = torch.Generator().manual_seed(0)
-        return latent_diffusion_loss(model, latents, prompts, generator=draws)
+        return diffusion_loss(prompted, latents, schedule, generator=draws)
 
     def closure():
         chosen.zero_grad()
