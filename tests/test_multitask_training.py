@@ -78,7 +78,7 @@ def test_the_recipe_trains_evaluates_every_task_and_is_evaluated_again(
     score = float(last["eval/reacher-easy/normalised_score"])
     assert score == pytest.approx(float(last["eval/reacher-easy/return_mean"]) / 1000.0)
     assert "probe/value/pendulum-swingup/bias" in last
-    assert float(last["probe/sharpness/lambda_max"]) != 0.0
+    assert float(last["probe/sharpness/lambda_max"]) > 0.0
     summary = json.loads((tmp_path / "run" / "data.json").read_text())
     found = [(one["task"], one["episodes"], one["transitions"]) for one in summary]
     assert found == [(task, 2, 200) for task in names]

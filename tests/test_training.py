@@ -78,9 +78,13 @@ def test_radius_zero_is_the_base_optimizer_bit_for_bit_over_300_updates(tmp_path
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_a_positive_radius_changes_the_run(tmp_path):
-    base = run(tmp_path / "base", "optimizer=adam", "steps=150")
-    assert base != run(tmp_path / "sam", "optimizer=sam", "optimizer.rho=0.05", "steps=150")
+def test_a_positive_radius_perturbs_by_its_length_and_evaluates_twice(tmp_path):
+    rows = run(tmp_path / "sam", "optimizer=sam", "optimizer.rho=0.05", "steps=150")
+    steps = [row for row in rows if "optim/perturbation_norm" in row]
+    assert steps
+    assert {row["optim/evaluations"] for row in steps} == {2.0}
+    norms = [row["optim/perturbation_norm"] for row in steps]
+    assert norms == pytest.approx([0.05] * len(steps), rel=1e-4)
 
 
 RARE = ["replay.policy=top_energy", "replay.every=40", "replay.candidates=64"]

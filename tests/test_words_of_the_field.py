@@ -41,11 +41,6 @@ ALIASES = {
         "envs/dmc_custom.py",
         "envs/dmc.py",
     },
-    r"\bgo(es|ing)? on\b|\bwent on\b": {
-        "mbrl_flat/runs/loading.py",
-        "mbrl_flat/runs/resume.py",
-        "mbrl_flat/sweeps/job.py",
-    },
     r"\bfilm": {"mbrl_flat/diagnostics/open_loop_probe.py"},
 }
 """Files that read an old name from files of users, or mean the word literally."""

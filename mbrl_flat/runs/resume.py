@@ -12,7 +12,7 @@ _RESUMABLE = (
     "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
     "trust", "on_nonfinite", "model_lr",
 )  # fmt: skip
-"""Keys that may differ when a run goes on; everything else comes from its folder."""
+"""Keys that may differ when a run is resumed; everything else comes from its folder."""
 
 
 def existing_run(path: str | None, *, study: bool = False) -> Path:

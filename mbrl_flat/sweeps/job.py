@@ -220,7 +220,7 @@ class SweepJob:
 
 
 def _check_same(file: Path, text: str) -> None:
-    """Refuse to go on with a run of other settings."""
+    """Refuse to resume a run of other settings."""
     old = read_yaml(file)
     new = yaml.load(text, Loader=yaml.CSafeLoader)
     before, now = dict(flatten(old)), dict(flatten(new))

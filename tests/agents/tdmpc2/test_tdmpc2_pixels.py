@@ -70,7 +70,6 @@ def test_every_evaluation_of_a_step_sees_the_same_shifted_images(monkeypatch):
     shifted = random_shift(batch.obs["rgb"], 3)
     assert len(seen) == 3
     assert all(torch.equal(one.obs["rgb"], shifted) for one in seen)
-    assert not torch.equal(shifted, batch.obs["rgb"])
 
 
 @pytest.mark.parametrize(("rho", "evaluations"), [(0.0, 1.0), (1e-30, 2.0)])

@@ -123,10 +123,11 @@ def test_nothing_is_wider_than_the_screen(open_page, width):
 
 def test_dark_and_light_follow_the_system_and_the_button(open_page):
     colour = "getComputedStyle(document.body).backgroundColor"
-    light = open_page(color_scheme="light").evaluate(colour)
+    light, dark = "rgb(245, 246, 248)", "rgb(16, 20, 27)"  # --paper in style.css
+    assert open_page(color_scheme="light").evaluate(colour) == light
     page = open_page(color_scheme="dark")
 
-    assert page.evaluate(colour) != light
+    assert page.evaluate(colour) == dark
     page.click("#theme")
     assert page.evaluate(colour) == light
     assert page.wrong == []

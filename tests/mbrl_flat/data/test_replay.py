@@ -174,7 +174,8 @@ def test_which_episodes_are_held_out_follows_from_the_seed_alone():
         return list(recorder.heldout.values())
 
     assert heldout(0) == heldout(0)
-    assert heldout(0) != heldout(1)
+    # Binomial: of 30 fair draws 15 are equal, with a standard deviation of 2.7.
+    assert 4 < sum(a == b for a, b in zip(heldout(0), heldout(1), strict=True)) < 26
 
 
 def test_without_a_share_no_episode_is_held_out():

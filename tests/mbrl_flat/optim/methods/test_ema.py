@@ -7,27 +7,7 @@ import torch
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS, evaluation_params, make_optimizer
-
-LR = 0.1
-H = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-START = torch.tensor([1.0, -2.0], dtype=torch.float64)
-
-
-def one_step(quadratic, name, *, start=START, steps=1, **settings):
-    param, closure = quadratic(H, start)
-    base = partial(torch.optim.SGD, lr=LR)
-    optimizer = make_optimizer(name, [param], base=base, **settings)
-    for _ in range(steps):
-        optimizer.step(closure)
-    return param.detach()
-
-
-def grad(w):
-    return H @ w
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+from tests.mbrl_flat.optim.quadratic import LR, START, H, close
 
 
 def trajectory(quadratic, name, steps=6, **settings):

@@ -51,4 +51,8 @@ def test_the_flow_and_descent_are_drawn_from_the_same_start(outcome):
 
 def test_random_settings_follow_from_their_seed():
     assert random_setting(3, steps=10) == random_setting(3, steps=10)
-    assert random_setting(3, steps=10) != random_setting(4, steps=10)
+    for setting in (random_setting(seed, steps=10) for seed in range(50)):
+        edge = (2.0 / setting.lr) ** 0.5
+        assert 1.5 <= setting.lr <= 3.0
+        assert 0.75 * edge <= setting.start[0] <= 0.98 * edge
+        assert 0.0 <= setting.start[0] * setting.start[2] <= 1.0

@@ -60,7 +60,9 @@ def test_methods_see_the_same_batches_and_without_radius_sam_is_adam(data):
         trained.append(weights(model))
 
     assert torch.equal(*trained)
-    assert not torch.equal(trained[0], weights(made()))
+    # Adam moves no weight by much more than its learning rate in each of five updates.
+    moved = (trained[0] - weights(made())).abs()
+    assert 1e-3 < float(moved.max()) < 1.5 * 5 * 1e-3
 
 
 def test_a_loss_that_is_not_finite_is_divergence_with_its_step(data):
