@@ -152,8 +152,8 @@ class TDMPC2:
     def update(self, batch: Batch) -> Metrics:
         """Make one step of the world model, the policy and the target Q-functions.
 
-        The optimizer may evaluate the closure any number of times: targets are fixed before it,
-        and the policy learns on the latents of the unperturbed model.
+        The optimizer may evaluate the closure any number of times: targets are fixed before it
+        unless ``targets=recomputed``, and the policy learns on latents of the unperturbed model.
 
         Args:
             batch: Subsequences ``[B, H]`` on any device.
@@ -164,14 +164,16 @@ class TDMPC2:
         # Once, before targets and loss: every evaluation of this step sees the same images.
         batch = augment_batch(batch.to(self.device), self.config.random_shift)
         self.model.train()
-        targets = self.model.targets(batch, self.policy)
+        fixed = self.config.targets == "fixed"
+        targets = self.model.targets(batch, self.policy) if fixed else None
         outputs: list[LossOutput] = []
         on_rollout = self.config.policy_latents == "rollout"
         latents = self._rollout(batch) if on_rollout and not self.optimizer.clean_first else None
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            outputs.append(self._evaluate(batch, targets))
+            wanted = targets or self.model.targets(batch, self.policy)
+            outputs.append(self._evaluate(batch, wanted))
             return outputs[-1].loss.detach()
 
         self.optimizer.step(closure)

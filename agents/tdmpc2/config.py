@@ -46,6 +46,7 @@ _RANGES: dict[str, _Range] = {
 _CHOICES = {
     "q_init": ("truncated_normal", "kaiming_uniform"),
     "policy_latents": ("rollout", "encoded"),
+    "targets": ("fixed", "recomputed"),
     "planner_dtype": ("float32", "bfloat16"),
 }
 
@@ -83,6 +84,9 @@ class TDMPC2Config:
         policy_latents: What the policy learns on: the ``rollout`` of the loss, ``z_0..z_H``, as
             published, or the observations ``o_0..o_{H-1}`` ``encoded`` by the updated model, as
             the public code of TD-MPC2 with SAM does.
+        targets: Whether the loss regresses on targets of the unperturbed model in every evaluation
+            of a step (``fixed``), or on targets ``recomputed`` at the weights of each evaluation,
+            from the same draws. They differ where the optimizer evaluates at perturbed weights.
         log_std_min: Lower bound of the policy's log standard deviation.
         log_std_max: Upper bound.
         target_rate: Share of the way that target Q-functions move in an update (tau).
@@ -118,6 +122,7 @@ class TDMPC2Config:
     policy_lr: float = 3e-4
     entropy_coef: float = 1e-4
     policy_latents: Literal["rollout", "encoded"] = "rollout"
+    targets: Literal["fixed", "recomputed"] = "fixed"
     log_std_min: float = -10.0
     log_std_max: float = 2.0
     target_rate: float = 0.01

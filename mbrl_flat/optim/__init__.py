@@ -25,6 +25,7 @@ from mbrl_flat.optim.methods.preconditioned_sam import PreconditionedSAM
 from mbrl_flat.optim.methods.random_direction import RandomDirection
 from mbrl_flat.optim.methods.sagm import SAGM
 from mbrl_flat.optim.methods.sam import SAM
+from mbrl_flat.optim.methods.sam_as_published import SAMAsPublished
 from mbrl_flat.optim.methods.sam_on import SAMON
 from mbrl_flat.optim.methods.sampa import SAMPa
 from mbrl_flat.optim.methods.sassha import SASSHA
@@ -81,6 +82,7 @@ __all__ = [
     "PlainOptimizer",
     "PreconditionedSAM",
     "RandomDirection",
+    "SAMAsPublished",
     "SAMPa",
     "StableSAM",
     "VaSSO",

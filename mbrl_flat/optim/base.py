@@ -2,7 +2,7 @@
 
 One driver serves all of them, plain Adam included, so that two runs which differ in the optimizer
 differ in nothing else: evaluate (as often as the method wants) -> check that all is finite ->
-clip once, jointly, on the final gradient -> step of the base optimizer.
+clip once, on the final gradient -> step of the base optimizer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from mbrl_flat.optim.bases import BaseFactory
 from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
-from mbrl_flat.optim.norms import describe_nonfinite, joint_norm
+from mbrl_flat.optim.norms import clip_grads, describe_nonfinite, joint_norm
 from mbrl_flat.optim.parameters import (
     ParamGroup,
     Params,
@@ -41,6 +41,10 @@ __all__ = [
     "Params",
     "StepOptions",
 ]
+
+
+_SHARED = ("every", "only", "unselected_gradient")
+"""Settings that stand last in configurations and on pages."""
 
 
 class OptimizerFactory(Protocol):
@@ -145,7 +149,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         """Names and defaults of the method's own settings, without the step options."""
         own = [item for item in fields(cls) if item.name not in OPTION_NAMES]
         # Those that all methods share stand last.
-        return {f.name: f.default for f in sorted(own, key=lambda f: f.name in ("every", "only"))}
+        return {f.name: f.default for f in sorted(own, key=lambda f: f.name in _SHARED)}
 
     def own_settings(self) -> dict[str, Any]:
         """The method's own settings, without the step options."""
@@ -225,7 +229,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             self._verdict.report(scaler, norm)
         if self._is_finite(loss, norm, overflow_is_normal=scaler is not None):
             if self.max_grad_norm is not None:
-                nn.utils.clip_grads_with_norm_(params, self.max_grad_norm, norm)
+                clip_grads(self.param_groups, self.max_grad_norm, scope=self.clip_scope, norm=norm)
             self._apply()
             self.last["skipped"] = 0.0
 

@@ -47,6 +47,26 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         return torch.stack(parts).sum()
 
 
+def clip_grads(
+    groups: Sequence[Mapping[str, Any]], bound: float, *, scope: str, norm: Tensor | None = None
+) -> None:
+    """Scale gradients down to a bound on their norm, in place.
+
+    Args:
+        groups: Parameter groups; parameters without a gradient are left out.
+        bound: Largest norm.
+        scope: ``joint`` bounds the norm of all groups together, ``module`` that of each.
+        norm: Joint norm of the gradients, if it is known.
+    """
+    parts = [[p for p in group["params"] if p.grad is not None] for group in groups]
+    if scope == "joint":
+        parts = [[param for part in parts for param in part]]
+    for part in parts:
+        grads = [param.grad for param in part if param.grad is not None]
+        length = joint_norm(grads) if norm is None or scope == "module" else norm
+        nn.utils.clip_grads_with_norm_(part, bound, length)
+
+
 def is_finite(loss: Tensor, grads: Sequence[Tensor]) -> bool:
     """Whether a loss and all gradients that came with it are finite."""
     return bool(torch.isfinite(loss) & torch.isfinite(joint_norm(grads)))

@@ -15,7 +15,7 @@ References:
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class SharpnessAware(HasBase, RadiusOptimizer):
 
     Attributes:
         rho: Radius, at least 0, or a schedule of it.
+        unselected_gradient: Parameters that a step does not perturb take their gradient from the
+            second evaluation (``perturbed``) or from the first (``clean``): with
+            ``only=[encoder, dynamics]``, ``clean`` trains the heads as the base alone would.
         needs_clean: Whether ``combine`` reads the clean gradient. If not, the first evaluation
             forms only selected gradients. A closure that cannot be evaluated so, such as one that
             also differentiates a loss of other parameters alone, is evaluated once more with all
@@ -67,6 +70,7 @@ class SharpnessAware(HasBase, RadiusOptimizer):
     """
 
     rho: Radius = 0.05
+    unselected_gradient: Literal["perturbed", "clean"] = "perturbed"
 
     needs_clean = False
 
@@ -81,6 +85,11 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         self.configure({})
         self._restricts = True
         self._open: ExitStack | None = None
+
+    def _check(self) -> None:
+        if self.unselected_gradient == "clean":
+            self.reduces_ascent = False  # some descend along the first gradient
+        super()._check()
 
     def perturbation(self, selection: SelectedParams) -> Perturbation:
         """The perturbation of the selected parameters; SAM's unless a method replaces it."""
@@ -126,13 +135,13 @@ class SharpnessAware(HasBase, RadiusOptimizer):
             # The loss depends on nothing that was selected, or is kept out of the method's memory:
             # the driver says what is not finite.
             return evaluate() if self._reduced and bool(loss.isfinite()) else loss
-        clean = self._grads() if self.needs_clean else {}
+        clean = self._clean_grads(chosen)
         with self.backup.perturbed(selection.params, self._perturbation(selection)):
             # The only other hold on the clean gradients; their space is that of the next ones.
             del selection
             self.zero_grad(set_to_none=True)
             perturbed_loss = self._evaluate_perturbed(evaluate)
-        self._combine(clean)
+        self._combine(clean, chosen)
         if self._reduced:
             return perturbed_loss
         self.last["perturbed_gap"] = perturbed_loss - loss
@@ -150,7 +159,8 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         if self.ascent_precision == "bfloat16":
             how["dtype"] = torch.bfloat16
         # Data-parallel reducers wait for the gradient of every parameter.
-        if self.needs_clean or not self._restricts or is_distributed():
+        keeps = self.needs_clean or self.unselected_gradient == "clean"
+        if keeps or not self._restricts or is_distributed():
             return evaluate(**how)
         skipped = [p for p in self._params() if p.requires_grad and p not in chosen]
         if not skipped:
@@ -163,8 +173,22 @@ class SharpnessAware(HasBase, RadiusOptimizer):
             return evaluate(**how)
         return loss
 
-    def _combine(self, clean: dict[nn.Parameter, Tensor]) -> None:
+    def _clean_grads(self, chosen: Mapping[nn.Parameter, float]) -> dict[nn.Parameter, Tensor]:
+        """Gradients of the first evaluation that the final one is made of."""
+        if self.needs_clean:
+            return self._grads()
+        if self.unselected_gradient == "perturbed":
+            return {}
+        return {param: grad for param, grad in self._grads().items() if param not in chosen}
+
+    def _combine(
+        self, clean: dict[nn.Parameter, Tensor], chosen: Mapping[nn.Parameter, float]
+    ) -> None:
         both = [p for p in self._params_with_grad() if p in clean]
+        if self.unselected_gradient == "clean":
+            for param in clean.keys() - chosen.keys():
+                param.grad = clean[param]
+            both = [param for param in both if param in chosen]
         if not self.needs_clean or not both:
             return
         perturbed = [p.grad for p in both if p.grad is not None]
@@ -192,10 +216,10 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         if not self._params_with_grad():
             raise UserError("first_step needs gradients; call loss.backward() before it.")
         self._begin()
-        self._open, self._clean = ExitStack(), {}
-        selection = self._selected(self._chosen_now())
+        self._open, self._clean, self._chosen_then = ExitStack(), {}, self._chosen_now()
+        selection = self._selected(self._chosen_then)
         if selection.params and bool(selection.grad_norm.isfinite()):
-            self._clean = self._grads()
+            self._clean = self._clean_grads(self._chosen_then)
             self._open.callback(BufferSnapshot(self._statistics).rewind)
             moved = self.backup.perturbed(selection.params, self._perturbation(selection))
             self._open.enter_context(moved)
@@ -213,8 +237,8 @@ class SharpnessAware(HasBase, RadiusOptimizer):
             raise UserError("second_step was called without first_step before it.")
         self._open.close()
         self._open = None
-        self._combine(self._clean)
-        self._clean = {}
+        self._combine(self._clean, self._chosen_then)
+        self._clean, self._chosen_then = {}, {}
         self._finish(torch.zeros(()), 2)
 
     def _own_state(self) -> dict[str, Any]:

@@ -11,7 +11,9 @@ class StepOptions:
     """Options that every optimizer of the registry takes.
 
     Attributes:
-        max_grad_norm: Bound on the joint norm of the final gradient; null for none.
+        max_grad_norm: Bound on the norm of the final gradient; null for none.
+        clip_scope: Bound the norm of all parameters together (``joint``) or of every parameter
+            group by itself (``module``); agents make one group for each module.
         on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
         same_rng: Every evaluation of one step draws the same random numbers.
         frozen_batchnorm: Only the first evaluation of a step moves buffers, such as the running
@@ -30,6 +32,7 @@ class StepOptions:
     """
 
     max_grad_norm: float | None = setting(None, "(0, inf]")
+    clip_scope: Literal["joint", "module"] = "joint"
     on_nonfinite: Literal["raise", "skip"] = "raise"
     same_rng: bool = True
     frozen_batchnorm: bool = True

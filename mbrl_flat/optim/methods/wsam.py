@@ -24,6 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.gnp import mix
 from mbrl_flat.optim.registry import register
@@ -50,6 +51,8 @@ class WSAM(SharpnessAware):
     def _check(self) -> None:
         if self.form == "decoupled":
             self.refuses_local = "wsam with form=decoupled needs sync=global or form=coupled."
+            if self.clip_scope == "module":
+                raise UserError("wsam with form=decoupled needs clip_scope=joint or form=coupled.")
         super()._check()
 
     @property
