@@ -45,7 +45,16 @@ _EXAMPLES = {
     ),
 }
 _GROUPS = {
-    "train": ("agent", "env", "optimizer", "optimizer/base", "preset", "variant", "experiment"),
+    "train": (
+        "agent",
+        "env",
+        "optimizer",
+        "optimizer/base",
+        "preset",
+        "variant",
+        "benchmark",
+        "experiment",
+    ),
     "evaluate": (),
     "probe": ("probe",),
     "supervised": ("experiment", "preset"),

@@ -62,6 +62,28 @@ def test_every_experiment_composes_and_says_what_it_is(experiment):
     assert "# " in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
 
 
+@pytest.mark.parametrize("benchmark", names("benchmark"))
+def test_every_benchmark_composes_and_says_what_it_is(benchmark):
+    cli.build_run(composed(f"benchmark={benchmark}"))
+    assert "# " in (CONFIGS / "benchmark" / f"{benchmark}.yaml").read_text()
+
+
+@pytest.mark.parametrize("variant", names("variant"))
+def test_every_variant_composes_and_says_what_it_is(variant):
+    cli.build_run(composed(f"+variant={variant}"))
+    assert "# " in (CONFIGS / "variant" / f"{variant}.yaml").read_text()
+
+
+@pytest.mark.parametrize("schedule", names("schedule"))
+def test_a_schedule_is_what_a_preset_sets_in_an_experiment(schedule):
+    experiment, _, preset = schedule.rpartition("_")
+    values = OmegaConf.load(CONFIGS / "schedule" / f"{schedule}.yaml")
+
+    cfg = composed(f"experiment={experiment}", f"preset={preset}")
+
+    assert cfg.steps == values.steps
+
+
 def test_the_catalogue_and_the_registry_name_the_same_optimizers():
     assert set(names("optimizer")) == set(OPTIMIZERS)
 
