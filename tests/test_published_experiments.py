@@ -9,7 +9,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from mbrl_flat.cli import main as cli
+from mbrl_flat.cli import commands as cli
 
 QUIET = ["progress=false", "threads=1", "device=cpu", "preset=debug"]
 
