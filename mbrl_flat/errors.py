@@ -49,7 +49,7 @@ class UnknownNameError(UserError):
 
     Args:
         kind: What the name stands for, such as ``"task"``.
-        name: What the user wrote.
+        name: What the user wrote, which may be no text.
         allowed: Every name that would have been accepted.
         where: Optional context, such as ``"env=dmc"``.
 
@@ -58,9 +58,9 @@ class UnknownNameError(UserError):
         UnknownNameError("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'?")
     """
 
-    def __init__(self, kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> None:
+    def __init__(self, kind: str, name: object, allowed: Iterable[str], *, where: str = "") -> None:
         names = sorted(allowed)
-        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+        nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
         if nearest:
             hint = f"did you mean {' or '.join(map(repr, nearest))}?"
         else:

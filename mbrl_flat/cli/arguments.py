@@ -95,8 +95,9 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     sweep = wants_sweep(words)
     for word in settings:
         _check_setting(word, _parse(word), command=command, sweep=sweep)
-    if not sweep:
-        _check_resumed(settings)
+    if not sweep and _check_resumed(settings):
+        # The composed optimizer is not that of the run, and may lack the key.
+        settings = [f"++{word}" if word.startswith("optimizer.") else word for word in settings]
     return [*flags, *settings]
 
 
@@ -121,6 +122,8 @@ def _parse(word: str) -> Override:
         ) from error
     except RecursionError as error:
         raise UserError(f"{word[:40]}... is nested too deeply; write it flatter.") from error
+    except ValueError as error:
+        raise UserError(f"Cannot read {word[:40]}... ({error}); give a smaller number.") from error
 
 
 def _check_setting(word: str, override: Override, *, command: str, sweep: bool) -> None:
@@ -167,11 +170,17 @@ def _choice(word: str, left: list[str]) -> list[str]:
     return [] if equals else [value]
 
 
-def _check_resumed(settings: Sequence[str]) -> None:
-    """Refuse what a resumed run keeps, before it is looked for in settings that are not its own."""
+def _check_resumed(settings: Sequence[str]) -> bool:
+    """Refuse what a resumed run keeps, before it is looked for in settings that are not its own.
+
+    Returns:
+        Whether a run is resumed.
+    """
     resumed = [word for word in settings if setting_key(word) == "resume"]
-    if resumed and resumed[-1].partition("=")[2] not in ("", "null"):
-        tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
+    if not resumed or resumed[-1].partition("=")[2] in ("", "null"):
+        return False
+    tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
+    return True
 
 
 def _dashes(word: str, following: str) -> str:

@@ -8,6 +8,8 @@ a number belongs and ``null`` where a value is needed are refused by their dotte
 import dataclasses
 import importlib
 import inspect
+import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +21,7 @@ from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _PART = "a part with a _target_"
 _SCALARS = (bool, int, float, str)
+_BOUND = re.compile(r"clip|max_grad_norm")
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -182,6 +185,11 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
         shown = "null" if value is None else repr(value)
         raise UserError(f"{key} must be {describe(hint)}, got {shown}.")
+    for number in value if isinstance(value, list) else [value]:
+        # A bound on a gradient or a step may be infinite, which means that there is none.
+        if isinstance(number, float) and not math.isfinite(number):
+            if math.isnan(number) or number < 0 or not _BOUND.search(key):
+                raise UserError(f"{key} must be finite, got {number}.")
 
 
 def describe(hint: Any) -> str:

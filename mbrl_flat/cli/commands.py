@@ -35,7 +35,7 @@ from mbrl_flat.cli.composition import (
     settings_of,
     trusted,
 )
-from mbrl_flat.cli.error_messages import explain_error
+from mbrl_flat.cli.error_messages import exceeds_memory, explain_error
 from mbrl_flat.cli.schemas import EvaluateConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
@@ -269,6 +269,11 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
             raise
         if not repeats_the_first(error):
             sys.stderr.write(_explain(error, command) + "\n")
+        sys.exit(2)
+    except (RuntimeError, MemoryError, ArithmeticError, ValueError) as error:
+        if debug or not exceeds_memory(error):
+            raise
+        sys.stderr.write(_explain(error, command) + "\n")
         sys.exit(2)
 
 

@@ -1,5 +1,6 @@
 """Turn errors of the libraries into one message: what was given, what is allowed, what to do."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, get_type_hints
 
@@ -71,8 +72,27 @@ def _wrong_type(key: str, value: Any, schema: type[Any]) -> str:
     return f"{key} must be {describe(hint)}, got {shown}."
 
 
+_MEMORY = re.compile(
+    r"allocate|out of memory|overflow|array is too big|maximum.*dimension", re.IGNORECASE
+)
+
+
+def exceeds_memory(error: BaseException) -> bool:
+    """Whether an error says that something does not fit into memory."""
+    is_memory = isinstance(error, MemoryError | OverflowError)
+    return is_memory or (
+        isinstance(error, RuntimeError | ValueError) and bool(_MEMORY.search(str(error)))
+    )
+
+
 def format_error(error: BaseException) -> str:
     """Put what an error and its cause say into one line."""
+    if exceeds_memory(error):
+        reason = " ".join(str(error).split()) or "no memory is left"
+        return (
+            f"The run does not fit into memory ({reason}); choose smaller sizes, such as a "
+            f"smaller batch_size, num_envs or model."
+        )
     if isinstance(error, BrokenPipeError):
         return "Nobody reads the output any more; what was saved before is whole."
     if isinstance(error, OSError):

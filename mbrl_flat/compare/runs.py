@@ -1,7 +1,6 @@
 """Runs as the comparison sees them: names, flat settings and a few series of numbers."""
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.logging.labels import current_names
 from mbrl_flat.logging.metric_columns import PLACE, Column, columns_of, read_columns
+from mbrl_flat.runtime.plain_files import read_json, read_yaml
 from mbrl_flat.runtime.settings import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _EVALUATIONS = "optim/evaluations_total"
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
-# The same language, parsed in C where libyaml is there: a hundred files in a second, not ten.
-_YamlLoader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 Columns = Mapping[str, Column]
@@ -171,7 +168,7 @@ def load_run(folder: Path) -> Run:
     Raises:
         UserError: If its configuration or its metrics cannot be read.
     """
-    config = _read_config(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     names = config.get("names")
     if not isinstance(names, dict) or not {"agent", "task", "optimizer"} <= names.keys():
         raise UserError(
@@ -196,7 +193,7 @@ def load_run(folder: Path) -> Run:
 
 
 def _seed(value: object, folder: Path) -> int:
-    if not isinstance(value, int):
+    if type(value) is not int:  # true is an int too
         raise UserError(
             f"{folder / 'config.yaml'} has the seed {value!r}, which is no whole number; restore "
             "it or leave this run out."
@@ -230,26 +227,9 @@ def _series(steps: np.ndarray, values: np.ndarray) -> Series:
     return Series(steps, values) if known.all() else Series(steps[known], values[known])
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML; restore it or leave this run out.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no settings; restore it or leave this run out.")
-    return config
-
-
 def _read_environment(path: Path) -> dict[str, Any]:
     """What is known of the machine; runs from elsewhere may not have it."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(flatten(json.loads(path.read_text(encoding="utf-8"))))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a JSON object; delete it to compare this run.") from error
+    return dict(flatten(read_json(path))) if path.is_file() else {}
 
 
 def _action_repeat(columns: Columns) -> float:

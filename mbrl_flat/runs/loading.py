@@ -14,6 +14,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Agent
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.specs import Continuous, EnvSpec
 
 
@@ -52,6 +53,12 @@ def shapes_of_spec(spec: EnvSpec) -> dict[str, str]:
     return shapes
 
 
+_UNFIT = (
+    LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What values of other kinds or sizes raise where they are used."""
+
+
 @contextmanager
 def refused_if_unfit(file: Path) -> Iterator[None]:
     """Turn what goes wrong when a checkpoint is loaded into an error message.
@@ -63,7 +70,7 @@ def refused_if_unfit(file: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except _UNFIT as error:
         reason = (str(error) or repr(error)).splitlines()
         detail = next((line.strip() for line in reason if "size mismatch" in line), reason[0])
         raise UserError(
@@ -125,6 +132,7 @@ def append_row(file: Path, row: Mapping[str, Any]) -> None:
 
 
 _MAY_CHANGE = ("steps", "device", "threads", "parallel_envs", "on_nonfinite", "model_lr")
+_RADII = ("rho", "sigma")
 
 
 def changed_settings(folder: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -138,8 +146,11 @@ def changed_settings(folder: Path, config: RunConfig) -> dict[str, tuple[Any, An
         Old and new value by name.
     """
     file = folder / "config.yaml"
-    saved = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    saved = read_yaml(file) if file.is_file() else {}
     pairs = {k: (saved[k], getattr(config, k)) for k in _MAY_CHANGE if k in saved}
+    radii = saved["optimizer"] if isinstance(config.optimizer, dict) and saved else {}
+    for name in (name for name in _RADII if name in radii):
+        pairs[f"optimizer.{name}"] = (radii[name], config.optimizer[name])
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 
@@ -158,8 +169,10 @@ def apply_settings(folder: Path, agent: Agent, changed: Mapping[str, tuple[Any, 
         for group in agent.optimizer.param_groups:
             group["lr"] *= new / old
     file = folder / "config.yaml"
-    saved = yaml.safe_load(file.read_text(encoding="utf-8"))
-    saved |= {key: value for key, (_, value) in changed.items()}
+    saved = read_yaml(file)
+    for key, (_, value) in changed.items():
+        above, _, last = key.rpartition(".")
+        (saved[above] if above else saved)[last] = value
     write_text_atomically(file, yaml.safe_dump(saved, sort_keys=False))
 
 

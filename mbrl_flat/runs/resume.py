@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import check_inside
-from mbrl_flat.runtime.settings import setting_key
+from mbrl_flat.runtime.settings import has_prefix, setting_key
 
 _RESUMABLE = (
     "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
-    "trust", "on_nonfinite", "model_lr",
+    "trust", "on_nonfinite", "model_lr", "optimizer.rho", "optimizer.sigma",
 )  # fmt: skip
 """Keys that may differ when a run is resumed; everything else comes from its folder."""
 
@@ -56,7 +56,7 @@ def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
     """
     for override in overrides:
         key = setting_key(override)
-        if key not in _RESUMABLE and not key.startswith("wandb."):
+        if not has_prefix(key, (*_RESUMABLE, "wandb")):
             raise UserError(
                 f"A resumed run keeps its settings, but {override} was given; with resume= only "
                 f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."

@@ -167,7 +167,7 @@ def test_a_configuration_in_another_encoding_is_refused(make_run):
     folder = make_run()
     (folder / "config.yaml").write_bytes("name: é\n".encode("latin-1"))
 
-    with pytest.raises(UserError, match="is not YAML"):
+    with pytest.raises(UserError, match="not UTF-8 text"):
         load_run(folder)
 
 
