@@ -102,7 +102,7 @@ def test_a_wrong_word_is_answered_with_the_right_one(command, capsys, argument, 
         (cli.supervised, ["label_noise"], "such as experiment=label_noise"),
         (cli.train, ["optimizer=vgd", "optimizer.rho=0.1"], "radius optimizer.sigma"),
         (cli.train, ["--resume=r"], "without dashes: resume=r, not --resume=r"),
-        (cli.train, ["resume=r", "optimizer.rho=0.1"], "A resumed run keeps its settings"),
+        (cli.train, ["resume=r", "optimizer.lr=0.1"], "A resumed run keeps its settings"),
     ],
 )
 def test_words_of_another_command_are_refused(command, capsys, entry, arguments, said):

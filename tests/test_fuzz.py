@@ -193,25 +193,28 @@ def test_extreme_settings_train_or_are_refused(settings, tmp_path, capsys, monke
             one_message(error)
     assert len(built) > 12
     for place, value, folder, parts in built[:12]:
+        status = None
         try:
             with _error_messages("train", debug=False):
-                assert train.train_run(*parts, folder) == 0
+                status = train.train_run(*parts, folder)
         except SystemExit as stop:
-            assert stop.code == 2, (place, value)
+            status = stop.code
+        if status == 2:
             assert capsys.readouterr().err.count("\n") == 1, (place, value)
-        else:
-            rows = read_metrics(folder / "metrics.jsonl")
-            assert rows, (place, value)
-            assert all(math.isfinite(row["step"]) for row in rows)
+            continue
+        assert status == 0, (place, value)
+        rows = read_metrics(folder / "metrics.jsonl")
+        assert rows, (place, value)
+        assert all(math.isfinite(row["step"]) for row in rows)
 
 
 WORDS = [
     "", "=", "seed", "seed=", "seed=1,2", "seed=[", "seed={a:1", "~seed", "~", "+", "++", "--seed",
     "--seed 1", "-x", "seed==1", "seed=$(id)", "optimizer=[sam]", "optimizer=", "env=../x",
     "resume=x optimizer.lr=1", "resume=", "run_dir=~/x", "run_dir='", 'run_dir="', "a.b.c=1",
-    "+a.b=1", "hydra.run.dir=/x", "seed=${seed}", "seed=${oc.env:HOME}", "seed=\n", "seed=\0", "é=1",
+    "+a.b=1", "hydra.run.dir=/x", "seed=${seed}", "seed=${oc.env:HOME}", "seed=\n", "é=1",
     "experiment=vasso", "experiment=../train", "probe=sharpness", "-m", "-m -m", "--config-dir",
-    "steps=" + "9" * 5000, "x=" + "[" * 3000, "seed=range(1,3)", "seed=choice(1,2)", "seed=glob(*)",
+    "steps=" + "9" * 5000, "x=" + "[" * 3000, "seed=range(1,3)", "seed=choice(1,2)", "seed=\0",
 ]  # fmt: skip
 
 
@@ -223,7 +226,7 @@ def test_words_of_a_command_line_are_parsed_or_refused(command):
         try:
             assert isinstance(parse_arguments(words, command=command, sweeps=True), list)
         except UserError as error:
-            assert str(error).strip(), words
+            one_message(error)
 
 
 def damaged(rng, content):

@@ -48,6 +48,7 @@ _PATHS = re.compile(
     r"\+{0,2}(run|run_dir|resume|checkpoint|offline_data|hydra\.sweep\.dir|.*\.folder)="
 )
 _HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _PARSER = OverridesParser.create()
 
 
@@ -71,6 +72,8 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     left = list(words)
     while left:
         word = left.pop(0)
+        if _CONTROL.search(word):
+            raise UserError(f"{word!r} holds control characters; leave them out.")
         name = word.partition("=")[0]
         if name in ("-m", "--multirun") and not sweeps:
             raise UserError(

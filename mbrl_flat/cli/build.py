@@ -187,9 +187,9 @@ def check_value(key: str, value: Any, hint: Any) -> None:
         raise UserError(f"{key} must be {describe(hint)}, got {shown}.")
     for number in value if isinstance(value, list) else [value]:
         # A bound on a gradient or a step may be infinite, which means that there is none.
-        if isinstance(number, float) and not math.isfinite(number):
-            if math.isnan(number) or number < 0 or not _BOUND.search(key):
-                raise UserError(f"{key} must be finite, got {number}.")
+        unbounded = number == math.inf and _BOUND.search(key)
+        if isinstance(number, float) and not math.isfinite(number) and not unbounded:
+            raise UserError(f"{key} must be finite, got {number}.")
 
 
 def describe(hint: Any) -> str:

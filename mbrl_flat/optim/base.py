@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.optim.bases import BaseFactory
+from mbrl_flat.optim.bases import BaseFactory, named_if_it_fails
 from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
@@ -283,7 +283,8 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
 
     def _apply(self) -> None:
         """Move the weights along the final gradient; methods with a base keep this."""
-        self.base.step()
+        with named_if_it_fails(self.base):
+            self.base.step()
 
     def _params(self) -> list[nn.Parameter]:
         return all_params(self.param_groups)

@@ -98,9 +98,32 @@ def _built(base: BaseFactory, groups: list[ParamGroup]) -> torch.optim.Optimizer
         return base(groups)
     except UserError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         message = f"{name} refuses its settings: {error}"
     raise UserError(message)
+
+
+@contextmanager
+def named_if_it_fails(base: torch.optim.Optimizer) -> Iterator[None]:
+    """Turn what the step of someone else's optimizer raises into an error message.
+
+    Raises:
+        UserError: If it fails; names it.
+    """
+    if type(base).__module__.startswith(("torch.", "mbrl_flat.")):
+        yield
+        return
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever it needs that it does not have
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"The base {type(base).__name__} fails in its step ({type(error).__name__}: {reason}). "
+            f"A base is given the final gradient alone: none to differentiate again, no closure, "
+            f"no processes; choose another one, such as adam or sgd."
+        ) from error
 
 
 def averaged_by_base(base: torch.optim.Optimizer) -> AbstractContextManager[None]:

@@ -192,7 +192,7 @@ class RadiusOptimizer(PerturbingOptimizer):
 
     def _radius(self, group: Mapping[str, Any]) -> float:
         common = getattr(self, self.radius_name)
-        radius = radius_at(group.get("flat_rho", common), self.steps, group["lr"])
+        radius = radius_at(group.get("flat_rho", common), self.steps, group.get("lr", 0.0))
         return -radius if self.follows_gradient and group.get("maximize") else radius
 
     @property

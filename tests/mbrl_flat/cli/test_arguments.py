@@ -61,8 +61,8 @@ def test_commands_that_look_at_one_run_make_no_sweeps():
 def test_a_resumed_run_takes_few_settings_whatever_the_order():
     assert of_train("steps=10", "resume=a", "hydra.verbose=true")
     assert of_train("resume=", "seed=3")
-    with pytest.raises(UserError, match=r"keeps its settings, but optimizer\.rho=0.1"):
-        of_train("optimizer.rho=0.1", "resume=a")
+    with pytest.raises(UserError, match=r"keeps its settings, but optimizer\.lr=0.1"):
+        of_train("optimizer.lr=0.1", "resume=a")
 
 
 def test_a_sweep_over_runs_that_go_on_has_a_folder_of_its_own():

@@ -1,5 +1,6 @@
 """Parts that a configuration describes: built, or refused by the key that is wrong."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -152,3 +153,20 @@ def test_a_configuration_is_checked_where_it_is_built():
         assert str(caught.value) == message
     with pytest.raises(UnknownNameError):
         build_config(Settings, {"x": 1})
+
+
+def unbounded(rate: float = 1.0, clip: float = 1.0, rates: Sequence[float] = ()) -> None:
+    """Settings that are numbers."""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rate": math.nan}, {"rate": math.inf}, {"rate": -math.inf}, {"clip": math.nan},
+        {"clip": -math.inf}, {"rates": [1.0, math.nan]},
+    ],
+)  # fmt: skip
+def test_numbers_that_are_not_finite_are_refused_but_for_bounds(given):
+    check_arguments(unbounded, {"rate": 1.0, "clip": math.inf, "rates": [0.0]}, "part")
+    with pytest.raises(UserError, match=rf"part\.{next(iter(given))} must be finite, got"):
+        check_arguments(unbounded, given, "part")

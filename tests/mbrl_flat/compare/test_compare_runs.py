@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -200,3 +201,38 @@ def test_nan_and_null_are_missing_values(make_run):
         file.write(row % (300, "NaN") + row % (400, "null") + row % (500, "7.0"))
 
     assert load_run(folder).series("eval/return_mean").steps.tolist() == [0.0, 100.0, 500.0]
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", BOMB),
+        ("config.yaml", "a: " + "[" * 3000 + "]" * 3000),
+        ("config.yaml", "seed: " + "9" * 400),
+        ("config.yaml", "seed: true"),
+        ("environment.json", '{"a": ' * 100_000),
+        ("environment.json", '{"cores": ' + "9" * 400 + "}"),
+        ("environment.json", "[1]"),
+        ("metrics.jsonl", '{"step": ' * 100_000 + "\n"),
+        ("metrics.jsonl", '{"step": 1, "frame": 1, "time": 1, "eval/return_mean": [[1]]}\n'),
+        ("metrics.jsonl", '{"step": 1, "frame": 1, "time": 1, "eval/x": ' + "9" * 400 + "}\n"),
+        ("metrics.jsonl", '{"step": ' + "9" * 5000 + ', "frame": 1, "time": 1}\n'),
+    ],
+)
+def test_hostile_files_are_refused_at_once(make_run, name, text):
+    folder = make_run()
+    before = (
+        (folder / name).read_text() if name == "config.yaml" and text.startswith("seed") else ""
+    )
+    (folder / name).write_text(before + text)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=name) as caught:
+        load_run(folder)
+    assert time.perf_counter() - start < 2.0
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500

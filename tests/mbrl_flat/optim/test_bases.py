@@ -173,3 +173,27 @@ def test_muon_moves_matrices_and_adamw_the_rest():
 def test_the_representation_names_method_radius_and_base():
     assert repr(SAM(params(), base="adam", lr=0.01, rho=0.1)).startswith("SAM(rho=0.1")
     assert repr(SAM(params(), base="adam", lr=0.01)).endswith("base=Adam(lr=0.01))")
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("sophiah", "The base SophiaH fails in its step"),
+        ("adahessian", "The base AdaHessian fails in its step"),
+        ("spectralsphere", "only supports 2D parameters"),
+        ("lomo", "refuses its settings"),
+    ],
+)
+def test_a_base_that_a_gradient_is_not_enough_for_is_named(base, said):
+    own = params()
+    with pytest.raises(UserError, match=said):
+        run(make_optimizer("sam", own, base=base, lr=0.1), own)
+
+
+def test_a_base_without_a_learning_rate_is_perturbed_as_any_other():
+    own = params()
+    before = [t.detach().clone() for t in own]
+    optimizer = make_optimizer("sam", own, base="a2grad")
+    run(optimizer, own)
+    assert optimizer.last["perturbation_norm"] == pytest.approx(0.05, rel=1e-5)
+    assert not torch.equal(before[0], own[0])

@@ -31,6 +31,9 @@ def test_a_run_of_the_other_kind_names_the_command_for_it(tmp_path, study, comma
 
 
 def test_only_some_settings_change_when_a_run_goes_on():
-    assert list(resumable_keys(["steps=3", "+wandb.mode=offline"])) == ["steps", "wandb.mode"]
-    with pytest.raises(UserError, match="keeps its settings, but seed=3 was given"):
-        list(resumable_keys(["seed=3"]))
+    words = ["steps=3", "+wandb.mode=offline", "++optimizer.rho=1", "optimizer.sigma.value=2"]
+    keys = ["steps", "wandb.mode", "optimizer.rho", "optimizer.sigma.value"]
+    assert list(resumable_keys(words)) == keys
+    for word in ("seed=3", "optimizer.lr=1", "optimizer=sam", "optimizer.rhos=1"):
+        with pytest.raises(UserError, match=f"keeps its settings, but {word} was given"):
+            list(resumable_keys([word]))
