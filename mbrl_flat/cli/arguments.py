@@ -69,11 +69,9 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     """
     flags: list[str] = []
     settings: list[str] = []
-    left = list(words)
+    left = _without_control(words)
     while left:
         word = left.pop(0)
-        if _CONTROL.search(word):
-            raise UserError(f"{word!r} holds control characters; leave them out.")
         name = word.partition("=")[0]
         if name in ("-m", "--multirun") and not sweeps:
             raise UserError(
@@ -102,6 +100,14 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         # The composed optimizer is not that of the run, and may lack the key.
         settings = [f"++{word}" if word.startswith("optimizer.") else word for word in settings]
     return [*flags, *settings]
+
+
+def _without_control(words: Sequence[str]) -> list[str]:
+    """Refuse words with line breaks and the like, which no message could show."""
+    for word in words:
+        if _CONTROL.search(word):
+            raise UserError(f"{word!r} holds control characters; leave them out.")
+    return list(words)
 
 
 def _expand_home(word: str) -> str:
