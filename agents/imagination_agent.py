@@ -12,7 +12,7 @@ agent's folder puts them together.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from mbrl_flat.agents.imagination import (
 )
 from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.agents.nonfinite_guard import step_allowed
-from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.batch import Batch, first_part
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import (
     AgentState,
@@ -41,8 +41,10 @@ from mbrl_flat.interfaces import (
     ProbeLoss,
     Targets,
 )
+from mbrl_flat.models.functional import full_precision
 from mbrl_flat.optim.averaging import evaluation_params
 from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory, joint_norm
+from mbrl_flat.optim.closure_evaluator import ClosureOfPart
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.specs import EnvSpec
@@ -109,8 +111,10 @@ class ImaginationAgent:
         return self.config.batch_size
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        half = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        # With full precision that of the optimizer's ascent, if it has one, stays.
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def initial_state(self, num_envs: int) -> AgentState:
         """The model's initial states, no action, and every episode about to begin."""
@@ -174,22 +178,28 @@ class ImaginationAgent:
         outputs: list[ModelOutput] = []
         states = None if self.optimizer.clean_first else self._observe(batch, targets)
 
-        def closure() -> Tensor:
+        def evaluate(fraction: float) -> Tensor:
             self.optimizer.zero_grad()
             with self._autocast():
-                output = self._loss(batch, targets)
+                output = self._loss(*first_part(batch, targets, fraction))
             output.loss.backward()
             outputs.append(output)
             return output.loss.detach()
 
-        self.optimizer.step(closure)
+        self.optimizer.step(ClosureOfPart(evaluate))
         self._module.eval()
         report = {f"optim/{name}": value for name, value in self.optimizer.last.items()}
         metrics: Metrics = {**outputs[self.optimizer.reported].metrics, **report}
         if not self.optimizer.last["skipped"]:
             # States of a batch that was not finite would ruin the policy for good.
-            metrics |= self._learn_behaviour(batch, states or outputs[0].states)
+            metrics |= self._learn_behaviour(batch, states or self._clean(outputs[0].states))
         return metrics
+
+    def _clean(self, states: ModelState) -> ModelState:
+        """States of an ascent in lower precision in that of the agent."""
+        if self.config.precision == "bfloat16":
+            return states
+        return {name: full_precision(value) for name, value in states.items()}
 
     def _observe(self, batch: Batch, targets: Targets) -> ModelState:
         with torch.no_grad(), self._autocast():

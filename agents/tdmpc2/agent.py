@@ -23,7 +23,7 @@ from mbrl_flat.agents.tdmpc2.encoder import augment, augment_batch
 from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
 from mbrl_flat.agents.tdmpc2.policy import Policy, RunningScale, policy_loss
 from mbrl_flat.agents.tdmpc2.world_model import LossOutput, WorldModel
-from mbrl_flat.data.batch import Batch
+from mbrl_flat.data.batch import Batch, first_part
 from mbrl_flat.interfaces import (
     AgentState,
     Metrics,
@@ -33,8 +33,10 @@ from mbrl_flat.interfaces import (
     ProbeLoss,
     Targets,
 )
+from mbrl_flat.models.functional import full_precision
 from mbrl_flat.optim.averaging import evaluation_params
 from mbrl_flat.optim.base import FlatOptimizer, OptimizerFactory
+from mbrl_flat.optim.closure_evaluator import ClosureOfPart
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.synchronization import average_over_rows
 from mbrl_flat.runtime.compilation import Compiled, own_gradients, owned
@@ -170,13 +172,13 @@ class TDMPC2:
         on_rollout = self.config.policy_latents == "rollout"
         latents = self._rollout(batch) if on_rollout and not self.optimizer.clean_first else None
 
-        def closure() -> Tensor:
+        def evaluate(fraction: float) -> Tensor:
             self.optimizer.zero_grad()
             wanted = targets or self.model.targets(batch, self.policy)
-            outputs.append(self._evaluate(batch, wanted))
+            outputs.append(self._evaluate(*first_part(batch, wanted, fraction)))
             return outputs[-1].loss.detach()
 
-        self.optimizer.step(closure)
+        self.optimizer.step(ClosureOfPart(evaluate))
         if self.model.tasks is not None:
             self.model.tasks.project()
         reported = outputs[self.optimizer.reported]
@@ -185,7 +187,8 @@ class TDMPC2:
             # Latents of a batch that was not finite would ruin the policy for good.
             if not on_rollout:
                 latents = self._encoded(batch)
-            metrics |= self._update_policy(outputs[0].latents if latents is None else latents)
+            latents = outputs[0].latents if latents is None else latents
+            metrics |= self._update_policy(full_precision(latents))
         self.model.update_target()
         self.model.eval()
         return metrics

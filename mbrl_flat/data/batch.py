@@ -45,3 +45,33 @@ class Batch:
             terminated=transfer(self.terminated, device),
             is_first=None if self.is_first is None else transfer(self.is_first, device),
         )
+
+    def first(self, rows: int) -> "Batch":
+        """The first ``rows`` subsequences."""
+        return Batch(
+            obs={name: value[:rows] for name, value in self.obs.items()},
+            action=self.action[:rows],
+            reward=self.reward[:rows],
+            terminated=self.terminated[:rows],
+            is_first=None if self.is_first is None else self.is_first[:rows],
+        )
+
+
+def first_part(
+    batch: Batch, targets: dict[str, Tensor], fraction: float
+) -> tuple[Batch, dict[str, Tensor]]:
+    """The first part of a batch, at least one subsequence, and of what was computed for it.
+
+    Args:
+        batch: B subsequences.
+        targets: Tensors whose first dimension is B, or B times something.
+        fraction: How much of the batch, in (0, 1].
+
+    Returns:
+        Both, as views.
+    """
+    if fraction == 1.0:
+        return batch, targets
+    num = len(batch.reward)
+    rows = max(1, round(fraction * num))
+    return batch.first(rows), {k: v[: len(v) * rows // num] for k, v in targets.items()}

@@ -8,6 +8,7 @@ gradients says something about the noise, not about the sharpness.
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -35,6 +36,25 @@ class FractionClosure(Protocol):
     def on_fraction(self, fraction: float) -> Tensor:
         """Do the same for the first ``fraction`` of the batch, at least one example."""
         ...
+
+
+@dataclass(frozen=True)
+class ClosureOfPart:
+    """A ``FractionClosure`` made of a function of the fraction.
+
+    Attributes:
+        evaluate: What a closure does, for the first part of the batch.
+    """
+
+    evaluate: Callable[[float], Tensor]
+
+    def __call__(self) -> Tensor:
+        """Evaluate on the whole batch."""
+        return self.evaluate(1.0)
+
+    def on_fraction(self, fraction: float) -> Tensor:
+        """Evaluate on a part of it."""
+        return self.evaluate(fraction)
 
 
 class NoGradientError(UserError):
