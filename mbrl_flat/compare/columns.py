@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,19 +61,15 @@ def match_runs(runs: Sequence[Run], axis: Axis, *, share: float = FINAL_SHARE) -
     return Match(axis=axis, places=places, share=share)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the table.
-
-    Attributes:
-        key: Its name in ``table.csv``.
-        title: Its name for people, with the unit.
-        measure: Reduces a run to a number; NaN if it was not measured.
-    """
+class Column(NamedTuple):
+    """One column of the table."""
 
     key: str
+    """Its name in ``table.csv``."""
     title: str
+    """Its name for people, with the unit."""
     measure: Callable[[Run, Match], float]
+    """Reduces a run to a number; NaN if it was not measured."""
 
 
 def final(series: Series, *, share: float = FINAL_SHARE) -> float:
@@ -174,67 +171,32 @@ def _mean_speed(run: Run, _: Match) -> float:
 
 
 COLUMNS = (
-    Column(key="final_return", title="final return", measure=_final_of("eval/return_mean")),
+    Column("final_return", "final return", _final_of("eval/return_mean")),
+    Column("return_at_common_point", "return at the common point", return_at),
     Column(
-        key="return_at_common_point",
-        title="return at the common point",
-        measure=return_at,
+        "return_at_equal_evaluations",
+        "return at equal gradient evaluations",
+        lambda run, match: return_at(run, match, "evaluations"),
+    ),
+    Column("area_under_curve", "area under curve (mean return)", area_until),
+    Column("normalised_score", "normalised score at the common point", score_at),
+    Column("success_rate", "success rate", _final_of("eval/success_rate")),
+    *(
+        Column(key, title, _final_of(f"probe/{name}"))
+        for key, title, name in (
+            ("value_rmse_normalised", "value error (NRMSE)", "value/rmse_normalised"),
+            ("value_rmse", "value error (RMSE, units of return)", "value/rmse"),
+            ("value_bias", "value bias (units of return)", "value/bias"),
+            ("lambda_max", "sharpness (largest eigenvalue)", "sharpness/lambda_max"),
+            ("sam_gap", "SAM gap", "sharpness/sam_gap"),
+            ("adaptive_sharpness", "adaptive sharpness", "sharpness/adaptive_sharpness"),
+            ("param_norm", "norm of weights", "sharpness/param_norm"),
+            ("loss_gap", "held-out minus training loss", "rollout/loss_gap"),
+        )
     ),
     Column(
-        key="return_at_equal_evaluations",
-        title="return at equal gradient evaluations",
-        measure=lambda run, match: return_at(run, match, "evaluations"),
+        "evaluations_per_update", "gradient evaluations per update", _mean_of("optim/evaluations")
     ),
-    Column(
-        key="area_under_curve",
-        title="area under curve (mean return)",
-        measure=area_until,
-    ),
-    Column(
-        key="normalised_score",
-        title="normalised score at the common point",
-        measure=score_at,
-    ),
-    Column(key="success_rate", title="success rate", measure=_final_of("eval/success_rate")),
-    Column(
-        key="value_rmse_normalised",
-        title="value error (NRMSE)",
-        measure=_final_of("probe/value/rmse_normalised"),
-    ),
-    Column(
-        key="value_rmse",
-        title="value error (RMSE, units of return)",
-        measure=_final_of("probe/value/rmse"),
-    ),
-    Column(
-        key="value_bias",
-        title="value bias (units of return)",
-        measure=_final_of("probe/value/bias"),
-    ),
-    Column(
-        key="lambda_max",
-        title="sharpness (largest eigenvalue)",
-        measure=_final_of("probe/sharpness/lambda_max"),
-    ),
-    Column(key="sam_gap", title="SAM gap", measure=_final_of("probe/sharpness/sam_gap")),
-    Column(
-        key="adaptive_sharpness",
-        title="adaptive sharpness",
-        measure=_final_of("probe/sharpness/adaptive_sharpness"),
-    ),
-    Column(
-        key="param_norm", title="norm of weights", measure=_final_of("probe/sharpness/param_norm")
-    ),
-    Column(
-        key="loss_gap",
-        title="held-out minus training loss",
-        measure=_final_of("probe/rollout/loss_gap"),
-    ),
-    Column(
-        key="evaluations_per_update",
-        title="gradient evaluations per update",
-        measure=_mean_of("optim/evaluations"),
-    ),
-    Column(key="steps_per_second", title="steps per second", measure=_mean_speed),
-    Column(key="wall_hours", title="wall time (h)", measure=lambda run, _: run.wall_seconds / 3600),
+    Column("steps_per_second", "steps per second", _mean_speed),
+    Column("wall_hours", "wall time (h)", lambda run, _: run.wall_seconds / 3600),
 )

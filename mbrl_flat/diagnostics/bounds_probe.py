@@ -1,9 +1,5 @@
 """The terms of the bounds, next to the gaps that they bound, on the schedule of a run."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +8,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds import lipschitz_value_gap, loss_bound
 from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights, training_batch
+from mbrl_flat.diagnostics.probe import SeededProbe
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.errors import UserError
@@ -19,7 +16,7 @@ from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng
 
 
-class BoundsProbe:
+class BoundsProbe(SeededProbe):
     """Bound and measured gap under one prefix, ``probe/bound/``, to be drawn together.
 
     ============================  ===============================================================
@@ -61,13 +58,13 @@ class BoundsProbe:
         delta: float = 0.05,
         seed: int = 0,
     ) -> None:
+        super().__init__(seed)
         if rho <= 0.0 or horizon < 1 or batch_size < 2 or not 0.0 < delta < 1.0:
             raise UserError(
                 f"The probe of the bounds needs rho above 0, horizon from 1, batch_size from 2 and "
                 f"delta within (0, 1), got {rho}, {horizon}, {batch_size} and {delta}."
             )
         self.rho, self.horizon, self.batch_size, self.delta = rho, horizon, batch_size, delta
-        self._rng = np.random.default_rng(seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
         """Measure.
@@ -82,12 +79,12 @@ class BoundsProbe:
         Raises:
             NothingToMeasure: If training or held-out episodes are not long enough.
         """
-        rollouts = episode_batch(replay, self.batch_size, self.horizon, rng=self._rng, heldout=True)
+        rollouts = episode_batch(replay, self.batch_size, self.horizon, rng=self.rng, heldout=True)
         training, tested = (
-            training_batch(agent, replay, self.batch_size, rng=self._rng, heldout=kind)
+            training_batch(agent, replay, self.batch_size, rng=self.rng, heldout=kind)
             for kind in (False, True)
         )
-        seed = int(self._rng.integers(2**31))
+        seed = int(self.rng.integers(2**31))
         with measured_weights(agent), restored_rng():
             row = self._loss(agent, training, tested, len(replay), seed)
             row |= self._value(agent, rollouts)
@@ -147,14 +144,6 @@ class BoundsProbe:
             "value_gap": float((imagined - recorded).abs().mean()),
             "performance_total": found.performance_gap,
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """The stream that the subsequences are drawn from."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self._rng.bit_generator.state = state["rng"]
 
 
 def _return(reward: Tensor, value: Tensor, discount: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights
-from mbrl_flat.diagnostics.probe import NothingToMeasure
+from mbrl_flat.diagnostics.probe import NothingToMeasure, SeededProbe
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Decodes, Inspectable
@@ -19,7 +19,7 @@ from mbrl_flat.logging.video import VideoWriter
 from mbrl_flat.runtime.seeding import restored_rng
 
 
-class OpenLoopProbe:
+class OpenLoopProbe(SeededProbe):
     """Observation errors of open-loop rollouts, and a video of some of them.
 
     The model sees ``context`` transitions, then predicts ``horizon`` steps from the recorded
@@ -61,6 +61,7 @@ class OpenLoopProbe:
         seed: int = 0,
         films: int | None = None,
     ) -> None:
+        super().__init__(seed)
         videos = videos if films is None else films
         if horizon < 1 or context < 0:
             raise UserError(
@@ -72,7 +73,6 @@ class OpenLoopProbe:
         self.horizon, self.context, self.batch_size = horizon, context, batch_size
         self.heldout, self.videos, self.folder = heldout, videos, Path(folder)
         self.count = 0
-        self._rng = np.random.default_rng(seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
         """Measure, and leave a video.
@@ -93,9 +93,9 @@ class OpenLoopProbe:
                 "predictions in its latents."
             )
         length = self.context + self.horizon
-        batch = episode_batch(replay, self.batch_size, length, rng=self._rng, heldout=self.heldout)
+        batch = episode_batch(replay, self.batch_size, length, rng=self.rng, heldout=self.heldout)
         with measured_weights(agent), restored_rng(), torch.no_grad():
-            torch.manual_seed(int(self._rng.integers(2**31)))
+            torch.manual_seed(int(self.rng.integers(2**31)))
             seen, imagined = self._decoded(agent, batch)
         row: dict[str, float] = {}
         actual = {name: _unit(value[:, self.context :]) for name, value in batch.obs.items()}
@@ -139,11 +139,11 @@ class OpenLoopProbe:
 
     def state_dict(self) -> dict[str, Any]:
         """The stream that the subsequences are drawn from, and how many videos there are."""
-        return {"rng": self._rng.bit_generator.state, "count": self.count}
+        return {**super().state_dict(), "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._rng.bit_generator.state = state["rng"]
+        super().load_state_dict(state)
         self.count = state["count"]
 
 

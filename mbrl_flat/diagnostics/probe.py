@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
@@ -34,6 +36,25 @@ class Probe(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         ...
+
+
+class SeededProbe:
+    """Base of a probe that draws its batches from a stream of its own, ``rng``.
+
+    Args:
+        seed: Where the stream begins.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stream."""
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.rng.bit_generator.state = state["rng"]
 
 
 class Play(Protocol):

@@ -1,15 +1,12 @@
 """Open-loop errors of an agent's world model, on the schedule of a run."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights, training_batch
-from mbrl_flat.diagnostics.probe import NothingToMeasure
+from mbrl_flat.diagnostics.probe import NothingToMeasure, SeededProbe
 from mbrl_flat.diagnostics.reference_encoder import ReferenceEncoder
 from mbrl_flat.diagnostics.rollout_error import (
     Reference,
@@ -26,7 +23,7 @@ from mbrl_flat.interfaces import Inspectable, PredictsTermination
 from mbrl_flat.runtime.seeding import restored_rng
 
 
-class RolloutProbe:
+class RolloutProbe(SeededProbe):
     """Measures on held-out subsequences; nothing of the agent or the run moves.
 
     The names begin with ``probe/rollout/``. Next to the errors of ``rollout_errors`` there are
@@ -54,13 +51,13 @@ class RolloutProbe:
         reference_seed: int = 0,
         seed: int = 0,
     ) -> None:
+        super().__init__(seed)
         if horizon < 1:
             raise UserError(f"The probe's horizon must be at least 1, got {horizon}.")
         if batch_size < 2:
             raise UserError(f"The probe's batch_size must be at least 2, got {batch_size}.")
         self.horizon, self.batch_size, self.heldout = horizon, batch_size, heldout
         self.encoder = ReferenceEncoder(seed=reference_seed)
-        self._rng = np.random.default_rng(seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
         """Measure.
@@ -76,10 +73,10 @@ class RolloutProbe:
             NothingToMeasure: If no stored episode of a kind that is needed is long enough.
         """
         training, tested = (
-            episode_batch(replay, self.batch_size, self.horizon, rng=self._rng, heldout=kind)
+            episode_batch(replay, self.batch_size, self.horizon, rng=self.rng, heldout=kind)
             for kind in (False, self.heldout)
         )
-        seed = int(self._rng.integers(2**31))
+        seed = int(self.rng.integers(2**31))
         with measured_weights(agent), restored_rng(), torch.no_grad():
             row = self._errors(agent, training, tested)
             row |= compounding(row)
@@ -102,20 +99,12 @@ class RolloutProbe:
         if not (isinstance(agent, PredictsTermination) and agent.predicts_termination):
             return {}
         drawn = draw_endings(
-            replay, self.batch_size, self.horizon, rng=self._rng, heldout=self.heldout
+            replay, self.batch_size, self.horizon, rng=self.rng, heldout=self.heldout
         )
         if drawn is None:
             return {}
         ended = drawn.batch.terminated[:, -1]
         return termination_scores(predicted(agent, drawn.batch), ended, rate=drawn.rate)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The stream that the subsequences are drawn from."""
-        return {"rng": self._rng.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self._rng.bit_generator.state = state["rng"]
 
 
 def heldout_losses(agent: Inspectable, replay: Replay, num: int, *, seed: int) -> dict[str, float]:

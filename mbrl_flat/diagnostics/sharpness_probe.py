@@ -11,7 +11,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.guard import preserve_state
 from mbrl_flat.diagnostics.inspection import measured_weights, optimizer_of, training_batch
 from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
-from mbrl_flat.diagnostics.probe import NothingToMeasure
+from mbrl_flat.diagnostics.probe import NothingToMeasure, SeededProbe
 from mbrl_flat.diagnostics.sharpness import LossRegion, loss_regions, norms, sam_gap
 from mbrl_flat.diagnostics.sharpness_measures import Context, SharpnessMeasure
 from mbrl_flat.errors import UserError
@@ -23,7 +23,7 @@ _FEWEST_WARM = 5
 now, of which the start has one part in thousands."""
 
 
-class SharpnessProbe:
+class SharpnessProbe(SeededProbe):
     """Measures on a batch that it draws afresh each time; nothing of the agent or the run moves.
 
     The names begin with ``probe/sharpness/``; of the held-out episodes, where asked for, with
@@ -61,6 +61,7 @@ class SharpnessProbe:
         sequence_length: int | None = None,
         seed: int = 0,
     ) -> None:
+        super().__init__(seed)
         if batch_size < 1:
             raise UserError(f"The probe's batch_size must be at least 1, got {batch_size}.")
         if rho <= 0.0:
@@ -74,7 +75,6 @@ class SharpnessProbe:
         self.per_module, self.heldout = per_module, heldout
         self.curvature, self.gaps = tuple(curvature), tuple(gaps)
         self.sequence_length = sequence_length
-        self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._starts: dict[str, Tensor] = {}
 
@@ -99,7 +99,7 @@ class SharpnessProbe:
                     agent,
                     replay,
                     self.batch_size,
-                    rng=self._rng,
+                    rng=self.rng,
                     length=self.sequence_length,
                     heldout=heldout,
                 )
@@ -107,7 +107,7 @@ class SharpnessProbe:
                 if not row:
                     raise
                 continue
-            seed = int(self._rng.integers(2**31))
+            seed = int(self.rng.integers(2**31))
             with measured_weights(agent):
                 with restored_rng():
                     # Whatever the loss samples (heads, actions) belongs to the probe alone.
@@ -188,13 +188,13 @@ class SharpnessProbe:
     def state_dict(self) -> dict[str, Any]:
         """Both streams, and where the next Lanczos starts."""
         return {
-            "rng": self._rng.bit_generator.state,
+            **super().state_dict(),
             "generator": self._generator.get_state(),
             "starts": dict(self._starts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        self._rng.bit_generator.state = state["rng"]
+        super().load_state_dict(state)
         self._generator.set_state(state["generator"].cpu())
         self._starts = {name: start.cpu() for name, start in state["starts"].items()}
