@@ -6,6 +6,7 @@ import pytest
 
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging import WandbLogger
+from mbrl_flat.runs.config import RunConfig, WandbConfig
 
 
 class FakeRun:
@@ -114,9 +115,9 @@ def test_a_failure_is_one_warning_and_the_mirror_falls_silent(fake, tmp_path, ca
     assert not logger.active
 
 
-def test_an_unknown_mode_is_refused(tmp_path):
+def test_an_unknown_mode_is_refused():
     with pytest.raises(UserError, match="did you mean 'offline'"):
-        WandbLogger(tmp_path, config={}, mode="ofline")
+        RunConfig(wandb=WandbConfig(mode="ofline"))
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
