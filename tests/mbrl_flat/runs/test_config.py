@@ -18,7 +18,7 @@ from mbrl_flat.runs.config import RunConfig
         ({"heldout_fraction": 1.0}, "heldout_fraction must lie in [0, 1), got 1.0."),
         ({"replay_storage": "disc"}, "Unknown replay_storage 'disc'; did you mean 'disk'?"),
         ({"replay_mirror": "nevr"}, "Unknown replay_mirror 'nevr'; did you mean 'never'?"),
-        ({"sync": "globl"}, "Unknown sync 'globl'; did you mean 'global'?"),
+        ({"sync": "globl"}, "Unknown sync 'globl'; did you mean 'global' or 'local'?"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0."),
         ({"seed": -1}, "seed must be at least 0, got -1."),
     ],
