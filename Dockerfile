@@ -1,6 +1,6 @@
 # docker build -t mbrl-flat .
 # docker run --rm -v "$PWD/runs:/app/runs" mbrl-flat env.task=cartpole-swingup preset=cpu optimizer=sam
-# Arguments, and how to run it elsewhere: docs/containers.md
+# Arguments, and how to run it elsewhere: docs/guides/containers.md
 ARG BASE=python:3.11.11-slim-bookworm
 FROM ${BASE}
 

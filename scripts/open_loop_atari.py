@@ -29,11 +29,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from mbrl_flat.agents.imagination_agent import ImaginationAgent
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.plot_style import (
+    PALETTE,
+    add_legend,
+    log_axis,
+    make_panels,
+    save_figure,
+)
 from mbrl_flat.cli.main import compose_run
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
@@ -163,7 +170,9 @@ def errors(
         guesses = {"model": shown[:, k], "copy": real[:, 0], "mean": mean}
         guesses |= {"expected": expected[k]} if k in expected else {}
         for name, guess in guesses.items():
-            row[f"{name}_{k}"] = float((guess - real[:, k]).square().sum((1, 2, 3)).mean())
+            each = (guess - real[:, k]).square().sum((1, 2, 3))  # one a subsequence
+            row[f"{name}_{k}"] = float(each.mean())
+            row[f"{name}_{k}_error"] = float(each.std() / len(each) ** 0.5)
     return row
 
 
@@ -173,18 +182,50 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
         for colour, name in zip(PALETTE, ("model", "copy", "mean", "expected"), strict=False):
-            panel.plot(minutes, [row[f"{name}_{k}"] for row in rows], color=colour, label=name)
-        panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead", yscale="log")
-        add_legend(panel)
-    figure.savefig(out / "errors.png")
-    strip = torch.stack([real[0], shown[0]]).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    Image.fromarray((strip * 255.0).byte().numpy()).save(out / "strip.png")
+            values = np.array([row[f"{name}_{k}"] for row in rows])
+            half = 1.96 * np.array([row[f"{name}_{k}_error"] for row in rows])
+            panel.plot(minutes, values, color=colour, label=name)
+            panel.fill_between(
+                minutes, values - half, values + half, color=colour, alpha=0.15, linewidth=0
+            )
+        log_axis(panel)
+        panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead")
+    add_legend(*panels)
+    save_figure(figure, out / "errors.png")
+    save_figure(
+        draw_strip(*((part[0] * 255.0).byte() for part in (real, shown))), out / "strip.png"
+    )
     pairs = torch.cat([real, shown], -1)[:: max(1, len(real) // 4)].flatten(0, 1)
     video = [
         Image.fromarray(pair).resize((256, 128), Image.Resampling.NEAREST)
         for pair in (pairs.permute(0, 2, 3, 1) * 255.0).byte().numpy()
     ]
     video[0].save(out / "video.gif", save_all=True, append_images=video[1:], duration=250, loop=0)
+
+
+def draw_strip(real: Tensor, shown: Tensor, *, every: int = 2) -> Figure:
+    """Recorded frames above predicted ones, each row and each column named.
+
+    Args:
+        real: uint8 ``[K + 1, C, H, W]``, from the last frame that the model has seen.
+        shown: The same, predicted.
+        every: Show each second, third, ... step: more than six are too small to see.
+
+    Returns:
+        The figure.
+    """
+    steps = range(0, len(real), every)
+    figure = Figure(figsize=(1.5 * len(steps), 3.4), layout="constrained", dpi=130)
+    for number, (name, frames) in enumerate((("recorded", real), ("predicted", shown))):
+        for place, step in enumerate(steps):
+            axes = figure.add_subplot(2, len(steps), number * len(steps) + place + 1)
+            axes.imshow(frames[step].permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if number == 0:
+                axes.set_title("last seen" if step == 0 else f"{step} ahead", fontsize=10)
+            if place == 0:
+                axes.set_ylabel(name, fontsize=11)
+    return figure
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ Usage: ``python scripts/study_report.py [STUDY ...] [--check] [--figures]``. Rea
 ``docs/studies/STUDY/results.csv`` (a study without it takes seconds and is computed) and rewrites
 the table on the study's page and the counts in docs/results/README.md.
 A claim about curves, which are not committed, keeps the interval that the page shows. ``--check``
-writes nothing and fails if a page differs. ``--figures`` redraws figures that need no curves.
+writes nothing and fails if a page differs. ``--figures`` redraws figures; for those
+that need curves, ``--measure kind=map`` measures the trials with that setting once more.
 """
 
 import argparse
@@ -12,10 +13,11 @@ import csv
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from scipy import stats
 
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("studies", nargs="*")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--figures", action="store_true")
+    parser.add_argument("--measure", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     texts: dict[Path, str] = {}
     for name in options.studies or studies():
@@ -49,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims = [known_from_page(name, claim) for claim in study.claims(rows)]
         rewrite_pages(name, corrected(claims), texts)
         if options.figures:
+            if options.measure:
+                wanted = dict(setting.split("=", 1) for setting in options.measure)
+                rows = measured_again(study, rows, {k: parse(v) for k, v in wanted.items()})
             for label, figure in study.figures(rows).items():
                 save_figure(figure, STUDIES / name / f"{label}.png")
     stale = [page for page, text in texts.items() if page.read_text("utf-8") != text]
@@ -89,6 +95,15 @@ def load_rows(study: Study, name: str) -> TrialRows:
     rows = [TrialRow({k: parse(v) for k, v in line.items() if v != ""}) for line in lines]
     empty = {k: v for trial in study.cells(TrialRows(rows)) for k, v in trial.items() if v is None}
     return TrialRows([TrialRow({**empty, **row}) for row in rows])
+
+
+def measured_again(study: Study, rows: TrialRows, wanted: Mapping[str, Any]) -> TrialRows:
+    """Measure the trials with these settings once more: the file of rows has no curves."""
+    trials = [cell for cell in study.cells(rows) if wanted.items() <= cell.items()]
+    for cell in trials:
+        print(f"measuring {cell.label}")
+    known = [row for row in rows if not any(cell.items() <= row.items() for cell in trials)]
+    return TrialRows([*known, *(TrialRow({**cell, **study.measure(cell)}) for cell in trials)])
 
 
 def parse(text: str) -> float | int | bool | str:

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t
 
-from mbrl_flat.analysis.plot_style import INK, PALETTE, make_panels, save_figure
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import make_panels, method_style, save_figure
 from mbrl_flat.compare.tables import format_number
 
 COLUMNS = {
@@ -175,17 +174,6 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.2g}"
 
 
-def draw(axes: Axes, variants: dict[str, Seeds], names: Sequence[str]) -> None:
-    """A dot a run, a line at the mean of each variant."""
-    for place, name in enumerate(names):
-        values = list(variants.get(name, {}).values())
-        if values:
-            axes.scatter([place] * len(values), values, s=22, color=PALETTE[place % len(PALETTE)])
-            axes.hlines(np.mean(values), place - 0.3, place + 0.3, color=INK, linewidth=1.2)
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    axes.grid(visible=False, axis="x")
-
-
 def main() -> None:
     """Read, tell, draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -211,19 +199,24 @@ def main() -> None:
         text += [*table_of_differences(results, pairs), *table_of_seeds(results, pairs)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_name(f"{args.out.name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    chosen = [(task, column) for task in results for column in args.columns]
-    figure, panels = make_panels(len(chosen), columns=len(args.columns))
-    for axes, (task, column) in zip(panels, chosen, strict=True):
-        draw(axes, results[task][column], order(variants_of({task: results[task]}), args.first))
-        axes.set_title(task, fontsize=10)
-        axes.set_ylabel(COLUMNS[column], fontsize=10)
-        if column in RATIOS:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
-    save_figure(figure, args.out.with_name(f"{args.out.name}.png"))
+    draw(results, args.columns, args.first, args.out.with_name(f"{args.out.name}.png"))
     print("\n".join(text))
+
+
+def draw(results: Results, columns: Sequence[str], first: Sequence[str], path: Path) -> None:
+    """A panel for each task and column, in it a row for each variant with its runs."""
+    chosen = [(task, column) for task in results for column in columns]
+    figure, panels = make_panels(len(chosen), columns=min(3, len(columns)))
+    for number, (axes, (task, column)) in enumerate(zip(panels, chosen, strict=True)):
+        forest = [
+            ForestRow(style.name, [*results[task][column].get(variant, {}).values()], style.color)
+            for variant in order(variants_of({task: results[task]}), first)
+            for style in [method_style(variant)]
+        ]
+        left = number % min(3, len(columns)) == 0
+        draw_forest(axes, forest, ratio=column in RATIOS, named=left)
+        axes.set_title(f"{task}: {COLUMNS[column].removeprefix('largest ')}", fontsize=9)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,18 @@ METHODS: Mapping[str, MethodStyle] = {
 }
 """One display name and one colour for each method, in every figure of the project."""
 
+VARIANTS: Mapping[str, MethodStyle] = {
+    "base": MethodStyle("base optimizer", "#7A7A7A"),
+    "adam_matched": MethodStyle("Adam, equal gradient evaluations", "#3D3D3D"),
+    "adam_twice": MethodStyle("Adam, twice the updates", "#3D3D3D"),
+    "sam_tiny": MethodStyle("SAM, rho near 0", "#A6CEE3"),
+    "no_norm": MethodStyle("SAM, no normalisation layers", "#004B76"),
+    "random_mask": MethodStyle("SAM, random weights", "#7FA3B8"),
+    "msam_flipped": MethodStyle("Momentum-SAM, sign flipped", "#8C5A00"),
+    "vasso_0.2": MethodStyle("VaSSO", "#009E73"),
+}
+"""The same for variants of studies that are no methods of the registry."""
+
 INK = "#222222"
 MUTED = "#767676"
 
@@ -73,13 +85,14 @@ def method_style(method: str) -> MethodStyle:
     """Display name and colour of a method, the same in every figure.
 
     Args:
-        method: Name in the registry; an unknown one keeps its name and always gets the same colour.
+        method: Name in the registry or of a study's variant; an unknown one keeps its name and
+            always gets the same colour.
 
     Returns:
         The style.
     """
     color = PALETTE[zlib.crc32(method.encode()) % len(PALETTE)]
-    return METHODS.get(method, MethodStyle(method, color))
+    return METHODS.get(method) or VARIANTS.get(method, MethodStyle(method, color))
 
 
 def make_panels(
@@ -100,7 +113,9 @@ def make_panels(
 
     columns = min(columns, num_panels)
     rows = -(-num_panels // columns)
-    figure = Figure(figsize=(5.4 * columns, 3.5 * rows), layout="constrained", dpi=120)
+    # A page shows a figure 740 pixels wide: what is wider has letters too small to read there.
+    width, height = {1: (5.8, 3.5), 2: (8.8, 3.3)}.get(columns, (3.45 * columns, 2.9))
+    figure = Figure(figsize=(width, height * rows), layout="constrained", dpi=130)
     if title:
         figure.suptitle(title, fontsize=12, color=INK, fontweight="bold")
     panels = [figure.add_subplot(rows, columns, number + 1) for number in range(num_panels)]
@@ -123,17 +138,54 @@ def style_axes(axes: "Axes") -> None:
     axes.xaxis.set_major_formatter(_thousands)
 
 
+def sequential(count: int) -> list[str]:
+    """Colours from light to dark for the values of one setting, hexadecimal RGB."""
+    from matplotlib import colormaps, colors  # noqa: PLC0415  # slow to import
+
+    return [colors.to_hex(colormaps["viridis_r"](x)) for x in np.linspace(0.15, 1.0, count)]
+
+
 def spans_orders(values: np.ndarray) -> bool:
     """Say whether all finite values are positive and more than a factor of 100 apart."""
     finite = values[np.isfinite(values)]
     return bool(len(finite) > 0 and finite.min() > 0.0 and finite.max() > 100.0 * finite.min())
 
 
-def add_legend(axes: "Axes", *others: "Axes") -> None:
-    """Name what is drawn, outside of the panels, so that the legend never covers data.
+def log_axis(axes: "Axes", which: str = "y") -> None:
+    """Make an axis logarithmic with a few plain ticks that do not collide; call it after drawing.
 
     Args:
-        axes: Panel that the legend belongs to; alone, it has the legend at its right.
+        axes: The panel.
+        which: ``x`` or ``y``.
+    """
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
+    ticks = log_ticks(*axis.get_view_interval())
+    axis.set_ticks([], minor=True)
+    axis.set_ticks(ticks, [_thousands(tick, 0) for tick in ticks])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Two to eight round numbers between two positive ones, for a logarithmic axis."""
+    decades = np.log10(high / low)
+    powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    if decades > 2.2:
+        ticks = 10.0 ** powers[:: max(1, int(decades / 4))]
+    elif decades > 0.9:
+        ticks = np.outer(10.0**powers, [1.0, 2.0, 5.0]).ravel()
+    else:
+        size = 10.0 ** np.floor(np.log10((high - low) / 5.0))
+        step = next(size * f for f in (1.0, 2.0, 5.0, 10.0) if size * f >= (high - low) / 5.0)
+        ticks = np.arange(np.ceil(low / step), high / step + 1.0) * step
+    inside = ticks[(ticks >= low * 0.999) & (ticks <= high * 1.001)]
+    return [float(f"{tick:.6g}") for tick in inside]
+
+
+def add_legend(axes: "Axes", *others: "Axes") -> None:
+    """Name what is drawn, below the panels, so that the legend never covers data.
+
+    Args:
+        axes: Panel that the legend belongs to; alone, it has the legend below itself.
         others: Panels that share one legend with it below all panels; a name stands there once.
     """
     named: dict[str, Artist] = {}
@@ -143,19 +195,28 @@ def add_legend(axes: "Axes", *others: "Axes") -> None:
     names = list(named)
     if not names:
         return
-    style = {"frameon": False, "fontsize": 9 if len(names) <= 24 else 6, "labelcolor": INK}
-    if others:
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        fitting = int(14 * figure.get_figwidth() / (6 + max(map(len, names))))
-        columns = max(1, min(len(names), fitting))
-        figure.legend(
-            list(named.values()), names, loc="outside lower center", ncols=columns, **style
-        )
-    else:
-        axes.legend(
-            list(named.values()), names, loc="upper left", bbox_to_anchor=(1.0, 1.0), **style
-        )
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    share = 1.0
+    if not others and len(figure.axes) > 1 and (spec := axes.get_subplotspec()) is not None:
+        share = spec.get_gridspec().ncols
+    # A letter of nine points is five points wide on average, the line before it takes 40.
+    fitting = int(72.0 * figure.get_figwidth() / share / (5.0 * max(map(len, names)) + 40.0))
+    style = {
+        "frameon": False,
+        "fontsize": 9 if len(names) <= 24 else 6,
+        "labelcolor": INK,
+        "ncols": max(1, min(len(names), fitting)),
+    }
+    if others or share == 1.0:
+        figure.legend(list(named.values()), names, loc="outside lower center", **style)
+        return
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415  # slow to import
+
+    # By inches and not by a share of the panel: below its label, however low the panel is.
+    below = axes.transAxes + ScaledTranslation(0.0, -0.4, figure.dpi_scale_trans)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below}
+    axes.legend(list(named.values()), names, **place, **style)
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:

@@ -30,7 +30,7 @@ TITLES = {
 }
 
 LOGARITHMIC = ("probe/sharpness/lambda_max", "probe/sharpness/sam_gap")
-"""Metrics that may span orders of magnitude; an axis of returns is never bent."""
+"""Metrics on a ratio axis; an axis of returns is never bent."""
 
 FIGURES: Mapping[str, tuple[str, ...]] = {
     "return": (RETURN,),
@@ -151,7 +151,7 @@ def describe_correlation(scatter: ScatterData) -> str:
     """Spearman correlation and the number of runs behind it."""
     count = f"n = {len(scatter.points)}"
     if not np.isfinite(scatter.correlation):
-        return f"{count} (a rank correlation needs {MIN_SEEDS} seeds)"
+        return f"{count}, no correlation (< {MIN_SEEDS} seeds)"
     return f"Spearman {scatter.correlation:.2f}, {count}"
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mbrl_flat.analysis.plot_style import MUTED, add_legend, make_panels, save_figure, spans_orders
+from mbrl_flat.analysis.plot_style import MUTED, add_legend, log_axis, make_panels, save_figure
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import FIGURES, LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import RunComparison
@@ -83,14 +84,14 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
     # Fixed margins: to find them by drawing everything would take as long as the drawing.
     figure.set_layout_engine(None)
     width, height = figure.get_size_inches()
-    entries = sum(len(legend.get_texts()) for legend in figure.legends)
+    lines = sum(-(-len(legend.get_texts()) // legend._ncols) for legend in figure.legends)
     figure.subplots_adjust(
-        left=0.8 / width,
+        left=0.9 / width,
         right=1.0 - 0.15 / width,
         top=1.0 - 0.35 / height,
-        bottom=(0.65 + 0.2 * -(-entries // max(1, int(width)))) / height,
-        wspace=0.22,
-        hspace=0.32,
+        bottom=(0.65 + 0.2 * lines) / height,
+        wspace=0.36,
+        hspace=0.42,
     )
     return save_figure(figure, path)
 
@@ -107,12 +108,12 @@ def _draw_chart(axes: "Axes", chart: Chart, styles: Styles) -> None:
             axes.plot(series.steps, series.values, color=color, linewidth=0.6, alpha=0.35)
     if chart.baseline is not None:
         axes.axhline(chart.baseline, color=MUTED, linestyle=":", label="random policy")
-    means = np.concatenate([curve.mean for curve in chart.curves])
-    if chart.metric in LOGARITHMIC and spans_orders(means):
-        axes.set_yscale("log")
+    drawn = [part for c in chart.curves for part in (c.mean, *(s.values for s in c.seeds))]
+    if chart.metric in LOGARITHMIC and np.nanmin(np.concatenate(drawn)) > 0.0:
+        log_axis(axes)
     axes.set_title(_plain(chart.task), fontsize=10)
     axes.set_xlabel(AXES[chart.axis], fontsize=10)
-    axes.set_ylabel(TITLES[chart.metric], fontsize=10)
+    axes.set_ylabel(fill(TITLES[chart.metric], 24), fontsize=10)
 
 
 def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles) -> None:
@@ -127,9 +128,11 @@ def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles)
             marker=_MARKERS[style.dash],
             label=_plain(style.name),
         )
+    if min(point[2] for point in scatter.points) > 0.0:
+        log_axis(axes, "x")
     axes.set_title(f"{_plain(task)}: {describe_correlation(scatter)}", fontsize=10)
     axes.set_xlabel(TITLES[scatter.x_name], fontsize=10)
-    axes.set_ylabel(TITLES[scatter.y_name], fontsize=10)
+    axes.set_ylabel(fill(TITLES[scatter.y_name], 24), fontsize=10)
 
 
 def _plain(text: str) -> str:

@@ -1,12 +1,12 @@
 """Which runs are seeds of the same thing, and what makes others hard to compare."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mbrl_flat.analysis.plot_style import PALETTE, method_style
+from mbrl_flat.analysis.plot_style import METHODS, PALETTE, VARIANTS, method_style
 from mbrl_flat.compare.runs import Run, task_names
 from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.logging.labels import BOOKKEEPING, RENAMED
@@ -79,12 +79,12 @@ def group_styles(groups: Sequence[Group]) -> dict[str, GroupStyle]:
     """
     methods = {group.label: group.optimizer for group in reversed(groups)}
     labels = [*dict.fromkeys(group.label for group in groups)]
-    colors = [method_style(methods[label]).color for label in labels]
+    colors = [method_style(_method(label, methods)).color for label in labels]
     if max(map(colors.count, colors), default=0) > _NUM_DASHES:
         colors = [PALETTE[number % len(PALETTE)] for number in range(len(labels))]
     styles: dict[str, GroupStyle] = {}
     for number, (label, color) in enumerate(zip(labels, colors, strict=True)):
-        method = methods[label]
+        method = _method(label, methods)
         words = [method_style(method).name if word == method else word for word in label.split()]
         styles[label] = GroupStyle(
             label=label,
@@ -94,6 +94,11 @@ def group_styles(groups: Sequence[Group]) -> dict[str, GroupStyle]:
             dash=colors[:number].count(color) % _NUM_DASHES,
         )
     return styles
+
+
+def _method(label: str, methods: Mapping[str, str]) -> str:
+    """What gives a group its colour: a known variant that it is called by, or its optimizer."""
+    return label if label in METHODS or label in VARIANTS else methods[label]
 
 
 def group_runs(runs: Sequence[Run], *, by: Sequence[str] = ()) -> tuple[list[Group], list[str]]:

@@ -10,7 +10,7 @@ from importlib import resources
 
 import numpy as np
 
-from mbrl_flat.analysis.plot_style import spans_orders
+from mbrl_flat.analysis.plot_style import log_ticks
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import LOGARITHMIC, TITLES, Chart
 from mbrl_flat.compare.curves import Curve, ScatterData
@@ -47,9 +47,7 @@ class Scale:
     def ticks(self) -> list[float]:
         """Round numbers within the range, about six of them."""
         if self.log:
-            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
-            step = max(1, len(powers) // 5)
-            return [10.0**power for power in powers][::step]
+            return log_ticks(self.low, self.high)
         raw = (self.high - self.low) / 6.0
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
@@ -195,10 +193,10 @@ def _scale(
     may_be_log: bool = False,
     margin: float = 0.0,
 ) -> Scale:
-    """Scale that shows all finite values; logarithmic if they are positive and far apart."""
+    """Scale that shows all finite values; logarithmic if asked for and all are positive."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
-    if may_be_log and spans_orders(finite):
+    if may_be_log and low > 0.0:
         return Scale(low / 1.3, high * 1.3, start, end, log=True)
     room = (high - low) * margin if high > low else abs(low) * 0.1 or 1.0
     return Scale(low - room, high + room, start, end)

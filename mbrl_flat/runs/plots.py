@@ -10,6 +10,7 @@ from mbrl_flat.analysis.plot_style import (
     MUTED,
     PALETTE,
     add_legend,
+    log_axis,
     make_panels,
     save_figure,
     spans_orders,
@@ -183,8 +184,9 @@ def _draw_panels(
             if len(steps) > 0:
                 _plot(axes, steps, values, color=color, label=legend or None)
         drawn = np.concatenate([series(rows, name)[1] for name in curves.values()])
-        if spans_orders(drawn):
-            axes.set_yscale("log")
+        ratio = any(name.startswith("probe/sharpness/") for name in curves.values())
+        if spans_orders(drawn) or (ratio and np.nanmin(drawn) > 0.0):
+            log_axis(axes)
         _label(axes, rows, label)
     return save_figure(figure, path)
 

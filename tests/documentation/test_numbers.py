@@ -107,3 +107,40 @@ def test_the_configuration_page_is_up_to_date():
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), (
         "rewrite it: python scripts/site/configuration.py"
     )
+
+
+AGENTS = {"tdmpc2": "TD-MPC2", "dreamerv3": "DreamerV3", "storm": "STORM", "twister": "TWISTER"}
+
+
+@pytest.mark.parametrize("agent", [*AGENTS, "random"])
+def test_published_numbers_of_an_agent_are_those_of_the_reference_files(agent):
+    page = (DOCS / "agents" / f"{agent}.md").read_text(encoding="utf-8")
+    lines = page[page.index("## Beside published numbers") :].splitlines()
+    titles, checked = [], 0
+    for cells in ([c.strip() for c in line.strip("|").split("|")] for line in lines if "|" in line):
+        if not any(re.match(r"-?\d", cell) for cell in cells):
+            titles = cells if cells[0] in ("task", "game") else titles
+            continue
+        for title, cell in zip(titles[1:], cells[1:], strict=True):
+            if not title.startswith("here") and re.match(r"-?\d", cell):
+                named = [m for m, name in AGENTS.items() if name in title]
+                method = named[0] if named else title.removeprefix("published ")
+                known = reference_texts(cells[0].removeprefix("Atari "), method, agent)
+                assert cell in known, (cells[0], title, cell)
+                checked += 1
+    assert checked >= 4
+
+
+def reference_texts(task: str, *methods: str) -> set[str]:
+    """Every published score of these methods on a task, as pages write it."""
+    found = set()
+    for name in ("dmc", "atari"):
+        path = ROOT / "configs" / "reference" / f"{name}.csv"
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["task"] == task and row["method"] in methods:
+                    mean = float(row["mean"])
+                    found.add(f"{mean:g}")
+                    if row["std"]:
+                        found.add(f"{mean:.0f} +- {float(row['std']):.0f}")
+    return found

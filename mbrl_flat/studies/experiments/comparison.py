@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mbrl_flat.analysis.plot_style import add_legend, make_panels
 from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
-from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
+from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, not_tested, sign_claim
 from mbrl_flat.studies.framework.study import Value
@@ -210,9 +210,8 @@ class ComparisonStudy:
         figure, panels = make_panels(2 * len(networks), title=self.title)
         swept = TrialRows([row for row in rows if "test_accuracy" in row])
         for network, pair in zip(networks, zip(*[iter(panels)] * 2, strict=True), strict=True):
-            ours = swept.where(network=network)
-            draw_sweep(pair[0], ours, "test_accuracy", f"{network}: test accuracy, %")
-            draw_sweep(pair[1], ours, "lambda_max", f"{network}: largest Hessian eigenvalue")
-            pair[1].set_yscale("log")
-        add_legend(panels[0])
+            ours, name = swept.where(network=network), NETWORKS.get(network, network)
+            draw_sweep(pair[0], ours, "test_accuracy", f"{name}: test accuracy, %")
+            draw_sweep(pair[1], ours, "lambda_max", f"{name}: Hessian eigenvalue")
+        add_legend(*panels)
         return {"sweep": figure}

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
 from mbrl_flat.studies.experiments.sweep_plots import draw_means
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
@@ -146,14 +146,17 @@ class Hopfield:
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Rises and gains against the strength of the rotation."""
         figure, (left, right) = make_panels(2, title=self.title)
+        figure.set_figheight(4.4)
         names = {"rise_outlier": "outlier", "rise_cluster": "cluster"}
         for axes, metrics, label in (
-            (left, names, "rise of the energy at the fixed point"),
-            (right, GAINS, "gain of replay beyond duplication"),
+            (left, names, "rise of the energy"),
+            (right, GAINS, "gain of replay"),
         ):
             for color, (metric, name) in zip(PALETTE, metrics.items(), strict=False):
                 values = [rows.where(strength=s).values(metric) for s in self.strengths]
                 draw_means(axes, self.strengths, values, color=color, ms=3, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="strength of the rotation", ylabel=label)
+            log_axis(axes, "x")
+            log_axis(axes)
+            axes.set(xlabel="strength of the rotation", ylabel=label)
             add_legend(axes)
         return {"forgetting": figure}

@@ -1,15 +1,12 @@
 """Claims and figures of the study of forgetting in a diffusion model."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import PALETTE, make_panels
 from mbrl_flat.analysis.stats import paired_differences, t_interval
 from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
-
-_BINS = 10
 
 
 def diffusion_claims(rows: TrialRows) -> list[Claim]:
@@ -123,27 +120,25 @@ def own_gains(rows: TrialRows, policy: str) -> dict[int, float]:
     return gains
 
 
+_FOREST = {
+    "forgetting": "error's rise, all images",
+    "forgetting_low": "lowest tenth of energy",
+    "forgetting_high": "highest tenth of energy",
+    "second_loss": "loss of the second task",
+}
+"""What the figure shows of each policy."""
+
+
 def draw(rows: TrialRows, *, title: str) -> Figure:
-    """Forgetting by decile of energy, and over all images with what the second task costs."""
-    figure, (left, right) = make_panels(2, title=title)
-    for number, policy in enumerate(rows.distinct("policy")):
-        ours = [row for row in rows.where(policy=policy) if not row.diverged]
-        if not ours:
-            continue
-        color = PALETTE[number % len(PALETTE)]
-        deciles = np.mean([by_decile(r["energy_curve"], r["forgetting_curve"]) for r in ours], 0)
-        left.plot(range(1, _BINS + 1), deciles, color=color, marker="o", ms=3, lw=1.2, label=policy)
-        x, y = ([row[name] for row in ours] for name in ("forgetting", "second_loss"))
-        right.scatter(x, y, color=color, s=14, label=policy)
-    rise = "rise of the reconstruction error"
-    left.set(xlabel="decile of energy, lowest first", ylabel=rise)
-    right.set(xlabel=f"{rise}, all images", ylabel="denoising loss on the second task")
-    add_legend(left)
+    """Draw forgetting by energy, and what the second task costs: each seed of each policy."""
+    figure, panels = make_panels(len(_FOREST), columns=2, title=title)
+    for number, (axes, (metric, label)) in enumerate(zip(panels, _FOREST.items(), strict=True)):
+        forest = [
+            ForestRow(
+                str(policy).replace("_", " "), rows.where(policy=policy).values(metric), color
+            )
+            for policy, color in zip(rows.distinct("policy"), PALETTE, strict=False)
+        ]
+        draw_forest(axes, forest, named=number % 2 == 0)
+        axes.set_title(label, fontsize=10)
     return figure
-
-
-def by_decile(energy: Sequence[float], forgetting: Sequence[float]) -> np.ndarray:
-    """Mean forgetting in each tenth of the images, ordered by energy, ``[10]``."""
-    order = np.argsort(np.array(energy), kind="stable")
-    parts = np.array_split(np.array(forgetting)[order], _BINS)
-    return np.array([part.mean() if len(part) else np.nan for part in parts])

@@ -65,6 +65,6 @@ class LabelNoise(RadiusSearch):
         """Test accuracy and memorised noise against the radius."""
         figure, (right, learned) = make_panels(2, title=self.title)
         draw_sweep(right, rows, "test_accuracy", "test accuracy, %")
-        draw_sweep(learned, rows, "train_accuracy", "accuracy on the noisy training labels, %")
-        add_legend(right)
+        draw_sweep(learned, rows, "train_accuracy", "accuracy on noisy labels, %")
+        add_legend(right, learned)
         return {"accuracy": figure}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels, method_style
 from mbrl_flat.analysis.stats import t_interval
-from mbrl_flat.studies.experiments.sweep_plots import GUIDE
 from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, sign_claim
 
 _UNIT = "in units of 2/eta, mean of the last 40 %"
@@ -160,7 +160,7 @@ def _transformer(rows: TrialRows) -> list[Claim]:
 
 
 def draw(rows: TrialRows) -> dict[str, Figure]:
-    """Draw descent maps, and the sharpness of networks along training.
+    """Draw where the sharpness of each setting settles, and descent maps where they are known.
 
     Args:
         rows: Of the whole study.
@@ -168,26 +168,40 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
     Returns:
         Figures by file name.
     """
-    curves, panels = make_panels(3, columns=3, title="Sharpness along training, seed 0")
-    for axes, kind in zip(panels, ("mlp", "vit"), strict=False):
-        for number, row in enumerate(r for r in rows.where(kind=kind, seed=0) if not r.diverged):
-            tails = "" if row["dof"] is None else f", t{row['dof']:g}"
-            label = f"sigma {row['sigma']:g}, N {row['samples']}{tails}"
-            style = {"color": PALETTE[number % len(PALETTE)], "lw": 1, "label": label}
-            axes.plot(row["curve_step"], row["curve_sharpness"], **style)
-        axes.set_title(kind, fontsize=10)
-        axes.set_ylabel("sharpness / (2/eta)")
-    for kind, style in (("adam", "-"), ("ivon", "--")):
-        for row in (row for row in rows.where(kind=kind, seed=0) if not row.diverged):
-            x, y = row["curve_step"], row["curve_preconditioned"]
-            label = f"{kind} {row['ess']:g}" if kind == "ivon" else kind
-            panels[2].plot(x, y, style, lw=1.2, label=label)
-    panels[2].set_ylabel("preconditioned sharpness / threshold")
-    for axes in panels:
-        axes.axhline(1.0, **GUIDE)
-        axes.set_xlabel("step")
-        add_legend(axes)
-    return {"sharpness": curves, "descent_maps": _maps(rows)}
+    figure, (plain, adaptive) = make_panels(2, title="Where the sharpness settles, each seed")
+    forest: list[ForestRow] = []
+    for kind, name in (("mlp", "MLP"), ("vit", "ViT")):
+        ours = rows.where(kind=kind)
+        for sigma, samples, dof in dict.fromkeys(
+            (r["sigma"], r["samples"], r["dof"]) for r in ours
+        ):
+            words = f"sigma {sigma:g}, N {samples}" if sigma else "no noise"
+            words += "" if dof is None else f", Student-t {dof:g}"
+            same = ours.where(sigma=sigma, samples=samples, dof=dof)
+            forest.append(ForestRow(f"{name}: {words}", same.values("sharpness"), _color(kind)))
+    draw_forest(plain, forest, reference=1.0)
+    plain.set_xlabel("sharpness / (2/eta), mean of the last 40 %")
+    widths = [("Adam", rows.where(kind="adam"), "adam")]
+    ivon = rows.where(kind="ivon")
+    widths += [
+        (f"IVON, {ess:g} samples", ivon.where(ess=ess), "ivon") for ess in ivon.distinct("ess")
+    ]
+    draw_forest(
+        adaptive,
+        [
+            ForestRow(name, same.values("preconditioned"), method_style(method).color)
+            for name, same, method in widths
+        ],
+        reference=1.0,
+    )
+    adaptive.set_xlabel("preconditioned sharpness / threshold")
+    maps = rows.where(kind="map")
+    known = len(maps) > 0 and all("descent_probability" in row for row in maps)
+    return {"sharpness": figure} | ({"descent_maps": _maps(rows)} if known else {})
+
+
+def _color(kind: str) -> str:
+    return PALETTE[("mlp", "vit").index(kind)]
 
 
 def _maps(rows: TrialRows) -> Figure:
@@ -198,10 +212,17 @@ def _maps(rows: TrialRows) -> Figure:
         share = np.array(row["descent_probability"]).reshape(len(curvatures), len(variances))
         mesh = axes.pcolormesh(variances, curvatures, share, cmap="viridis", vmin=0.0, vmax=1.0)
         same = rows.where(kind="quadratic", samples=row["samples"])
-        x, y = same.values("variance"), same.values("threshold")
-        axes.plot(x, y, "o-", color="#D55E00", label="(2/eta) VF")
-        axes.set_title(f"{row['samples']} samples", fontsize=10)
-        axes.set(xscale="log", xlabel="variance of the noise", ylabel="curvature")
-        add_legend(axes)
-        figure.colorbar(mesh, ax=axes)
+        axes.plot(
+            [r["variance"] for r in same], [r["threshold"] for r in same], "o-", color="#D55E00",
+            markeredgecolor="white", label="(2/eta) VF, below which the expected loss falls",
+        )  # fmt: skip
+        axes.grid(visible=False)
+        log_axis(axes, "x")
+        axes.set_title(
+            "1 sample" if row["samples"] == 1 else f"{row['samples']} samples", fontsize=10
+        )
+        axes.set_xlabel("variance of the noise")
+    panels[0].set_ylabel("curvature")
+    figure.colorbar(mesh, ax=panels[-1], label="probability")
+    add_legend(*panels)
     return figure

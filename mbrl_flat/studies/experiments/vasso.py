@@ -13,21 +13,21 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels
 from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import smoothed_ascent
 from mbrl_flat.optim.sharpness_aware import RuleSAM
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim
-from mbrl_flat.studies.experiments.sweep_plots import draw_means
+from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_means
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
 
 _WATCHED = {
-    "cosine": "cosine of successive adversaries",
+    "cosine": "cosine of successive ones",
     "error": "squared error of the direction",
-    "excess": "full loss above SAM's adversary",
+    "excess": "full loss above SAM's",
 }
 
 
@@ -132,12 +132,13 @@ class VaSSO(ComparisonStudy):
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius; the adversaries against theta."""
         figure, panels = make_panels(3, columns=3, title="Averaged adversaries, same weights")
-        x = "theta, weight of the new gradient (1 is SAM)"
         for axes, (name, title) in zip(panels, _WATCHED.items(), strict=True):
             for color, net in zip(PALETTE, self.runs.networks, strict=False):
                 ours = rows.where(adversaries=net)
                 values = [ours.values(f"{name}_{theta:g}") for theta in self.thetas]
-                draw_means(axes, self.thetas, values, intervals=False, color=color, label=net)
-            axes.set(xscale="log", xlabel=x, ylabel=title)
-        add_legend(panels[0])
+                draw_means(axes, self.thetas, values, color=color, label=NETWORKS.get(net, net))
+            log_axis(axes, "x")
+            axes.set_xlabel("theta, weight of the new gradient", fontsize=9)
+            axes.set_title(title, fontsize=9)
+        add_legend(*panels)
         return {**super().figures(rows), "adversaries": figure}

@@ -2,13 +2,27 @@
 
 import math
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels, sequential
 from mbrl_flat.studies.experiments.sweep_plots import GUIDE, draw_means
 from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, sign_claim
 
 _LARGE, _SMALL = 0.02, 0.005
+
+_PARTS = {"sharpness_2": "2 %", "sharpness_10": "10 %", "plateau": "last fifth"}
+"""Sharpness along a run, and when it is measured."""
+
+SWEEPS = {
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "mlp_depth_1": "MLP, one hidden layer",
+    "mlp_depth_3": "MLP, three hidden layers",
+    "mlp_layer_norm": "MLP with LayerNorm",
+}
+"""Display names."""
 
 
 def make_claims(rows: TrialRows) -> list[Claim]:
@@ -157,19 +171,23 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
         rows: Of the whole study.
 
     Returns:
-        Figures by file name.
+        Figures by file name; what drives the sharpness needs the curves of a run.
     """
     names = rows.distinct("sweep")
-    curves, panels = make_panels(len(names), title="Sharpness under weight decay, seed 0")
+    every = sorted(rows.distinct("weight_decay"))
+    colors = dict(zip(every, sequential(len(every)), strict=True))
+    curves, panels = make_panels(len(names), columns=3, title="Sharpness along training, each seed")
     for axes, name in zip(panels, names, strict=True):
-        for number, row in enumerate(r for r in rows.where(sweep=name, seed=0) if not r.diverged):
-            style = {"color": PALETTE[number % len(PALETTE)], "lw": 1}
-            label = f"lam {row['weight_decay']:g}"
-            axes.plot(row["curve_step"], row["curve_sharpness"], label=label, **style)
+        for decay in every:
+            _along(axes, _at(rows, name, decay), colors[decay], f"{decay:g}")
         axes.axhline(1.0, **GUIDE)
-        axes.set_title(name, fontsize=10)
-        axes.set(xlabel="step", ylabel="sharpness / (2/eta)")
-        add_legend(axes)
+        axes.set_title(SWEEPS.get(name, name), fontsize=10)
+        axes.set_xticks(range(len(_PARTS)), list(_PARTS.values()))
+    for axes in panels[::3]:
+        axes.set_ylabel("sharpness / (2/eta)")
+    add_legend(*panels)
+    for legend in curves.legends:
+        legend.set_title("weight decay")
     plateaus, panels = make_panels(2, title="Where the sharpness settles, and the alignment")
     for axes, key, level, label in (
         (panels[0], "plateau", 1.0, "sharpness / (2/eta), last fifth"),
@@ -178,11 +196,24 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
         for color, name in zip(PALETTE, names, strict=False):
             decays = sorted(rows.where(sweep=name).distinct("weight_decay"))
             values = [_at(rows, name, decay).values(key) for decay in decays]
-            draw_means(axes, decays, values, color=color, ms=3, label=name)
+            draw_means(axes, decays, values, color=color, ms=3, label=SWEEPS.get(name, name))
         axes.axhline(level, **GUIDE)
         axes.set(xlabel="weight decay", ylabel=label)
-    add_legend(panels[0])
-    return {"sharpness": curves, "plateau": plateaus, "drift": _draw_drift(rows)}
+    add_legend(*panels)
+    figures = {"sharpness": curves, "plateau": plateaus}
+    if any("curve_pull" in row for row in rows):
+        figures["drift"] = _draw_drift(rows)
+    return figures
+
+
+def _along(axes: Axes, rows: TrialRows, color: str, label: str) -> None:
+    """Draw each seed thinly and the mean over seeds."""
+    seeds = [[row[part] for part in _PARTS] for row in rows if not row.diverged]
+    if not seeds:
+        return
+    for seed in seeds:
+        axes.plot(seed, color=color, lw=0.7, alpha=0.5)
+    axes.plot(np.mean(seeds, 0), "-o", color=color, ms=4, lw=1.8, label=label)
 
 
 def _draw_drift(rows: TrialRows) -> Figure:
@@ -193,7 +224,7 @@ def _draw_drift(rows: TrialRows) -> Figure:
                 ("curve_sharpening", "-", "a"),
                 ("curve_pull", "--", "lam kappa"),
             ):
-                if not row.diverged:
+                if curve in row:
                     label = f"{name}, lam {decay:g}"
                     axes.plot(row["curve_step"], row[curve], style, color=color, label=label)
     axes.set_yscale("symlog", linthresh=0.1)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import add_legend, make_panels, method_style, spans_orders
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import INK, make_panels, method_style
 from mbrl_flat.analysis.stats import (
     Interval,
     mean,
@@ -30,8 +31,15 @@ _METRICS = {
 }
 """What is claimed of a sharpness-aware world model, and how it is measured; lower is better."""
 
-_SCATTER = ("train_lambda_max", "value_error")
-"""What the scatter shows."""
+_FOREST = (
+    ("train_lambda_max", "Hessian eigenvalue"),
+    ("state_error_1", "error, 1 step"),
+    ("state_error_last", "error, 10 steps"),
+)
+"""What the figure shows."""
+
+MODELS = {"tdmpc2": "TD-MPC2", "transformer": "transformer"}
+"""Display names."""
 
 _MAIN = ("train_lambda_max", "state_error", "reward_error", "value_error")
 """What is said of every method."""
@@ -144,39 +152,25 @@ def _correlation(rows: TrialRows, metric: str) -> float:
 
 
 def draw(rows: TrialRows, models: Sequence[str], *, title: str) -> Figure:
-    """Draw a row for each model: errors by step against Adam's, and error against sharpness."""
-    figure, panels = make_panels(3 * len(models), columns=3, title=title)
-    for number, model in enumerate(models):
-        state, value, scatter = panels[3 * number : 3 * number + 3]
+    """Draw a row of forest plots for each model: ratios to Adam at equal gradient evaluations."""
+    title = f"{title}, against Adam with as many gradient evaluations"
+    figure, panels = make_panels(len(_FOREST) * len(models), columns=len(_FOREST), title=title)
+    for number, axes in enumerate(panels):
+        model, (metric, label) = models[number // len(_FOREST)], _FOREST[number % len(_FOREST)]
         ours = rows.where(model=model)
-        for method in ours.distinct("method"):
-            # Both budgets of Adam share its colour; the larger one is the zero of the curves.
-            color = method_style(method.removesuffix("_matched")).color
-            for axes, curve in ((state, "state_curve"), (value, "value_curve")):
-                change = _change(ours, method, curve)
-                axes.plot(change, color=color, lw=1.4, label=method)
-            mine = [row for row in ours.where(method=method) if not row.diverged]
-            sharp, error = ([row[name] for row in mine] for name in _SCATTER)
-            scatter.scatter(sharp, error, color=color, s=14)
-        state.set_ylabel(f"{model}: error of observations, %")
-        value.set_ylabel(f"{model}: RMSE of the value, %")
-        scatter.set_ylabel(f"{model}: RMSE of the value, k = 1 to K")
-        scatter.set_xlabel("largest Hessian eigenvalue on training subsequences")
-        if spans_orders(np.array(scatter.get_xlim())):
-            scatter.set_xscale("log")
-        for axes in (state, value):
-            axes.set_xlabel("steps ahead")
-            axes.set_title("change against Adam at equal evaluations", fontsize=10)
-    add_legend(panels[0])
+        methods = [m for m in ours.distinct("method") if m != "adam_matched"]
+        forest = [
+            ForestRow(
+                "Adam, equal updates" if method == "adam" else method_style(method).name,
+                np.exp(log_changes(*(ours.where(method=m).by_seed(metric) for m in pair))),
+                method_style(method).color,
+            )
+            for method in methods
+            for pair in [(method, "adam_matched")]
+        ]
+        first = number % len(_FOREST) == 0
+        draw_forest(axes, forest, reference=1.0, ratio=True, named=first)
+        axes.set_title(f"{MODELS.get(model, model)}: {label}", fontsize=10, color=INK, loc="left")
+        words = "flatter | sharper" if metric.endswith("lambda_max") else "better | worse"
+        axes.set_xlabel(f"ratio to Adam ({words})", fontsize=9)
     return figure
-
-
-def _change(rows: TrialRows, method: str, curve: str) -> np.ndarray:
-    """Change of a curve in percent, mean over the seeds that both have; ``[K + 1]`` or empty."""
-    mine, base = (
-        {row["seed"]: np.array(row[curve]) for row in rows.where(method=name) if not row.diverged}
-        for name in (method, "adam_matched")
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):  # what is known exactly at step 0
-        changes = [100.0 * (mine[seed] / base[seed] - 1.0) for seed in mine.keys() & base.keys()]
-    return np.mean(changes, 0) if changes else np.array([])

@@ -11,7 +11,6 @@ from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
 from mbrl_flat.studies.experiments.hopfield_diffusion import HopfieldDiffusion, partial_spearman
 from mbrl_flat.studies.experiments.hopfield_diffusion_report import (
-    by_decile,
     diffusion_claims,
     own_gains,
 )
@@ -97,12 +96,6 @@ def test_a_policy_that_forgets_less_on_every_seed_holds():
 
     assert verdicts["D5", "random replay forgets less than none"] == "supported"
     assert {claim.verdict for claim in diffusion_claims(TrialRows())} == {"not tested"}
-
-
-def test_deciles_follow_the_energy():
-    energy = np.arange(20)[::-1]
-
-    np.testing.assert_array_equal(by_decile(energy, -energy), -np.arange(10) * 2 - 0.5)
 
 
 @pytest.mark.parametrize(
