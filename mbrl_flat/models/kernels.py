@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl_flat.runtime.compilation import FUSED_THREADS
+
 Reference = Callable[..., Tensor]
 """A function in torch's own operations, for derivatives of second order."""
 
@@ -30,8 +32,6 @@ _FLAGS = [
     *("-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
     *("-shared", "-fPIC"),
 ]
-_MAX_THREADS = 4
-"""With more threads than this, torch's parallel passes are as fast."""
 
 
 def _processor() -> str:
@@ -117,7 +117,7 @@ _SIGNATURES = {
 
 def usable(*tensors: Tensor) -> bool:
     """Whether all of them may go through the compiled functions."""
-    if torch.compiler.is_compiling() or torch.get_num_threads() > _MAX_THREADS:
+    if torch.compiler.is_compiling() or torch.get_num_threads() > FUSED_THREADS:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False

@@ -103,7 +103,8 @@ class RunConfig:
         model_lr: Learning rate of the world model.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads of torch; 0 chooses by the machine.
-        compile: Compile the loss and the planner.
+        compile: Compile the loss and the planner; ``auto`` does where a compiler is there, the run
+            is long enough to pay for it, and no fused operators of a CPU are used instead.
         preset: Size: ``default`` (published), ``cpu`` or ``debug``.
         run_dir: The run's folder; by default ``runs/`` and a name.
         resume: Folder of a run to resume.
@@ -146,7 +147,7 @@ class RunConfig:
     model_lr: float = 3e-4
     device: str = "auto"
     threads: int = 0
-    compile: bool = False
+    compile: bool | str = False
     preset: str = "default"
     run_dir: str | None = None
     resume: str | None = None

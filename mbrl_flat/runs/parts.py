@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from mbrl_flat.diagnostics.probe import Probe
 from mbrl_flat.interfaces import Agent
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runtime.compilation import use_compile_cache
+from mbrl_flat.runtime.compilation import pays, use_compile_cache
 from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import EnvSpec
 
@@ -57,7 +57,8 @@ def build_agent(
 ) -> Agent:
     """Build the agent with freshly seeded weights; ``sync`` as in ``StepOptions``."""
     seed_everything(config.seed)
-    if config.compile:
+    compile = pays(config.compile, device, steps=config.steps)
+    if compile:
         use_compile_cache()
     optimizer = partial(parts.optimizer, on_nonfinite=config.on_nonfinite, sync=sync)
-    return parts.agent(spec, optimizer=optimizer, device=device, compile=config.compile)
+    return parts.agent(spec, optimizer=optimizer, device=device, compile=compile)

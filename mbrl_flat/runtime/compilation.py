@@ -5,7 +5,9 @@ never compiled again, and where a second compilation would be the rule (a limit 
 there is an error instead of a quiet fall back to slow code.
 """
 
+import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,9 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mbrl_flat.errors import UserError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
+FUSED_THREADS = 4
+"""With more threads than this, torch's parallel passes are as fast as fused operators."""
+_LONG = 100_000
+"""Steps from which on a minute of compiling is less than a hundredth of a run."""
 _VARIANTS = 64
 """Shapes, gradient modes and sets of frozen parameters that one function may be compiled for."""
 
@@ -35,6 +43,33 @@ def use_compile_cache(folder: Path | None = None) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen = folder or cache / "mbrl_flat" / f"compiled-torch-{torch.__version__}"
     return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(chosen)))
+
+
+def pays(wanted: bool | str, device: torch.device, *, steps: int) -> bool:
+    """Say whether to compile.
+
+    Args:
+        wanted: Yes, no, or ``auto``.
+        device: Where the run computes.
+        steps: Its length.
+
+    Returns:
+        What was wanted. ``auto`` compiles runs of at least ``_LONG`` steps where there is a
+        compiler; on a CPU only with so many threads that fused operators are not used.
+
+    Raises:
+        UserError: If ``wanted`` is another word.
+    """
+    if isinstance(wanted, bool):
+        return wanted
+    if wanted != "auto":
+        raise UserError(f"compile must be true, false or auto, got {wanted!r}.")
+    if device.type == "cpu":
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+        free = torch.get_num_threads() > FUSED_THREADS
+    else:
+        compiler, free = device.type == "cuda" and importlib.util.find_spec("triton"), True
+    return bool(compiler) and free and steps >= _LONG
 
 
 class Compiled(Generic[P, T]):

@@ -1,9 +1,12 @@
 """What compiled functions say, and what is copied out of the memory of a CUDA graph."""
 
+import pytest
 import torch
 from torch import nn
 
-from mbrl_flat.runtime.compilation import Compiled, own_gradients, owned, use_compile_cache
+from mbrl_flat.errors import UserError
+from mbrl_flat.runtime import compilation
+from mbrl_flat.runtime.compilation import Compiled, own_gradients, owned, pays, use_compile_cache
 
 
 def test_the_first_call_is_announced_and_no_other(monkeypatch, capsys):
@@ -74,3 +77,29 @@ def test_compiled_code_has_a_folder_of_its_own_unless_one_was_chosen(monkeypatch
 
     assert first == tmp_path / "mbrl_flat" / f"compiled-torch-{torch.__version__}"
     assert use_compile_cache(tmp_path / "other") == first
+
+
+@pytest.mark.parametrize(
+    ("threads", "steps", "compiler", "compiles"),
+    [
+        (8, 1_000_000, "/bin/g++", True),
+        (8, 20_000, "/bin/g++", False),
+        (8, 1_000_000, "", False),
+        (1, 1_000_000, "/bin/g++", False),
+    ],
+)
+def test_auto_compiles_long_runs_where_no_fused_operators_are_used(
+    monkeypatch, threads, steps, compiler, compiles
+):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: compiler or None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    assert pays("auto", torch.device("cpu"), steps=steps) is compiles
+    assert pays(True, torch.device("cpu"), steps=1) is True
+    assert pays(False, torch.device("cuda"), steps=steps) is False
+
+
+def test_another_word_for_compile_is_refused():
+    with pytest.raises(UserError, match="true, false or auto, got 'yes'"):
+        pays("yes", torch.device("cpu"), steps=1)
