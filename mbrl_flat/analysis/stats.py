@@ -148,7 +148,10 @@ def bootstrap_band(
     low, high = np.full_like(middle, np.nan), np.full_like(middle, np.nan)
     several = known.sum(0) >= 2
     if several.any():
-        low[several], high[several] = np.nanquantile(means[:, several], (tail, 1.0 - tail), axis=0)
+        drawn = means[:, several]
+        # Ignoring what is not a number goes column by column, ten times as slow.
+        quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
+        low[several], high[several] = quantile(drawn, (tail, 1.0 - tail), axis=0)
     return low, middle, high
 
 
