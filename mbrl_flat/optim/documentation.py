@@ -43,6 +43,17 @@ meant), and an average of the weights stands still once its steps are that small
 |---|---|---|---|---|---|---|
 """
 
+_STUDIES = {
+    "study_dmc_cpu": ("control", "adam sam msam vasso sam_on ivon random_direction"),
+    "world_model_offline": ("world models offline", "adam sam msam vasso sam_on random_direction"),
+    "label_noise": ("label noise", "sgd sam asam sam_on msam vasso friendly_sam random_direction"),
+    "momentum_sam": ("Momentum-SAM", "sgd adamw sam msam random_direction"),
+    "vasso": ("VaSSO", "sgd adamw sam vasso friendly_sam random_direction"),
+    "sam_on": ("SAM-ON", "sgd adamw sam sam_on random_direction"),
+    "variational_eos": ("edge of stability", "sgd adam vgd ivon"),
+}
+"""Studies with a page, what they are called and which methods they measured."""
+
 _SECTIONS = (r"How to choose [a-z ]+", "References", "Deviations from the paper")
 
 
@@ -79,11 +90,43 @@ def _page(entry: Entry) -> str:
         for name, value in entry.settings.items()
     )
     return (
-        f"# {entry.name}\n\n{text}\n\n## Settings\n\n"
-        f"| setting | default |\n|---|---|\n{settings}\n"
+        f"# {entry.name}\n\n{text}\n\n{_cost(entry)}{_example(entry)}{_measured(entry)}"
+        f"## Settings\n\n| setting | default |\n|---|---|\n{settings}\n"
         f"Described in `{entry.build.__module__}`. Command: "
         f"`mbrl-flat-train optimizer={entry.name}`.\n"
     )
+
+
+def _cost(entry: Entry) -> str:
+    plural = "" if entry.evaluations == 1.0 else "s"
+    return (
+        f"## Cost\n\n{entry.evaluations:g} gradient evaluation{plural} a step and "
+        f"{entry.memory:g} copies of the parameters, with default settings.\n"
+        "[All methods](README.md), [times](../reference/speed.md).\n\n"
+    )
+
+
+def _example(entry: Entry) -> str:
+    required = (k for k, v in entry.settings.items() if v is inspect.Parameter.empty)
+    given = {"base": '"adam"', "lr": "1e-3"} if entry.has_base else {"lr": "1e-3"}
+    given |= {name: "1000" for name in required if name not in given}
+    words = ", ".join(f"{name}={value}" for name, value in given.items())
+    return (
+        "## Example\n\nModel and closure are those of [Plain PyTorch](../guides/pytorch.md).\n"
+        "```python\nfrom mbrl_flat.optim import make_optimizer\n\n"
+        f'optimizer = make_optimizer("{entry.name}", model, {words})\n'
+        "loss = optimizer.step(closure)\n```\n\n"
+    )
+
+
+def _measured(entry: Entry) -> str:
+    found = [
+        f"- [{title}](../studies/{study}/README.md)\n"
+        for study, (title, methods) in _STUDIES.items()
+        if entry.name in methods.split()
+    ]
+    words = "".join(found) if found else "In no study yet.\n"
+    return f"## Measured here\n\n{words}\n"
 
 
 def markdown(docstring: str) -> str:

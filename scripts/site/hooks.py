@@ -75,6 +75,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Link every figure to its file: a reader on a small screen opens it at full size."""
+    return re.sub(r'(?<!">)(<img [^>]*?src="([^"]+)"[^>]*>)', r'<a href="\2">\1</a>', html)
+
+
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """Draw formulas; lead links that leave the folder of pages to what the site has.
 

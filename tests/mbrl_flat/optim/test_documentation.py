@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mbrl_flat.optim import OPTIMIZERS
 from mbrl_flat.optim.documentation import markdown, pages
@@ -15,7 +16,7 @@ def test_the_page_is_up_to_date(page):
     written = (FOLDER / page).read_text(encoding="utf-8")
 
     assert written == pages()[page], (
-        "write it anew: python -m mbrl_flat.optim.documentation docs/optimizers"
+        "write it again: python -m mbrl_flat.optim.documentation docs/optimizers"
     )
 
 
@@ -39,6 +40,24 @@ def test_every_method_gives_its_source_and_its_deviations(name):
 @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "rho" in OPTIMIZERS[n].settings])
 def test_every_method_with_a_radius_says_how_to_choose_it(name):
     assert "## How to choose rho\n" in pages()[f"{name}.md"]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_the_example_of_a_page_makes_a_step(name):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1))
+    x = torch.ones(4, 3)
+    known = {"model": model}
+
+    def closure():
+        known["optimizer"].zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    code = pages()[f"{name}.md"].split("```python\n")[1].split("```")[0]
+    exec(code, known | {"closure": closure}, known)  # our own page
+
+    assert torch.isfinite(known["loss"])
 
 
 def test_equations_and_code_become_markdown():
