@@ -19,7 +19,17 @@ CONFIGS = Path(mbrl_flat.configs.__path__[0])
 """The folder of the installed configurations."""
 
 GROUPS = {
-    "train": ("agent", "env", "optimizer", "optimizer/base", "preset", "sizes", "experiment"),
+    "train": (
+        "agent",
+        "env",
+        "optimizer",
+        "optimizer/base",
+        "preset",
+        "sizes",
+        "benchmark",
+        "experiment",
+        "schedule",
+    ),
     "evaluate": ("agent", "env"),
     "probe": ("probe",),
     "supervised": ("experiment", "preset"),
