@@ -47,6 +47,41 @@ def official(
     Returns:
         ``update`` and ``act``, ready to be called.
     """
+    agent = official_agent(checkout, folder, obs=obs, action=action, size=size, compile=compile)
+    seen = torch.randn(obs)
+    return {
+        "update": lambda: agent.update(Buffer(batch)),
+        "act": lambda: agent.act(seen, t0=False),
+    }
+
+
+class Buffer:
+    """What the official agent samples: always the same batch."""
+
+    def __init__(self, batch: tuple[torch.Tensor, ...]) -> None:
+        self._batch = batch
+
+    def sample(self) -> tuple[Any, ...]:
+        """Observations, actions, rewards, terminations and no task."""
+        return (*self._batch, None)
+
+
+def official_agent(
+    checkout: Path, folder: Path, *, obs: int, action: int, size: int, **settings: Any
+) -> Any:
+    """Build the official agent, or that of a copy of its repository, on the CPU.
+
+    Args:
+        checkout: Of the repository.
+        folder: An empty folder for the patched copy.
+        obs: Size of the observation.
+        action: Size of the action.
+        size: Millions of parameters, one of its ``MODEL_SIZE``.
+        settings: Keys of its ``config.yaml`` that are to differ.
+
+    Returns:
+        Its ``TDMPC2``.
+    """
     copy = folder / f"tdmpc2-{size}-{action}"
     shutil.copytree(checkout / "tdmpc2", copy)
     for name, changes in PATCHES.items():
@@ -62,25 +97,15 @@ def official(
         from tdmpc2 import TDMPC2  # noqa: PLC0415
     finally:
         sys.path.remove(str(copy))
-    agent = TDMPC2(_config(copy, obs, action, MODEL_SIZE[size], compile=compile))
-
-    class Buffer:
-        def sample(self) -> tuple[Any, ...]:
-            return (*batch, None)
-
-    seen = torch.randn(obs)
-    return {
-        "update": lambda: agent.update(Buffer()),
-        "act": lambda: agent.act(seen, t0=False),
-    }
+    return TDMPC2(_config(copy, obs, action, MODEL_SIZE[size] | settings))
 
 
-def _config(copy: Path, obs: int, action: int, sizes: dict[str, int], *, compile: bool) -> Any:
+def _config(copy: Path, obs: int, action: int, settings: dict[str, Any]) -> Any:
     """Its settings as its own parser makes them, without Hydra."""
     values = yaml.safe_load((copy / "config.yaml").read_text())
     values.pop("defaults")
     numbers = {k: float(values[k]) for k in ("lr", "entropy_coef")}
-    values |= numbers | sizes | {"compile": compile, "multitask": False, "task_dim": 0}
+    values |= numbers | {"compile": False, "multitask": False, "task_dim": 0} | settings
     values |= {"obs_shape": {"state": (obs,)}, "action_dim": action, "episode_length": 500}
     values |= {"tasks": [values["task"]], "bin_size": 20.0 / (values["num_bins"] - 1)}
     fields = [(k, Any, field(default_factory=lambda v=v: v)) for k, v in values.items()]
