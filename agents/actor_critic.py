@@ -67,7 +67,10 @@ class ActorCriticConfig:
         high_percentile: Upper end.
         range_rate: Rate at which both ends follow the returns.
         weighting: ``discounted`` weighs step t by the chance to get there, discounted
-            (DreamerV3, TWISTER); ``uniform`` does not (STORM).
+            (DreamerV3); ``discounted_later`` likewise, undiscounted for the first step (TWISTER's
+            code: all weights are larger by ``1 / gamma``); ``uniform`` does not (STORM).
+        percentiles: ``linear`` interpolates between values; ``kth`` takes the value of that rank
+            (STORM's code).
         slow_critic: ``regularise`` pulls the critic to the slow critic's prediction (DreamerV3,
             TWISTER); ``second_target`` to the returns that the slow critic gives (STORM).
         slow_rate: Share of the way that the slow critic moves in an update.
@@ -80,7 +83,8 @@ class ActorCriticConfig:
     low_percentile: float = 5.0
     high_percentile: float = 95.0
     range_rate: float = 0.01
-    weighting: Literal["discounted", "uniform"] = "discounted"
+    weighting: Literal["discounted", "discounted_later", "uniform"] = "discounted"
+    percentiles: Literal["linear", "kth"] = "linear"
     slow_critic: Literal["regularise", "second_target"] = "regularise"
     slow_rate: float = 0.02
     replay_coef: float = 0.0
@@ -94,10 +98,13 @@ class ActorCriticConfig:
                 f"Percentiles must satisfy 0 <= low < high <= 100, got "
                 f"{self.low_percentile} and {self.high_percentile}."
             )
-        if self.weighting not in ("discounted", "uniform"):
-            raise UnknownNameError("weighting", self.weighting, ["discounted", "uniform"])
-        if self.slow_critic not in ("regularise", "second_target"):
-            raise UnknownNameError("slow_critic", self.slow_critic, ["regularise", "second_target"])
+        for name, allowed in (
+            ("weighting", ["discounted", "discounted_later", "uniform"]),
+            ("percentiles", ["linear", "kth"]),
+            ("slow_critic", ["regularise", "second_target"]),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UnknownNameError(name, getattr(self, name), allowed)
         if self.slow_critic == "second_target" and self.replay_coef != 0.0:
             raise UserError("slow_critic=second_target has no replay loss; set replay_coef=0.")
 
@@ -210,7 +217,9 @@ class ActorCritic(nn.Module):
         """Weights ``[N, H]`` of the steps."""
         if self.config.weighting == "uniform":
             return torch.ones_like(imagined.reward)
-        return (self.config.discount * imagined.cont[:, :-1]).cumprod(1)
+        weight = (self.config.discount * imagined.cont[:, :-1]).cumprod(1)
+        later = self.config.weighting == "discounted_later"
+        return weight / self.config.discount if later else weight
 
     def _follow(self, returns: Tensor) -> None:
         """Move both ends of the range towards the percentiles of these returns."""
@@ -220,7 +229,7 @@ class ActorCritic(nn.Module):
             (self.low, config.low_percentile),
             (self.high, config.high_percentile),
         ):
-            new = percentile(ordered, percent)
+            new = percentile(ordered, percent, kth=config.percentiles == "kth")
             end.lerp_(new.where(new.isfinite(), end), config.range_rate)
 
     def _critic_loss(self, logits: Tensor, returns: Tensor, second: Tensor) -> Tensor:

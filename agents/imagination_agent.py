@@ -132,7 +132,7 @@ class ImaginationAgent:
 
     @torch.no_grad()
     def act(
-        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator | None
     ) -> tuple[Tensor, AgentState]:
         """Take in observations and choose actions ``[N, A]``.
 
@@ -141,7 +141,8 @@ class ImaginationAgent:
             state: What the last call returned, or ``initial_state``.
             mode: ``explore`` and ``policy`` sample the policy; ``eval`` does what
                 ``config.eval_action`` says.
-            generator: The only source of randomness, on the agent's device.
+            generator: The only source of randomness, on the agent's device; torch's own if
+                ``None``.
 
         Returns:
             Actions as the environment's spec sees them, and the next state, whose ``value`` is

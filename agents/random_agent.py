@@ -38,12 +38,13 @@ class RandomAgent:
         return state
 
     def act(
-        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator | None
     ) -> tuple[Tensor, AgentState]:
         """Draw actions ``[N, A]``."""
         del mode
         num = next(iter(obs.values())).shape[0]
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        device = None if generator is None else generator.device
+        seed = int(torch.randint(2**31, (), generator=generator, device=device))
         return self.spec.action.random(num, np.random.default_rng(seed)), state
 
     def update(self, batch: Batch) -> Metrics:

@@ -48,6 +48,7 @@ def make(
     action_repeat: int = 4,
     size: int = 64,
     noop_max: int = 30,
+    noop_min: int = 1,
     sticky: float = 0.0,
     life_loss: str = "ignore",
     full_action_space: bool = False,
@@ -63,6 +64,7 @@ def make(
         action_repeat: Frames per step.
         size: Height and width of the observation.
         noop_max: Most frames without an action at the start of an episode; 0 for none.
+        noop_min: Fewest, where there are any: 1, or 0 as in DreamerV3's code.
         sticky: Probability that a frame repeats the action of the frame before; 0.25 in the
             protocol of Machado et al., 0 in Atari-100k.
         life_loss: One of ``LIFE_LOSS``.
@@ -80,10 +82,12 @@ def make(
     """
     counts = {"action_repeat": action_repeat, "frame_stack": frame_stack, "max_frames": max_frames}
     _check(size, sticky, noop_max, counts=counts)
+    if noop_min not in (0, 1):
+        raise UserError(f"env.noop_min must be 0 or 1, got {noop_min}.")
     _check_life_loss(life_loss, frame_stack)
     game = AtariGame(
         task, seed=seed, render=render, action_repeat=action_repeat, size=size, noop_max=noop_max,
-        sticky=sticky, life_loss=life_loss, full_action_space=full_action_space,
+        noop_min=noop_min, sticky=sticky, life_loss=life_loss, full_action_space=full_action_space,
         max_frames=max_frames, frame_stack=frame_stack,
     )  # fmt: skip
     return Resumable(
@@ -138,6 +142,7 @@ class AtariGame(gym.Env[Any, Any]):
         action_repeat: Frames per step.
         size: Height and width of the observation.
         noop_max: Most frames without an action at the start.
+        noop_min: Fewest.
         sticky: Probability that a frame repeats the action of the frame before.
         life_loss: One of ``LIFE_LOSS``.
         full_action_space: All 18 actions.
@@ -156,6 +161,7 @@ class AtariGame(gym.Env[Any, Any]):
         action_repeat: int,
         size: int,
         noop_max: int,
+        noop_min: int,
         sticky: float,
         life_loss: str,
         full_action_space: bool,
@@ -166,7 +172,8 @@ class AtariGame(gym.Env[Any, Any]):
         legal = self._ale.getLegalActionSet() if full_action_space else None
         self._actions = [action.value for action in legal or self._ale.getMinimalActionSet()]
         self.render_mode = "rgb_array" if render else None
-        self.action_repeat, self.noop_max, self.sticky = action_repeat, noop_max, sticky
+        self.action_repeat, self.sticky = action_repeat, sticky
+        self.noop_max, self.noop_min = noop_max, noop_min
         self.life_loss, self.max_frames = life_loss, max_frames
         height, width = self._ale.getScreenDims()
         self._resize = AreaResize(height, width, size)
@@ -184,8 +191,8 @@ class AtariGame(gym.Env[Any, Any]):
         super().reset(seed=seed, options=options)
         self._ale.reset_game()
         self._last = self._actions[0]
-        waits = int(self.np_random.integers(1, self.noop_max + 1)) if self.noop_max else 0
-        for _ in range(waits):
+        most = self.noop_max
+        for _ in range(self.np_random.integers(self.noop_min, most + 1) if most else 0):
             self._act(self._actions[0])
             if self._ale.game_over(with_truncation=False):
                 self._ale.reset_game()

@@ -108,7 +108,7 @@ class Agent(Protocol):
         ...
 
     def act(
-        self, obs: Observation, state: AgentState, *, mode: Mode, generator: Generator
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: Generator | None
     ) -> tuple[Tensor, AgentState]:
         """Choose actions ``[N, A]`` for observations ``[N, ...]``; draw only from ``generator``.
 
@@ -135,7 +135,7 @@ class Agent(Protocol):
 
 @runtime_checkable
 class LoadsPretrained(Protocol):
-    """An agent that takes the weights of its authors' own checkpoints."""
+    """An agent that takes weights alone: of a pretrained agent, of its authors' checkpoints."""
 
     def load_pretrained(self, state: Any) -> None:
         """Convert what such a file holds and act with it; refuse what does not fit."""

@@ -105,8 +105,8 @@ def test_the_package_list_is_what_lies_on_the_disk():
     }
 
     assert len(settings["packages"]) == len(set(settings["packages"]))
-    assert set(settings["packages"]) - {"mbrl_flat.configs"} == folders
-    beside = ("agents", "envs", "configs")
+    assert set(settings["packages"]) - {"mbrl_flat.configs", "mbrl_flat.pretrained"} == folders
+    beside = ("agents", "envs", "configs", "pretrained")
     assert settings["package-dir"] == {f"mbrl_flat.{name}": name for name in beside}
 
 
@@ -116,7 +116,7 @@ def test_every_folder_with_sources_is_a_package():
     assert [name_of(path) for path in folders if not (path / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize("package", ["agents", "envs", "configs"])
+@pytest.mark.parametrize("package", ["agents", "envs", "configs", "pretrained"])
 def test_names_as_common_as_these_are_left_to_other_distributions(package):
     assert "mbrl-flat" not in metadata.packages_distributions().get(package, [])
 

@@ -55,7 +55,8 @@ def dreamerv3(
     def policy_network(num: int) -> nn.Module:
         return Perceptron(model.feature_size, units, num, norm=NORM, out_init=small)
 
-    actor = make_actor(spec.action, policy_network, mix=config.unimix)
+    mix = config.unimix if config.actor_unimix is None else config.actor_unimix
+    actor = make_actor(spec.action, policy_network, mix=mix)
     critic = Perceptron(model.feature_size, units, config.num_bins, norm=NORM, out_init=zeros_)
     behaviour = ActorCritic(actor, critic, model.bins, config.actor_critic).to(device)
     make = partial(LaProp, lr=config.behaviour_lr)

@@ -34,7 +34,9 @@ class DreamerV3Config:
         size: Label in ``SIZES``. The published runs use 200M, and 1M for DMC from proprioception.
         categoricals: Categorical variables of a stochastic state.
         blocks: Blocks of the recurrent state.
-        unimix: Share of the uniform distribution in every categorical.
+        unimix: Share of the uniform distribution in the categoricals of a state.
+        actor_unimix: Its share in a discrete policy, by default the same. The official code
+            ignores it there: 0 is what the published runs had.
         num_bins: Bins of the reward head and the critic.
         bin_limit: They span ``symexp([-limit, limit])``.
         free_nats: KL terms below it count as it, for each state.
@@ -52,6 +54,7 @@ class DreamerV3Config:
     categoricals: int = 32
     blocks: int = 8
     unimix: float = 0.01
+    actor_unimix: float | None = None
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
@@ -74,8 +77,10 @@ class DreamerV3Config:
                 )
         if not self.image_coef > 0.0:
             raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
-        if not 0.0 <= self.unimix < 1.0:
-            raise UserError(f"agent.config.unimix must lie in [0, 1), got {self.unimix}.")
+        for name in ("unimix", "actor_unimix"):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share < 1.0:
+                raise UserError(f"agent.config.{name} must lie in [0, 1), got {share}.")
         if self.dims["deter"] % self.blocks:
             raise UserError(
                 f"The recurrent size {self.dims['deter']} of size={self.size} is not divisible by "

@@ -26,12 +26,15 @@ class STORMConfig(TokenModelConfig):
             predicted of it (``prediction``, published).
         context: Tokens that an imagined rollout begins with.
         act_context: Tokens that the agent remembers as it acts.
+        act_align: Which learned positions fewer tokens than ``act_context`` have as the agent acts:
+            the last (``right``), or the first (``left``, published).
     """
 
     norm: NormName = "batch"
     act_on: Literal["frame", "prediction"] = "frame"
     context: int = 8
     act_context: int = 16
+    act_align: Literal["right", "left"] = "right"
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(num_layers=2, left_context=None, relative=False)
     )
@@ -48,7 +51,11 @@ class STORMConfig(TokenModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (("norm", ["batch", "layer"]), ("act_on", ["frame", "prediction"])):
+        for name, allowed in (
+            ("norm", ["batch", "layer"]),
+            ("act_on", ["frame", "prediction"]),
+            ("act_align", ["right", "left"]),
+        ):
             if getattr(self, name) not in allowed:
                 raise UnknownNameError(name, getattr(self, name), allowed, where="agent=storm")
         if self.transformer.relative or self.transformer.left_context is not None:

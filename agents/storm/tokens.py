@@ -35,6 +35,15 @@ class Tokens(NamedTuple):
             torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
         )
 
+    def left_aligned(self) -> tuple["Tokens", Tensor]:
+        """The same tokens from the left, and the place of the last valid one ``[N]``."""
+        width, count = self.valid.shape[1], self.valid.sum(1)
+        place = torch.arange(width, device=count.device)
+        index = (place + (width - count)[:, None]) % width
+        rows = torch.arange(len(count), device=count.device)[:, None]
+        moved = Tokens(*(entry[rows, index] for entry in self))
+        return moved, count - 1
+
     def mask(self) -> Tensor:
         """Who attends to whom ``[N, W, W]``; what is not valid, to itself alone."""
         width = self.valid.shape[1]

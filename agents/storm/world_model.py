@@ -167,7 +167,12 @@ class WorldModel(TokenWorldModel):
         before = torch.where(begins, self.dynamics.first_latent(), state["latent"])
         tokens = old._replace(valid=old.valid & ~begins)
         tokens = tokens.append(before, action.masked_fill(begins, 0.0))
-        hidden, _ = self._process(tokens)
+        if self.config.act_align == "left":
+            moved, last = tokens.left_aligned()
+            hidden, _ = self.dynamics.sequence(moved.latent, moved.action, moved.mask())
+            hidden = hidden[torch.arange(len(last), device=last.device), last]
+        else:
+            hidden, _ = self._process(tokens)
         latent = self._posterior(obs, generator)
         prior_noise = self._noise(len(latent), like=latent, generator=generator)
         return self._state(latent, hidden, prior_noise, tokens)

@@ -11,6 +11,7 @@ Deviations from the paper:
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ class TDMPC2:
 
     @torch.no_grad()
     def act(
-        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator
+        self, obs: Observation, state: AgentState, *, mode: Mode, generator: torch.Generator | None
     ) -> tuple[Tensor, AgentState]:
         """Choose actions ``[N, A]`` for observations ``[N, n]``.
 
@@ -133,7 +134,8 @@ class TDMPC2:
             obs: Observations.
             state: What the last call returned, or ``initial_state``.
             mode: ``explore`` plans and adds noise, ``eval`` plans, ``policy`` samples the prior.
-            generator: The only source of randomness, on the agent's device.
+            generator: The only source of randomness, on the agent's device; torch's own if
+                ``None``.
 
         Returns:
             Actions as the environment's spec sees them, and the next state, whose ``value`` is
@@ -187,8 +189,8 @@ class TDMPC2:
             # Latents of a batch that was not finite would ruin the policy for good.
             if not on_rollout:
                 latents = self._encoded(batch)
-            latents = outputs[0].latents if latents is None else latents
-            metrics |= self._update_policy(full_precision(latents))
+            latents = full_precision(outputs[0].latents if latents is None else latents)
+            metrics |= self._update_policy(self.model.with_current_tasks(latents, batch.obs))
         self.model.update_target()
         self.model.eval()
         return metrics
@@ -276,10 +278,7 @@ class TDMPC2:
         return self._value(latent)
 
     def _value(self, latent: Tensor, num_actions: int = 16) -> Tensor:
-        # Fixed noise: the estimate is a function of the latent, and no stream moves.
-        generator = torch.Generator().manual_seed(0)
-        size = (num_actions, latent.shape[0], self.spec.action.size)
-        noise = torch.randn(size, generator=generator).to(latent)
+        noise = _fixed_noise(num_actions, latent.shape[0], self.spec.action.size).to(latent)
         repeated = latent.expand(num_actions, *latent.shape)
         action = self.policy(repeated, noise).action
         return self.model.q_values(repeated, action, None).mean((0, 1))
@@ -303,7 +302,19 @@ class TDMPC2:
         self.scale.value.copy_(state["scale"])
 
     def load_pretrained(self, state: Any) -> None:
-        """Take the weights of a checkpoint of the official code; optimizers stay as they are."""
+        """Take weights of ours (without target networks) or of the official code; no optimizers."""
+        if "policy" in state:
+            q = {f"target_{k}": v for k, v in state["model"].items() if k.startswith("q.")}
+            self.model.load_state_dict(state["model"] | q)
+            self.policy.load_state_dict(state["policy"])
+            self.scale.value.copy_(state["scale"])
+            return
         weights = official_checkpoint.convert(state, self.spec, self.config)
         self.model.load_state_dict(weights.model)
         self.policy.load_state_dict(weights.policy)
+
+
+@lru_cache(maxsize=4)
+def _fixed_noise(*size: int) -> Tensor:
+    """The same draws in every call, from no stream."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))

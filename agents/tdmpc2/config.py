@@ -63,8 +63,8 @@ class TDMPC2Config:
         num_bins: Bins of the two-hot reward and value heads.
         bin_limit: Bins span [-limit, limit] in symlog space.
         dropout: Dropout of the first hidden layer of each Q-function.
-        q_init: Start of the Q-functions' hidden layers. The documented start is
-            ``truncated_normal``; the published runs used ``kaiming_uniform``, see the README.
+        q_init: Start of the Q-functions' hidden layers. ``kaiming_uniform`` is that of the
+            published runs, ``truncated_normal`` the documented one.
         episodic: Learn a termination head and plan with it; needed where episodes terminate.
         mask_terminated: Let a termination end the return in TD targets (the published code for
             HumanoidBench did not).
@@ -106,7 +106,7 @@ class TDMPC2Config:
     num_bins: int = 101
     bin_limit: float = 10.0
     dropout: float = 0.01
-    q_init: Literal["truncated_normal", "kaiming_uniform"] = "truncated_normal"
+    q_init: Literal["truncated_normal", "kaiming_uniform"] = "kaiming_uniform"
     episodic: bool = False
     mask_terminated: bool = True
     horizon: int = 3

@@ -50,7 +50,11 @@ class OfflineTDMPC2(nn.Module):
     ) -> None:
         super().__init__()
         config = TDMPC2Config(
-            size=str(size), horizon=horizon, batch_size=batch_size, dropout=dropout
+            size=str(size),
+            horizon=horizon,
+            batch_size=batch_size,
+            dropout=dropout,
+            q_init="truncated_normal",  # what docs/studies/world_model_offline was measured with
         )
         self.model = WorldModel(spec, config)
         self.sequence_length, self.batch_size = config.horizon, config.batch_size

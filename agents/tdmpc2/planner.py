@@ -91,15 +91,21 @@ class LatentPlanner:
         self._value = Compiled(self.estimate_return, "the planner", graphs=graphs)
 
     def __call__(
-        self, latent: Tensor, previous_mean: Tensor, generator: torch.Generator, *, explore: bool
+        self,
+        latent: Tensor,
+        previous_mean: Tensor,
+        generator: torch.Generator | None,
+        *,
+        explore: bool,
     ) -> Plan:
         """Plan from latents ``[N, D]`` with the means ``[N, H, A]`` of the step before."""
         noise = self.draw(latent.shape[0], generator)
         return self.plan(latent, previous_mean, noise, explore=explore)
 
-    def draw(self, num: int, generator: torch.Generator) -> PlanNoise:
-        """Draw the noise of one call for ``num`` states, on the generator's device."""
-        config, size, device = self.config, self.policy.space.size, generator.device
+    def draw(self, num: int, generator: torch.Generator | None) -> PlanNoise:
+        """Draw the noise of one call for ``num`` states; see ``draw_noise``."""
+        config, size = self.config, self.policy.space.size
+        device = None if generator is None else generator.device
         search = draw_noise(config, num, size, generator)
         prior = torch.randn(
             num, config.num_prior, config.horizon, size, generator=generator, device=device
@@ -145,7 +151,7 @@ class LatentPlanner:
     @torch.no_grad()
     def _refresh(self) -> None:
         """Bring a copy up to date; the weights change between calls, also for an evaluation."""
-        if self.networks is not self._full:
+        if self.networks is not self._full and not torch.compiler.is_exporting():
             torch._foreach_copy_(list(self.networks.parameters()), list(self._full.parameters()))
 
     def _prior_sequences(self, latent: Tensor, noise: Tensor) -> Tensor:

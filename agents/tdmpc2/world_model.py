@@ -133,6 +133,14 @@ class WorldModel(nn.Module):
             return torch.cat([self.encoder(seen), task], -1)
         return self.encoder(entries[0] if len(entries) == 1 else torch.cat(entries, -1))
 
+    @torch.no_grad()
+    def with_current_tasks(self, latent: Tensor, obs: Observation) -> Tensor:
+        """Latents ``[B, T, L]`` with what the tasks of ``obs`` ``[B, T', ...]`` are now."""
+        if self.tasks is None:
+            return latent
+        task = self.tasks(obs[TASK][:, :1]).expand(-1, latent.shape[1], -1)
+        return torch.cat([self.layout.learned(latent), task], -1)
+
     def pair(self, latent: Tensor, action: Tensor) -> Tensor:
         """What networks of latents ``[..., D]`` and actions ``[..., A]`` read."""
         return torch.cat([self.layout.read(latent), action], -1)

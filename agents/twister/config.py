@@ -6,12 +6,12 @@ References:
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.agents.token_config import TokenModelConfig
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UnknownNameError, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class TWISTERConfig(TokenModelConfig):
         contrastive_steps: Horizons K.
         contrastive_decay: Base of the horizons' weights.
         min_crop_area: Smallest area of a crop.
+        crop: How crops are drawn: ``continuous`` sides and places, cut to the image; or whole
+            pixels, drawn again where they do not fit (``torchvision``, published).
     """
 
     num_layers: int = 2
@@ -31,6 +33,7 @@ class TWISTERConfig(TokenModelConfig):
     contrastive_steps: int = 10
     contrastive_decay: float = 0.75
     min_crop_area: float = 0.25
+    crop: Literal["continuous", "torchvision"] = "continuous"
     imagination: ImaginationConfig = field(
         default_factory=lambda: ImaginationConfig(
             max_grad_norm=1000.0, eval_action="mode", start_continue="recorded"
@@ -46,6 +49,8 @@ class TWISTERConfig(TokenModelConfig):
         super().__post_init__()
         if not 0.0 < self.min_crop_area <= 1.0:
             raise UserError(f"min_crop_area must lie in (0, 1], got {self.min_crop_area}.")
+        if self.crop not in ("continuous", "torchvision"):
+            raise UnknownNameError("crop", self.crop, ["continuous", "torchvision"])
         if self.transformer.left_context is None:
             raise UserError("TWISTER's transformer needs a left_context; 8 was published.")
         if self.contrastive_steps > self.imagination.sequence_length:

@@ -41,6 +41,45 @@ def random_boxes(
     return torch.cat([centre, half], 1)
 
 
+def torchvision_boxes(
+    num: int,
+    *,
+    size: int,
+    min_area: float,
+    max_ratio: float = 4.0 / 3.0,
+    tries: int = 10,
+    device: torch.device,
+) -> Tensor:
+    """Draw crops of whole pixels as ``torchvision.transforms.RandomResizedCrop`` does.
+
+    Area and ratio are those of ``random_boxes``; sides are rounded to pixels, and drawn again where
+    they are longer than the image; after ``tries`` draws the whole image is taken.
+
+    Args:
+        num: How many.
+        size: Height and width of the images.
+        min_area: Smallest area, a share of the image's.
+        max_ratio: Largest ratio of width to height.
+        tries: Draws.
+        device: Where.
+
+    Returns:
+        ``[num, 4]`` as ``random_boxes`` gives them.
+    """
+    u = torch.rand(num, tries, 4, device=device)
+    area = size * size * (min_area + (1.0 - min_area) * u[..., 0])
+    ratio = torch.exp((2.0 * u[..., 1] - 1.0) * math.log(max_ratio))
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], -1).round()
+    fits = ((sides > 0.0) & (sides <= size)).all(-1)
+    corner = (u[..., 2:] * (size - sides + 1.0)).floor()
+    first = fits.to(torch.uint8).argmax(1)  # the first try that fits
+    rows = torch.arange(num, device=device)
+    whole = ~fits.any(1)[:, None]
+    sides = sides[rows, first].masked_fill(whole, float(size))
+    corner = corner[rows, first].masked_fill(whole, 0.0)
+    return torch.cat([(2.0 * corner + sides) / size - 1.0, sides / size], 1)
+
+
 def resized_crops(images: Tensor, boxes: Tensor) -> Tensor:
     """Cut boxes out of images and resize them bilinearly to the images' size.
 

@@ -23,7 +23,7 @@ from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.agents.twister.contrastive import ContrastivePredictor
 from mbrl_flat.agents.twister.networks import head, initialise
-from mbrl_flat.agents.twister.views import random_boxes, resized_crops
+from mbrl_flat.agents.twister.views import random_boxes, resized_crops, torchvision_boxes
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.interfaces import Observation, Targets
 from mbrl_flat.models.categorical import straight_through
@@ -91,8 +91,11 @@ class WorldModel(TokenWorldModel):
         r_lower, r_share = self.two_hot.position(batch.reward)
         targets = Targets(noise=noise, r_lower=r_lower, r_share=r_share)
         if self.config.contrastive_coef > 0.0:
-            area, device = self.config.min_crop_area, noise.device
-            boxes = random_boxes(rows * length, min_area=area, device=device)
+            how = {"min_area": self.config.min_crop_area, "device": noise.device}
+            if self.config.crop == "torchvision":
+                boxes = torchvision_boxes(rows * length, size=self.image.size, **how)
+            else:
+                boxes = random_boxes(rows * length, **how)
             targets["view"] = resized_crops(self.reconstructed_images(batch), boxes)
             for name in ("prior_noise", "view_noise"):
                 targets[name] = self._noise(rows, length, like=noise)

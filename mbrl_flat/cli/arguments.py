@@ -32,6 +32,7 @@ GROUPS = {
     ),
     "evaluate": ("agent", "env"),
     "probe": ("probe",),
+    "export": (),
     "supervised": ("experiment", "preset"),
 }
 """What each command chooses from."""
@@ -45,17 +46,20 @@ _FLAGS_WITH_A_VALUE = {
 }  # fmt: skip
 _SHOWN = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_FLAGS_OF_EXPORT = re.compile(r"--(format|checkpoint|rows|dtype|out)(?:=(.*))?", re.DOTALL)
+"""Settings of this command that may be written as flags, too."""
 _FLAGS_WITH_A_CHOICE = {"-c": _SHOWN, "--cfg": _SHOWN, "-i": _INFO, "--info": _INFO}
 _EXAMPLES = {
     "train": "seed=1",
     "evaluate": "run=runs/NAME",
     "probe": "run=runs/NAME",
+    "export": "run=runs/NAME",
     "supervised": "experiment=label_noise",
 }
 _FORMER_GROUP = re.compile(r"^(\+{0,2})arm=")
 """The group of configurations that is called ``variant`` today."""
 _PATHS = re.compile(
-    r"\+{0,2}(run|run_dir|resume|checkpoint|offline_data|hydra\.sweep\.dir|.*\.folder)="
+    r"\+{0,2}(run|run_dir|out|resume|checkpoint|offline_data|hydra\.sweep\.dir|.*\.folder)="
 )
 _HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
@@ -67,7 +71,7 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
 
     Args:
         words: What the user wrote after the command's name.
-        command: ``train``, ``evaluate``, ``probe`` or ``supervised``.
+        command: ``train``, ``evaluate``, ``probe``, ``export`` or ``supervised``.
         sweeps: Whether it makes many runs by ``-m``.
 
     Returns:
@@ -80,6 +84,7 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     flags: list[str] = []
     settings: list[str] = []
     left = _without_control(words)
+    left = _without_dashes(left) if command == "export" else left
     while left:
         word = left.pop(0)
         name = word.partition("=")[0]
@@ -118,6 +123,20 @@ def _without_control(words: Sequence[str]) -> list[str]:
         if _CONTROL.search(word):
             raise UserError(f"{word!r} holds control characters; leave them out.")
     return list(words)
+
+
+def _without_dashes(words: Sequence[str]) -> list[str]:
+    """Write ``--format onnx`` and ``--format=onnx`` as the setting ``format=onnx``."""
+    left, found = list(words), []
+    while left:
+        word = left.pop(0)
+        flag = _FLAGS_OF_EXPORT.fullmatch(word)
+        if flag is None:
+            found.append(word)
+        else:
+            value = flag[2] if flag[2] is not None or not left else left.pop(0)
+            found.append(f"{flag[1]}={value or ''}")
+    return found
 
 
 def _expand_home(word: str) -> str:

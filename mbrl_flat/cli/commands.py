@@ -23,6 +23,7 @@ from mbrl_flat.cli.arguments import GROUPS, parse_arguments
 from mbrl_flat.cli.build import build, build_config
 from mbrl_flat.cli.composition import (
     SCHEMAS,
+    apply_preset,
     build_run,
     catalogue,
     check_removals,
@@ -32,18 +33,22 @@ from mbrl_flat.cli.composition import (
     load_run,
     load_settings,
     plain,
+    pretrained_folder,
+    set_planner_dtype,
     settings_of,
     trusted,
 )
 from mbrl_flat.cli.error_messages import exceeds_memory, explain_error
-from mbrl_flat.cli.schemas import EvaluateConfig, ProbeConfig
+from mbrl_flat.cli.plugins import offer_plugins
+from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
-from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
+from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.evaluation.episodes import check_episodes
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.labels import part_names
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_pretrained, evaluate_run
+from mbrl_flat.runs.export import export_run
 from mbrl_flat.runs.folder import create_run_folder, run_folder_path, writing
 from mbrl_flat.runs.parts import Parts
 from mbrl_flat.runs.plots import draw_run
@@ -57,7 +62,7 @@ from mbrl_flat.runs.train import follow_run, train_run
 from mbrl_flat.runtime.device import usable_cores
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
-from mbrl_flat.runtime.settings import dotted_keys, setting_key
+from mbrl_flat.runtime.settings import dotted_keys
 from mbrl_flat.studies.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
@@ -79,6 +84,11 @@ def evaluate() -> None:
 def probe() -> None:
     """Run ``mbrl-flat-probe``."""
     _command(_probe, "probe")
+
+
+def export() -> None:
+    """Run ``mbrl-flat-export``."""
+    _command(_export, "export")
 
 
 def supervised() -> None:
@@ -148,7 +158,9 @@ def _evaluate(cfg: DictConfig) -> None:
         check_episodes(config.episodes, seed=config.seed)
         how = {"episodes": config.episodes, "seed": config.seed, "video": config.video}
         shapes = part_settings(HydraConfig.get().overrides.task)
-        if config.run is None and config.checkpoint not in ("latest", "best"):
+        if config.pretrained is not None:
+            row = _evaluate_pretrained(config, shapes, **how)
+        elif config.run is None and config.checkpoint not in ("latest", "best"):
             run_cfg = hydra.compose("train", overrides=shapes)
             run_cfg.device, run_cfg.threads = config.device, config.threads
             row = evaluate_pretrained(*build_run(run_cfg), Path(config.checkpoint), **how)
@@ -157,6 +169,19 @@ def _evaluate(cfg: DictConfig) -> None:
         else:
             row = evaluate_run(*_saved_run(config), checkpoint=config.checkpoint, **how)
         say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
+
+
+def _evaluate_pretrained(config: EvaluateConfig, shapes: list[str], **how: Any) -> dict[str, float]:
+    if config.run is not None or config.checkpoint != "latest" or shapes:
+        raise UserError("pretrained=NAME stands alone: leave run, checkpoint, env and agent out.")
+    folder = pretrained_folder(str(config.pretrained))
+    settings, _ = load_settings(str(folder))
+    built = build_run(settings | {"device": config.device, "threads": config.threads})
+    out = Path("runs") / "pretrained" / folder.name
+    out.mkdir(parents=True, exist_ok=True)
+    row = evaluate_run(*built, folder, checkpoint="latest", out=out, **how)
+    say(f"results are in {out}")
+    return row
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="probe")
@@ -174,6 +199,24 @@ def _probe(cfg: DictConfig) -> None:
         say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
 
 
+@hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="export")
+def _export(cfg: DictConfig) -> None:
+    with _error_messages("export", debug=cfg.debug):
+        config = build_config(ExportConfig, settings_of(cfg))
+        settings, folder = load_settings(config.run, config.trust)
+        settings |= {"device": "cpu", "threads": config.threads}
+        set_planner_dtype(settings, config.dtype)
+        files = export_run(
+            *build_run(settings),
+            folder,
+            format=config.format,
+            checkpoint=config.checkpoint,
+            rows=config.rows,
+            out=folder / "export" if config.out is None else Path(config.out),
+        )
+        say("\n".join(map(str, files)))
+
+
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="supervised")
 def _supervised(cfg: DictConfig) -> None:
     if job := _job("supervised"):
@@ -187,7 +230,7 @@ def _supervised(cfg: DictConfig) -> None:
             cfg.name = HydraConfig.get().runtime.choices["experiment"] or ""
             if not cfg.study:
                 raise UserError("Say which study: experiment=NAME, such as label_noise.")
-            _apply_preset(cfg)
+            apply_preset(cfg)
             settings = settings_of(cfg)
         config = build_config(SupervisedConfig, settings)
         text = OmegaConf.to_yaml(OmegaConf.create(settings))
@@ -233,27 +276,13 @@ def _saved_run(config: EvaluateConfig | ProbeConfig) -> tuple[RunConfig, Parts, 
     return *build_run(settings | {"device": config.device, "threads": config.threads}), folder
 
 
-def _apply_preset(cfg: DictConfig) -> None:
-    """Put the preset's sizes into the study, below what was set on the command line."""
-    if cfg.preset not in cfg.presets and cfg.preset != "default":
-        raise UnknownNameError("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
-    OmegaConf.set_struct(cfg, value=False)  # A preset may have what was taken out.
-    sized = OmegaConf.create({"study": OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))})
-    for override in HydraConfig.get().overrides.task:
-        above, _, last = setting_key(override).rpartition(".")
-        if override.startswith("~study."):
-            OmegaConf.select(sized, above).pop(last, None)
-        elif f"{above}.".startswith("study."):
-            OmegaConf.update(sized, f"{above}.{last}", OmegaConf.select(cfg, f"{above}.{last}"))
-    cfg.study = sized.study
-
-
 def _command(main: Callable[[], Any], command: str, *, sweeps: bool = False) -> None:
     """Run a Hydra command; what is wrong with the command line becomes an error message."""
     # Hydra then raises its errors instead of printing them and leaving with status 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with interruptible(), _error_messages(command, debug="debug=true" in sys.argv):
         sys.argv[1:] = parse_arguments(sys.argv[1:], command=command, sweeps=sweeps)
+        offer_plugins(sys.argv[1:])
         if sweeps and wants_sweep(sys.argv):
             main = partial(make_sweep, sys.argv, main, (HydraException, OmegaConfBaseException))
         main()

@@ -10,24 +10,29 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.agents.random_agent import RandomAgent
 from mbrl_flat.cli.arguments import CONFIGS
 from mbrl_flat.cli.build import build, build_config, is_required, locate
-from mbrl_flat.cli.schemas import EvaluateConfig, ProbeConfig
-from mbrl_flat.errors import UserError
+from mbrl_flat.cli.plugins import offer_plugins, plugin_targets
+from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
+from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.logging.labels import part_names
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.resume import existing_run
 from mbrl_flat.runs.saved_config import Catalogue, read_catalogue, read_saved_config
 from mbrl_flat.runtime.plain_files import check_values
+from mbrl_flat.runtime.settings import setting_key
 from mbrl_flat.studies.command import SupervisedConfig
 
 SCHEMAS: dict[str, type[Any]] = {
     "train": RunConfig,
     "evaluate": EvaluateConfig,
     "probe": ProbeConfig,
+    "export": ExportConfig,
     "supervised": SupervisedConfig,
 }
 """The settings of each command."""
@@ -113,8 +118,38 @@ def build_run(cfg: Mapping[str, Any] | DictConfig) -> tuple[RunConfig, Parts]:
 def composed(config: str, overrides: list[str]) -> DictConfig:
     """What a command's configuration and these words of the command line compose to."""
     GlobalHydra.instance().clear()
+    offer_plugins(overrides)
     with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
         return hydra.compose(config, overrides=overrides)
+
+
+def compose_values(words: list[str], values: Mapping[str, Any]) -> DictConfig:
+    """The configuration of ``mbrl-flat-train`` with words, then values of its keys.
+
+    Args:
+        words: As on the command line.
+        values: By their dotted names.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: If there is no such key.
+    """
+    GlobalHydra.instance().clear()
+    offer_plugins(words)
+    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.names = part_names(choices, cfg.env)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(cfg, key, value)
+        except OmegaConfBaseException as error:
+            raise UserError(f"There is no setting {key!r}: {error}".splitlines()[0]) from error
+    return cfg
 
 
 def load_settings(
@@ -131,10 +166,28 @@ def load_run(path: str | None, *, trust: Any = None) -> tuple[DictConfig, Path]:
     return OmegaConf.create(settings), folder
 
 
+def pretrained_folder(name: str) -> Path:
+    """The folder of a pretrained agent, in the form of a run's.
+
+    Args:
+        name: Such as ``walker-stand``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnknownNameError: If there is no such agent.
+    """
+    pretrained = importlib.import_module("mbrl_flat.pretrained")
+    if name not in pretrained.CARDS:
+        raise UnknownNameError("pretrained agent", name, pretrained.CARDS)
+    return pretrained.FOLDER / name
+
+
 @cache
 def catalogue() -> Catalogue:
-    """What the installed configurations build."""
-    return read_catalogue(sorted(CONFIGS.rglob("*.yaml")))
+    """What the installed configurations and packages build."""
+    return plugin_targets() | read_catalogue(sorted(CONFIGS.rglob("*.yaml")))
 
 
 def trusted(trust: Any) -> list[str]:
@@ -153,3 +206,38 @@ def trusted(trust: Any) -> list[str]:
     if not all(isinstance(name, str) and name for name in names):
         raise UserError(f"trust must be a module or a list of modules, got {trust!r}.")
     return names
+
+
+def apply_preset(cfg: DictConfig) -> None:
+    """Put the preset's sizes into the study, below what was set on the command line.
+
+    Raises:
+        UnknownNameError: If the study has no such preset.
+    """
+    if cfg.preset not in cfg.presets and cfg.preset != "default":
+        raise UnknownNameError("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
+    OmegaConf.set_struct(cfg, value=False)  # A preset may have what was taken out.
+    sized = OmegaConf.create({"study": OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))})
+    for override in HydraConfig.get().overrides.task:
+        above, _, last = setting_key(override).rpartition(".")
+        if override.startswith("~study."):
+            OmegaConf.select(sized, above).pop(last, None)
+        elif f"{above}.".startswith("study."):
+            OmegaConf.update(sized, f"{above}.{last}", OmegaConf.select(cfg, f"{above}.{last}"))
+    cfg.study = sized.study
+
+
+def set_planner_dtype(settings: dict[str, Any], dtype: str | None) -> None:
+    """Plan in another precision than a run did.
+
+    Raises:
+        UserError: If the agent has no planner.
+    """
+    if dtype is None:
+        return
+    agent = settings["agent"].get("config", {})
+    if "planner_dtype" not in agent:
+        raise UserError(
+            f"dtype={dtype} is the planner's, which only agent=tdmpc2 has; leave it out."
+        )
+    agent["planner_dtype"] = dtype

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from mbrl_flat.cli.plugins import plugin_names
 from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -19,7 +20,9 @@ def env_words(env: str) -> list[str]:
     """Words of the command line for an environment's short name."""
     suite, separator, task = env.partition(":")
     suites = ("dmc", "gym", "atari", "minatar", "humanoid_bench", "dummy", "multitask")
-    if separator and suite in suites:
+    if env in plugin_names("env"):
+        return [f"env={env}"]
+    if separator and suite in (*suites, *plugin_names("env")):
         return [f"env={suite}", f"env.task={quoted(task)}"]
     known = separator or env in gym.registry or "-v" in env
     return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]

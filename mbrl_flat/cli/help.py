@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 import mbrl_flat.configs
@@ -12,6 +12,7 @@ _WHAT = {
     "train": "Train a model-based agent; every run has a folder and can be resumed exactly.",
     "evaluate": "Play episodes with the agent of a run, or of a published checkpoint.",
     "probe": "Measure the agent of a run: sharpness, value error, rollout error, loss landscape.",
+    "export": "Write the policy or the planner of a run as a program that needs no mbrl_flat.",
     "supervised": "Run a study of a paper's claims; every study can be resumed.",
 }
 _EXAMPLES = {
@@ -36,6 +37,13 @@ _EXAMPLES = {
         ("run=runs/NAME probe=landscape probe.points=41", "the loss along two directions"),
         ("run=runs/NAME probe=sharpness_full", "every sharpness measure, per module"),
     ),
+    "export": (
+        ("run=runs/NAME", "policy.pt2, and planner.pt2 of TD-MPC2, in runs/NAME/export"),
+        ("run=runs/NAME --format onnx", "policy.onnx and planner.onnx"),
+        ("run=runs/NAME checkpoint=best out=robot", "the best weights, in another folder"),
+        ("run=runs/NAME dtype=bfloat16", "value plans in bfloat16"),
+        ("run=runs/NAME rows=4", "for four observations at once"),
+    ),
     "supervised": (
         ("experiment=eos_minimal", "the edge of stability in two dimensions"),
         ("experiment=label_noise preset=ci", "the smallest version of a study, in seconds"),
@@ -57,12 +65,14 @@ _GROUPS = {
     ),
     "evaluate": (),
     "probe": ("probe",),
+    "export": (),
     "supervised": ("experiment", "preset"),
 }
 _KEYS = {
     "train": "mbrl_flat/runs/config.py",
     "evaluate": "mbrl_flat/cli/schemas.py",
     "probe": "mbrl_flat/cli/schemas.py",
+    "export": "mbrl_flat/cli/schemas.py",
     "supervised": "mbrl_flat/studies/command.py",
 }
 _FLAGS = (
@@ -79,7 +89,7 @@ def answer(command: str, words: Sequence[str]) -> bool:
     """Print help or the version if the command line asks for it.
 
     Args:
-        command: ``train``, ``evaluate``, ``probe`` or ``supervised``.
+        command: ``train``, ``evaluate``, ``probe``, ``export`` or ``supervised``.
         words: What follows the command's name.
 
     Returns:
@@ -125,7 +135,8 @@ def _choices(group: str, command: str) -> list[str]:
     elif group == "preset":
         other = ("cpu", "debug") if command == "supervised" else ("ci",)
         files = [file for file in files if file.stem not in other]
-    return [file.stem for file in files]
+    plugins = [point.name for point in entry_points(group=f"mbrl_flat.{group}s")]
+    return [file.stem for file in files] + (plugins if group != "optimizer" else [])
 
 
 def _wrapped(head: str, words: Sequence[str], width: int = 100) -> list[str]:

@@ -21,6 +21,11 @@ def probe() -> int | None:
     return _launch("mbrl_flat.cli.main", "probe")
 
 
+def export() -> int | None:
+    """Entry point of ``mbrl-flat-export``."""
+    return _launch("mbrl_flat.cli.main", "export")
+
+
 def supervised() -> int | None:
     """Entry point of ``mbrl-flat-supervised``."""
     return _launch("mbrl_flat.cli.main", "supervised")

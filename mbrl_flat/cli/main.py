@@ -23,6 +23,11 @@ def probe() -> None:
     _start("probe")
 
 
+def export() -> None:
+    """Entry point of ``mbrl-flat-export``."""
+    _start("export")
+
+
 def supervised() -> None:
     """Entry point of ``mbrl-flat-supervised``."""
     _start("supervised")

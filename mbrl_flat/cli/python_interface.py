@@ -13,25 +13,22 @@ Below is the code that the commands use: ``learn`` composes the same configurati
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
-import hydra
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
+from mbrl_flat.cli.composition import compose_values, pretrained_folder
 from mbrl_flat.cli.environment_units import EnvFactory, EnvironmentUnits, env_factory, env_words
 from mbrl_flat.envs.gym import adapt
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Agent, AgentState, Mode
-from mbrl_flat.logging.labels import part_names
 from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_run
@@ -85,7 +82,7 @@ class TrainableAgent:
         words.append(f"seed={seed}")
         if rho is not None:
             values["optimizer.rho"] = rho
-        self._cfg = _compose(words, values)
+        self._cfg = compose_values(words, values)
         if run_dir is not None:
             self._cfg.run_dir = str(run_dir)
         self.folder: Path | None = None
@@ -121,7 +118,12 @@ class TrainableAgent:
             UserError: If the run cannot be made.
             KeyboardInterrupt: After Ctrl-C, once everything is saved.
         """
-        new = self.folder is None
+        new, file = self.folder is None, self._checkpoint
+        if file is not None and file.exists() and load_safely(file).get("weights_only"):
+            raise UserError(
+                "A pretrained agent holds weights alone and cannot be resumed; the command of its "
+                "card trains one: mbrl_flat.pretrained.CARDS."
+            )
         self._cfg.steps = steps + (0 if new else self.steps)
         self._cfg.progress = progress
         config, parts = self._built()
@@ -211,12 +213,20 @@ class TrainableAgent:
         return folder
 
     @classmethod
-    def load(cls, path: str | Path, *, env: EnvFactory | gym.Env[Any, Any] | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        env: EnvFactory | gym.Env[Any, Any] | None = None,
+        trust: str | Sequence[str] | None = None,
+    ) -> Self:
         """Read what ``save`` wrote, or any run folder of this agent; nothing in it is executed.
 
         Args:
             path: The folder.
             env: The environment, where it was given as an object or a function.
+            trust: Modules outside of mbrl_flat whose code the folder may execute, such as that of
+                an environment of yours.
 
         Returns:
             An agent that predicts, and learns on where its run stopped.
@@ -224,7 +234,7 @@ class TrainableAgent:
         Raises:
             UserError: If there is no such run, or it is another agent's.
         """
-        saved, folder = commands.load_run(str(path))
+        saved, folder = commands.load_run(str(path), trust=trust)
         if saved.names["agent"] != cls.agent_name:
             raise UserError(f"{path} is a run of {saved.names['agent']}, not of {cls.agent_name}.")
         found = cls.__new__(cls)
@@ -233,6 +243,21 @@ class TrainableAgent:
         found._env = None if env is None else env_factory(env)
         found._reset()
         return found
+
+    @classmethod
+    def load_pretrained(cls, name: str) -> Self:
+        """A small agent that comes with mbrl_flat; weights alone, so it does not learn on.
+
+        Args:
+            name: A key of ``mbrl_flat.pretrained.CARDS``, such as ``walker-stand``.
+
+        Returns:
+            An agent that predicts and evaluates.
+
+        Raises:
+            UserError: If there is no such agent, or it is another class's.
+        """
+        return cls.load(pretrained_folder(name))
 
     def _built(self) -> tuple[RunConfig, Parts]:
         config, parts = commands.build_run(self._cfg)
@@ -282,20 +307,3 @@ class TWISTER(TrainableAgent):
     """TWISTER: a transformer world model with contrastive learning, Burchi and Timofte, 2025."""
 
     agent_name = "twister"
-
-
-def _compose(words: list[str], values: Mapping[str, Any]) -> DictConfig:
-    """Configuration of ``mbrl-flat-train`` with these words, then these values of its keys."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    with open_dict(cfg):
-        del cfg["hydra"]
-    cfg.names = part_names(choices, cfg.env)
-    for key, value in values.items():
-        try:
-            OmegaConf.update(cfg, key, value)
-        except OmegaConfBaseException as error:
-            raise UserError(f"There is no setting {key!r}: {error}".splitlines()[0]) from error
-    return cfg

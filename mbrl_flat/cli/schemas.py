@@ -1,4 +1,4 @@
-"""The keys of ``mbrl-flat-evaluate`` and ``mbrl-flat-probe``."""
+"""The keys of ``mbrl-flat-evaluate``, ``mbrl-flat-probe`` and ``mbrl-flat-export``."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ class EvaluateConfig:
 
     Attributes:
         run: Folder of the run.
+        pretrained: Name of a pretrained agent, in place of a run.
         checkpoint: ``latest`` or ``best``; without a run, a file that the authors of an agent
             published.
         episodes: Episodes to play.
@@ -25,6 +26,7 @@ class EvaluateConfig:
     """
 
     run: str | None = None
+    pretrained: str | None = None
     checkpoint: str = "latest"
     episodes: int = 10
     seed: int = 1000
@@ -60,6 +62,34 @@ class ProbeConfig:
     episodes: int = 10
     seed: int = 1000
     device: str = "auto"
+    threads: int = 0
+    debug: bool = False
+    trust: Any = None
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """What ``mbrl-flat-export`` does.
+
+    Attributes:
+        run: Folder of the run.
+        format: ``torch`` (``torch.export``) or ``onnx``.
+        checkpoint: ``latest`` or ``best``.
+        rows: Observations that a program takes at once.
+        dtype: Precision of the networks that value plans, ``float32`` or ``bfloat16``; the run's
+            by default.
+        out: Folder of the files; ``export`` in the run's by default.
+        threads: CPU threads of torch; 0 chooses by the machine.
+        debug: Show tracebacks.
+        trust: Modules outside of mbrl_flat whose code the run's folder may execute.
+    """
+
+    run: str | None = None
+    format: str = "torch"
+    checkpoint: str = "latest"
+    rows: int = 1
+    dtype: str | None = None
+    out: str | None = None
     threads: int = 0
     debug: bool = False
     trust: Any = None

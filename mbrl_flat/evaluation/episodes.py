@@ -41,6 +41,7 @@ class EvaluationConfig:
         video: Record the first episode.
         names: Of the environment and its task, by which the scale of normalised scores is found;
             where there are several tasks it is in the spec.
+        progress: Show a bar, on a terminal.
     """
 
     episodes: int
@@ -48,6 +49,7 @@ class EvaluationConfig:
     env_seed: int
     video: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
+    progress: bool = False
 
     def __post_init__(self) -> None:
         check_episodes(self.episodes, seed=self.seed)
@@ -131,6 +133,7 @@ def evaluate(
     mode: Mode = "eval",
     device: torch.device | None = None,
     frame_sink: FrameSink | None = None,
+    on_step: Callable[[], object] = dict,
 ) -> list[Episode]:
     """Run whole episodes; each environment plays one at a time, all in one batch.
 
@@ -146,6 +149,7 @@ def evaluate(
         mode: Plan without noise, or sample the policy prior alone.
         device: Where the agent draws its noise.
         frame_sink: Takes a frame of the first episode at every step.
+        on_step: Called after every step, for a progress bar.
 
     Returns:
         The episodes, on the CPU.
@@ -166,6 +170,7 @@ def evaluate(
                 action, state = agent.act(obs, state, mode=mode, generator=generator)
                 outcome = envs.step(spec.action.to_env(action))
                 recorder.put(action.cpu(), state["value"].cpu(), outcome)
+                on_step()
                 obs = _next_obs(envs, outcome, again=bool(recorder.alive.any()))
             done += recorder.episodes()
     return done[:episodes]

@@ -14,6 +14,7 @@ from mbrl_flat.diagnostics.value_error import planner_metrics, value_metrics
 from mbrl_flat.evaluation.episodes import FrameSink, evaluate, summarize
 from mbrl_flat.evaluation.reference_scores import ScoreScale
 from mbrl_flat.interfaces import Agent, Inspectable, Mode
+from mbrl_flat.logging.console import progress_bar
 from mbrl_flat.logging.video import VideoWriter
 from mbrl_flat.specs import EnvSpec
 
@@ -33,6 +34,7 @@ class EpisodeEvaluation:
         videos: Folder for a video of the first episode of each evaluation.
         scale: Where 0 and 1 of ``eval/normalised_score`` lie, unless the spec says it.
         discount: Of the task; by default the agent's.
+        progress: Show a bar of each round of episodes, on a terminal.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class EpisodeEvaluation:
         videos: Path | None = None,
         scale: ScoreScale | None = None,
         discount: float | None = None,
+        progress: bool = False,
     ) -> None:
         self.agent, self.envs, self.spec = agent, envs, spec
         self.episodes, self.seed, self.device = episodes, seed, device
@@ -55,7 +58,7 @@ class EpisodeEvaluation:
         self.score_range = spec.score_range
         if scale is not None and spec.score_range is None:
             self.score_range = (scale.random, scale.reference)
-        self.discount = discount
+        self.discount, self.progress = discount, progress
         self.random_return: float | None = None
 
     def __call__(self, step: int) -> Mapping[str, float]:
@@ -81,16 +84,19 @@ class EpisodeEvaluation:
     def _play(
         self, agent: Agent, seed: int, mode: Mode, sink: FrameSink | None = None
     ) -> list[Episode]:
-        return evaluate(
-            agent,
-            self.envs,
-            self.spec,
-            episodes=self.episodes,
-            seed=seed,
-            mode=mode,
-            device=self.device,
-            frame_sink=sink,
-        )
+        what = "policy" if mode == "policy" else "agent"
+        with progress_bar(self.spec.episode_length, what, wanted=self.progress) as bar:
+            return evaluate(
+                agent,
+                self.envs,
+                self.spec,
+                episodes=self.episodes,
+                seed=seed,
+                mode=mode,
+                device=self.device,
+                frame_sink=sink,
+                on_step=bar.update,
+            )
 
     def _video(self, step: int) -> AbstractContextManager[FrameSink | None]:
         if self.videos is None:

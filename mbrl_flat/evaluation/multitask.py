@@ -108,7 +108,14 @@ def make_evaluation(
         envs = vectors.make_vector(env, num_envs=config.episodes, seed=seed, render=render)
         how = {"episodes": config.episodes, "seed": config.seed, "device": device}
         return EpisodeEvaluation(
-            agent, envs, spec, **how, baseline=baseline, scale=scale, **settings
+            agent,
+            envs,
+            spec,
+            **how,
+            baseline=baseline,
+            scale=scale,
+            progress=config.progress,
+            **settings,
         )
 
     if not spec.tasks:

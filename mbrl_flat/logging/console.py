@@ -6,12 +6,14 @@ stdout is no terminal there is no bar, and every row of training metrics gets a 
 
 import math
 import sys
+import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 _WIDTH = 10
+_SECONDS_BETWEEN_LINES = 10.0
 _OPTIONAL_COLUMNS = (
     ("random", "eval/random_return_mean"),
     ("value err", "probe/value/rmse_normalised"),
@@ -42,7 +44,7 @@ class ConsoleLogger:
         lines: TextIO | None = None,
         bar: TextIO | None = None,
     ) -> None:
-        self._lines = lines or sys.stdout
+        self._lines, self._total = lines or sys.stdout, total_steps
         stream = bar or sys.stderr
         self.interactive = progress and self._lines.isatty() and stream.isatty()
         self._bar = tqdm(
@@ -59,9 +61,12 @@ class ConsoleLogger:
         self._at = (0, 0)
         self._has_header = False
         self._has_started = False
+        self._step = 0
+        self._burst: tuple[float, int, float] | None = None
 
     def advance(self, step: int) -> None:
         """Move the bar; cheap enough to be called at every step."""
+        self._step = step
         if step != self._at[0]:
             self._write_evaluation()
         if not self.interactive:
@@ -72,13 +77,38 @@ class ConsoleLogger:
             self._has_started = True
         self._bar.update(step - self._bar.n)
 
+    def learn(self, updates: int, pending: float) -> None:
+        """Tell of updates that are made without a step between them.
+
+        Args:
+            updates: Made so far.
+            pending: Still to be made at this step.
+        """
+        now = time.monotonic()
+        if pending < 1.0:
+            self._burst = None
+            return
+        if self._burst is None:
+            self._burst = (now, updates, now)
+            return
+        start, first, told = self._burst
+        if now - told < _SECONDS_BETWEEN_LINES:
+            return
+        self._burst = (start, first, now)
+        left = pending * (now - start) / (updates - first)
+        text = f"{updates:,} of {updates + pending:,.0f} updates"
+        if self.interactive:
+            self._bar.set_postfix_str(text)
+        else:
+            self._line(f"step {self._step:,}, {text}, about {duration(left)} left at this step")
+
     def write(self, metrics: Mapping[str, float], *, step: int, frame: int) -> None:
         """Move the bar; an evaluation and the probes of its step become a line of the table."""
         self.advance(step)
         self._at = (step, frame)
         self._seen |= metrics
         if not self.interactive and "time/steps_per_second" in metrics:
-            self._line(_training_line(metrics, step, frame))
+            self._line(_training_line(metrics, step, frame, self._total))
 
     def close(self) -> None:
         """Remove the bar."""
@@ -106,18 +136,41 @@ class ConsoleLogger:
         self._lines.flush()
 
 
-def _training_line(metrics: Mapping[str, float], step: int, frame: int) -> str:
+def _training_line(metrics: Mapping[str, float], step: int, frame: int, total: int) -> str:
     parts = [f"step {step:,}", f"frame {frame:,}"]
     for name, label in (("train/total_loss", "loss"), ("episode/return", "episode return")):
         if name in metrics:
             parts.append(f"{label} {metrics[name]:.4g}")
-    parts.append(f"{metrics['time/steps_per_second']:.1f} steps/s")
+    rate = metrics["time/steps_per_second"]
+    parts.append(f"{rate:.1f} steps/s")
+    if rate > 0.0 and "train/total_loss" in metrics and total > step:
+        parts.append(f"about {duration((total - step) / rate)} left")
     return ", ".join(parts)
 
 
 def _cell(value: float | None) -> str:
     """Write a value, or a dash for one that was not measured at this step."""
     return "-".rjust(_WIDTH) if value is None else f"{value:>{_WIDTH}.4g}"
+
+
+def progress_bar(total: int, description: str, *, wanted: bool = True) -> "tqdm[Any]":
+    """A bar of ``total`` steps on stderr that disappears; nothing where that is no terminal."""
+    return tqdm(
+        total=total,
+        desc=description,
+        unit="step",
+        dynamic_ncols=True,
+        leave=False,
+        disable=not (wanted and sys.stderr.isatty()),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as ``14 minutes``."""
+    for unit, size in (("hours", 5400.0), ("minutes", 90.0)):
+        if seconds >= size:
+            return f"{seconds / (3600.0 if unit == 'hours' else 60.0):.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def say(text: str) -> None:

@@ -234,9 +234,11 @@ def percentile_range(x: Tensor, low: float = 5.0, high: float = 95.0) -> Tensor:
     return percentile(ordered, high) - percentile(ordered, low)
 
 
-def percentile(ordered: Tensor, percent: float) -> Tensor:
-    """Linearly interpolated percentile of sorted values ``[n]``, a scalar."""
+def percentile(ordered: Tensor, percent: float, *, kth: bool = False) -> Tensor:
+    """Percentile of sorted values ``[n]``, a scalar: interpolated, or the value of that rank."""
     last = ordered.numel() - 1
+    if kth:
+        return ordered[min(int(percent / 100.0 * ordered.numel()), last)]
     place = percent / 100.0 * last
     floor = math.floor(place)
     return torch.lerp(ordered[floor], ordered[min(floor + 1, last)], place - floor)

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,27 @@ _SIGNATURES = {
 """Pointers, integers and floats of each function."""
 
 
+_switch = {"off": False}
+
+
+@contextmanager
+def turned_off() -> Iterator[None]:
+    """Compute by torch's operators in this block; blocks do not nest."""
+    try:
+        yield _switch.update(off=True)
+    finally:
+        _switch["off"] = False
+
+
 def usable(*tensors: Tensor) -> bool:
     """Whether all of them may go through the compiled functions."""
-    if torch.compiler.is_compiling() or torch.get_num_threads() > FUSED_THREADS:
+    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting() or _switch["off"]
+    if tracing or torch.get_num_threads() > FUSED_THREADS:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
-    plain = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-    return plain and library() is not None
+    fits = (t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    return all(fits) and library() is not None
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> Any:

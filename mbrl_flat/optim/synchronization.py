@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import (
     ReduceOp,
+    all_gather,
     all_reduce,
     broadcast,
+    get_rank,
     get_world_size,
     is_available,
     is_initialized,
@@ -50,6 +52,56 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
     for param, part, count in zip(trained, means, anywhere.tolist(), strict=True):
         param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
     return mean_loss.squeeze(0)
+
+
+def process_rank(*, of: int) -> int:
+    """Rank of this process among a number of them.
+
+    Args:
+        of: How many there have to be.
+
+    Returns:
+        The rank.
+
+    Raises:
+        UserError: If there are more or fewer.
+    """
+    count = get_world_size() if is_distributed() else 1
+    if count != of:
+        raise UserError(
+            f"parallel=true is for {of} processes, and there are {count}; use torchrun."
+        )
+    return get_rank()
+
+
+def exchange_gradients(
+    params: Sequence[nn.Parameter], loss: Tensor
+) -> list[tuple[dict[nn.Parameter, Tensor], Tensor]]:
+    """Give every process the gradients and the loss of each, in the order of their ranks.
+
+    Args:
+        params: Parameters in the same order everywhere.
+        loss: Loss of this process, a scalar.
+
+    Returns:
+        For each process, its gradients by parameter and its loss.
+
+    Raises:
+        UserError: If there is no process group.
+    """
+    _check_distributed()
+    present = torch.tensor([float(p.grad is not None) for p in params]).to(loss)
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    message = torch.cat([*[part.flatten() for part in parts], present, loss.reshape(1)])
+    messages = [torch.empty_like(message) for _ in range(get_world_size())]
+    all_gather(messages, message)
+    found = []
+    for received in messages:
+        *grads, there, far_loss = received.split([p.numel() for p in params] + [len(params), 1])
+        kept = zip(params, grads, there.tolist(), strict=True)
+        by_param = {p: g.view_as(p).to(p.dtype) for p, g, count in kept if count > 0.0}
+        found.append((by_param, far_loss.squeeze(0)))
+    return found
 
 
 def share_generator(generator: torch.Generator, device: torch.device) -> None:

@@ -82,11 +82,13 @@ class Noise(NamedTuple):
     """Standard normal ``[N, A]``."""
 
 
-def draw_noise(config: MPPIConfig, num: int, action_size: int, generator: torch.Generator) -> Noise:
-    """Draw the noise of one call for ``num`` states, on the generator's device."""
+def draw_noise(
+    config: MPPIConfig, num: int, action_size: int, generator: torch.Generator | None
+) -> Noise:
+    """Draw the noise of a call for ``num`` states, on the generator's device or the CPU."""
     sampled = config.num_samples - config.num_prior
     shape = (num, config.iterations, sampled, config.horizon, action_size)
-    device = generator.device
+    device = None if generator is None else generator.device
     uniform = torch.rand(num, config.num_elites, generator=generator, device=device)
     return Noise(
         samples=torch.randn(shape, generator=generator, device=device),

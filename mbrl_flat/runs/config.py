@@ -105,6 +105,7 @@ class RunConfig:
         threads: CPU threads of torch; 0 chooses by the machine.
         compile: Compile the loss and the planner; ``auto`` does where a compiler is there, the run
             is long enough to pay for it, and no fused operators of a CPU are used instead.
+        tf32: Multiply float32 matrices in TF32 on a CUDA device, as the published runs of TD-MPC2.
         preset: Size: ``default`` (published), ``cpu`` or ``debug``.
         run_dir: The run's folder; by default ``runs/`` and a name.
         resume: Folder of a run to resume.
@@ -148,6 +149,7 @@ class RunConfig:
     device: str = "auto"
     threads: int = 0
     compile: bool | str = False
+    tf32: bool = False
     preset: str = "default"
     run_dir: str | None = None
     resume: str | None = None

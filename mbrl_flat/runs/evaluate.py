@@ -7,6 +7,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.episodes import EvaluationConfig
 from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
 from mbrl_flat.interfaces import LoadsPretrained
+from mbrl_flat.logging.console import say
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
 from mbrl_flat.runs.parts import Parts, build_agent
@@ -48,7 +49,7 @@ def evaluate_pretrained(
         )
     with refused_if_unfit(file):
         agent.load_pretrained(state)
-    how = EvaluationConfig(episodes=episodes, seed=seed, env_seed=seed, video=video)
+    how = EvaluationConfig(episodes=episodes, seed=seed, env_seed=seed, video=video, progress=True)
     place = {"device": device, "folder": file.parent}
     with closing(make_evaluation(agent, parts.vectors, parts.env, spec, how, **place)) as evaluate:
         return {**evaluate(0), "seed": seed}
@@ -63,17 +64,19 @@ def evaluate_run(
     seed: int,
     checkpoint: str,
     video: bool,
+    out: Path | None = None,
 ) -> dict[str, float]:
     """Rebuild the agent from a run's folder and judge it on fresh episodes.
 
     Args:
         config: The run's configuration.
         parts: Its pluggable parts.
-        folder: The run's folder; the result is appended to its ``evaluations.jsonl``.
+        folder: The run's folder.
         episodes: How many.
         seed: Determines them.
         checkpoint: ``latest`` or ``best``.
         video: Record the first one.
+        out: Folder of ``evaluations.jsonl`` and ``videos``; the run's by default.
 
     Returns:
         The row of metrics.
@@ -91,13 +94,14 @@ def evaluate_run(
     agent = build_agent(config, parts, spec, device)
     load_agent(agent, saved, spec, file)
     how = EvaluationConfig(
-        episodes=episodes, seed=seed, env_seed=seed, video=video, names=config.names
+        episodes=episodes, seed=seed, env_seed=seed, video=video, names=config.names, progress=True
     )
+    say(f"{episodes} episodes of at most {spec.episode_length:,} steps, planned and by the policy")
     step = int(saved["step"])
     frame = step if config.offline_data else step * spec.action_repeat
-    place = {"device": device, "folder": folder}
+    place = {"device": device, "folder": out or folder}
     with closing(make_evaluation(agent, parts.vectors, parts.env, spec, how, **place)) as evaluate:
         row = {**evaluate(step), "step": step, "frame": frame, "seed": seed}
     record = {"checkpoint": checkpoint, "episodes": episodes, **row}
-    append_row(folder / "evaluations.jsonl", record)
+    append_row((out or folder) / "evaluations.jsonl", record)
     return row

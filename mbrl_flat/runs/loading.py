@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.interfaces import Agent
+from mbrl_flat.interfaces import Agent, LoadsPretrained
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.plain_files import read_yaml
@@ -118,7 +118,10 @@ def load_agent(agent: Agent, saved: Mapping[str, Any], spec: EnvSpec, file: Path
     """
     check_shapes(saved, spec, file.parent.parent)
     with refused_if_unfit(file):
-        agent.load_state_dict(saved["agent"])
+        if saved.get("weights_only") and isinstance(agent, LoadsPretrained):
+            agent.load_pretrained(saved["agent"])
+        else:
+            agent.load_state_dict(saved["agent"])
         check_weights(saved["agent"], file)
 
 

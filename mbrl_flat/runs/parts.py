@@ -14,6 +14,7 @@ from mbrl_flat.diagnostics.probe import Probe
 from mbrl_flat.interfaces import Agent
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runtime.compilation import pays, use_compile_cache
+from mbrl_flat.runtime.device import use_tf32
 from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import EnvSpec
 
@@ -57,6 +58,8 @@ def build_agent(
 ) -> Agent:
     """Build the agent with freshly seeded weights; ``sync`` as in ``StepOptions``."""
     seed_everything(config.seed)
+    if device.type == "cuda":
+        use_tf32(config.tf32)
     compile = pays(config.compile, device, steps=config.steps)
     if compile:
         use_compile_cache()

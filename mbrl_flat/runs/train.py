@@ -24,6 +24,7 @@ from mbrl_flat.logging.multi import MultiLogger
 from mbrl_flat.logging.wandb import WandbLogger
 from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import LoggingConfig, RunConfig
+from mbrl_flat.runs.heading import describe_run
 from mbrl_flat.runs.loading import (
     apply_settings,
     changed_settings,
@@ -67,13 +68,13 @@ def train_run(
     Raises:
         UserError: If the newest checkpoint does not fit this run.
     """
+    processes = processes or Processes()
     with ExitStack() as stack:
-        trainer, saved = build_trainer(
-            config, parts, folder, processes or Processes(), stack, callbacks=callbacks
-        )
+        trainer, saved = build_trainer(config, parts, folder, processes, stack, callbacks=callbacks)
         request = stack.enter_context(stop_requests())
         if saved is None:
             trainer.logger.truncate(0)
+            say(describe_run(config, trainer, folder, processes.device(config.device)))
             trainer.start()
         else:
             changed = changed_settings(folder, config)
@@ -141,6 +142,7 @@ def build_trainer(
         probes=_probes(parts, agent, replay),
         device=device,
         on_step=told.after(console.advance),
+        on_update=console.learn,
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
         sampler=_sampler(config, replay, agent),
     )

@@ -62,6 +62,12 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     )
 
 
+def use_tf32(wanted: bool) -> None:
+    """Multiply float32 matrices on CUDA devices in TF32, or in full precision."""
+    torch.backends.cuda.matmul.allow_tf32 = wanted
+    torch.backends.cudnn.allow_tf32 = wanted
+
+
 def check_threads(threads: int) -> None:
     """Refuse a number of threads that no machine has.
 

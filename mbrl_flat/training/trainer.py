@@ -41,6 +41,7 @@ class Trainer:
         probes: Measured every ``probe_every`` steps.
         device: Where the agent draws its exploration noise.
         on_step: Told the step after every iteration, for a progress bar.
+        on_update: Told the updates made and those pending, after each.
         update: What learns from a batch; by default the agent in this process alone.
         sampler: What draws the batches; by default uniformly from the replay.
     """
@@ -58,13 +59,15 @@ class Trainer:
         probes: Sequence[Measurement] = (),
         device: torch.device,
         on_step: Callable[[int], object] = int,
+        on_update: Callable[[int, float], object] = max,
         update: Callable[[Batch], Metrics] | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         self.agent, self.replay, self.logger = agent, replay, logger
         self.config, self.checkpoints = config, checkpoints
         self.evaluations, self.probes = list(evaluations), list(probes)
-        self.on_step, self.update = on_step, update or agent.update
+        self.on_step, self.on_update = on_step, on_update
+        self.update = update or agent.update
         self.sampler = sampler or UniformSampler(replay, agent)
         self.step = 0
         self.updates = 0
@@ -150,6 +153,7 @@ class Trainer:
             self.updates += 1
             self.evaluations_total += float(metrics.get("optim/evaluations", 0.0))
             self.meter.add(metrics)
+            self.on_update(self.updates, self.pending_updates.pending)
 
     def _can_learn(self) -> bool:
         return self.updates > 0 or self.replay.can_sample(

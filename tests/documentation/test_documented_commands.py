@@ -29,12 +29,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands as cli
+from mbrl_flat.cli.arguments import parse_arguments
 from mbrl_flat.compare import main as compare
 
 ROOT = Path(cli.__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ENTRIES = ("train", "evaluate", "probe", "supervised", "compare")
+ENTRIES = ("train", "evaluate", "probe", "export", "supervised", "compare")
 OURS = tuple(f"mbrl-flat-{entry}" for entry in ENTRIES)
 OTHERS = {
     "buildah": "builds an image; tests/test_container.py does",
@@ -154,6 +155,10 @@ def check_probe(words: list[str]) -> None:
     instantiate(composed("probe", words).probe, _convert_="all")
 
 
+def check_export(words: list[str]) -> None:
+    composed("export", parse_arguments(words, command="export", sweeps=False))
+
+
 def check_supervised(words: list[str]) -> None:
     for overrides in expanded(words):
         cfg = composed("supervised", overrides)
@@ -236,6 +241,7 @@ def check(call: Call, monkeypatch) -> None:
         "mbrl-flat-train": check_train,
         "mbrl-flat-evaluate": check_evaluate,
         "mbrl-flat-probe": check_probe,
+        "mbrl-flat-export": check_export,
         "mbrl-flat-supervised": check_supervised,
         "torchrun": check_torchrun,
         "docker": check_docker,
@@ -274,6 +280,7 @@ SHORT = {
 SMALL = {
     "mbrl-flat-evaluate": {"episodes": "1", "threads": "1"},
     "mbrl-flat-probe": {"episodes": "1", "threads": "1"},
+    "mbrl-flat-export": {"threads": "1"},
     "mbrl-flat-supervised": {"preset": "ci", "threads": "1"},
 }
 NOT_EXECUTED = {

@@ -17,8 +17,9 @@ References:
     arXiv:2410.10683, and the equations of the authors' repository.
 
 Deviations from the paper:
-    The two evaluations run one after the other, on the batch of the step. The base may be any: y is
-    ahead by the learning rate times the gradient, as for gradient descent. Only perturbed
+    The two evaluations run one after the other, on the batch of the step; with ``parallel`` each of
+    two processes makes one of them, on the same batch and from the same seed. The base may be any:
+    y is ahead by the learning rate times the gradient, as for gradient descent. Only perturbed
     parameters move to y. With ``micro_batches=each`` the last micro-batch leaves the direction.
 """
 
@@ -32,15 +33,22 @@ from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.synchronization import exchange_gradients, process_rank
 from mbrl_flat.optim.with_base import HasBase
 
 
 @register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=4, neutral={"rho": 0.0})
 class SAMPa(HasBase, RadiusOptimizer):
-    """SAM along the last gradient ahead; ``ahead_weight`` is the lambda of the equations."""
+    """SAM along the last gradient ahead; ``ahead_weight`` is the lambda of the equations.
+
+    Attributes:
+        parallel: Each of two processes evaluates at one of the points and gets the gradient of the
+            other. Both are given the same weights, batches and seed; ``sync`` stays ``none``.
+    """
 
     rho: Radius = 0.05
     ahead_weight: float = setting(0.2, "[0, 1]")
+    parallel: bool = False
 
     clean_first = False
 
@@ -59,18 +67,35 @@ class SAMPa(HasBase, RadiusOptimizer):
         selection = self._selected(known, grads=False)
         params, last = selection.params, [memory["ahead"] for memory in selection.memory]
         far = self._report(params, selection.along(last))
-        far_loss = self._evaluate_at(evaluate, params, far)
-        far_grads = self._grads()
         rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
         scales = [-rates[p] if radius > 0.0 else rates[p] for p, radius in known.items()]
         ahead = Perturbation(directions=last, scales=scales)
-        ahead_loss = self._evaluate_at(evaluate, params, ahead)
+        (far_grads, far_loss), (ahead_grads, ahead_loss) = self._both(evaluate, params, far, ahead)
+        for param in self._params():
+            param.grad = ahead_grads.get(param)
         self._keep(chosen, ahead_loss)
         combined(
-            [self._grads(), far_grads],
+            [ahead_grads, far_grads],
             lambda passes: mix(passes[0], passes[1], 1.0 - self.ahead_weight),
         )
         return (far_loss + ahead_loss) / 2.0
+
+    def _both(
+        self,
+        evaluate: ClosureEvaluator,
+        params: list[Tensor],
+        far: Perturbation,
+        ahead: Perturbation,
+    ) -> list[tuple[dict[nn.Parameter, Tensor], Tensor]]:
+        """Gradients and losses at both points: made here, or one of them in each process."""
+        if not self.parallel:
+            losses = []
+            for point in (far, ahead):
+                loss = self._evaluate_at(evaluate, params, point)
+                losses.append((self._grads(), loss))
+            return losses
+        loss = self._evaluate_at(evaluate, params, (far, ahead)[process_rank(of=2)])
+        return exchange_gradients([p for p in self._params() if p.requires_grad], loss)
 
     def _keep(self, chosen: dict[nn.Parameter, float], loss: Tensor) -> bool:
         """Keep the gradients for the next step, if they are finite."""

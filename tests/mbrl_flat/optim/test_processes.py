@@ -116,6 +116,39 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def work_in_parallel(rank, port, results):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=120),
+    )
+    weights, losses, points = train("sampa", "none", SLOPES[:1], rho=RHO, parallel=True)
+    results[rank] = (weights.tolist(), losses, len(points))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_sampa_on_two_processes_makes_the_steps_of_one_with_half_the_evaluations():
+    results = mp.Manager().dict()
+
+    mp.spawn(work_in_parallel, args=(free_port(), results), nprocs=2, join=True)
+
+    weights, losses, points = train("sampa", "none", SLOPES[:1], rho=RHO)
+    for rank in (0, 1):
+        assert results[rank][0] == weights.tolist()
+        assert results[rank][1] == losses
+        # The first step evaluates at the weights as well, in both.
+        assert results[rank][2] == (len(points) - 1) // 2 + 1
+
+
+def test_sampa_in_parallel_is_for_two_processes():
+    with pytest.raises(UserError, match="parallel=true is for 2 processes, and there are 1"):
+        train("sampa", "none", SLOPES[:1], rho=RHO, parallel=True)
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_steps_of_one_that_has_both_shards():
     """Global is one large batch, local is m-sharpness with the shard of a process as m."""
