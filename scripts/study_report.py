@@ -1,8 +1,8 @@
 """Rewrite the tables of claims of the supervised studies from the rows that are committed.
 
 Usage: ``python scripts/study_report.py [STUDY ...] [--check] [--figures]``. Reads
-``docs/studies/STUDY/results.csv`` (a study without it takes seconds and is computed) and rewrites
-the table on the study's page and the counts in docs/results/README.md.
+``docs/studies/STUDY/rows.jsonl`` or ``results.csv`` (a study without them takes seconds and is
+computed) and rewrites the table on the study's page and the counts in docs/results/README.md.
 A claim about curves, which are not committed, keeps the interval that the page shows. ``--check``
 writes nothing and fails if a page differs. ``--figures`` redraws figures; for those
 that need curves, ``--measure kind=map`` measures the trials with that setting once more.
@@ -27,6 +27,7 @@ from mbrl_flat.cli.main import compose_study
 from mbrl_flat.studies.framework import Claim, Study, TrialRow, TrialRows, corrected, run_study
 from mbrl_flat.studies.framework.claims import VERDICTS
 from mbrl_flat.studies.framework.report import claims_markdown
+from mbrl_flat.studies.framework.rows import RowFile
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "docs" / "studies"
@@ -85,7 +86,9 @@ def load_study(name: str) -> Study:
 
 
 def load_rows(study: Study, name: str) -> TrialRows:
-    """Read ``results.csv``: numbers, words, and nothing where the field is empty."""
+    """Read all rows, or ``results.csv``: numbers, words, nothing where the field is empty."""
+    if (STUDIES / name / "rows.jsonl").exists():
+        return RowFile(STUDIES / name / "rows.jsonl").rows
     path = STUDIES / name / "results.csv"
     if not path.exists():
         with TemporaryDirectory() as folder:

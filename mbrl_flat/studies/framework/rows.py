@@ -150,6 +150,11 @@ class RowFile:
     def __contains__(self, cell: Trial) -> bool:
         return cell.key in self._rows
 
+    @property
+    def rows(self) -> TrialRows:
+        """All rows, in the order of the file."""
+        return TrialRows(list(self._rows.values()))
+
     def select(self, cells: Sequence[Trial]) -> TrialRows:
         """The rows of these cells that are there, in the order of the cells."""
         return TrialRows([self._rows[cell.key] for cell in cells if cell in self])
