@@ -15,6 +15,7 @@ from mbrl_flat.analysis.stats import (
     paired_differences,
     spearman,
     stratified_bootstrap,
+    t_interval,
 )
 from mbrl_flat.studies.framework import Claim, TrialRows, sign_claim
 
@@ -129,16 +130,32 @@ def _correlations(rows: TrialRows, model: str) -> list[Claim]:
             "corr",
             f"{model}: flatter methods have a lower {metric.replace('_', ' ')}",
             "Spearman correlation of lambda_max and the error over methods, seed by seed",
-            [
-                correlation
-                for seed in rows.distinct("seed")
-                if math.isfinite(correlation := _correlation(rows.where(seed=seed), metric))
-            ],
+            _by_seed(rows, metric),
             above=0.0,
-            note=f"{len(rows.distinct('method'))} methods",
+            note="; ".join([f"{len(rows.distinct('method'))} methods", *_resting_on(rows, metric)]),
         )
         for metric in _MAIN[1:]
     ]
+
+
+def _by_seed(rows: TrialRows, metric: str) -> list[float]:
+    values = [_correlation(rows.where(seed=seed), metric) for seed in rows.distinct("seed")]
+    return [value for value in values if math.isfinite(value)]
+
+
+def _resting_on(rows: TrialRows, metric: str) -> list[str]:
+    """Methods without which the sign of a correlation is no longer certain, or another one."""
+    whole = t_interval(_by_seed(rows, metric))
+    if not whole.low * whole.high > 0.0:
+        return []
+    found: list[str] = []
+    for method in rows.distinct("method"):
+        rest = TrialRows([row for row in rows if row["method"] != method])
+        without = t_interval(_by_seed(rest, metric))
+        if not min(without.low * whole.low, without.high * whole.high) > 0.0:
+            low, high = without.low, without.high
+            found.append(f"without {method} {without.point:.3g} [{low:.3g}, {high:.3g}]")
+    return found
 
 
 def _correlation(rows: TrialRows, metric: str) -> float:

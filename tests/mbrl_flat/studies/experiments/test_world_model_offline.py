@@ -140,6 +140,26 @@ def test_a_method_that_is_better_on_every_seed_holds_and_no_rows_are_not_tested(
     assert {claim.verdict for claim in offline_claims(TrialRows(), "m")} == {"not tested"}
 
 
+def test_a_correlation_that_rests_on_one_method_says_so():
+    values = {"adam": 1, "sam": 2, "vasso": 3, "msam": 9}
+    errors = {"adam": 3, "sam": 2, "vasso": 1, "msam": 9}
+    rows = [
+        row(
+            part="test", model="m", method=method, seed=seed,
+            train_lambda_max=float(values[method]), state_error=errors[method] + 0.01 * seed,
+            reward_error=float(values[method]), value_error=float(seed),
+        )
+        for method in values
+        for seed in range(5)
+    ]  # fmt: skip
+
+    notes = {c.statement: c.note for c in offline_claims(TrialRows(rows), "m")}
+
+    assert "4 methods; " in notes["m: flatter methods have a lower state error"]
+    assert "without msam -1 [-1, -1]" in notes["m: flatter methods have a lower state error"]
+    assert notes["m: flatter methods have a lower reward error"] == "4 methods"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
