@@ -115,11 +115,11 @@ AGENTS = {"tdmpc2": "TD-MPC2", "dreamerv3": "DreamerV3", "storm": "STORM", "twis
 @pytest.mark.parametrize("agent", [*AGENTS, "random"])
 def test_published_numbers_of_an_agent_are_those_of_the_reference_files(agent):
     page = (DOCS / "agents" / f"{agent}.md").read_text(encoding="utf-8")
-    lines = page[page.index("## Beside published numbers") :].splitlines()
+    lines = page.split("## Beside published numbers")[1].split("\n## ")[0].splitlines()
     titles, checked = [], 0
     for cells in ([c.strip() for c in line.strip("|").split("|")] for line in lines if "|" in line):
-        if not any(re.match(r"-?\d", cell) for cell in cells):
-            titles = cells if cells[0] in ("task", "game") else titles
+        if cells[0] in ("task", "game"):
+            titles = cells
             continue
         for title, cell in zip(titles[1:], cells[1:], strict=True):
             if not title.startswith("here") and re.match(r"-?\d", cell):
