@@ -181,11 +181,11 @@ def as_ours(batch: tuple[Tensor, ...]) -> Batch:
 def our_agent(recipe: Recipe) -> TDMPC2:
     """Our agent with a recipe, in the default type."""
 
-    def optimizer(groups: Any, *, max_grad_norm: float | None = None) -> Any:
+    def optimizer(params: Any, *, max_grad_norm: float | None = None) -> Any:
         settings = dict(recipe.optimizer)
         base = partial(torch.optim.Adam, lr=LR)
         return make_optimizer(
-            settings.pop("name"), groups, base=base, max_grad_norm=max_grad_norm, **settings
+            settings.pop("name"), params, base=base, max_grad_norm=max_grad_norm, **settings
         )
 
     config = TDMPC2Config(
@@ -256,7 +256,7 @@ def their_weights(peer: Path, folder: Path, rho: float, updates: int) -> tuple[A
 
 def main() -> None:
     """Print the largest difference of each recipe to the public code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", type=Path, required=True, help="a checkout of the public code")
     parser.add_argument("--rho", type=float, default=0.01)
     parser.add_argument("--updates", type=int, default=3)
@@ -267,13 +267,13 @@ def main() -> None:
             arguments.peer, Path(folder), arguments.rho, arguments.updates
         )
     print("largest difference of a weight after each update; a step is about", LR)
+    whole: list[dict[str, float]] = []  # of all pieces, which come first
     for name, recipe in variants(arguments.rho).items():
         ours = our_weights(start, recipe, arguments.updates)
         parts = [largest_difference(a, b) for a, b in zip(ours, theirs, strict=True)]
         numbers = "  ".join(f"{max(part.values()):.1e}" for part in parts)
         print(f"{name:42s} {numbers}")
-        if name == "all pieces":
-            whole = parts
+        whole = whole or parts
     for module, value in sorted(whole[-1].items()):
         print(f"    {module:12s} {value:.1e}")
     if max(max(part.values()) for part in whole) > 1e-5:
