@@ -42,6 +42,7 @@ COPY mbrl_flat mbrl_flat
 COPY agents agents
 COPY envs envs
 COPY configs configs
+COPY pretrained pretrained
 COPY scripts scripts
 # The rest of the extras from pyproject.toml, at the versions of the lock.
 RUN names=$(echo "$EXTRAS" | tr ',' '\n' | grep -v -x -E 'humanoid-bench|compile|' | paste -sd,) \
