@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
+import mbrl_flat.cli.commands  # noqa: F401 - registers the schemas
 from mbrl_flat.cli import main as cli
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
