@@ -84,7 +84,7 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
     # Fixed margins: to find them by drawing everything would take as long as the drawing.
     figure.set_layout_engine(None)
     width, height = figure.get_size_inches()
-    lines = sum(-(-len(legend.get_texts()) // legend._ncols) for legend in figure.legends)
+    lines = sum(-(-len(legend.get_texts()) // vars(legend)["_ncols"]) for legend in figure.legends)
     figure.subplots_adjust(
         left=0.9 / width,
         right=1.0 - 0.15 / width,

@@ -73,7 +73,8 @@ class Acting(nn.Module):
 
     def __init__(self, agent: Agent, mode: Mode) -> None:
         super().__init__()
-        self._agent, self._mode = agent, mode
+        self._agent = agent
+        self._mode: Mode = mode
 
     def forward(
         self,

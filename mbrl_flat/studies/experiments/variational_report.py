@@ -207,6 +207,7 @@ def _color(kind: str) -> str:
 def _maps(rows: TrialRows) -> Figure:
     maps = rows.where(kind="map")
     figure, panels = make_panels(len(maps), columns=3, title="Probability that a step descends")
+    mesh = None
     for axes, row in zip(panels, maps, strict=True):
         curvatures, variances = np.array(row["curvatures"]), np.array(row["variances"])
         share = np.array(row["descent_probability"]).reshape(len(curvatures), len(variances))
@@ -223,6 +224,7 @@ def _maps(rows: TrialRows) -> Figure:
         )
         axes.set_xlabel("variance of the noise")
     panels[0].set_ylabel("curvature")
-    figure.colorbar(mesh, ax=panels[-1], label="probability")
+    if mesh is not None:
+        figure.colorbar(mesh, ax=panels[-1], label="probability")
     add_legend(*panels)
     return figure

@@ -181,7 +181,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
         for decay in every:
             _along(axes, _at(rows, name, decay), colors[decay], f"{decay:g}")
         axes.axhline(1.0, **GUIDE)
-        axes.set_title(SWEEPS.get(name, name), fontsize=10)
+        axes.set_title(str(SWEEPS.get(name, name)), fontsize=10)
         axes.set_xticks(range(len(_PARTS)), list(_PARTS.values()))
     for axes in panels[::3]:
         axes.set_ylabel("sharpness / (2/eta)")

@@ -179,7 +179,7 @@ def draw(rows: TrialRows, models: Sequence[str], *, title: str) -> Figure:
         forest = [
             ForestRow(
                 "Adam, equal updates" if method == "adam" else method_style(method).name,
-                np.exp(log_changes(*(ours.where(method=m).by_seed(metric) for m in pair))),
+                np.exp(log_changes(*(ours.where(method=m).by_seed(metric) for m in pair))).tolist(),
                 method_style(method).color,
             )
             for method in methods
