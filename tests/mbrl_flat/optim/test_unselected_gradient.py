@@ -110,7 +110,7 @@ def test_a_clean_gradient_of_half_a_batch_is_refused():
 
 def test_another_word_is_refused_with_the_words_there_are():
     with pytest.raises(UnknownNameError, match=r"did you mean .clean"):
-        make(quadratic()[0], unselected_gradient="cleann")
+        make(quadratic()[0], unselected_gradient="klean")
 
 
 @pytest.mark.parametrize("scope", ["joint", "module"])
