@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import add_legend, make_panels, method_style
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import add_legend, log_axis, make_panels, method_style
 from mbrl_flat.analysis.stats import spearman, standard_error, t_interval, t_quantile
 from mbrl_flat.studies.experiments.world_model_report import (
     bootstrap,
@@ -198,10 +199,11 @@ def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
         Figures by name.
     """
     most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
-    title = "Change against Adam at equal evaluations, %"
-    forest, panels = make_panels(len(METRICS), columns=len(METRICS), title=title)
-    for axes, (metric, words) in zip(panels, METRICS.items(), strict=True):
-        _draw_forest(axes, most, metric, words)
+    title = "Ratio to Adam at equal gradient evaluations: seeds, mean and 95 % interval"
+    forest, panels = make_panels(len(METRICS), columns=3, title=title)
+    for number, (axes, (metric, words)) in enumerate(zip(panels, METRICS.items(), strict=True)):
+        draw_forest(axes, _forest(most, metric), reference=1.0, ratio=True, named=number % 3 == 0)
+        axes.set_xlabel(words)
     curves, panels = make_panels(3, columns=3, title="Along the training, each seed and the mean")
     for axes, (metric, words) in zip(
         panels,
@@ -209,25 +211,23 @@ def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
          "state_error_last": METRICS["state_error_last"]}.items(), strict=True,
     ):  # fmt: skip
         _draw_curves(axes, most, metric, words)
-    add_legend(panels[0])
+    add_legend(*panels)
     doses, panels = make_panels(2, title="Dose-response: SAM against Adam at equal updates, %")
     for axes, metric in zip(panels, PRIMARY, strict=True):
         _draw_doses(axes, most, radii, metric)
     return {"forest": forest, "curves": curves, "doses": doses}
 
 
-def _draw_forest(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
+def _forest(rows: TrialRows, metric: str) -> list[ForestRow]:
     variants = [name for name in rows.distinct("variant") if name != "adam_matched"]
-    for place, variant in enumerate(reversed(variants)):
-        changes = [percent(c) for c in _changes(rows, variant, "adam_matched", metric)]
-        color = _color(variant)
-        axes.plot(changes, [place] * len(changes), "o", color=color, ms=3, alpha=0.5)
-        low, middle, high = t_interval(changes)
-        axes.plot([low, high], [place - 0.25] * 2, color=color, lw=1.6)
-        axes.plot([middle], [place - 0.25], "D", color=color, ms=4)
-    axes.axvline(0.0, color="#555555", lw=1, ls="--")
-    axes.set_yticks(range(len(variants)), list(reversed(variants)), fontsize=8)
-    axes.set_xlabel(words, fontsize=8)
+    return [
+        ForestRow(
+            "Adam, equal updates" if variant == "adam" else method_style(variant).name,
+            np.exp(_changes(rows, variant, "adam_matched", metric)).tolist(),
+            _color(variant),
+        )
+        for variant in variants
+    ]
 
 
 def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
@@ -241,16 +241,17 @@ def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
         if ours:
             mean = np.mean([row[f"curve_{metric}"] for row in ours], 0)
             axes.plot(
-                ours[0]["curve_evaluations"], mean, "o-", color=color, lw=1.6, ms=3, label=variant
-            )
-            axes.set(xscale="log", yscale="log")
+                ours[0]["curve_evaluations"], mean, "o-", color=color, lw=1.6, ms=3,
+                label="Adam, equal updates" if variant == "adam" else method_style(variant).name,
+            )  # fmt: skip
+            log_axis(axes, "x")
     axes.set_xlabel("gradient evaluations")
-    axes.set_ylabel(words)
+    axes.set_title(words, fontsize=10)
 
 
 def _color(variant: str) -> str:
-    method = variant if variant == "random_direction" else variant.partition("_")[0]
-    return method_style(method).color
+    """SAM at any radius and on any module has SAM's colour; Adam's two lengths have their own."""
+    return method_style("sam" if variant.startswith("sam_") else variant).color
 
 
 def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric: str) -> None:
@@ -268,6 +269,6 @@ def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric:
         axes.errorbar([rho], [middle], bar, color=color, marker="D", ms=4)
     axes.axhline(0.0, color="#555555", lw=1, ls="--")
     if drawn:  # a study that stopped early has none yet
-        axes.set_xscale("log")
+        log_axis(axes, "x")
     axes.set_xlabel("rho")
     axes.set_ylabel(METRICS[metric])
