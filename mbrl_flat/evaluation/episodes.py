@@ -52,21 +52,22 @@ class EvaluationConfig:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        check_episodes(self.episodes, seed=self.seed)
+        check_episodes(self.episodes, seed=self.seed, name="eval_episodes")
 
 
-def check_episodes(episodes: int, *, seed: int) -> None:
+def check_episodes(episodes: int, *, seed: int, name: str = "episodes") -> None:
     """Refuse what no episodes can be played with.
 
     Args:
         episodes: How many.
         seed: Determines them.
+        name: What the user calls their number.
 
     Raises:
         UserError: If a number is out of range.
     """
     if episodes < 1:
-        raise UserError(f"episodes must be at least 1, got {episodes} (eval_episodes in training).")
+        raise UserError(f"{name} must be at least 1, got {episodes}.")
     check_seed(seed)
 
 

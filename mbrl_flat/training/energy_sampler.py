@@ -40,7 +40,7 @@ UNIFORM = "uniform"
 """The policy that draws every stored subsequence as likely as any other, as without this module."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: OmegaConf would refuse overrides
 class SelectionConfig:
     """How the subsequences of a batch are chosen.
 

@@ -13,7 +13,7 @@ from mbrl_flat.runs.config import RunConfig
         ({"log_every": -1}, "log_every must be at least 0, got -1."),
         ({"seed_steps": -1}, "seed_steps must be at least 0, got -1."),
         ({"updates_per_step": float("inf")}, "updates_per_step must be at least 0, got inf."),
-        ({"eval_episodes": 0}, "episodes must be at least 1, got 0 (eval_episodes in training)."),
+        ({"eval_episodes": 0}, "eval_episodes must be at least 1, got 0."),
         ({"replay_capacity": 0}, "replay_capacity must be at least 1, got 0."),
         ({"heldout_fraction": 1.0}, "heldout_fraction must lie in [0, 1), got 1.0."),
         ({"replay_storage": "disc"}, "Unknown replay_storage 'disc'; did you mean 'disk'?"),
