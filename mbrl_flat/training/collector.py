@@ -227,7 +227,7 @@ class OfflineCollector:
 
     num_envs = 1
     action_repeat = 1
-    patience = 0
+    patience = 1
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch, self.meter = watch, MeanMeter()
