@@ -88,6 +88,32 @@ class OfflineTDMPC2(nn.Module):
         latent = self.model.encode(subsequences.batch.obs)
         self.readout = fit_readout(latent.flatten(0, 1), subsequences.obs.flatten(0, 1))
 
+    def encode(self, obs: Tensor) -> Tensor:
+        """Latents ``[N, D]`` of standardised observations ``[N, n]``."""
+        return self.model.encode({"state": obs})
+
+    @torch.no_grad()
+    def imagined_return(self, latent: Tensor, actions: Tensor, discount: float) -> Tensor:
+        """Discounted rewards of H actions, then the mean Q-function of the last one.
+
+        Args:
+            latent: Where the plans start ``[N, D]``.
+            actions: ``[N, S, H + 1, A]``.
+            discount: Of rewards and of the value.
+
+        Returns:
+            Values ``[N, S]``.
+        """
+        latent = latent[:, None].expand(-1, actions.shape[1], -1)
+        *first, last = actions.unbind(2)
+        total = torch.zeros(actions.shape[:2])
+        for step, action in enumerate(first):
+            reward = self.model.reward(self.model.pair(latent, action))
+            total = total + discount**step * self.model.two_hot.decode(reward)
+            latent = self.model.step(latent, action)
+        value = self.model.q_values(latent, last, None).mean(0)
+        return total + discount ** len(first) * value
+
     @torch.no_grad()
     def predict(self, subsequences: Subsequences, horizon: int) -> Predictions:
         """Unroll the dynamics from the first observation's latent; see ``OfflineModel``."""

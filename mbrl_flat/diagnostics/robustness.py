@@ -44,6 +44,19 @@ class Perturbation:
         if not values or values[0] <= 0.0 or values != sorted(set(values)):
             raise UserError(f"Strengths must increase from above 0, got {values}.")
 
+    def at(self, strength: float, scale: Mapping[str, np.ndarray]) -> Callable[[Any], Any]:
+        """Make the wrapper of one strength.
+
+        Args:
+            strength: One of ``strengths``.
+            scale: Standard deviations of recorded observations by name.
+
+        Returns:
+            ``wrap(env)``.
+        """
+        wrapper = partial(self.wrapper, scale=scale) if self.scaled else self.wrapper
+        return partial(_at_strength, wrapper, strength)
+
 
 class RobustnessProbe:
     """Returns under perturbations, as ``probe/robustness/*`` of a saved run.
@@ -76,12 +89,10 @@ class RobustnessProbe:
         row = {"clean_return": float(clean.mean())}
         refused: list[str] = []
         for name, perturbation in self.perturbations.items():
-            wrapper = perturbation.wrapper
-            if perturbation.scaled:
-                wrapper = partial(wrapper, scale=observation_scale(run.replay))
+            scale = observation_scale(run.replay) if perturbation.scaled else {}
             try:
                 returns = [
-                    self._returns(run, partial(_at_strength, wrapper, strength))
+                    self._returns(run, perturbation.at(strength, scale))
                     for strength in perturbation.strengths
                 ]
             except UserError as reason:

@@ -20,6 +20,7 @@ from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.studies.experiments.central_claim_report import central_claims, draw
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.offline.control import Control
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.task import OfflineTask, build_model
@@ -64,6 +65,7 @@ class CentralClaim:
         points: Evaluations after which held-out errors are measured; the last is ``evaluations``.
         first_seed: First seed.
         seeds: Number of seeds.
+        control: Episodes that are played by planning with the trained models; None for none.
     """
 
     title: ClassVar[str] = "When does a flat world model predict better?"
@@ -83,6 +85,7 @@ class CentralClaim:
     points: Sequence[int] = (500, 1000, 2000, 4000)
     first_seed: int = 100
     seeds: int = 10
+    control: Control | None = None
 
     def __post_init__(self) -> None:
         for name in (name for group in self.groups for name in group):
@@ -141,6 +144,7 @@ class CentralClaim:
                 **found[-1],
                 **self.task.values(model, split["test"]),
                 **self._sharpness(model, split["train"]),
+                **self._control(model, cell),
                 "stopped_at": points[best],
                 **{f"stopped_{name}": found[best][name] for name in kept},
                 "curve_evaluations": [float(point) for point in points],
@@ -170,6 +174,14 @@ class CentralClaim:
     def _sharpness(self, model: OfflineModel, data: Transitions) -> dict[str, float]:
         measured = sharpness_on(model, self._batch(model, data), scale_invariant=True)
         return {f"train_{name}": value for name, value in measured.items()}
+
+    def _control(self, model: Any, cell: Trial) -> dict[str, float]:
+        """Returns and biases of the planner, where they are asked for."""
+        if self.control is None:
+            return {}
+        seed, task = int(cell["seed"] or 0), self.task
+        scale = task.scale(seed, train=int(cell["episodes"] or 0))
+        return self.control.measure(model, task.recording, scale, seed=seed, discount=task.discount)
 
     @staticmethod
     def _batch(model: OfflineModel, data: Transitions) -> Any:

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -151,10 +151,10 @@ class Recording:
         steps = self.length + self.tail
         actions = action_sequence(steps, env.action_space.shape[0], rng=rng)
         obs, _ = env.reset(seed=int(rng.integers(2**31)))
-        seen, rewards = [_joined(obs)], []
+        seen, rewards = [joined(obs)], []
         for time, action in enumerate(actions, start=1):
             obs, reward, terminated, truncated, _ = env.step(action)
-            seen.append(_joined(obs))
+            seen.append(joined(obs))
             rewards.append(reward)
             if terminated or (truncated and time < steps):
                 raise UserError(
@@ -168,7 +168,8 @@ class Recording:
         }
 
 
-def _joined(obs: dict[str, np.ndarray]) -> np.ndarray:
+def joined(obs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Join the entries of an observation to one vector ``[n]``."""
     return np.concatenate([np.ravel(entry) for entry in obs.values()])
 
 

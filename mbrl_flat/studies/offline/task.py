@@ -13,7 +13,7 @@ from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.studies.offline.errors import open_loop_errors, summary, value_agreement
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.recording import Recording, named_part
-from mbrl_flat.studies.offline.transitions import Transitions
+from mbrl_flat.studies.offline.transitions import Scale, Transitions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,20 @@ class OfflineTask:
             ``train``, ``validation`` and ``test``.
         """
         whole = _episodes(self.recording, self.discount)
-        drawn = np.random.default_rng([seed, 2]).permutation(self.pool)[: train or self.train]
-        learned, end = whole.take(drawn), self.pool + self.validation
+        learned, end = self._learned(seed, train), self.pool + self.validation
         return {
             "train": learned.standardised(learned),
             "validation": whole.take(np.arange(self.pool, end)).standardised(learned),
             "test": whole.take(np.arange(end, len(whole))).standardised(learned),
         }
+
+    def scale(self, seed: int, *, train: int | None = None) -> Scale:
+        """Return what ``split`` standardises observations by."""
+        return self._learned(seed, train).scale
+
+    def _learned(self, seed: int, train: int | None) -> Transitions:
+        drawn = np.random.default_rng([seed, 2]).permutation(self.pool)[: train or self.train]
+        return _episodes(self.recording, self.discount).take(drawn)
 
     def errors(self, model: OfflineModel, data: Transitions) -> dict[str, Any]:
         """Open-loop errors of a calibrated model: their summary, and the curves."""

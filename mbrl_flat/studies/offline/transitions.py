@@ -1,6 +1,7 @@
 """Recorded episodes as tensors, cut into subsequences, with the returns that followed."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,18 @@ class Subsequences:
     def obs(self) -> Tensor:
         """Observations ``[B, T + 1, n]``."""
         return self.batch.obs["state"]
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of observations, ``[n]`` each, in float64."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def apply(self, obs: Tensor) -> Tensor:
+        """Standardise observations ``[..., n]``, cut off at ten deviations."""
+        scaled = (obs - self.mean) / self.deviation
+        return scaled.clamp(-_BOUND, _BOUND).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +102,14 @@ class Transitions:
             The same episodes; entries are cut off at ten deviations, as touch sensors have very
             heavy tails.
         """
-        flat = by.obs.flatten(0, 1).double()
-        scale = flat.std(0).clamp_min(1e-6)
-        obs = ((self.obs - flat.mean(0)) / scale).clamp(-_BOUND, _BOUND).float()
+        obs = by.scale.apply(self.obs)
         return Transitions(obs=obs, action=self.action, reward=self.reward, returns=self.returns)
+
+    @property
+    def scale(self) -> Scale:
+        """Mean and standard deviation over all steps of all episodes."""
+        flat = self.obs.flatten(0, 1).double()
+        return Scale(flat.mean(0), flat.std(0).clamp_min(1e-6))
 
     def subsequences(self, episode: np.ndarray, start: np.ndarray, length: int) -> Subsequences:
         """Cut out subsequences ``[B]`` of ``length`` transitions."""
