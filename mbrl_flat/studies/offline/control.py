@@ -71,7 +71,8 @@ class Control:
         num_samples: Sequences of an iteration.
         num_elites: Those that shape the next one.
         iterations: Rounds of sampling.
-        perturbations: Of the environment, by name, each at one or more strengths.
+        perturbations: Of the environment, by name: the path of the ``wrapper``, ``strengths`` and
+            ``scaled``, as in ``mbrl_flat.diagnostics.robustness.Perturbation``.
     """
 
     episodes: int = 3
@@ -80,7 +81,7 @@ class Control:
     num_samples: int = 128
     num_elites: int = 16
     iterations: int = 4
-    perturbations: Mapping[str, Perturbation] = field(default_factory=dict)
+    perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or min([*self.horizons, *self.executed], default=0) < 1:
@@ -121,7 +122,8 @@ class Control:
             row[f"plan_bias_{k}"] = bias
             row[f"plan_relative_bias_{k}"] = bias / np.abs(played.realised).mean()
         middle = sorted(self.horizons)[len(self.horizons) // 2]
-        for name, perturbation in self.perturbations.items():
+        for name, facts in self.perturbations.items():
+            perturbation = Perturbation(**{**facts, "wrapper": named_part(facts["wrapper"])})
             for strength in perturbation.strengths:
                 wrap = perturbation.at(strength, {"state": scale.deviation.numpy()})
                 played = play(_wrapped(make, wrap), horizon=middle)

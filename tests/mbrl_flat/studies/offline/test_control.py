@@ -1,5 +1,6 @@
 """Control by planning with a model that learned from recordings: exact models have no bias."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,10 +105,17 @@ def test_every_kind_of_episode_is_a_column_of_the_row():
     model.train(False)
     scale = Scale(torch.zeros(3).double(), torch.ones(3).double())
 
-    row = SMALL.measure(model, recording, scale, seed=0, discount=DISCOUNT)
+    wrappers = "mbrl_flat.envs.perturbations"
+    perturbations = {
+        "delay": {"wrapper": f"{wrappers}.ActionDelay", "strengths": [1, 2]},
+        "noise": {"wrapper": f"{wrappers}.ObservationNoise", "strengths": [0.1], "scaled": True},
+    }
+    ours = replace(SMALL, perturbations=perturbations)
+
+    row = ours.measure(model, recording, scale, seed=0, discount=DISCOUNT)
 
     assert set(row) == {
-        *("return_1", "return_3"),
+        *("return_1", "return_3", "return_delay_1", "return_delay_2", "return_noise_0.1"),
         *(f"plan_{name}_{k}" for name in ("bias", "relative_bias") for k in (1, 4)),
     }
     assert all(np.isfinite(value) for value in row.values())
