@@ -104,15 +104,14 @@ class OfflineTDMPC2(nn.Module):
         Returns:
             Values ``[N, S]``.
         """
-        latent = latent[:, None].expand(-1, actions.shape[1], -1)
-        *first, last = actions.unbind(2)
-        total = torch.zeros(actions.shape[:2])
-        for step, action in enumerate(first):
-            reward = self.model.reward(self.model.pair(latent, action))
-            total = total + discount**step * self.model.two_hot.decode(reward)
-            latent = self.model.step(latent, action)
-        value = self.model.q_values(latent, last, None).mean(0)
-        return total + discount ** len(first) * value
+        latents = [latent[:, None].expand(-1, actions.shape[1], -1)]
+        for action in actions[:, :, :-1].unbind(2):
+            latents.append(self.model.step(latents[-1], action))
+        pairs = self.model.pair(torch.stack(latents[:-1], 2), actions[:, :, :-1])
+        weights = discount ** torch.arange(actions.shape[2] - 1)
+        reward = (weights * self.model.two_hot.decode(self.model.reward(pairs))).sum(2)
+        value = self.model.q_values(latents[-1], actions[:, :, -1], None).mean(0)
+        return reward + discount ** len(weights) * value
 
     @torch.no_grad()
     def predict(self, subsequences: Subsequences, horizon: int) -> Predictions:

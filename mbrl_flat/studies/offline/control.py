@@ -75,11 +75,11 @@ class Control:
             ``scaled``, as in ``mbrl_flat.diagnostics.robustness.Perturbation``.
     """
 
-    episodes: int = 3
+    episodes: int = 2
     horizons: Sequence[int] = (1, 3, 10)
     executed: Sequence[int] = (1, 3, 5, 10)
-    num_samples: int = 128
-    num_elites: int = 16
+    num_samples: int = 64
+    num_elites: int = 8
     iterations: int = 4
     perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
