@@ -107,7 +107,7 @@ class OfflineTDMPC2(nn.Module):
         latents = [latent[:, None].expand(-1, actions.shape[1], -1)]
         for action in actions[:, :, :-1].unbind(2):
             latents.append(self.model.step(latents[-1], action))
-        pairs = self.model.pair(torch.stack(latents[:-1], 2), actions[:, :, :-1])
+        pairs = self.model.pair(torch.stack(latents, 2)[:, :, :-1], actions[:, :, :-1])
         weights = discount ** torch.arange(actions.shape[2] - 1)
         reward = (weights * self.model.two_hot.decode(self.model.reward(pairs))).sum(2)
         value = self.model.q_values(latents[-1], actions[:, :, -1], None).mean(0)
