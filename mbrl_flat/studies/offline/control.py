@@ -65,7 +65,7 @@ class Control:
 
     Attributes:
         episodes: Episodes N, played side by side; variants of one seed start in the same states.
-        horizons: H of plans that are made anew at every step; the perturbed episodes take the
+        horizons: H of plans that are recomputed at every step; the perturbed episodes take the
             middle one.
         executed: k of plans that are executed to their end.
         num_samples: Sequences of an iteration.
