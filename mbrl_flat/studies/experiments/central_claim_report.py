@@ -11,6 +11,11 @@ from matplotlib.figure import Figure
 from mbrl_flat.analysis.forest import ForestRow, draw_forest
 from mbrl_flat.analysis.plot_style import add_legend, log_axis, make_panels, method_style
 from mbrl_flat.analysis.stats import spearman, standard_error, t_interval, t_quantile
+from mbrl_flat.studies.experiments.central_claim_control import (
+    BASELINES,
+    control_claims,
+    draw_control,
+)
 from mbrl_flat.studies.experiments.world_model_report import (
     bootstrap,
     log_changes,
@@ -35,11 +40,6 @@ METRICS = {
     "value_error_0": "RMSE of the value",
 }
 PRIMARY = ("test_loss", "state_error_last")
-BASELINES = {
-    "adam_matched": "Adam at equal evaluations",
-    "adam": "Adam at equal updates",
-    "random_direction": "a random direction of the same length",
-}
 REGULARISERS = {"weight_decay": "weight decay", "dropout": "dropout"}
 MODULES = ("sam_dynamics", "sam_encoder", "sam_heads", "msam")
 SHARPNESS = {
@@ -60,7 +60,7 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
         radii: Radius of each variant.
 
     Returns:
-        G: the entry condition; H1, H4 and H6 as in the plan. H2 and H3 need control.
+        G: the entry condition; H1, H4 and H6 as in the plan, then those of control.
     """
     most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
     adam = most.where(variant="adam_matched")
@@ -85,7 +85,8 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
         _lower(most, "H4b", variant, "adam_matched", "state_error_last") for variant in MODULES
     ]
     claims += [_lower(most, "flat", "sam", other, "train_lambda_max") for other in BASELINES]
-    return [*claims, *(_association(most, measure) for measure in SHARPNESS)]
+    claims += [_association(most, measure) for measure in SHARPNESS]
+    return [*claims, *control_claims(most)]
 
 
 def _changes(rows: TrialRows, variant: str, other: str, metric: str) -> list[float]:
@@ -189,7 +190,7 @@ def _association(rows: TrialRows, measure: str) -> Claim:
 
 
 def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
-    """Draw the forest plot, the curves along training and the dose-response.
+    """Draw the forest plot, the curves along training, the dose-response, and control.
 
     Args:
         rows: All rows.
@@ -215,7 +216,7 @@ def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
     doses, panels = make_panels(2, title="Dose-response: SAM against Adam at equal updates, %")
     for axes, metric in zip(panels, PRIMARY, strict=True):
         _draw_doses(axes, most, radii, metric)
-    return {"forest": forest, "curves": curves, "doses": doses}
+    return {"forest": forest, "curves": curves, "doses": doses, **draw_control(most)}
 
 
 def _forest(rows: TrialRows, metric: str) -> list[ForestRow]:

@@ -10,6 +10,7 @@ from mbrl_flat.analysis.plot_style import save_figure
 from mbrl_flat.cli.main import compose_study
 from mbrl_flat.errors import UserError
 from mbrl_flat.studies.experiments.central_claim import CentralClaim, Variant
+from mbrl_flat.studies.experiments.central_claim_control import control_claims
 from mbrl_flat.studies.experiments.central_claim_report import central_claims, is_dose
 from mbrl_flat.studies.framework import TrialRow, TrialRows
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit
@@ -177,3 +178,46 @@ def test_a_study_that_stopped_early_is_drawn(variants, tmp_path):
 
     for name, figure in ours.figures(rows).items():
         save_figure(figure, tmp_path / f"{name}.png")
+
+
+def played_rows():
+    """Five seeds: SAM earns 10 more than Adam at H = 1 and 40 more at H = 10."""
+    gain = {"adam_matched": 0.0, "adam": 0.0, "random_direction": 0.0, "sam": 1.0}
+    return TrialRows(
+        [
+            TrialRow(
+                {"episodes": 2, "variant": variant, "seed": seed}
+                | {f"return_{h}": 100.0 + seed + (7.0 + 3 * h) * g for h in (1, 3, 10)}
+                | {f"plan_relative_bias_{k}": 0.1 * k - 0.01 * g * (1 + seed) for k in (3, 5, 10)}
+                | {"return_action_noise_0.4": 50.0 + seed / 2.0 - 10 * g - seed * 0.01 * g}
+                | {"train_lambda_max": 10.0 - g, "state_error_last": 1.0 + g}
+            )
+            for seed in range(5)
+            for variant, g in gain.items()
+        ]
+    )
+
+
+def test_control_is_judged_by_differences_on_the_same_seed():
+    claims = control_claims(played_rows())
+    by_words = {claim.statement: claim for claim in claims}
+    than = "than Adam at equal evaluations"
+
+    for h in (1, 3, 10):
+        claim = by_words[f"sam earns more {than}, H = {h}"]
+        assert claim.verdict == "supported"
+        assert claim.interval.point == pytest.approx(7.0 + 3 * h)
+    assert by_words[f"sam gains more by longer plans {than}"].interval.point == pytest.approx(27.0)
+    exploited = by_words[f"sam's model is exploited less {than}, k = 5"]
+    assert exploited.verdict == "supported"
+    assert exploited.interval.point == pytest.approx(-0.03)
+    assert by_words[f"sam keeps more of its return {than}: action noise"].verdict == "contradicted"
+    unplayed = by_words[f"sam keeps more of its return {than}: observation noise"]
+    assert unplayed.verdict == "not tested"
+    flat = by_words["models with less of it earn more: largest Hessian eigenvalue"]
+    assert flat.interval.point == pytest.approx(-1.0)
+    assert flat.verdict == "supported"
+
+
+def test_models_that_were_not_played_have_no_claims_of_control():
+    assert control_claims(TrialRows([TrialRow({"variant": "sam", "seed": 0})])) == []

@@ -1,0 +1,162 @@
+"""Claims and figures of the control half of ``central_claim``: returns, exploitation, robustness.
+
+All are differences between variants on the same seed; hypotheses as in the plan of the study.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mbrl_flat.analysis.forest import ForestRow, draw_forest
+from mbrl_flat.analysis.plot_style import make_panels, method_style
+from mbrl_flat.analysis.stats import paired_differences, spearman
+from mbrl_flat.studies.framework import Claim, TrialRow, TrialRows, sign_claim
+
+BASELINES = {
+    "adam_matched": "Adam at equal evaluations",
+    "adam": "Adam at equal updates",
+    "random_direction": "a random direction of the same length",
+}
+HORIZONS = (1, 3, 10)
+EXECUTED = (3, 5, 10)
+NOISE = {"action_noise_0.4": "action noise", "observation_noise_0.1": "observation noise"}
+EXPLAINED_BY = {
+    "train_lambda_max": "largest Hessian eigenvalue",
+    "state_error_last": "ten-step error of observations",
+    "value_error_0": "RMSE of the value",
+}
+
+MORE, LESS = {"above": 0.0}, {"below": 0.0}
+
+Measure = Callable[[TrialRow], float | None]
+
+
+def control_claims(rows: TrialRows) -> list[Claim]:
+    """Compare the played models with the plan.
+
+    Args:
+        rows: All rows; those of models that were not played are left out.
+
+    Returns:
+        R1, R2, H2, H3 and R3 of the plan; none if no model was played.
+    """
+    played = TrialRows([row for row in rows if "return_3" in row])
+    if not len(played):
+        return []
+    claims: list[Claim] = []
+    for other, words in BASELINES.items():
+        against = f"than {words}"
+        hypotheses: list[tuple[str, str, Measure, str, dict[str, float]]] = [
+            *(
+                ("R1", f"sam earns more {against}, H = {h}", _column(f"return_{h}"), "return", MORE)
+                for h in HORIZONS
+            ),
+            (
+                "R2",
+                f"sam gains more by longer plans {against}",
+                _gain,
+                "return at H = 10 less that at H = 1",
+                MORE,
+            ),
+            *(
+                (
+                    "H2",
+                    f"sam's model is exploited less {against}, k = {k}",
+                    _column(f"plan_relative_bias_{k}"),
+                    "imagined less realised return, share of the realised",
+                    LESS,
+                )
+                for k in EXECUTED
+            ),
+            *(
+                (
+                    "H3",
+                    f"sam keeps more of its return {against}: {noise}",
+                    _share(f"return_{name}"),
+                    "share of the return",
+                    MORE,
+                )
+                for name, noise in NOISE.items()
+            ),
+        ]
+        for name, statement, measure, label, bounds in hypotheses:
+            pair = (_by_seed(played, variant, measure) for variant in ("sam", other))
+            values = list(paired_differences(*pair).values())
+            claims.append(sign_claim(name, statement, f"{label}, difference", values, **bounds))
+    return [*claims, *(_explained(played, metric) for metric in EXPLAINED_BY)]
+
+
+def _column(name: str) -> Measure:
+    return lambda row: row.get(name)
+
+
+def _gain(row: TrialRow) -> float:
+    return float(row["return_10"] - row["return_1"])
+
+
+def _share(name: str) -> Measure:
+    return lambda row: None if row.get(name) is None else float(row[name] / row["return_3"])
+
+
+def _by_seed(rows: TrialRows, variant: str, measure: Measure) -> dict[int, float]:
+    found = ((int(row["seed"]), measure(row)) for row in rows.where(variant=variant))
+    return {seed: value for seed, value in found if value is not None}
+
+
+def _explained(rows: TrialRows, metric: str) -> Claim:
+    """Claim that variants with less of something have the larger return, on the same seed."""
+    per_seed: list[float] = []
+    for seed in rows.distinct("seed"):
+        ours = [row for row in rows.where(seed=seed) if row.get(metric) is not None]
+        if len(ours) >= 4:
+            cause, earned = zip(*((row[metric], row["return_3"]) for row in ours), strict=True)
+            per_seed.append(spearman(np.array(cause), np.array(earned)))
+    return sign_claim(
+        "R3",
+        f"models with less of it earn more: {EXPLAINED_BY[metric]}",
+        "rank correlation with the return at H = 3 over variants",
+        per_seed,
+        below=0.0,
+    )
+
+
+def draw_control(rows: TrialRows) -> dict[str, Figure]:
+    """Draw returns by horizon, exploitation and kept shares of all variants, each seed a point.
+
+    Args:
+        rows: All rows.
+
+    Returns:
+        The figure ``control``; none if no model was played.
+    """
+    played = TrialRows([row for row in rows if "return_3" in row])
+    if not len(played):
+        return {}
+    shown: dict[str, Measure] = {
+        **{f"return, H = {h}": _column(f"return_{h}") for h in HORIZONS},
+        "exploitation, k = 10": _column("plan_relative_bias_10"),
+        **{f"kept, {noise}": _share(f"return_{name}") for name, noise in NOISE.items()},
+    }
+    title = "Planning with the trained models: seeds, mean and 95 % interval"
+    figure, panels = make_panels(len(shown), columns=3, title=title)
+    for number, (axes, (words, measure)) in enumerate(zip(panels, shown.items(), strict=True)):
+        found = [
+            ForestRow(
+                _name(variant), list(_by_seed(played, variant, measure).values()), _color(variant)
+            )
+            for variant in played.distinct("variant")
+        ]
+        reference = float(np.mean(list(_by_seed(played, "adam_matched", measure).values())))
+        draw_forest(axes, found, reference=reference, named=number % 3 == 0)
+        axes.set_xlabel(words)
+    return {"control": figure}
+
+
+def _name(variant: str) -> str:
+    words = {"adam": "Adam, equal updates", "adam_matched": "Adam, equal evaluations"}
+    return words.get(variant) or method_style(variant).name
+
+
+def _color(variant: str) -> str:
+    return method_style("sam" if variant.startswith("sam_") else variant).color
