@@ -260,7 +260,7 @@ def _package() -> Any:
         import ale_py  # noqa: PLC0415 - the only users of the emulator pay for it
     except ImportError as error:
         raise MissingExtraError(
-            "env=atari needs ale-py, which brings the games; run pip install 'mbrl-flat[atari]'."
+            "env=atari needs ale-py, which brings the games", "atari"
         ) from error
     return ale_py
 

@@ -288,9 +288,7 @@ def _suite() -> Any:
     try:
         from dm_control import suite  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "env=dmc needs dm-control; run pip install 'mbrl-flat[dmc]'."
-        ) from error
+        raise MissingExtraError("env=dmc needs dm-control", "dmc") from error
     # A library without its other half makes PyOpenGL fail in as many ways as it has.
     except Exception as error:
         raise UserError(

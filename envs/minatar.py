@@ -180,9 +180,6 @@ def _package() -> Any:
     try:
         return importlib.import_module("minatar")
     except ImportError as error:
-        raise MissingExtraError(
-            "env=minatar needs the package minatar; "
-            "install it with: pip install 'mbrl-flat[minatar]'."
-        ) from error
+        raise MissingExtraError("env=minatar needs the package minatar", "minatar") from error
     finally:
         logging.disable(logging.NOTSET)

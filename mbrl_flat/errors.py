@@ -5,7 +5,10 @@ The commands print their message without a traceback and exit with status 2.
 
 import difflib
 import importlib.util
+import json
 from collections.abc import Iterable
+from importlib import metadata
+from urllib.parse import unquote, urlparse
 
 
 class UserError(ValueError):
@@ -13,7 +16,15 @@ class UserError(ValueError):
 
 
 class MissingExtraError(UserError, ImportError):
-    """An optional package is absent; the message names the extra that installs it."""
+    """An optional package is absent; the message names the command that installs it.
+
+    Args:
+        what: What is missing.
+        extra: The extra of mbrl_flat that has it; without one, ``what`` is the whole message.
+    """
+
+    def __init__(self, what: str, extra: str = "") -> None:
+        super().__init__(f"{what}; run: {install_command(extra)}." if extra else what)
 
 
 class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error of ours
@@ -83,10 +94,31 @@ def require_extra(extra: str, *modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(
-            f"This part of mbrl_flat needs {', '.join(missing)}; run: "
-            f"pip install 'mbrl-flat[{extra}]'."
-        )
+        raise MissingExtraError(f"This part of mbrl_flat needs {', '.join(missing)}", extra)
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this installation, from where it was installed.
+
+    Args:
+        extra: Its name.
+
+    Returns:
+        ``pip install`` with the clone, archive or repository that pip recorded (PEP 610); with the
+        name alone if it came from an index.
+    """
+    try:
+        text = metadata.distribution("mbrl-flat").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # A clone that is on the path without being installed.
+        return f"pip install -e '.[{extra}]' in the clone of mbrl_flat"
+    origin = json.loads(text or "{}")
+    url = origin.get("url", "")
+    if "dir_info" in origin:
+        editable = "-e " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{unquote(urlparse(url).path)}[{extra}]'"
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}"
+    return f"pip install 'mbrl-flat[{extra}]{url and f' @ {url}'}'"
 
 
 def cause_of(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 import mbrl_flat.configs
@@ -110,7 +110,9 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
             )
     sweep = wants_sweep(words)
     for word in settings:
-        _check_setting(word, _parse(word), command=command, sweep=sweep)
+        override = _parse(word)
+        _check_path(word, override)
+        _check_setting(word, override, command=command, sweep=sweep)
     if not sweep and _check_resumed(settings):
         # The composed optimizer is not that of the run, and may lack the key.
         settings = [f"++{word}" if word.startswith("optimizer.") else word for word in settings]
@@ -195,6 +197,20 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
             raise UserError(f"{word} is one of mbrl-flat-{belongs}.")
 
 
+def _check_path(word: str, override: Override) -> None:
+    """Refuse an empty path."""
+    key = override.key_or_group
+    if _PATHS.match(word) and _is_blank(override.value()):
+        raise UserError(f"{word} is no path; give one: {key}=PATH, or leave {key} out.")
+
+
+def _is_blank(value: object) -> bool:
+    """Whether a path, or one of a list of them, is empty: it would stand for the folder here."""
+    if isinstance(value, list):
+        return any(map(_is_blank, value))
+    return isinstance(value, str | QuotedString) and not str(getattr(value, "text", value)).strip()
+
+
 def _choice(word: str, left: list[str]) -> list[str]:
     """Take the value of a flag off the words that are left, unless it is in the flag's own."""
     name, equals, value = word.partition("=")
@@ -215,7 +231,7 @@ def _check_resumed(settings: Sequence[str]) -> bool:
         Whether a run is resumed.
     """
     resumed = [word for word in settings if setting_key(word) == "resume"]
-    if not resumed or resumed[-1].partition("=")[2] in ("", "null"):
+    if not resumed or resumed[-1].partition("=")[2] == "null":
         return False
     tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
     return True

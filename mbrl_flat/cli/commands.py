@@ -143,7 +143,6 @@ def _train_in(
             text = OmegaConf.to_yaml(OmegaConf.create(dict(settings)))
             write_text_atomically(folder / "config.yaml", text)
         processes.send(settings)
-        say(f"run folder: {folder}")
         status = train_run(*built, folder, processes)
     draw_run(folder)
     say(summarize_run(folder, complete=not status))

@@ -106,6 +106,12 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; give a folder")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mbrl-flat-compare", description="Compare runs in one page, one table and figures."
@@ -113,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of a run, folder of runs, or a glob"
     )
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
+    parser.add_argument("--out", type=_path, default=Path("report"), help="folder of the report")
     parser.add_argument("--title", default="Comparison of runs", help="heading of the page")
     parser.add_argument(
         "--baseline", help="optimizer or group that the others are compared with (default: adam)"

@@ -1,6 +1,5 @@
 """Runs as the comparison sees them: names, flat settings and a few series of numbers."""
 
-import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from mbrl_flat.runtime.settings import flatten
 
 _KEPT = ("eval/", "probe/", "time/", "optim/evaluations")
 _EVALUATIONS = "optim/evaluations_total"
+_MAX_FOLDERS = 20_000
+"""So many are searched below one path; it takes about a second."""
 _PARTS = ("time/env", "time/act", "time/update", "time/sample", "time/probe")
 
 
@@ -117,25 +118,35 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
 
 
 def _matches(pattern: str) -> list[Path]:
+    """The path itself where it exists, or what a glob matches; ``**`` follows no links."""
+    path = Path(pattern)
+    if not pattern.strip():
+        raise UserError("The path of a run is empty; give a folder, or a glob such as 'runs/*'.")
     try:
-        if Path(pattern).exists():
-            return [Path(pattern)]
-    except OSError as error:
-        raise UserError(f"Cannot look for runs at {pattern!r}: {error.strerror}.") from error
-    return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # absolute patterns too
+        if path.exists():
+            return [path]
+        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot look for runs at {pattern!r}: {reason}.") from error
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """Runs at any depth, behind links too; within a run there is no other."""
+    """Runs at any depth, and links to runs; within a run there is no other."""
+    # A link to anything else may lead back, or out into the whole file system.
     found: list[Path] = []
-    seen: set[str] = set()
-    for folder, below, files in os.walk(path, followlinks=True):
-        where = os.path.realpath(folder)
+    for count, (folder, below, files) in enumerate(os.walk(path)):
+        if count == _MAX_FOLDERS:
+            raise UserError(
+                f"More than {_MAX_FOLDERS:,} folders lie below {path}; give the folders of the "
+                f"runs, or one that is closer to them."
+            )
         if "config.yaml" in files:
             found.append(Path(folder))
-        if "config.yaml" in files or where in seen:
             below.clear()
-        seen.add(where)
+        for inner in (Path(folder, name) for name in below):
+            if inner.is_symlink() and os.access(inner / "config.yaml", os.F_OK):
+                found.append(inner)
     return sorted(found)
 
 

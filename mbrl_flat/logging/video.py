@@ -29,9 +29,7 @@ class VideoWriter:
             # imageio looks for it only when the first frame is written, too late to say so.
             importlib.import_module("imageio_ffmpeg")
         except ImportError as error:
-            raise MissingExtraError(
-                "Videos need imageio and ffmpeg; run pip install 'mbrl-flat[video]'."
-            ) from error
+            raise MissingExtraError("Videos need imageio and ffmpeg", "video") from error
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.frames = 0

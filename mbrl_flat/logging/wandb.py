@@ -101,8 +101,7 @@ class WandbLogger:
             import wandb  # noqa: PLC0415  # slow to import, and not every run mirrors
         except ImportError as error:
             raise MissingExtraError(
-                "Weights & Biases is not installed; run pip install 'mbrl-flat[wandb]', or set "
-                "wandb.mode=disabled."
+                "Weights & Biases is not installed; set wandb.mode=disabled, or install it", "wandb"
             ) from error
         online = _wants_online(mode)
         if online and wandb.api.api_key is None:

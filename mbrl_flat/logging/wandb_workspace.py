@@ -67,9 +67,7 @@ def build_workspace(*, entity: str, project: str, name: str = "Comparison of opt
         import wandb_workspaces.reports.v2 as wr  # noqa: PLC0415  # an extra
         import wandb_workspaces.workspaces as ws  # noqa: PLC0415
     except ImportError as error:
-        raise MissingExtraError(
-            "The workspace needs wandb-workspaces; run pip install 'mbrl-flat[dashboards]'."
-        ) from error
+        raise MissingExtraError("The workspace needs wandb-workspaces", "dashboards") from error
     sections = [
         ws.Section(name=title, panels=[_line(wr, *chart) for chart in charts], is_open=True)
         for title, charts in SECTIONS.items()

@@ -27,7 +27,12 @@ def run_folder_path(named: str | None, names: Mapping[str, str], seed: int) -> P
 
     Returns:
         That path, or one below ``runs`` that is named by all this and the time.
+
+    Raises:
+        UserError: If the path that was given is empty.
     """
+    if named is not None and not named.strip():
+        raise UserError("run_dir is empty; give a folder, or leave run_dir out.")
     # A task may be called module:ALE/Pong-v5, or be thirty tasks.
     parts = (as_file_name(names["task"]), names["agent"], names["optimizer"], f"s{seed}")
     default = "_".join((*parts, time.strftime("%Y%m%d-%H%M%S")))

@@ -13,6 +13,7 @@ import yaml
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Agent, LoadsPretrained
 from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.resume import METHOD_SCALES
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -135,7 +136,6 @@ def append_row(file: Path, row: Mapping[str, Any]) -> None:
 
 
 _MAY_CHANGE = ("steps", "device", "threads", "parallel_envs", "on_nonfinite", "model_lr")
-_RADII = ("rho", "sigma")
 
 
 def changed_settings(folder: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -151,9 +151,9 @@ def changed_settings(folder: Path, config: RunConfig) -> dict[str, tuple[Any, An
     file = folder / "config.yaml"
     saved = read_yaml(file) if file.is_file() else {}
     pairs = {k: (saved[k], getattr(config, k)) for k in _MAY_CHANGE if k in saved}
-    radii = saved["optimizer"] if isinstance(config.optimizer, dict) and saved else {}
-    for name in (name for name in _RADII if name in radii):
-        pairs[f"optimizer.{name}"] = (radii[name], config.optimizer[name])
+    before = saved["optimizer"] if isinstance(config.optimizer, dict) and saved else {}
+    for name in (name for name in METHOD_SCALES if name in before):
+        pairs[f"optimizer.{name}"] = (before[name], config.optimizer[name])
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
 

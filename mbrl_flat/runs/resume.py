@@ -10,9 +10,17 @@ from mbrl_flat.runtime.settings import has_prefix, setting_key
 
 _RESUMABLE = (
     "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
-    "trust", "on_nonfinite", "model_lr", "optimizer.rho", "optimizer.sigma",
+    "trust", "on_nonfinite", "model_lr",
 )  # fmt: skip
 """Keys that may differ when a run is resumed; everything else comes from its folder."""
+METHOD_SCALES = (
+    "rho", "sigma", "inner_rho", "eta", "alpha", "beta", "gamma", "penalty_weight",
+    "descent_weight", "mean_share", "ahead_weight", "percentile", "every",
+)  # fmt: skip
+"""Settings of an optimizer that may differ too: each step reads them, and no state holds them.
+
+Rates of the base and of averages, and what a state is laid out by, are those of the checkpoint.
+"""
 
 
 def existing_run(path: str | None, *, study: bool = False) -> Path:
@@ -56,10 +64,12 @@ def resumable_keys(overrides: Iterable[str]) -> Iterator[str]:
     """
     for override in overrides:
         key = setting_key(override)
-        if not has_prefix(key, (*_RESUMABLE, "wandb")):
+        scales = [f"optimizer.{name}" for name in METHOD_SCALES]
+        if not has_prefix(key, (*_RESUMABLE, *scales, "wandb")):
             raise UserError(
                 f"A resumed run keeps its settings, but {override} was given; with resume= only "
-                f"{', '.join(_RESUMABLE[1:])} and wandb.* can be set."
+                f"{', '.join(_RESUMABLE[1:])}, wandb.* and, of optimizer.*, "
+                f"{', '.join(METHOD_SCALES)} can be set."
             )
         yield key
 

@@ -81,6 +81,7 @@ def train_run(
             with refused_if_unfit(trainer.checkpoints.latest):
                 trainer.load_state_dict(saved)
             apply_settings(folder, trainer.agent, changed)
+            say(f"run folder: {folder}")
             if trainer.finished:
                 say(f"{folder} is finished: all {trainer.step} steps are made; steps=N extends it.")
         complete = trainer.run(stop=lambda: request.signal is not None)

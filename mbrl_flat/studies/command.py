@@ -64,7 +64,6 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     use_threads(config.threads)
     made = config.run_dir is None or not Path(config.run_dir).is_dir()
     folder, new = _folder(config)
-    say(f"run folder: {folder}")
     with writing(folder, new=new, made=made):
         outcome = run_study(
             study,
@@ -93,6 +92,7 @@ def _folder(config: SupervisedConfig) -> tuple[Path, bool]:
 
 
 def _describe(folder: Path, yaml: str) -> None:
+    say(f"run folder: {folder}")
     if not (folder / "config.yaml").exists():
         write_text_atomically(folder / "config.yaml", yaml)
         write_environment(folder, torch.device("cpu"))

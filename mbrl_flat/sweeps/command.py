@@ -87,10 +87,7 @@ def make_sweep(
             raise
         name = f"hydra_{plugin.group(1) or plugin.group(2)}"
         extra = "ray" if "ray" in name else "sweeps"
-        raise MissingExtraError(
-            f"The package of {name} is not installed; "
-            f"install it with pip install 'mbrl-flat[{extra}]'."
-        ) from error
+        raise MissingExtraError(f"The package of {name} is not installed", extra) from error
     except KeyboardInterrupt as error:
         sweep.undo()
         sys.exit(128 + (error.number if isinstance(error, _Stopped) else signal.SIGINT))

@@ -101,9 +101,7 @@ def _imported(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise MissingExtraError(
-            f"This data set needs {package}; install it with pip install 'mbrl-flat[{extra}]'."
-        ) from error
+        raise MissingExtraError(f"This data set needs {package}", extra) from error
 
 
 def _torchvision(name: str, root: Path | None, download: bool) -> Arrays:

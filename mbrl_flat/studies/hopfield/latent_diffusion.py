@@ -63,9 +63,7 @@ def load_pipeline(
     try:
         diffusers = importlib.import_module("diffusers")
     except ImportError as error:
-        raise MissingExtraError(
-            "Latent diffusion needs the extra 'diffusion': pip install 'mbrl-flat[diffusion]'."
-        ) from error
+        raise MissingExtraError("Latent diffusion needs diffusers", "diffusion") from error
     try:
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
             source, local_files_only=offline, safety_checker=None, requires_safety_checker=False

@@ -24,7 +24,7 @@ def of_train(*words):
         (["-m", "+arm=adam,sam", "run_dir=arm"], ["-m", "+variant=adam,sam", "run_dir=arm"]),
         (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
         (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
-        (["run_dir=", "b='x y'"], ["run_dir=", "b='x y'"]),
+        (["run_dir=null", "a=", "b='x y'"], ["run_dir=null", "a=", "b='x y'"]),
         ([], []),
     ],
 )
@@ -53,6 +53,38 @@ def test_anything_else_is_refused_with_what_to_write(words, said):
         of_train("steps=10", *words)
 
 
+@pytest.mark.parametrize(
+    ("command", "word", "key"),
+    [
+        ("train", "run_dir=", "run_dir"),
+        ("train", "resume=''", "resume"),
+        ("train", "offline_data=[runs/a,'']", "offline_data"),
+        ("train", "offline_data=''", "offline_data"),
+        ("train", "+env.folder=' '", "env.folder"),
+        ("train", 'run_dir="  "', "run_dir"),
+        ("evaluate", "run=''", "run"),
+        ("evaluate", "checkpoint=", "checkpoint"),
+        ("probe", "run=", "run"),
+        ("export", "--out=", "out"),
+        ("supervised", "run_dir=", "run_dir"),
+    ],
+)
+def test_an_empty_path_is_refused(command, word, key):
+    with pytest.raises(UserError, match=f"is no path; give one: {key}=PATH, or leave {key} out"):
+        parse_arguments([word], command=command, sweeps=False)
+
+
+@pytest.mark.parametrize(
+    "word", ["~seed", "~seed=3", "~run_dir", "~agent", "~optimizer", "~steps", "~wandb"]
+)
+def test_a_setting_that_is_needed_is_not_removed(word):
+    name = word[1:].partition("=")[0]
+    with pytest.raises(UserError) as refused:
+        of_train(word)
+    said = f"{word} removes a setting that is needed; give a value: {name}=VALUE."
+    assert str(refused.value) == said
+
+
 def test_commands_that_look_at_one_run_make_no_sweeps():
     with pytest.raises(UserError, match="leave out --multirun"):
         parse_arguments(["run=a", "--multirun"], command="probe", sweeps=False)
@@ -60,7 +92,7 @@ def test_commands_that_look_at_one_run_make_no_sweeps():
 
 def test_a_resumed_run_takes_few_settings_whatever_the_order():
     assert of_train("steps=10", "resume=a", "hydra.verbose=true")
-    assert of_train("resume=", "seed=3")
+    assert of_train("resume=null", "seed=3")
     with pytest.raises(UserError, match=r"keeps its settings, but optimizer\.lr=0.1"):
         of_train("optimizer.lr=0.1", "resume=a")
 

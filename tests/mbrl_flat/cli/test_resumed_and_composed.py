@@ -64,6 +64,20 @@ def test_a_radius_may_change_on_resume_and_stays(command, fails, tmp_path):
     assert "optimizer.sigma" in message
 
 
+def test_weights_of_a_method_may_change_on_resume_and_what_its_state_holds_may_not(
+    command, fails, tmp_path
+):
+    command(cli.train, *TINY, "run_dir=here", "optimizer=cr_sam")
+    command(cli.train, "resume=here", "steps=90", "optimizer.gamma=0", "optimizer.every=7")
+
+    config = yaml.safe_load((tmp_path / "here" / "config.yaml").read_text())
+    assert (config["optimizer"]["gamma"], config["optimizer"]["every"]) == (0, 7)
+    for word in ("optimizer.base.lr=1", "optimizer.only=[norm]", "optimizer.decay=0.5"):
+        assert f"keeps its settings, but {word} was given" in fails("resume=here", word)
+    refused = fails("resume=here", "steps=95", "optimizer.gamma=-1")
+    assert refused == "gamma must be a number of at least 0, got -1.\n"
+
+
 def test_a_probe_is_what_its_configuration_builds_whatever_its_name(command, tmp_path):
     command(cli.train, *TINY, "run_dir=here")
     (tmp_path / "own" / "probe").mkdir(parents=True)

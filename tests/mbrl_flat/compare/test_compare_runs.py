@@ -145,6 +145,39 @@ def test_runs_behind_links_are_found_and_what_lies_within_a_run_is_not(make_run,
     assert find_runs([str(elsewhere), str(real.parent)]) == [elsewhere / "linked"]
 
 
+def test_links_are_not_followed_out_of_the_tree_that_was_given(make_run, tmp_path):
+    real = make_run()
+    (tmp_path / "given" / "inner").mkdir(parents=True)
+    (tmp_path / "given" / "inner" / "root").symlink_to("/")
+    (tmp_path / "given" / "runs").symlink_to(real.parent)
+
+    for pattern in (tmp_path / "given", tmp_path / "given" / "**", "/proc/self"):
+        with pytest.raises(UserError, match="There is no run at"):
+            find_runs([str(pattern)])
+    assert find_runs([str(tmp_path / "given" / "runs")]) == [tmp_path / "given/runs" / real.name]
+    assert find_runs([str(tmp_path / "*" / "*" / real.name)]) == [
+        tmp_path / "given/runs" / real.name
+    ]
+
+
+def test_the_search_for_runs_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("mbrl_flat.compare.runs._MAX_FOLDERS", 10)
+    for number in range(10):
+        (tmp_path / "many" / str(number)).mkdir(parents=True)
+
+    with pytest.raises(UserError, match=r"More than 10 folders lie below .*many; give the folders"):
+        find_runs([str(tmp_path / "many")])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("", "is empty"), (" ", "is empty"), ("**a", "entire path component"), ("x" * 9000, "long")],
+)
+def test_a_path_that_cannot_be_searched_is_refused(pattern, said):
+    with pytest.raises(UserError, match=said):
+        find_runs([pattern])
+
+
 @pytest.mark.parametrize(
     ("config", "row", "message"),
     [

@@ -7,6 +7,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import main as cli
+from mbrl_flat.errors import install_command
 from mbrl_flat.studies.experiments import task
 
 
@@ -146,6 +147,6 @@ def test_a_study_without_its_data_leaves_no_folder(run, capsys, monkeypatch, tmp
 
     message = capsys.readouterr().err
     assert stop.value.code == 2
-    assert "pip install 'mbrl-flat[supervised]'" in message
+    assert install_command("supervised") in message
     assert message.count("\n") == 1, message
     assert not (tmp_path / "here").exists()
