@@ -53,10 +53,10 @@ _GIT = '{"url": "https://git.org/a", "vcs_info": {"vcs": "git", "commit_id": "1"
     [
         (None, "pip install 'mbrl-flat[dmc]'"),
         (
-            '{"url": "file:///home/a%20b", "dir_info": {"editable": true}}',
-            "pip install -e '/home/a b[dmc]'",
+            '{"url": "file:///opt/a%20b", "dir_info": {"editable": true}}',
+            "pip install -e '/opt/a b[dmc]'",
         ),
-        ('{"url": "file:///home/ab", "dir_info": {}}', "pip install '/home/ab[dmc]'"),
+        ('{"url": "file:///opt/ab", "dir_info": {}}', "pip install '/opt/ab[dmc]'"),
         (
             '{"url": "file:///w.whl", "archive_info": {}}',
             "pip install 'mbrl-flat[dmc] @ file:///w.whl'",
