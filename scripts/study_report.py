@@ -124,8 +124,8 @@ def parse(text: str) -> float | int | bool | str:
 def known_from_page(name: str, claim: Claim) -> Claim:
     """Give a claim about curves, against the bound 0, the interval that the study's page shows."""
     line = re.search(
-        rf"^\| {re.escape(claim.name)} \| {re.escape(claim.statement)} \|.*\| (\d+) "
-        rf"\| (\S+) \[(\S+), (\S+)\] \| \**(\w+)",
+        rf"^\| {re.escape(claim.name)} \| {re.escape(claim.statement)} \| \*\*[\w ]+\*\* \| (\d+) "
+        rf"\| (\S+) \[(\S+), (\S+)\] \|(?:[^|]*\|)? ({'|'.join(VERDICTS)})",
         "\n".join(page.read_text(encoding="utf-8") for page in pages_of(name)),
         re.MULTILINE,
     )
@@ -133,12 +133,11 @@ def known_from_page(name: str, claim: Claim) -> Claim:
         return claim
     seeds, mean, low, high = (float(number) for number in line.groups()[:4])
     error = (high - low) / 2.0 / stats.t.ppf(0.975, seeds - 1)
-    verdict = {"holds": "supported", "does": "contradicted"}.get(line[5], line[5])
     return replace(
         claim,
         interval=Interval(low, mean, high),
         num_seeds=int(seeds),
-        verdict=verdict,
+        verdict=line[5],
         note="",
         p_value=float(2.0 * stats.t.sf(abs(mean) / error, seeds - 1)),
     )

@@ -77,19 +77,24 @@ def claims_csv(claims: Sequence[Claim]) -> str:
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:
-    """The table of claims for people."""
-    lines = [
-        "| | claim | measured | seeds | mean [95 % interval] | verdict | adjusted p "
-        "| corrected verdict |",
-        "|---" * 8 + "|",
-    ]
-    for claim in claims:
+    """The table of claims for people; ``measured`` is left out where the claims say it."""
+    measured = [_beyond_statement(claim) for claim in claims]
+    heads = ["", "claim", "corrected verdict", "seeds", "mean [95 % interval]"]
+    heads += ["measured"] if any(measured) else []
+    rows = [[*heads, "verdict", "adjusted p"]]
+    for claim, metric in zip(claims, measured, strict=True):
         note = f" ({claim.note})" if claim.note else ""
-        cells = [claim.name, claim.statement, claim.metric, str(claim.num_seeds)]
-        cells += [format_interval(claim.interval), f"{claim.verdict}{note}"]
-        cells += [_format_p(claim.adjusted_p), f"**{claim.corrected}**"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells = [claim.name, claim.statement, f"**{claim.corrected}**", str(claim.num_seeds)]
+        cells += [format_interval(claim.interval), *([metric] if any(measured) else [])]
+        rows.append([*cells, f"{claim.verdict}{note}", _format_p(claim.adjusted_p)])
+    lines = [f"| {' | '.join(cells)} |\n" for cells in rows]
+    return "".join([lines[0].replace("|  |", "| |"), "|---" * len(rows[0]) + "|\n", *lines[1:]])
+
+
+def _beyond_statement(claim: Claim) -> str:
+    """The metric without what the end of the statement says already."""
+    told = claim.statement.rsplit(": ", 1)[-1]
+    return claim.metric.removeprefix(told).removeprefix(",").strip()
 
 
 def _format_p(p_value: float) -> str:

@@ -87,10 +87,24 @@ def test_a_claim_without_a_bound_is_a_mistake():
 def test_tables_have_no_number_where_none_was_measured():
     claims = [not_tested("C9", "it learns Dutch", "words", "no data")]
 
-    assert "| - | not tested (no data) | - | **not tested** |" in claims_markdown(claims)
+    assert "| **not tested** | 0 | - | words | not tested (no data) | - |" in claims_markdown(
+        claims
+    )
     assert claims_csv(claims).splitlines()[1] == (
         "C9,it learns Dutch,words,,,,0,not tested,,,not tested,no data"
     )
+
+
+def test_a_table_of_claims_leaves_out_a_metric_that_the_claims_state():
+    claims = [
+        sign_claim("H", "lower: loss", "loss, change in %", [-1.0, -2.0, -3.0], below=0.0),
+        sign_claim("G", "good: loss", "loss", [1.0, 2.0, 3.0], above=0.0),
+    ]
+
+    heads, _, *rows = claims_markdown(claims).splitlines()
+    assert heads.startswith("| | claim | corrected verdict | seeds |")
+    assert [row.split(" | ")[5] for row in rows] == ["change in %", ""]
+    assert "measured" not in claims_markdown(claims[1:])
 
 
 def test_a_p_value_is_that_of_the_t_test_against_the_deciding_bound():
