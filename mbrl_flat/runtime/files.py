@@ -43,6 +43,31 @@ def replaced_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """Read a file that someone else may have put there.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: If it cannot be read, is larger, or is a pipe or a device, whose reader waits or
+            never ends.
+    """
+    try:
+        size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is a pipe or a device, not a file; restore it.")
+        if size > limit:
+            raise UserError(f"{path} is damaged (larger than {limit:,} bytes); restore it.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file so that it is never half there."""
     with replaced_whole(path) as file:
@@ -59,7 +84,7 @@ def save_atomically(value: Any, path: Path) -> None:
 
 
 def check_inside(folder: Path) -> None:
-    """Refuse a folder in which a symbolic link leads out of it.
+    """Refuse a folder in which a symbolic link leads out of it, or a pipe or a device lies.
 
     Args:
         folder: Such as that of a run; it may itself be a link.
@@ -70,6 +95,8 @@ def check_inside(folder: Path) -> None:
     home = folder.resolve()
     for place, folders, files in os.walk(home):
         for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_fifo() or path.is_char_device() or path.is_block_device():
+                raise UserError(f"{path} is a pipe or a device; remove it.")
             if not path.is_symlink():
                 continue
             target = Path(os.path.realpath(path))

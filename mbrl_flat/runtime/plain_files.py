@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.runtime.files import read_regular
 
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 50
@@ -65,11 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} is damaged (larger than {_MAX_BYTES:,} bytes); restore it.")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        return read_regular(path, limit=_MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged (not UTF-8 text); restore it.") from error
 

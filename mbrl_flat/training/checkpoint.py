@@ -88,8 +88,10 @@ def read_plain_data(path: Path, *, device: torch.device | str = "cpu") -> Any:
 
 def _read(path: Path, device: torch.device | str) -> Any:
     """Read a file of ``torch.save``; its old format, a bare pickle, is not tried."""
-    if not zipfile.is_zipfile(path):
-        raise zipfile.BadZipFile
+    with zipfile.ZipFile(path) as file:
+        # torch compresses nothing; what is compressed may be a thousand times as large.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+            raise zipfile.BadZipFile
     return torch.load(path, map_location=device, weights_only=True)
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from contextlib import ExitStack, closing
 
 import pytest
@@ -145,6 +146,17 @@ def test_a_broken_line_in_the_middle_is_named(path):
 def test_a_missing_file_is_named(path):
     with pytest.raises(UserError, match=r"metrics\.jsonl"):
         read_metrics(path)
+
+
+def test_a_pipe_and_a_file_beyond_any_run_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**42)
+
+    with pytest.raises(UserError, match="pipe is a pipe or a device"):
+        read_metrics(tmp_path / "pipe")
+    with pytest.raises(UserError, match="large is damaged"):
+        read_metrics(tmp_path / "large")
 
 
 def test_metrics_recorded_under_old_names_are_read_under_the_current_ones(path):

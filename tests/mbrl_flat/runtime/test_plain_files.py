@@ -1,5 +1,6 @@
 """Files that someone else may have written: refused at once, or plain data."""
 
+import os
 import time
 
 import pytest
@@ -64,6 +65,19 @@ def test_bytes_that_are_no_text_and_files_that_are_absent_are_named(tmp_path):
         read_yaml(tmp_path / "config.yaml")
     with pytest.raises(UserError, match=r"Cannot read .*: No such file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_a_pipe_a_device_and_a_file_that_is_too_large_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(2**40)
+
+    for name in ("pipe", "device"):
+        with pytest.raises(UserError, match=rf"{name}\.yaml is a pipe or a device, not a file"):
+            read_yaml(tmp_path / f"{name}.yaml")
+    with pytest.raises(UserError, match="larger than 4,194,304 bytes"):
+        read_yaml(tmp_path / "large.yaml")
 
 
 def test_values_are_read_as_the_command_line_reads_them(tmp_path):

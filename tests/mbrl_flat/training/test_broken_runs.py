@@ -208,6 +208,14 @@ def test_a_link_out_of_a_run_folder_is_refused(tmp_path, place, exists):
         check_inside(run)
 
 
+def test_a_pipe_in_a_run_folder_is_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / "checkpoints" / "latest.pt")
+
+    with pytest.raises(UserError, match=r"latest\.pt is a pipe or a device; remove it"):
+        check_inside(tmp_path)
+
+
 def test_links_within_a_run_folder_and_to_it_are_allowed(tmp_path):
     run = tmp_path / "run"
     (run / "wandb" / "run-1").mkdir(parents=True)

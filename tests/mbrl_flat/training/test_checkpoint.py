@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent at every moment, complete, and never executed."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,21 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path.write_bytes(content)
 
     with pytest.raises(UserError, match=str(path)):
+        load_safely(path)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    save_atomically({"format": FORMAT, "w": torch.zeros(1000)}, tmp_path / "plain.pt")
+    path = tmp_path / "bomb.pt"
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+
+    assert load_safely(tmp_path / "plain.pt")["format"] == FORMAT
+    with pytest.raises(UserError, match="no checkpoint at all"):
         load_safely(path)
 
 
