@@ -16,7 +16,7 @@ import gymnasium as gym
 from mbrl_flat.envs.randomness import OwnGlobalStreams, needs_own_streams
 from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UnknownNameError, UserError, shown_error
 
 _NO_LIMIT = 1000
 """Frames after which an episode is cut off where an environment states no limit."""
@@ -121,8 +121,8 @@ def _made(task: str, kwargs: Mapping[str, Any], render: bool) -> gym.Env[Any, An
             f"Gymnasium cannot make {task!r}: {error}; install what it needs, or put the folder of "
             f"your own module on PYTHONPATH."
         ) from error
-    except Exception as error:  # whatever the code of a user's environment raises
+    except (Exception, SystemExit) as error:  # whatever the code of a user's environment raises
         raise UserError(
-            f"{task!r} cannot be made: its code raises {type(error).__name__}: {error} "
-            f"(debug=true shows where)."
+            f"{task!r} cannot be made: its code raises {shown_error(error)} (debug=true shows "
+            f"where)."
         ) from error

@@ -141,7 +141,7 @@ def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable
         env = factory(seed=seed, render=render)
     except UserError:
         raise
-    except Exception as error:  # whatever the code of an environment raises
+    except (Exception, SystemExit) as error:  # whatever the code of an environment raises
         raise EnvironmentFailure.in_call(name, "make", error) from error
     if not isinstance(env, Resumable):
         raise UserError(

@@ -1,5 +1,6 @@
 """Wrappers that every kind of environment may need."""
 
+import multiprocessing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -135,12 +136,21 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     @contextmanager
     def _boundary(self, call: str) -> Iterator[None]:
+        dtype, grads = torch.get_default_dtype(), torch.is_grad_enabled()
         try:
             yield
         except UserError:
             raise
-        except Exception as error:  # whatever the code of an environment raises
+        except (Exception, SystemExit) as error:  # whatever the code of an environment raises
             raise EnvironmentFailure.in_call(self.name, call, error) from error
+        changed = torch.get_default_dtype() is not dtype or torch.is_grad_enabled() is not grads
+        if changed and multiprocessing.parent_process() is None:
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(grads)
+            raise EnvironmentFailure(
+                f"Environment {self.name} changed torch's default dtype or grad mode in {call}(), "
+                f"on which the agent depends; set it back there, or set parallel_envs=true."
+            )
 
     def _checked(self, obs: Any) -> Obs:
         space: Any = self.observation_space
@@ -222,12 +232,15 @@ def as_number(value: Any, what: str) -> float:
 
     Raises:
         ValueError: If it is not one number.
+        TypeError: If it is no number, such as text or None.
     """
     if isinstance(value, (bool, int, float)):
         return float(value)
-    array = np.asarray(value, np.float64)
+    array = np.asarray(value)
     if array.size != 1:
         raise ValueError(f"{what} has shape {array.shape} and is not one number")
+    if array.dtype.kind not in "biuf" and not isinstance(array.item(), int | float):
+        raise TypeError(f"{what} is {array.item()!r} and not a number")
     return float(array.item())
 
 

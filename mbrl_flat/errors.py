@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from importlib import metadata
 from urllib.parse import unquote, urlparse
 
+_MAX_TEXT = 500
+"""Characters of another program's error that a message repeats."""
+
 
 class UserError(ValueError):
     """A value that the user gave and can correct; the message names it, the bound and the fix."""
@@ -34,9 +37,19 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
     def in_call(cls, name: str, call: str, error: BaseException) -> "EnvironmentFailure":
         """Say what was raised where; see the class."""
         return cls(
-            f"Environment {name} failed in {call}(): {type(error).__name__}: {error}; correct its "
-            f"code or settings (debug=true shows where)."
+            f"Environment {name} failed in {call}(): {shown_error(error)}; correct its code or "
+            f"settings (debug=true shows where)."
         )
+
+
+def shown_error(error: BaseException) -> str:
+    """Kind and text of an error in one short line, whatever its own code makes of the text."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "its text cannot be shown"
+    text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class NonFiniteError(FloatingPointError):

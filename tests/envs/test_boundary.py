@@ -248,6 +248,82 @@ def test_an_error_of_the_code_names_environment_and_call(failing, parallel, capf
     assert "Traceback" not in capfd.readouterr().err
 
 
+class UntellableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (SystemExit(0), r"SystemExit: 0; correct"),
+        (SystemExit("bye"), r"SystemExit: bye; correct"),
+        (ValueError("one\ntwo\n" + "x" * 9000), r"ValueError: one two x{492}\.\.\.; correct"),
+        (UntellableError(), r"UntellableError: its text cannot be shown; correct"),
+        (StopIteration(), r"StopIteration; correct"),
+    ],
+)
+def test_whatever_a_step_raises_is_one_short_line(raised, said):
+    class Raising(Walk):
+        def step(self, action):
+            raise raised
+
+    env = adapt(Raising(), name="'it'", seed=0)
+    env.reset()
+
+    with pytest.raises(EnvironmentFailure, match=rf"'it' failed in step\(\): {said}") as failed:
+        env.step(np.zeros(1, np.float32))
+    assert "\n" not in str(failed.value)
+
+
+def test_code_that_changes_torch_for_the_whole_process_is_named():
+    class Double(Walk):
+        def step(self, action):
+            torch.set_default_dtype(torch.float64)
+            return super().step(action)
+
+    class Frozen(Walk):
+        def reset(self, **kwargs):
+            torch.set_grad_enabled(False)
+            return super().reset(**kwargs)
+
+    try:
+        env = adapt(Double(), name="'it'", seed=0)
+        env.reset()
+        with pytest.raises(EnvironmentFailure, match=r"'it' changed .*default dtype.*in step\(\)"):
+            env.step(np.zeros(1, np.float32))
+        with pytest.raises(EnvironmentFailure, match=r"'it' changed .*grad mode.*in reset\(\)"):
+            adapt(Frozen(), name="'it'", seed=0).reset()
+        assert torch.get_default_dtype() is torch.float32
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ((None, False, False), "reward is None and not a number"),
+        (("1.0", False, False), "reward is '1.0' and not a number"),
+        ((1j, False, False), "reward is 1j and not a number"),
+        ((1.0, None, False), "terminated is None and not a number"),
+        ((1.0, False, "False"), "truncated is 'False' and not a number"),
+        ((10**400, False, False), "OverflowError"),
+    ],
+)
+def test_what_is_no_number_is_not_taken_for_one(result, said):
+    class Odd(Walk):
+        def step(self, action):
+            return np.zeros(2, np.float32), *result, {}
+
+    env = adapt(Odd(), name="'it'", seed=0)
+    env.reset()
+
+    with pytest.raises(EnvironmentFailure, match=said):
+        env.step(np.zeros(1, np.float32))
+
+
 def test_a_process_that_dies_is_named(failing):
     envs = make_vector(failing, num_envs=2, seed=0, parallel=True)
     try:
