@@ -1,4 +1,4 @@
-"""The seams of the project. Structural: nothing has to inherit.
+"""Protocols between packages. Structural: nothing has to inherit.
 
 The data flows downwards::
 

@@ -57,11 +57,15 @@ METHODS: Mapping[str, MethodStyle] = {
     "lpf_sgd": MethodStyle("LPF-SGD", "#C2A5CF"),
     "entropy_sgd": MethodStyle("Entropy-SGD", "#ABDDA4"),
     "sampa": MethodStyle("SAMPa", "#3288BD"),
-    "stablesam": MethodStyle("StableSAM", "#66C2A5"),
+    "stable_sam": MethodStyle("StableSAM", "#66C2A5"),
     "zsharp": MethodStyle("ZSharp", "#D6604D"),
     "sassha": MethodStyle("SASSHA", "#BC80BD"),
     "functional_sam": MethodStyle("Functional-SAM", "#1F78B4"),
     "preconditioned_sam": MethodStyle("preconditioned SAM", "#33A02C"),
+    "sam_as_published": MethodStyle("SAM as published", "#08306B"),
+    "laprop": MethodStyle("LaProp", "#6E6E55"),
+    "ema": MethodStyle("EMA", "#8FA3AD"),
+    "swa": MethodStyle("SWA", "#5B7C99"),
 }
 """One display name and one colour for each method, in every figure of the project."""
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from typing import Any
 
 import gymnasium as gym
@@ -19,10 +20,11 @@ EnvFactory = Callable[[], gym.Env[Any, Any]]
 def env_words(env: str) -> list[str]:
     """Words of the command line for an environment's short name."""
     suite, separator, task = env.partition(":")
-    suites = ("dmc", "gym", "atari", "minatar", "humanoid_bench", "dummy", "multitask")
-    if env in plugin_names("env"):
+    plugins = plugin_names("env")
+    if env in plugins:
         return [f"env={env}"]
-    if separator and suite in (*suites, *plugin_names("env")):
+    ours = [file.name for file in (files("mbrl_flat.configs") / "env").iterdir()]
+    if separator and (suite in plugins or f"{suite}.yaml" in ours):
         return [f"env={suite}", f"env.task={quoted(task)}"]
     known = separator or env in gym.registry or "-v" in env
     return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]

@@ -1,4 +1,4 @@
-"""Replay: a ring buffer over plain arrays, one environment for each environment.
+"""Replay: a ring buffer over plain arrays, one ring for each environment.
 
 An episode of T transitions takes T + 1 slots: a slot holds an observation, the action taken on
 it, and the reward and termination that followed; the last slot holds the final observation alone.

@@ -4,22 +4,22 @@ From a latent that the observation gave, ``z_t = enc(o_t)``, the model is unroll
 actions and no further observation, ``zhat_{t+k}``. Over B subsequences, for every k,
 
 .. math::
-    \mathrm{latent}_k = \frac{E|\hat z_{t+k} - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}, \qquad
-    \mathrm{copy}_k = \frac{E|z_t - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}
+    \mathrm{latent\_error}_k = \frac{E|\hat z_{t+k} - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2},
+    \mathrm{copy\_baseline}_k = \frac{E|z_t - enc(o_{t+k})|^2}{E|enc(o) - E\,enc(o)|^2}
 
-    \mathrm{reward}_k = E|\hat r_{t+k-1} - r_{t+k-1}|, \qquad
-    \mathrm{value}_k = E|V(\hat z_{t+k}) - V(enc(o_{t+k}))|
+    \mathrm{reward\_error}_k = E|\hat r_{t+k-1} - r_{t+k-1}|, \qquad
+    \mathrm{value\_error}_k = E|V(\hat z_{t+k}) - V(enc(o_{t+k}))|
 
-A latent error of 1 is that of always predicting the mean; one above ``copy`` is worse than claiming
-that nothing moves. Of latents that hold memory as well, only what heads read counts
+A latent error of 1 is that of always predicting the mean; one above ``copy_baseline`` is worse than
+claiming that nothing moves. Of latents that hold memory as well, only what heads read counts
 (``mbrl_flat.interfaces.ShowsFeatures``). An encoder that maps everything to one point would make
 latents easy to predict, so they are also read out: a linear map from ``enc(o)`` to the observation,
-fitted on other subsequences, is applied to ``zhat``, and ``state_k`` is its squared error as a
-share of the observation's variance. ``state_0`` is what the read-out itself misses.
+fitted on other subsequences, is applied to ``zhat``, and ``state_error_<k>`` is its squared error
+as a share of the observation's variance. ``state_error_0`` is what the read-out itself misses.
 
 The features of a frozen random encoder ``phi(o)`` take the observation's place for images, and
-weigh the entries of vectors equally: ``reference_k`` is the same error there, ``reference_copy_k``
-the share ``E|phi(o_t) - phi(o_{t+k})|^2`` of claiming that nothing moves.
+weigh the entries of vectors equally: ``reference_error_<k>`` is the same error there,
+``reference_copy_<k>`` the share ``E|phi(o_t) - phi(o_{t+k})|^2`` of claiming that nothing moves.
 """
 
 from collections.abc import Sequence

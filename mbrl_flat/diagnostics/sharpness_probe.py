@@ -41,7 +41,8 @@ class SharpnessProbe(SeededProbe):
             0.2% in the eigenvalue, far below the differences between batches.
         per_module: Measure each module's weights by themselves as well.
         heldout: Measure on held-out episodes as well, once there are any.
-        curvature: Further quantities that use the graph of the loss; see ``quantities.py``.
+        curvature: Further quantities that use the graph of the loss; see
+                ``sharpness_measures.py``.
         gaps: Further quantities that move the weights.
         sequence_length: Transitions in a subsequence; by default as many as the agent learns from.
         seed: Determines the batches and every direction.

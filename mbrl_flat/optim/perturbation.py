@@ -154,10 +154,10 @@ class WeightBackup:
 
     @contextmanager
     def perturbed(self, params: Sequence[Tensor], perturbation: Perturbation) -> Iterator[None]:
-        """Perturb ``params`` for the length of the body; they come back as in ``held``."""
+        """Perturb ``params`` for the length of the body; they come back as in ``restored``."""
         with self.restored(params):
             perturbation.add_to(params)
-            # Gradients that nobody else needs make backup for those of the body.
+            # Gradients that nobody else needs make room for those of the body.
             del perturbation
             yield
 

@@ -1,4 +1,4 @@
-"""ClosureEvaluator away from the weights, and what methods that make them keep between steps."""
+"""Optimizers that evaluate the closure at perturbed weights, and their state between steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
-from mbrl_flat.diagnostics.landscape_plots import LandscapeProbe
+from mbrl_flat.diagnostics.landscape_probe import LandscapeProbe
 from mbrl_flat.diagnostics.probe import NothingToMeasure, ProbedRun, RunProbe
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.episodes import evaluate

@@ -18,11 +18,15 @@ RENAMED = {
     "mbrl_flat.hopfield.energy_replay": "mbrl_flat.training.energy_sampler",
     "mbrl_flat.edge_of_stability": "mbrl_flat.studies.edge_of_stability",
     "mbrl_flat.diagnostics.landscape.loss_slice": (
-        "mbrl_flat.diagnostics.landscape_plots.LandscapeProbe"
+        "mbrl_flat.diagnostics.landscape_probe.LandscapeProbe"
     ),
     "mbrl_flat.diagnostics.value_error.value_error": (
-        "mbrl_flat.diagnostics.value_estimates.ValueErrorProbe"
+        "mbrl_flat.diagnostics.value_error_probe.ValueErrorProbe"
     ),
+    "mbrl_flat.diagnostics.landscape_plots": "mbrl_flat.diagnostics.landscape_probe",
+    "mbrl_flat.diagnostics.planner_bias": "mbrl_flat.diagnostics.planner_bias_probe",
+    "mbrl_flat.diagnostics.robustness": "mbrl_flat.diagnostics.robustness_probe",
+    "mbrl_flat.diagnostics.value_estimates": "mbrl_flat.diagnostics.value_error_probe",
     "mbrl_flat.functional": "mbrl_flat.models.functional",
     "mbrl_flat.latents": "mbrl_flat.models.categorical",
     "mbrl_flat.diagnostics.quantities": "mbrl_flat.diagnostics.sharpness_measures",

@@ -9,8 +9,9 @@ action,
 
 with the median distance to the fifth neighbour as the width s. A policy chooses from them what is
 kept: those of the highest energy, which a modern Hopfield network forgets first, or any other of
-``replay_policies``. A fixed share of every batch is then drawn from what is kept, the rest
-uniformly as ever. Energies are recomputed with every choice, as the encoder moves.
+``POLICIES`` in ``data/selection_policies.py``. A fixed share of every batch is then drawn from what
+is kept, the rest uniformly as ever. Energies are recomputed with every choice, as the encoder
+moves.
 
 References:
     Takeda, Oizumi, Karakida, "Continual Learning in Modern Hopfield Networks with an Application

@@ -86,8 +86,19 @@ def test_the_readme_counts_claims_and_methods():
 
     assert f"{sum(map(int, total.split('|')))} claims" in text
     # Files and not the registry: other tests register methods of their own.
-    count = len(list((ROOT / "configs" / "optimizer").glob("*.yaml")))
-    assert f"All {count} methods" in text
+    configs = list((ROOT / "configs" / "optimizer").glob("*.yaml"))
+    assert f"All {len(configs)} methods" in text
+    with_rho = [path for path in configs if "\nrho: " in path.read_text(encoding="utf-8")]
+    assert f"| SAM family | {len(with_rho)} methods, with controls |" in text
+
+
+def test_the_page_of_commands_and_that_of_environments_name_every_environment():
+    names = {path.stem for path in (ROOT / "configs" / "env").glob("*.yaml")}
+    [shown] = [cells[1] for cells in rows(DOCS / "reference" / "commands.md") if "env=" in cells[0]]
+    pages = rows(DOCS / "environments" / "README.md")
+
+    assert set(re.findall(r"`(\w+)`", shown)) == names
+    assert {cells[0].split("`")[1] for cells in pages if "`" in cells[0]} - {"env="} == names
 
 
 def test_the_table_of_choices_is_the_same_everywhere():

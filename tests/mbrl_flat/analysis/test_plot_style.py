@@ -1,7 +1,18 @@
 import subprocess
 import sys
+from pathlib import Path
 
 from mbrl_flat.analysis.plot_style import METHODS, PALETTE, method_style
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "optimizer"
+
+
+def test_every_method_of_the_registry_and_every_base_has_a_style():
+    # Files and not the registry: other tests register methods of their own.
+    methods = {path.stem for path in CONFIGS.glob("*.yaml")}
+    bases = {path.stem for path in (CONFIGS / "base").glob("*.yaml")}
+
+    assert set(METHODS) == methods | bases
 
 
 def test_no_two_methods_share_a_colour_or_a_name():

@@ -11,7 +11,7 @@ from mbrl_flat.diagnostics.landscape import (
     loss_slice,
     top_eigenvectors,
 )
-from mbrl_flat.diagnostics.landscape_plots import draw_slice
+from mbrl_flat.diagnostics.landscape_probe import draw_slice
 from mbrl_flat.diagnostics.sharpness import loss_regions
 from mbrl_flat.diagnostics.vectors import split
 from mbrl_flat.errors import UserError

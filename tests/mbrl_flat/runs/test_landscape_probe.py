@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from torch import nn
 
-from mbrl_flat.diagnostics import landscape_plots
+from mbrl_flat.diagnostics import landscape_probe
 from mbrl_flat.optim import make_optimizer
 
 
@@ -29,14 +29,14 @@ def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
     )
     replay = SimpleNamespace(sample=lambda *_, **__: None, can_sample=lambda *_, **__: True)
     run = SimpleNamespace(agent=agent, replay=replay, folder=tmp_path, step=5, seed=0)
-    monkeypatch.setattr(landscape_plots, "draw_slice", lambda *_, **__: None)
+    monkeypatch.setattr(landscape_probe, "draw_slice", lambda *_, **__: None)
     monkeypatch.setattr(
-        landscape_plots,
+        landscape_probe,
         "loss_slice",
         lambda loss: SimpleNamespace(distances=np.zeros(1), losses=np.array([loss().item()])),
     )
 
-    row = landscape_plots.LandscapeProbe().measure_run(run)
+    row = landscape_probe.LandscapeProbe().measure_run(run)
 
     with optimizer.evaluation_params():
         averaged = loss().item()

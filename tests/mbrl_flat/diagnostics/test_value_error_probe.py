@@ -3,7 +3,7 @@
 import torch
 
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.diagnostics.value_estimates import with_critic
+from mbrl_flat.diagnostics.value_error_probe import with_critic
 
 
 def episode(length, offset=0.0, seed=0):

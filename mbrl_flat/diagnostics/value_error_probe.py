@@ -1,4 +1,4 @@
-"""Three different errors of value estimates, each with its own name.
+"""The probe of value errors: three different errors, each with its own name.
 
 ==================  ===========================  ============================================
 name                estimate                     judged by the return of
@@ -53,7 +53,7 @@ class ValueErrorProbe:
 
     Args:
         truncation: See ``value_error.py``.
-        tolerance: Likewise.
+        tolerance: Largest weight of what lies beyond a time limit, in (0, 1].
     """
 
     def __init__(self, *, truncation: Truncation = "bootstrap", tolerance: float = 0.05) -> None:

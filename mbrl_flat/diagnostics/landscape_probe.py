@@ -1,4 +1,4 @@
-"""Sections of a loss as figures, and the probe that draws them."""
+"""The probe of the loss landscape: the loss along directions in the weights, as arrays and figures."""
 
 from pathlib import Path
 from typing import Any

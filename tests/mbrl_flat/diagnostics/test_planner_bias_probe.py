@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.diagnostics.planner_bias import PlanFollower, PlannerBiasProbe, plan_errors
+from mbrl_flat.diagnostics.planner_bias_probe import PlanFollower, PlannerBiasProbe, plan_errors
 from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import NothingToMeasure
-from mbrl_flat.diagnostics.robustness import (
+from mbrl_flat.diagnostics.robustness_probe import (
     Perturbation,
     RobustnessProbe,
     areas,

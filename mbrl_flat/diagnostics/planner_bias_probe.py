@@ -20,7 +20,7 @@ from torch import Tensor
 from mbrl_flat.data.episode import Episode
 from mbrl_flat.diagnostics.probe import NothingToMeasure, ProbedRun
 from mbrl_flat.diagnostics.value_error import bias_interval, discounted_returns
-from mbrl_flat.diagnostics.value_estimates import with_critic
+from mbrl_flat.diagnostics.value_error_probe import with_critic
 from mbrl_flat.errors import UserError
 
 
