@@ -1,4 +1,4 @@
-"""The probe of the loss landscape: the loss along directions in the weights, as arrays and figures."""
+"""The probe of the loss landscape: losses along directions in the weights, arrays and figures."""
 
 from pathlib import Path
 from typing import Any

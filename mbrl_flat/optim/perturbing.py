@@ -19,7 +19,7 @@ from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.synchronization import share_generator
 from mbrl_flat.runtime.seeding import set_generator
 
-Memory = dict[str, Tensor]
+MethodState = dict[str, Tensor]
 """What a method keeps for one parameter between steps; it is saved with the optimizer."""
 
 
@@ -32,7 +32,7 @@ class SelectedParams:
         grads: Their clean gradients; not to be written to.
         radii: Radius rho of each one's group at this step.
         is_bias: Whether each is a bias, of a norm layer too.
-        memory: What the method keeps for each between steps.
+        method_state: What the method keeps for each between steps.
         base_state: What the base optimizer keeps for each (Adam's moments).
         generator: Source of random directions, independent of every global stream.
         step: Number of steps made before this one.
@@ -42,7 +42,7 @@ class SelectedParams:
     grads: list[Tensor]
     radii: list[float]
     is_bias: list[bool]
-    memory: list[Memory]
+    method_state: list[MethodState]
     base_state: list[Mapping[str, Any]]
     generator: torch.Generator
     step: int
@@ -84,7 +84,7 @@ class PerturbingOptimizer(FlatOptimizer):
     def __post_init__(self, params: Any, *base: Any) -> None:
         """Make the source of random directions and the space for weights."""
         super().__post_init__(params, *base)
-        self.memory: dict[nn.Parameter, Memory] = {}
+        self.method_state: dict[nn.Parameter, MethodState] = {}
         self.backup = WeightBackup()
         self._compared: dict[Tensor, Tensor] = {}
         device = next((p.device for p in self._params()), torch.device("cpu"))
@@ -130,7 +130,7 @@ class PerturbingOptimizer(FlatOptimizer):
     def _own_state(self) -> dict[str, Any]:
         return {
             **super()._own_state(),
-            "memory": [dict(self.memory.get(p, {})) for p in self._params()],
+            "memory": [dict(self.method_state.get(p, {})) for p in self._params()],
             "compared": [self._compared.get(p) for p in self._params()],
             "generator": self.generator.get_state(),
             "generator_device": self.generator.device.type,
@@ -138,10 +138,10 @@ class PerturbingOptimizer(FlatOptimizer):
 
     def _load_own_state(self, state: Mapping[str, Any]) -> None:
         super()._load_own_state(state)
-        self.memory = {
-            param: {name: value.to(param.device, copy=True) for name, value in memory.items()}
-            for param, memory in zip(self._params(), state["memory"], strict=True)
-            if memory
+        self.method_state = {
+            param: {name: value.to(param.device, copy=True) for name, value in own.items()}
+            for param, own in zip(self._params(), state["memory"], strict=True)
+            if own
         }
         self._compared = {
             param: sample.to(param.device, copy=True)
@@ -231,7 +231,7 @@ class RadiusOptimizer(PerturbingOptimizer):
             grads=[kept(p.grad) for p in params if p.grad is not None],
             radii=[chosen[p] for p in params],
             is_bias=[p in biases for p in params],
-            memory=[self.memory.setdefault(p, {}) for p in params],
+            method_state=[self.method_state.setdefault(p, {}) for p in params],
             base_state=[self.state.get(p, {}) for p in params],
             generator=self.generator,
             step=self.steps,

@@ -24,14 +24,14 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import Memory, RadiusOptimizer, SelectedParams
+from mbrl_flat.optim.perturbing import MethodState, RadiusOptimizer, SelectedParams
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.snapshots import BufferSnapshot
 from mbrl_flat.optim.synchronization import is_distributed
 from mbrl_flat.optim.with_base import HasBase
 
 __all__ = [
-    "Memory",
+    "MethodState",
     "Perturbation",
     "PerturbationRule",
     "RuleSAM",
@@ -96,19 +96,19 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         return gradient_ascent(selection)
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """Combine the gradients of parameters that have both, entry by entry.
 
         Args:
             clean: Gradients at the weights; not to be written to.
             perturbed: Gradients at the perturbed point; may be written to and returned.
-            memory: What the method keeps for each parameter between steps.
+            method_state: What the method keeps for each parameter between steps.
 
         Returns:
             The final gradients.
         """
-        del clean, memory
+        del clean, method_state
         return perturbed
 
     @property
@@ -132,7 +132,7 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         loss = self._first(evaluate, chosen)
         selection = self._selected(chosen)
         if not selection.params or not selection.are_finite(loss):
-            # The loss depends on nothing that was selected, or is kept out of the method's memory:
+            # The loss depends on nothing that was selected, or is kept out of the method's state:
             # the driver says what is not finite.
             return evaluate() if self._reduced and bool(loss.isfinite()) else loss
         clean = self._clean_grads(chosen)
@@ -194,8 +194,8 @@ class SharpnessAware(HasBase, RadiusOptimizer):
         perturbed = [p.grad for p in both if p.grad is not None]
         if not bool(joint_norm(perturbed).isfinite()):
             return
-        memory = [self.memory.setdefault(p, {}) for p in both]
-        final = self.combine([clean[p] for p in both], perturbed, memory)
+        method_state = [self.method_state.setdefault(p, {}) for p in both]
+        final = self.combine([clean[p] for p in both], perturbed, method_state)
         for param, grad in zip(both, final, strict=True):
             param.grad = grad
 

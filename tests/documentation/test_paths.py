@@ -14,6 +14,9 @@ NAMED = re.compile(
 WRITTEN = re.compile(r"\.ci/\w+\.log|docs/studies/STUDY|configs/\w+/NAME|NAME\.")
 """Placeholders and what a command writes."""
 ENDINGS = (".py", ".md", ".yaml", ".yml", ".toml", ".sh", "Dockerfile", "Makefile", "run", ".j2")
+MODULE = re.compile(r"`([\w./-]+\.py)`")
+OF_OTHERS = {"tdmpc2/tdmpc2.py"}
+"""Modules of other projects."""
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(?:#[^)]*)?\)")
 
 
@@ -38,6 +41,21 @@ def test_every_file_that_is_named_is_there():
             known = any((ROOT / each).exists() for each in (path, installed, f"docs/{path}"))
             if not known and not WRITTEN.search(path) and not is_made_by_the_test(name, path):
                 missing.append(f"{name}: {path}")
+
+    assert not missing, "\n".join(missing)
+
+
+def test_every_module_that_a_docstring_or_the_guide_names_is_there():
+    files = tracked()
+    known = {"/".join(Path(n).parts[start:]) for n in files for start in range(len(Path(n).parts))}
+    missing = [
+        f"{name}: {module}"
+        for name in files
+        if name.endswith(".py") or name == "CONTRIBUTING.md"
+        for module in MODULE.findall((ROOT / name).read_text(encoding="utf-8"))
+        if module.removeprefix("mbrl_flat/") not in known and "NAME" not in module
+        if module not in OF_OTHERS
+    ]
 
     assert not missing, "\n".join(missing)
 

@@ -39,12 +39,12 @@ class FriendlySAM(SharpnessAware):
     def perturbation(self, selection: SelectedParams) -> Perturbation:
         """``rho r / |r|``."""
         residuals: list[Tensor] = []
-        for grad, memory in zip(selection.grads, selection.memory, strict=True):
-            if "mean" not in memory:
-                memory["mean"] = grad.clone()
+        for grad, own in zip(selection.grads, selection.method_state, strict=True):
+            if "mean" not in own:
+                own["mean"] = grad.clone()
                 residuals.append(grad)
                 continue
-            mean = memory["mean"]
+            mean = own["mean"]
             residuals.append(torch.sub(grad, mean, alpha=self.mean_share))
             mean.mul_(self.decay).add_(grad, alpha=1.0 - self.decay)
         return selection.along(residuals)

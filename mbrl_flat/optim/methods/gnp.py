@@ -24,7 +24,7 @@ from torch import Tensor
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
-from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 
 def mix(clean: list[Tensor], perturbed: list[Tensor], alpha: float) -> list[Tensor]:
@@ -44,8 +44,8 @@ class GNP(SharpnessAware):
     needs_clean = True
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """``(1 - alpha) g + alpha g'``."""
-        del memory
+        del method_state
         return mix(clean, perturbed, self.alpha)

@@ -23,7 +23,7 @@ from torch import Tensor
 from mbrl_flat.optim.norms import inner
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
-from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 
 @register("gsam", paper="arXiv:2203.08065", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -35,10 +35,10 @@ class GSAM(SharpnessAware):
     needs_clean = True
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """``g' - alpha g_perp``, with inner products over all parameters."""
-        del memory
+        del method_state
         share = inner(clean, perturbed) / inner(perturbed, perturbed).clamp(min=1e-30)
         for a, b in zip(clean, perturbed, strict=True):
             b.mul_(1.0 + self.alpha * share).sub_(a, alpha=self.alpha)

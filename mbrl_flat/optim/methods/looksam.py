@@ -31,7 +31,7 @@ from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
-from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 
 def _share(perturbed: list[Tensor], clean: list[Tensor]) -> Tensor:
@@ -59,11 +59,11 @@ class LookSAM(SharpnessAware):
     needs_clean = True
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """The perturbed gradient; its part across the clean one is kept."""
         share = _share(perturbed, clean)
-        for a, b, own in zip(clean, perturbed, memory, strict=True):
+        for a, b, own in zip(clean, perturbed, method_state, strict=True):
             own["across"] = b - (_share([b], [a]) if self.scope == "tensor" else share) * a
         return perturbed
 
@@ -71,10 +71,10 @@ class LookSAM(SharpnessAware):
         loss = super()._gradient(evaluate)
         if self._perturbs or not self._chosen():
             return loss
-        both = [p for p in self._params_with_grad() if "across" in self.memory.get(p, {})]
+        both = [p for p in self._params_with_grad() if "across" in self.method_state.get(p, {})]
         grads = [p.grad for p in both if p.grad is not None]
         if both:
-            across = [self.memory[p]["across"] for p in both]
+            across = [self.method_state[p]["across"] for p in both]
             joint = self._factor(grads, across)
             for grad, part in zip(grads, across, strict=True):
                 grad.addcmul_(

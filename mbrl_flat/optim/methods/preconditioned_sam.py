@@ -60,9 +60,9 @@ class PreconditionedSAM(SharpnessAware):
     def _own_squares(self, selection: SelectedParams) -> list[Tensor | None]:
         """Averages from before this step; this one's gradients are added to them."""
         before: list[Tensor | None] = []
-        for grad, memory in zip(selection.grads, selection.memory, strict=True):
-            old = memory.get("squares")
+        for grad, own in zip(selection.grads, selection.method_state, strict=True):
+            old = own.get("squares")
             before.append(old)
             start = torch.zeros_like(grad) if old is None else old
-            memory["squares"] = start.lerp(grad.square(), 1.0 - self.decay)
+            own["squares"] = start.lerp(grad.square(), 1.0 - self.decay)
         return before

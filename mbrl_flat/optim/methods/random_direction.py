@@ -26,9 +26,7 @@ from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
 
-@register(
-    "random_direction", paper="arXiv:2206.06232", evaluations=2, memory=2, neutral={"rho": 0.0}
-)
+@register("random_direction", evaluations=2, memory=2, neutral={"rho": 0.0})
 class RandomDirection(SharpnessAware):
     """Perturbation of length ``rho``, uniform over directions; see the module for the equations."""
 

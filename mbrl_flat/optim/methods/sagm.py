@@ -21,7 +21,12 @@ from torch import Tensor
 
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
-from mbrl_flat.optim.sharpness_aware import Memory, Perturbation, SelectedParams, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import (
+    MethodState,
+    Perturbation,
+    SelectedParams,
+    SharpnessAware,
+)
 
 
 @register("sagm", paper="arXiv:2303.10353", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -39,10 +44,10 @@ class SAGM(SharpnessAware):
         return Perturbation(directions=selection.grads, scales=scales, length=norm)
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """``(g + g') / 2``."""
-        del memory
+        del method_state
         for a, b in zip(clean, perturbed, strict=True):
             b.add_(a).div_(2.0)
         return perturbed

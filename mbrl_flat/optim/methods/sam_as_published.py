@@ -95,7 +95,7 @@ class SAMAsPublished(HasBase, RadiusOptimizer):
             undo()  # the driver finds the gradient and says what is not finite
             return loss
         for param in left.keys() - chosen.keys():
-            self.memory.setdefault(param, {})["left_over"] = left[param]
+            self.method_state.setdefault(param, {})["left_over"] = left[param]
             param.grad = None
         return loss
 
@@ -113,7 +113,7 @@ class SAMAsPublished(HasBase, RadiusOptimizer):
 
         self.zero_grad(set_to_none=True)
         for param, grad in heads.items():
-            left = self.memory.get(param, {}).get("left_over")
+            left = self.method_state.get(param, {}).get("left_over")
             param.grad = grad if left is None else grad + left
         if self.max_grad_norm is not None:
             clip_grads(self.param_groups, self.max_grad_norm, scope=self.clip_scope)

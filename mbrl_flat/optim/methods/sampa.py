@@ -56,16 +56,16 @@ class SAMPa(HasBase, RadiusOptimizer):
         chosen = self._chosen_now()
         if not chosen:
             return evaluate()
-        known = {p: r for p, r in chosen.items() if "ahead" in self.memory.get(p, {})}
+        known = {p: r for p, r in chosen.items() if "ahead" in self.method_state.get(p, {})}
         if not known:
             loss = evaluate()
             if not self._keep(chosen, loss):
                 return loss
-            known = {p: r for p, r in chosen.items() if "ahead" in self.memory.get(p, {})}
+            known = {p: r for p, r in chosen.items() if "ahead" in self.method_state.get(p, {})}
             if not known:
                 return loss
         selection = self._selected(known, grads=False)
-        params, last = selection.params, [memory["ahead"] for memory in selection.memory]
+        params, last = selection.params, [own["ahead"] for own in selection.method_state]
         far = self._report(params, selection.along(last))
         rates = {p: group["lr"] for group in self.param_groups for p in group["params"]}
         scales = [-rates[p] if radius > 0.0 else rates[p] for p, radius in known.items()]
@@ -103,5 +103,5 @@ class SAMPa(HasBase, RadiusOptimizer):
         if not is_finite(loss, list(grads.values())):
             return False
         for param, grad in grads.items():
-            self.memory.setdefault(param, {})["ahead"] = grad.clone()
+            self.method_state.setdefault(param, {})["ahead"] = grad.clone()
         return True

@@ -44,26 +44,28 @@ class SSAM(SharpnessAware):
 
     def perturbation(self, selection: SelectedParams) -> Perturbation:
         """``rho m g / |g|``."""
-        for grad, memory in zip(selection.grads, selection.memory, strict=True):
-            memory["fisher"] = memory.get("fisher", torch.zeros_like(grad)) + grad.square()
-        if any("mask" not in m for m in selection.memory) or self._is_due(selection):
+        for grad, own in zip(selection.grads, selection.method_state, strict=True):
+            own["fisher"] = own.get("fisher", torch.zeros_like(grad)) + grad.square()
+        if any("mask" not in m for m in selection.method_state) or self._is_due(selection):
             self._refresh(selection)
-        masked = [g * m["mask"] for g, m in zip(selection.grads, selection.memory, strict=True)]
+        masked = [
+            g * m["mask"] for g, m in zip(selection.grads, selection.method_state, strict=True)
+        ]
         return selection.times_radius(masked, 1.0 / (float(selection.grad_norm) + 1e-12))
 
     def _is_due(self, selection: SelectedParams) -> bool:
         # States of earlier revisions lack the step; their masks were made at multiples.
         before = (selection.step - 1) // self.refresh * self.refresh
-        known = [int(m["masked_at"]) for m in selection.memory if "masked_at" in m]
+        known = [int(m["masked_at"]) for m in selection.method_state if "masked_at" in m]
         return selection.step - max(known, default=before) >= self.refresh
 
     def _refresh(self, selection: SelectedParams) -> None:
-        fisher = torch.cat([memory["fisher"].flatten() for memory in selection.memory])
+        fisher = torch.cat([own["fisher"].flatten() for own in selection.method_state])
         kept = max(1, round((1.0 - self.sparsity) * fisher.numel()))
         mask = torch.zeros_like(fisher, dtype=torch.bool)
         mask[fisher.topk(kept).indices] = True
         parts = mask.split([grad.numel() for grad in selection.grads])
-        for grad, memory, part in zip(selection.grads, selection.memory, parts, strict=True):
-            memory["mask"] = part.view_as(grad).clone()
-            memory["fisher"] = torch.zeros_like(grad)
-            memory["masked_at"] = torch.tensor(selection.step)
+        for grad, own, part in zip(selection.grads, selection.method_state, parts, strict=True):
+            own["mask"] = part.view_as(grad).clone()
+            own["fisher"] = torch.zeros_like(grad)
+            own["masked_at"] = torch.tensor(selection.step)

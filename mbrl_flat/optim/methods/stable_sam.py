@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 
 @register("stable_sam", paper="arXiv:2401.07250", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -33,10 +33,10 @@ class StableSAM(SharpnessAware):
     needs_clean = True
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """``|g| / |g'| g'``."""
-        del memory
+        del method_state
         factor = joint_norm(clean) / joint_norm(perturbed).clamp(min=1e-30)
         torch._foreach_mul_(perturbed, float(factor))
         return perturbed

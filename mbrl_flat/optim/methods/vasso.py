@@ -28,13 +28,13 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 def smoothed_ascent(selection: SelectedParams, *, theta: float) -> Perturbation:
     """``rho m / |m|`` along the moving average; ``theta`` weighs the new gradient."""
-    for grad, memory in zip(selection.grads, selection.memory, strict=True):
-        if "mean" in memory:
+    for grad, own in zip(selection.grads, selection.method_state, strict=True):
+        if "mean" in own:
             # Gives exactly the gradient at theta=1, which is SAM.
-            memory["mean"].lerp_(grad, theta)
+            own["mean"].lerp_(grad, theta)
         else:
-            memory["mean"] = grad.clone()
-    return selection.along([memory["mean"] for memory in selection.memory])
+            own["mean"] = grad.clone()
+    return selection.along([own["mean"] for own in selection.method_state])
 
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})

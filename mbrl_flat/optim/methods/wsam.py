@@ -29,7 +29,7 @@ from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.gnp import mix
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
-from mbrl_flat.optim.sharpness_aware import Memory, SharpnessAware
+from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 
 @register("wsam", paper="arXiv:2305.15817", evaluations=2, memory=2, neutral={"rho": 0.0})
@@ -61,12 +61,12 @@ class WSAM(SharpnessAware):
         return self.gamma / (1.0 - self.gamma)
 
     def combine(
-        self, clean: list[Tensor], perturbed: list[Tensor], memory: list[Memory]
+        self, clean: list[Tensor], perturbed: list[Tensor], method_state: list[MethodState]
     ) -> list[Tensor]:
         """The mixture; or the clean gradient, and what SAM would add after the base's step."""
         if self.form == "coupled":
             return mix(clean, perturbed, self.alpha)
-        for a, b, own in zip(clean, perturbed, memory, strict=True):
+        for a, b, own in zip(clean, perturbed, method_state, strict=True):
             difference = b.sub_(a)
             if "sharpness" in own:
                 own["sharpness"].add_(difference)
@@ -77,8 +77,8 @@ class WSAM(SharpnessAware):
     def _begin(self) -> None:
         super()._begin()
         self._parts = 0
-        for memory in self.memory.values():
-            memory.pop("sharpness", None)
+        for own in self.method_state.values():
+            own.pop("sharpness", None)
 
     def _gradient(self, evaluate: ClosureEvaluator) -> Tensor:
         self._parts += 1
@@ -93,6 +93,6 @@ class WSAM(SharpnessAware):
         for group in self.param_groups:
             rate = -group["lr"] if group.get("maximize") else group["lr"]
             for param in group["params"]:
-                sharpness = self.memory.get(param, {}).pop("sharpness", None)
+                sharpness = self.method_state.get(param, {}).pop("sharpness", None)
                 if sharpness is not None:
                     param.sub_(sharpness * (rate * factor))

@@ -50,11 +50,13 @@ class MaskedAscent:
 
     def __call__(self, selection: SelectedParams) -> Perturbation:
         """``rho M g / |M g|`` with the mask M."""
-        for memory, grad in zip(selection.memory, selection.grads, strict=True):
-            if "mask" not in memory:
+        for own, grad in zip(selection.method_state, selection.grads, strict=True):
+            if "mask" not in own:
                 draw = torch.rand(grad.shape, generator=selection.generator, device=grad.device)
-                memory["mask"] = (draw < self.share).to(grad)
-        masked = [g * m["mask"] for g, m in zip(selection.grads, selection.memory, strict=True)]
+                own["mask"] = (draw < self.share).to(grad)
+        masked = [
+            g * m["mask"] for g, m in zip(selection.grads, selection.method_state, strict=True)
+        ]
         return selection.along(masked)
 
 

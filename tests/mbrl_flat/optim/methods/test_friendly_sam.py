@@ -37,4 +37,4 @@ def test_the_average_takes_in_the_whole_gradient(quadratic):
     for _ in range(60):
         optimizer.step(closure)
 
-    close(optimizer.memory[param]["mean"], slope)
+    close(optimizer.method_state[param]["mean"], slope)

@@ -32,7 +32,7 @@ def mask_steps(optimizer, closure, param, steps):
     for _ in range(steps):
         step = optimizer.steps
         optimizer.step(closure)
-        mask = optimizer.memory[param]["mask"]
+        mask = optimizer.method_state[param]["mask"]
         if mask is not before:
             changed.append(step)
         before = mask
