@@ -11,7 +11,7 @@ FOLDERS = "docs|scripts|configs|tests|agents|envs|mbrl_flat|\\.ci|\\.github"
 NAMED = re.compile(
     rf"(?<![\w./*-])((?:{FOLDERS})/[\w./-]*?\.(?:md|py|sh|yaml|yml|csv|json|png|gif|svg|c))\b"
 )
-WRITTEN = re.compile(r"\.ci/\w+\.log|docs/studies/STUDY|configs/\w+/NAME|NAME\.")
+WRITTEN = re.compile(r"\.ci/\w+\.log|docs/studies/STUDY|configs/\w+/NAME|NAME[._]")
 """Placeholders and what a command writes."""
 ENDINGS = (".py", ".md", ".yaml", ".yml", ".toml", ".sh", "Dockerfile", "Makefile", "run", ".j2")
 MODULE = re.compile(r"`([\w./-]+\.py)`")
