@@ -96,16 +96,17 @@ def test_the_program_acts_as_the_agent(agent_name, program, words, tmp_path):
     assert expected.std() > 0.0
 
 
-def test_an_onnx_program_acts_as_the_agent_with_the_same_random_numbers(tmp_path):
+@pytest.mark.parametrize("program", ["policy", "planner"])
+def test_an_onnx_program_acts_as_the_agent_with_the_same_random_numbers(program, tmp_path):
     reference = pytest.importorskip("onnx.reference")
     agent, spec = agent_of("tdmpc2")
-    acting, inputs = export.programs_of(agent)["policy"], export.example_inputs(agent, spec, 1)
+    acting, inputs = export.programs_of(agent)[program], export.example_inputs(agent, spec, 1)
     inputs = (observation(spec, torch.Generator().manual_seed(0)), *inputs[1:])
     draws = [value for _, value in export.draws_of(acting, inputs)]
     with torch.no_grad():
         expected, _ = acting(*inputs, draws)
 
-    file, described = export.write_onnx(acting, inputs, tmp_path / "policy")
+    file, described = export.write_onnx(acting, inputs, tmp_path / program)
 
     given = [*inputs[0].values(), *inputs[1].values(), inputs[2], *draws]
     feed = dict(zip(described["inputs"], (value.numpy() for value in given), strict=True))
