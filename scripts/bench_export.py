@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="walker-walk")
     parser.add_argument("--sizes", default="cpu,5")
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="planner's precisions")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--json", type=Path)
@@ -56,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(1)
     timed = {}
     for size in args.sizes.split(","):
-        for program, dtype in CASES:
+        for program, dtype in (case for case in CASES if case[1] in args.dtypes.split(",")):
             for name, call in calls(args.task, size, program, dtype).items():
                 timed[size, program, dtype, name] = call
     found = {key: [] for key in timed}
