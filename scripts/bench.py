@@ -7,9 +7,10 @@ only the second means something, and only with one thread.
 
     python scripts/bench.py --threads 2 --json bench.json
     python scripts/bench.py --threads 1 --sizes 1,5 --tasks walker-walk,dog-run --memory
-    python scripts/bench.py --threads 1 --sizes cpu,5 --peer ../tdmpc2 --docs PAGE
+    python scripts/bench.py --threads 1 --sizes cpu,5 --peer ../tdmpc2 --peer-compile 5 --docs PAGE
 
-``--sizes cpu`` is ``preset=cpu``; ``--peer`` takes a checkout of the official code into the run.
+``--sizes cpu`` is ``preset=cpu``; ``--peer`` takes a checkout of the official code into the run,
+``--peer-compile`` also as it compiles itself, which takes minutes.
 """
 
 import argparse
@@ -48,6 +49,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"lr": 3e-4},
     "sam": {"lr": 3e-4, "rho": 0.01},
     "sam only=[encoder,dynamics]": {"lr": 3e-4, "rho": 0.01, "only": ["encoder", "dynamics"]},
+    "msam": {"lr": 3e-4},
+    "ivon": {},
 }
 SHAPES = {"walker-walk": (24, 6), "dog-run": (223, 38)}
 """Sizes of observation and action."""
@@ -76,7 +79,10 @@ def main() -> None:
         for name, run in _tasks(task, size, device, wide=arguments.states).items()
     }
     if arguments.peer:
-        tasks |= _peers(settings, Path(arguments.peer), compile=arguments.peer_compile)
+        tasks |= _peers(settings, Path(arguments.peer), compile=False)
+        sizes = arguments.peer_compile.split(",")
+        compiled = [(task, size) for task, size in settings if size in sizes]
+        tasks |= _peers(compiled, Path(arguments.peer), compile=True)
     rows = _measure(tasks, arguments.rounds, device)
     for row in rows:
         row |= {"threads": arguments.threads, "device": str(device)}
@@ -109,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", default=None)
     parser.add_argument("--peer", default=None, help="a checkout of the official TD-MPC2")
-    parser.add_argument("--peer-compile", action="store_true", help="let it compile")
+    parser.add_argument("--peer-compile", default="", help="sizes that it also compiles itself for")
     parser.add_argument("--docs", default=None, help="a page whose table of figures is written")
     parser.add_argument("--memory", action="store_true", help="also the peak memory, alone")
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
@@ -136,7 +142,8 @@ def _peers(
         except ImportError as error:
             sys.stderr.write(f"the official code is left out: {error}\n")
             return {}
-        out |= {(task, size, f"official {name}"): run for name, run in found.items()}
+        title = "compiled official" if compile else "official"
+        out |= {(task, size, f"{title} {name}"): run for name, run in found.items()}
     return out
 
 
@@ -180,7 +187,7 @@ def _tasks(task: str, size: str, device: torch.device, *, wide: int) -> dict[str
     replay = _filled_replay(spec)
     rng = np.random.default_rng(0)
     batch = replay.sample(128 if size == "cpu" else 256, 3, rng=rng)
-    full = (task, size) == ("walker-walk", "5")
+    full = (task, size) in (("walker-walk", "5"), ("walker-walk", "cpu"))
     agents = {
         name: _agent(name, spec, device, size) for name in OPTIMIZERS if full or name == "adam"
     }

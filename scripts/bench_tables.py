@@ -27,15 +27,16 @@ def relate(row: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     name = row["name"]
     published = PUBLISHED_MS.get((row["task"], row["size"], row["threads"]), {})
     reference = published.get(name.removesuffix(" bfloat16"))
-    peer = mine.get("official " + name.split()[0].rstrip(","))
-    if name.startswith("update sam"):
+    official = "official " + name.split()[0].rstrip(",")
+    peer = mine.get(f"compiled {official}", mine.get(official))
+    if name.startswith("update") and not name.startswith("update adam"):
         row["relative_to"] = "update adam"
         row["ratio"] = row["cpu_ms"] / mine["update adam"]["cpu_ms"]
         row["relation"] = f"{row['ratio']:.2f} of an Adam update (CPU time)"
-    elif peer is not None and not name.startswith("official"):
+    elif peer is not None and "official" not in name:
         row["relative_to"] = peer["name"]
         row["ratio"] = peer["cpu_ms"] / row["cpu_ms"]
-        row["relation"] = f"{row['ratio']:.2f} times as fast as the official code"
+        row["relation"] = f"{row['ratio']:.2f} times as fast as the {peer['name']}"
     elif name.endswith("states at once"):
         row["relative_to"] = name.replace("at once", "one by one")
         row["ratio"] = mine[row["relative_to"]]["cpu_ms"] / row["cpu_ms"]

@@ -150,9 +150,22 @@ def bootstrap_band(
     if several.any():
         drawn = means[:, several]
         # Ignoring what is not a number goes column by column, ten times as slow.
-        quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
+        quantile = np.nanquantile if np.isnan(drawn).any() else _quantiles
         low[several], high[several] = quantile(drawn, (tail, 1.0 - tail), axis=0)
     return low, middle, high
+
+
+def _quantiles(values: np.ndarray, shares: Sequence[float], *, axis: int) -> list[np.ndarray]:
+    """``np.quantile`` of numbers, by sorting, which is twice as fast as numpy's selection."""
+    ordered = np.sort(values, axis)
+    out: list[np.ndarray] = []
+    for share in shares:
+        place = share * (values.shape[axis] - 1)
+        below, above = (ordered.take(int(f(place)), axis) for f in (np.floor, np.ceil))
+        t = place % 1.0
+        # As numpy rounds it.
+        out.append(below + (above - below) * t if t < 0.5 else above - (above - below) * (1.0 - t))
+    return out
 
 
 def paired_differences(
@@ -198,16 +211,20 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     Raises:
         ValueError: If the lists differ in length.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415  # half a second, and few callers need it
-
     if len(x) != len(y):
         raise ValueError(f"x and y must have the same length, got {len(x)} and {len(y)}.")
     if len(x) < 2 or np.isnan(x).any() or np.isnan(y).any():
         return float("nan")
-    x_rank, y_rank = rankdata(x), rankdata(y)
+    x_rank, y_rank = _ranks(x), _ranks(y)
     x_rank, y_rank = x_rank - x_rank.mean(), y_rank - y_rank.mean()
     scale = float(np.sqrt((x_rank**2).sum() * (y_rank**2).sum()))
     return float((x_rank * y_rank).sum()) / scale if scale > 0.0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2.0)[place]
 
 
 def t_quantile(freedom: int, *, confidence: float = 0.95) -> float:

@@ -93,6 +93,11 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
         wspace=0.36,
         hspace=0.42,
     )
+    for axes in panels:
+        # Labels at fixed places: to look for free ones takes a third of the drawing.
+        place = axes.get_position()
+        axes.xaxis.set_label_coords(0.5, -0.36 / (height * place.height))
+        axes.yaxis.set_label_coords(-0.56 / (width * place.width), 0.5)
     return save_figure(figure, path)
 
 
@@ -111,9 +116,7 @@ def _draw_chart(axes: "Axes", chart: Chart, styles: Styles) -> None:
     drawn = [part for c in chart.curves for part in (c.mean, *(s.values for s in c.seeds))]
     if chart.metric in LOGARITHMIC and np.nanmin(np.concatenate(drawn)) > 0.0:
         log_axis(axes)
-    axes.set_title(_plain(chart.task), fontsize=10)
-    axes.set_xlabel(AXES[chart.axis], fontsize=10)
-    axes.set_ylabel(fill(TITLES[chart.metric], 24), fontsize=10)
+    _label(axes, _plain(chart.task), AXES[chart.axis], TITLES[chart.metric])
 
 
 def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles) -> None:
@@ -130,9 +133,14 @@ def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles)
         )
     if min(point[2] for point in scatter.points) > 0.0:
         log_axis(axes, "x")
-    axes.set_title(f"{_plain(task)}: {describe_correlation(scatter)}", fontsize=10)
-    axes.set_xlabel(TITLES[scatter.x_name], fontsize=10)
-    axes.set_ylabel(fill(TITLES[scatter.y_name], 24), fontsize=10)
+    title = f"{_plain(task)}: {describe_correlation(scatter)}"
+    _label(axes, title, TITLES[scatter.x_name], TITLES[scatter.y_name])
+
+
+def _label(axes: "Axes", title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=10, y=1.0)
+    axes.set_xlabel(x, fontsize=10)
+    axes.set_ylabel(fill(y, 24), fontsize=10)
 
 
 def _plain(text: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.logging.metric_names import RENAMED, current_name
+from mbrl_flat.logging.metric_names import current_name
 from mbrl_flat.runtime.files import read_regular
 
 try:  # four times as fast; the core install reads without it
@@ -137,15 +137,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     content = read_regular(path, limit=_MAX_BYTES)
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     try:
-        # One call for the whole file takes half the time of one for each line.
-        rows = _loads(b"[" + b",".join(lines) + b"]")
+        rows = [_loads(line) for line in lines]
     except (ValueError, RecursionError):
         rows = []
     if len(rows) != len(lines) or not all(type(row) is dict for row in rows):
         rows = [_parse_line(line, number, path) for number, line in enumerate(lines, start=1)]
     if b"null" in content:
         rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
-    if any(old.encode() in content for old in RENAMED):
+    # Not by looking through the text: it is a thousand times as long as its names.
+    old = {name for name in {name for row in rows for name in row} if current_name(name) != name}
+    if old:
         rows = [{current_name(name): value for name, value in row.items()} for row in rows]
     return rows
 

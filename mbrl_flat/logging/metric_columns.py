@@ -1,8 +1,7 @@
 """The metrics of a run as arrays: what reads hundreds of runs at once needs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,37 +47,28 @@ def read_columns(path: Path, keep: tuple[str, ...]) -> dict[str, Column]:
 
 def columns_of(rows: Iterable[Mapping[str, Any]], keep: tuple[str, ...]) -> dict[str, Column]:
     """Collect rows by name; see ``read_columns``."""
-    kinds: dict[tuple[str, ...], _Kind] = {}
-    for number, row in enumerate(rows):
-        names = tuple(row)
-        try:
-            kind = kinds[names]
-        except KeyError:
-            kind = kinds[names] = _Kind(names, keep)
-        kind.numbers.append(number)
-        kind.values.append(kind.pick(tuple(row.values())))
+    kinds: dict[tuple[str, ...], list[tuple[int, Mapping[str, Any]]]] = {}
+    for numbered in enumerate(rows):
+        kinds.setdefault(tuple(numbered[1]), []).append(numbered)
     found: dict[str, list[Column]] = {name: [] for name in PLACE}
-    for kind in kinds.values():
-        if not set(map(type, chain.from_iterable(kind.values))) <= {int, float}:
-            raise TypeError("a value is no number")
-        place, table = np.array(kind.numbers), np.array(kind.values, np.float64)
-        for n, name in enumerate(kind.names):
-            found.setdefault(name, []).append(Column(place, table[:, n]))
-    return {name: _joined(parts) for name, parts in found.items()}
-
-
-class _Kind:
-    """Rows with the same names, of which only the wanted ones are kept."""
-
-    def __init__(self, names: tuple[str, ...], keep: tuple[str, ...]) -> None:
+    for names, members in kinds.items():
         missing = set(PLACE) - set(names)
         if missing:
             raise KeyError(*missing)
-        kept = [n for n, name in enumerate(names) if name in PLACE or name.startswith(keep)]
-        self.names = [names[n] for n in kept]
-        self.pick = itemgetter(*kept)
-        self.numbers: list[int] = []
-        self.values: list[tuple[Any, ...]] = []
+        numbers, values = zip(*((number, row.values()) for number, row in members), strict=True)
+        place, table = np.array(numbers), _table(values, len(names))
+        for column, name in enumerate(names):
+            if name in PLACE or name.startswith(keep):
+                found.setdefault(name, []).append(Column(place, table[:, column]))
+    return {name: _joined(parts) for name, parts in found.items()}
+
+
+def _table(rows: Sequence[Iterable[Any]], width: int) -> np.ndarray:
+    """Numbers ``[N, width]``."""
+    values = list(chain.from_iterable(rows))
+    if not set(map(type, values)) <= {int, float}:
+        raise TypeError("a value is no number")
+    return np.array(values, np.float64).reshape(-1, width)
 
 
 def _joined(parts: list[Column]) -> Column:

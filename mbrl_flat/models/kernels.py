@@ -35,13 +35,15 @@ _FLAGS = [
 ]
 
 
-def _processor() -> str:
-    """What ``-march=native`` depends on."""
+@lru_cache(maxsize=1)
+def cpuinfo() -> str:
+    """Models and flags of the processors, which ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return " ".join(os.uname()) if hasattr(os, "uname") else sys.platform
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    wanted = ("vendor_id", "model name", "flags")
+    return "".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
 def build(folder: Path, compiler: str) -> Path:
@@ -58,7 +60,7 @@ def build(folder: Path, compiler: str) -> Path:
         OSError: If the compiler cannot be run or fails, or the folder cannot be written.
     """
     source = "".join(path.read_text(encoding="utf-8") for path in _SOURCES)
-    text = "".join([source, compiler, *_FLAGS, _processor()])
+    text = "".join([source, compiler, *_FLAGS, cpuinfo()])
     library = folder / f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return library

@@ -155,3 +155,21 @@ def test_second_derivatives_of_a_network_that_feeds_itself(one_thread):
         return sum(float((s * t).sum()) for s, t in zip(a, b, strict=True))
 
     assert dot(u, product(v)) == pytest.approx(dot(v, product(u)), rel=1e-3)
+
+
+def test_either_blas_gives_the_same_network_to_rounding(case, monkeypatch):
+    net, exact, call = case
+    x = torch.randn(33, 30)
+    chosen = {fused.gemm(), fused._of_torch(), fused._openblas()} - {None}
+
+    for address in chosen:
+        monkeypatch.setattr(fused, "gemm", lambda address=address: address)
+        assert_close(call(net, x), call(exact, x.double()))
+
+
+def test_openblas_multiplies_on_one_thread_alone(monkeypatch):
+    monkeypatch.setattr(fused, "_openblas", lambda: 1)
+
+    assert fused.gemm() == 1
+    torch.set_num_threads(2)
+    assert fused.gemm() == fused._of_torch()
