@@ -83,11 +83,15 @@ def main() -> None:
         sizes = arguments.peer_compile.split(",")
         compiled = [(task, size) for task, size in settings if size in sizes]
         tasks |= _peers(compiled, Path(arguments.peer), compile=True)
+    if arguments.names:
+        named = ["", "official ", "compiled official "]
+        kept = {f"{peer}{n}" for peer in named for n in arguments.names.split(",")}
+        tasks = {key: run for key, run in tasks.items() if key[2] in kept}
     rows = _measure(tasks, arguments.rounds, device)
     for row in rows:
         row |= {"threads": arguments.threads, "device": str(device)}
         relate(row, rows)
-    rows += end_to_end(settings, rows)
+    rows += [] if arguments.names else end_to_end(settings, rows)
     report: dict[str, Any] = {
         "rows": rows,
         "peak_memory_mb": _memory(settings, arguments) if arguments.memory else {},
@@ -111,6 +115,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--sizes", default="5", help="of the model, in millions, with commas")
     parser.add_argument("--tasks", default="walker-walk", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--names", default="", help="measure these alone, such as 'act,update'")
     parser.add_argument("--states", type=int, default=8, help="planned for at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", default=None)

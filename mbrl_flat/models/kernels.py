@@ -35,15 +35,13 @@ _FLAGS = [
 ]
 
 
-@lru_cache(maxsize=1)
 def cpuinfo() -> str:
     """Models and flags of the processors, which ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return " ".join(os.uname()) if hasattr(os, "uname") else sys.platform
-    wanted = ("vendor_id", "model name", "flags")
-    return "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    return "".join(sorted({x for x in lines if x.startswith(("vendor", "model name", "flags"))}))
 
 
 def build(folder: Path, compiler: str) -> Path:
