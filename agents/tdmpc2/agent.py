@@ -207,7 +207,7 @@ class TDMPC2:
     @torch.no_grad()
     def _rollout(self, batch: Batch) -> Tensor:
         """Latents ``[B, H + 1, D]`` of the model as it is."""
-        return self.model.unroll(batch)
+        return self.model.unroll_batch(batch)
 
     @torch.no_grad()
     def _encoded(self, batch: Batch) -> Tensor:

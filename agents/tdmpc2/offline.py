@@ -118,7 +118,7 @@ class OfflineTDMPC2(nn.Module):
         """Unroll the dynamics from the first observation's latent; see ``OfflineModel``."""
         action = subsequences.batch.action[:, : horizon + 1]
         first = self.model.encode({"state": subsequences.obs[:, 0]})
-        latent = self.model.rollout(first, action[:, :horizon])
+        latent = self.model.unroll(first, action[:, :horizon])
         reward_pair = torch.cat([latent[:, :-1], action[:, :horizon]], -1)
         return Predictions(
             obs=self.readout(latent),

@@ -50,7 +50,7 @@ class Rollout(NamedTuple):
     alive: Tensor | None
     """Zero after a predicted termination, else one ``[N, S]``; None without that head."""
 
-    def followed_by(self, other: "Rollout") -> "Rollout":
+    def joined_with(self, other: "Rollout") -> "Rollout":
         """Put the sequences of another rollout after these."""
         alive = None
         if self.alive is not None and other.alive is not None:
@@ -128,15 +128,15 @@ class LatentPlanner:
         plain = self.networks is self._full and self._value == self.estimate_return
         if plain and fused_plan.usable(self, latent):
             fit = fused_plan.search(self, latent, previous_mean, noise)
-            return fit.acted_upon(search, explore=explore)
+            return fit.draw_plan(search, explore=explore)
         self._refresh()
         prior, num = self._prior_sequences(latent, noise.prior), self.config.num_prior
         # Prior sequences stay the same in all iterations: only their last value is new.
-        known = self.roll_out(latent, prior) if num else None
+        rolled_out = self.roll_out(latent, prior) if num else None
 
         def objective(actions: Tensor, iteration: int) -> Tensor:
             drawn = noise.last[iteration], noise.heads[iteration]
-            return self._value(latent, actions[:, num:], *drawn, known)
+            return self._value(latent, actions[:, num:], *drawn, rolled_out)
 
         return mppi(objective, prior, previous_mean, search, self.config, explore=explore)
 
@@ -172,7 +172,7 @@ class LatentPlanner:
         actions: Tensor,
         noise: Tensor,
         heads: Tensor,
-        known: Rollout | None = None,
+        prior: Rollout | None = None,
     ) -> Tensor:
         r"""Value action sequences by the model.
 
@@ -187,14 +187,14 @@ class LatentPlanner:
             actions: ``[N, S - P, H, A]``, raw.
             noise: Standard normal for the last action ``[N, S, A]``.
             heads: The two Q-functions ``[2]``.
-            known: Rollout of P further sequences, which come first; by default P is 0.
+            prior: Rollout of P further sequences, which come first; by default P is 0.
 
         Returns:
             Values ``[N, S]``.
         """
         rollout = self.roll_out(latent, actions)
-        if known is not None:
-            rollout = known.followed_by(rollout)
+        if prior is not None:
+            rollout = prior.joined_with(rollout)
         kind, precision = rollout.value.dtype, rollout.latent.dtype
         action = self.networks.policy(rollout.latent, noise.to(precision)).action
         last = self.networks.q(self.model.pair(rollout.latent, action), heads)

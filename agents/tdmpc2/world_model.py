@@ -72,14 +72,14 @@ class WorldModel(nn.Module):
         self.obs_names = tuple(spec.observed)
         self.layout = LatentLayout.of(spec, config)
         latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
-        pair = self.layout.readable + spec.action.size
+        pair_size = self.layout.readable + spec.action.size
         simnorm = config.simnorm_size
         self.encoder = make_encoder(spec, config)
-        self.dynamics = MLP(pair, hidden, latent, simnorm_size=simnorm)
-        self.reward = MLP(pair, hidden, config.num_bins, zero_last=True)
+        self.dynamics = MLP(pair_size, hidden, latent, simnorm_size=simnorm)
+        self.reward = MLP(pair_size, hidden, config.num_bins, zero_last=True)
         self.termination = MLP(self.layout.readable, hidden, 1) if config.episodic else None
-        self.q = self._make_q(pair)
-        self.target_q = self._make_q(pair).requires_grad_(False)
+        self.q = self._make_q(pair_size)
+        self.target_q = self._make_q(pair_size).requires_grad_(False)
         self.target_q.load_state_dict(self.q.state_dict())
         self.target_q.eval()
         self.tasks = make_task_table(spec, config)
@@ -192,17 +192,17 @@ class WorldModel(nn.Module):
             r_share=r_share,
         )
 
-    def rollout(self, latent: Tensor, action: Tensor) -> Tensor:
+    def unroll(self, latent: Tensor, action: Tensor) -> Tensor:
         """Unroll the dynamics: ``[B, D]`` and ``[B, H, A]`` to ``z_0..z_H`` ``[B, H + 1, D]``."""
         latents = [latent]
         for step in action.unbind(1):
             latents.append(self.step(latents[-1], step))
         return torch.stack(latents, 1)
 
-    def unroll(self, batch: Batch) -> Tensor:
+    def unroll_batch(self, batch: Batch) -> Tensor:
         """Unroll the dynamics from a batch's first observations: ``z_0..z_H`` ``[B, H + 1, D]``."""
         first = self.encode({name: value[:, 0] for name, value in batch.obs.items()})
-        return self.rollout(first, batch.action)
+        return self.unroll(first, batch.action)
 
     def _logits(
         self, pair: Tensor, latents: Tensor, mask: Tensor | None = None
@@ -265,7 +265,7 @@ class WorldModel(nn.Module):
             return torch.stack([coefs[name] * part for name, part in parts.items()]).sum()
 
         def outputs() -> dict[str, Tensor]:
-            latents = self.unroll(batch)
+            latents = self.unroll_batch(batch)
             return self._logits(self.pair(latents[:, :-1], batch.action), latents)
 
         return CategoricalLoss(outputs, loss)
@@ -294,7 +294,7 @@ class WorldModel(nn.Module):
         self, batch: Batch, targets: Targets, mask: Tensor | None = None
     ) -> LossOutput:
         """The same as a graph of operators; ``mask`` replaces the dropout of the Q-functions."""
-        config, latents = self.config, self.unroll(batch)
+        config, latents = self.config, self.unroll_batch(batch)
         pair = self.pair(latents[:, :-1], batch.action)
         error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
         parts = {"consistency": (error.mean(0) * self.step_weights(error)).sum()}

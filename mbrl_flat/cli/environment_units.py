@@ -14,7 +14,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.sweeps import quoted
 
-EnvFactory = Callable[[], gym.Env[Any, Any]]
+EnvMaker = Callable[[], gym.Env[Any, Any]]
 
 
 def env_words(env: str) -> list[str]:
@@ -30,7 +30,7 @@ def env_words(env: str) -> list[str]:
     return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
 
 
-def env_factory(env: EnvFactory | gym.Env[Any, Any]) -> EnvFactory:
+def env_maker(env: EnvMaker | gym.Env[Any, Any]) -> EnvMaker:
     """A function that makes the environment; an object is copied each time."""
     if not isinstance(env, gym.Env):
         return env

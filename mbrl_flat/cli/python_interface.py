@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
 from mbrl_flat.cli.composition import compose_values, pretrained_folder
-from mbrl_flat.cli.environment_units import EnvFactory, EnvironmentUnits, env_factory, env_words
+from mbrl_flat.cli.environment_units import EnvironmentUnits, EnvMaker, env_maker, env_words
 from mbrl_flat.envs.gym import adapt
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
@@ -65,7 +65,7 @@ class TrainableAgent:
 
     def __init__(
         self,
-        env: str | EnvFactory | gym.Env[Any, Any],
+        env: str | EnvMaker | gym.Env[Any, Any],
         *,
         preset: str = "default",
         optimizer: str = "adam",
@@ -75,7 +75,7 @@ class TrainableAgent:
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         values = dict(settings or {})
-        self._env = None if isinstance(env, str) else env_factory(env)
+        self._env = None if isinstance(env, str) else env_maker(env)
         words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
         words += env_words(env) if isinstance(env, str) else ["env=gym", "env.task=Custom-v0"]
         words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
@@ -217,7 +217,7 @@ class TrainableAgent:
         cls,
         path: str | Path,
         *,
-        env: EnvFactory | gym.Env[Any, Any] | None = None,
+        env: EnvMaker | gym.Env[Any, Any] | None = None,
         trust: str | Sequence[str] | None = None,
     ) -> Self:
         """Read what ``save`` wrote, or any run folder of this agent; nothing in it is executed.
@@ -240,7 +240,7 @@ class TrainableAgent:
         found = cls.__new__(cls)
         found._cfg, found.folder = saved, folder
         found._cfg.run_dir = str(folder)
-        found._env = None if env is None else env_factory(env)
+        found._env = None if env is None else env_maker(env)
         found._reset()
         return found
 

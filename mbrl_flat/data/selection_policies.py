@@ -6,70 +6,51 @@ References:
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from mbrl_flat.errors import UnknownNameError, UserError
 
-Choose = Callable[[np.ndarray, np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
+
+class Candidates(NamedTuple):
+    """N samples that may be kept."""
+
+    energy: np.ndarray
+    """``[N]``."""
+    labels: np.ndarray
+    """Class of each ``[N]``."""
+    x: np.ndarray
+    """The samples ``[N, D]``."""
 
 
-def _none(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
-    del energy, labels, x, num, rng
-    return np.empty(0, np.int64)
+Choose = Callable[[Candidates, int, np.random.Generator], np.ndarray]
+"""Indices ``[num]`` of those that are kept."""
 
 
-def _random(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
-    del labels, x
-    return rng.permutation(len(energy))[:num]
+def _top(old: Candidates, num: int, _rng: np.random.Generator, *, skipped: int = 0) -> np.ndarray:
+    return np.argsort(-old.energy, kind="stable")[skipped : skipped + num]
 
 
-def _top(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
-    del labels, x, rng
-    return np.argsort(-energy, kind="stable")[:num]
-
-
-def _guarded_top(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
+def _guarded_top(old: Candidates, num: int, rng: np.random.Generator) -> np.ndarray:
     """The highest after the highest hundredth, which may be noise rather than rare."""
-    del labels, x, rng
-    skipped = int(np.ceil(0.01 * len(energy)))
-    return np.argsort(-energy, kind="stable")[skipped : skipped + num]
+    return _top(old, num, rng, skipped=int(np.ceil(0.01 * len(old.energy))))
 
 
-def _bottom(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
-    del labels, x, rng
-    return np.argsort(energy, kind="stable")[:num]
-
-
-def _balanced(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
+def _balanced(old: Candidates, num: int, rng: np.random.Generator) -> np.ndarray:
     """One of each class in turn, at random within the class."""
-    del energy, x
-    shuffled = rng.permutation(len(labels))
+    shuffled = rng.permutation(len(old.labels))
     # How many of its class came before each one: the first of all classes come first.
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
+    turn = np.empty(len(shuffled), np.int64)
+    for label in np.unique(old.labels):
+        members = shuffled[old.labels[shuffled] == label]
         turn[members] = np.arange(len(members))
     return shuffled[np.argsort(turn[shuffled], kind="stable")][:num]
 
 
-def _cover(
-    energy: np.ndarray, labels: np.ndarray, x: np.ndarray, num: int, rng: np.random.Generator
-) -> np.ndarray:
+def _cover(old: Candidates, num: int, rng: np.random.Generator) -> np.ndarray:
     """Greedy k-centres: each next one is the farthest from all that were chosen."""
-    del energy, labels
+    x = old.x
     chosen = [int(rng.integers(len(x)))]
     distance = np.square(x - x[chosen[0]]).sum(1)
     while len(chosen) < num:
@@ -79,11 +60,11 @@ def _cover(
 
 
 POLICIES: dict[str, Choose] = {
-    "none": _none,
-    "random": _random,
+    "none": lambda _old, _num, _rng: np.empty(0, np.int64),
+    "random": lambda old, num, rng: rng.permutation(len(old.energy))[:num],
     "top_energy": _top,
     "guarded_top_energy": _guarded_top,
-    "bottom_energy": _bottom,
+    "bottom_energy": lambda old, num, _rng: np.argsort(old.energy, kind="stable")[:num],
     "class_balanced": _balanced,
     "cover": _cover,
 }
@@ -120,4 +101,4 @@ def choose_replay(
         raise UnknownNameError("replay policy", policy, POLICIES)
     if not 0 < num <= len(energy):
         raise UserError(f"Cannot keep {num} of {len(energy)} samples; choose between 1 and all.")
-    return POLICIES[policy](energy, labels, x, num, np.random.default_rng(seed))
+    return POLICIES[policy](Candidates(energy, labels, x), num, np.random.default_rng(seed))

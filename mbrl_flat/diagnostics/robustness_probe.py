@@ -25,7 +25,7 @@ from mbrl_flat.interfaces import Mode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perturbation:
+class EnvPerturbation:
     """One kind of perturbation at graded strengths.
 
     Attributes:
@@ -70,7 +70,9 @@ class RobustnessProbe:
         mode: ``eval`` plays with the planner where there is one, ``policy`` with the policy.
     """
 
-    def __init__(self, *, perturbations: Mapping[str, Perturbation], mode: Mode = "eval") -> None:
+    def __init__(
+        self, *, perturbations: Mapping[str, EnvPerturbation], mode: Mode = "eval"
+    ) -> None:
         self.perturbations, self.mode = perturbations, mode
 
     def measure_run(self, run: ProbedRun) -> dict[str, float]:

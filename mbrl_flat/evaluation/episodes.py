@@ -134,7 +134,7 @@ def evaluate(
     mode: Mode = "eval",
     device: torch.device | None = None,
     frame_sink: FrameSink | None = None,
-    on_step: Callable[[], object] = dict,
+    on_step: Callable[[], object] = lambda: None,
 ) -> list[Episode]:
     """Run whole episodes; each environment plays one at a time, all in one batch.
 

@@ -19,7 +19,7 @@ from mbrl_flat.logging.video import VideoWriter
 from mbrl_flat.specs import EnvSpec
 
 
-class EpisodeEvaluation:
+class EpisodeEvaluator:
     """Returns of the planner and of the policy prior, and how well each one's value predicted them.
 
     Args:

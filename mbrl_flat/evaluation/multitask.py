@@ -11,7 +11,7 @@ import torch
 from gymnasium import Env
 
 from mbrl_flat.evaluation.episodes import EvaluationConfig
-from mbrl_flat.evaluation.evaluator import EpisodeEvaluation
+from mbrl_flat.evaluation.evaluator import EpisodeEvaluator
 from mbrl_flat.evaluation.reference_scores import score_scale
 from mbrl_flat.interfaces import Agent, SeveralTasks
 from mbrl_flat.specs import EnvSpec
@@ -27,7 +27,7 @@ class TaskEvaluation:
         evaluations: By the names of the tasks.
     """
 
-    def __init__(self, evaluations: Mapping[str, EpisodeEvaluation]) -> None:
+    def __init__(self, evaluations: Mapping[str, EpisodeEvaluator]) -> None:
         self.evaluations = dict(evaluations)
 
     def __call__(self, step: int) -> Mapping[str, float]:
@@ -84,7 +84,7 @@ def make_evaluation(
     device: torch.device,
     folder: Path,
     baseline: Agent | None = None,
-) -> EpisodeEvaluation | TaskEvaluation:
+) -> EpisodeEvaluator | TaskEvaluation:
     """Build the evaluation of a run.
 
     Args:
@@ -103,11 +103,11 @@ def make_evaluation(
     names, videos = config.names, folder / "videos" if config.video else None
     scale = score_scale(names.get("env", ""), names.get("task", "")) if names else None
 
-    def one(env: Any, spec: EnvSpec, **settings: Any) -> EpisodeEvaluation:
+    def one(env: Any, spec: EnvSpec, **settings: Any) -> EpisodeEvaluator:
         seed, render = config.env_seed, config.video
         envs = vectors.make_vector(env, num_envs=config.episodes, seed=seed, render=render)
         how = {"episodes": config.episodes, "seed": config.seed, "device": device}
-        return EpisodeEvaluation(
+        return EpisodeEvaluator(
             agent,
             envs,
             spec,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UserError
-from mbrl_flat.optim.bases import BaseFactory, named_if_it_fails
+from mbrl_flat.optim.base_optimizers import BaseFactory, named_if_it_fails
 from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim.bases import register_base
+from mbrl_flat.optim.base_optimizers import register_base
 from mbrl_flat.optim.parameters import ParamGroup
 
 _LISTS = ("param_names", "flat_kinds", "flat_owners")

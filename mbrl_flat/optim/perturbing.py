@@ -238,23 +238,23 @@ class RadiusOptimizer(PerturbingOptimizer):
         )
 
 
-def combined(
-    passes: Sequence[Mapping[nn.Parameter, Tensor]],
+def combine_gradients(
+    gradients: Sequence[Mapping[nn.Parameter, Tensor]],
     combine: Callable[[list[list[Tensor]]], list[Tensor]],
 ) -> None:
     """Store the final gradient of several evaluations.
 
     Args:
-        passes: What each evaluation left behind. A parameter that lacks a gradient in one of them
-            gets that of the last.
-        combine: Takes one list of gradients for each pass and may write to them; returns the final
-            ones.
+        gradients: What each evaluation left in ``.grad``. A parameter that lacks a gradient in one
+            of them gets that of the last.
+        combine: Takes one list of gradients for each evaluation and may write to them; returns the
+            final ones.
     """
-    last = passes[-1]
-    shared = [p for p in last if all(p in grads for grads in passes)]
+    last = gradients[-1]
+    shared = [p for p in last if all(p in grads for grads in gradients)]
     for param, grad in last.items():
         param.grad = grad
     if shared:
-        final = combine([[grads[p] for p in shared] for grads in passes])
+        final = combine([[grads[p] for p in shared] for grads in gradients])
         for param, grad in zip(shared, final, strict=True):
             param.grad = grad

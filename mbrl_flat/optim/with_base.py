@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mbrl_flat.optim.base import FlatOptimizer
-from mbrl_flat.optim.bases import Base, averaged_by_base, make_base
+from mbrl_flat.optim.base_optimizers import Base, averaged_by_base, make_base
 from mbrl_flat.optim.parameters import ParamGroup
 
 

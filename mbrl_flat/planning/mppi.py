@@ -77,7 +77,7 @@ class Noise(NamedTuple):
     samples: Tensor
     """Standard normal ``[N, iterations, S - P, H, A]``."""
     choice: Tensor
-    """Standard Gumbel ``[N, num_elites]``: which elite is acted upon."""
+    """Standard Gumbel ``[N, num_elites]``: whose action is taken."""
     exploration: Tensor
     """Standard normal ``[N, A]``."""
 
@@ -153,7 +153,7 @@ def mppi(
     for iteration in range(1, config.iterations):
         fit = refit(iteration, fit.mean, fit.std)
 
-    return fit.acted_upon(noise, explore=explore)
+    return fit.draw_plan(noise, explore=explore)
 
 
 class Fit(NamedTuple):
@@ -167,16 +167,16 @@ class Fit(NamedTuple):
     """Best first, ``[N, num_elites, H, A]``."""
     value: Tensor
     """Of each elite ``[N, num_elites]``."""
-    score: Tensor
-    """Weight of each elite ``[N, num_elites]``."""
+    weight: Tensor
+    """Of each elite ``[N, num_elites]``; they sum to 1."""
 
-    def acted_upon(self, noise: Noise, *, explore: bool) -> Plan:
+    def draw_plan(self, noise: Noise, *, explore: bool) -> Plan:
         """Draw one elite by its weight; see ``mppi``."""
-        chosen = (self.score.log() + noise.choice).argmax(1)
+        chosen = (self.weight.log() + noise.choice).argmax(1)
         action = self.elites[torch.arange(len(chosen), device=chosen.device), chosen, 0]
         if explore:
             action = action + self.std[:, 0] * noise.exploration
-        return Plan(action, self.mean, (self.score * self.value).sum(1))
+        return Plan(action, self.mean, (self.weight * self.value).sum(1))
 
 
 def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> Fit:
@@ -184,8 +184,8 @@ def _fit_elites(actions: Tensor, value: Tensor, config: MPPIConfig) -> Fit:
     elite_value, index = value.topk(config.num_elites, dim=1)
     index = index[:, :, None, None].expand(-1, -1, *actions.shape[2:])
     elites = actions.gather(1, index)
-    score = torch.softmax(config.temperature * elite_value, 1)
-    weight = score[:, :, None, None]
-    mean = (weight * elites).sum(1)
-    std = (weight * (elites - mean[:, None]).square()).sum(1).sqrt()
-    return Fit(mean, std.clamp(config.min_std, config.max_std), elites, elite_value, score)
+    weight = torch.softmax(config.temperature * elite_value, 1)
+    share = weight[:, :, None, None]
+    mean = (share * elites).sum(1)
+    std = (share * (elites - mean[:, None]).square()).sum(1).sqrt()
+    return Fit(mean, std.clamp(config.min_std, config.max_std), elites, elite_value, weight)

@@ -11,7 +11,7 @@ from mbrl_flat.logging.wandb import WANDB_MODES
 from mbrl_flat.runtime.device import check_threads
 from mbrl_flat.runtime.seeding import check_seed
 from mbrl_flat.training.energy_sampler import SelectionConfig
-from mbrl_flat.training.schedule import TrainConfig
+from mbrl_flat.training.train_config import TrainConfig
 
 
 @dataclass(kw_only=True)

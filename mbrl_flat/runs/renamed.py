@@ -26,6 +26,9 @@ RENAMED = {
     "mbrl_flat.diagnostics.landscape_plots": "mbrl_flat.diagnostics.landscape_probe",
     "mbrl_flat.diagnostics.planner_bias": "mbrl_flat.diagnostics.planner_bias_probe",
     "mbrl_flat.diagnostics.robustness": "mbrl_flat.diagnostics.robustness_probe",
+    "mbrl_flat.diagnostics.robustness.Perturbation": (
+        "mbrl_flat.diagnostics.robustness_probe.EnvPerturbation"
+    ),
     "mbrl_flat.diagnostics.value_estimates": "mbrl_flat.diagnostics.value_error_probe",
     "mbrl_flat.functional": "mbrl_flat.models.functional",
     "mbrl_flat.latents": "mbrl_flat.models.categorical",

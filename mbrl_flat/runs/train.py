@@ -41,7 +41,7 @@ from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.collector import TrainEnvs
 from mbrl_flat.training.energy_sampler import UNIFORM, EnergySampler
-from mbrl_flat.training.schedule import check_steps
+from mbrl_flat.training.train_config import check_steps
 from mbrl_flat.training.trainer import Trainer
 
 
@@ -127,10 +127,10 @@ def build_trainer(
     if config.offline_data and saved is None:
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
-    told, logs = callbacks or Callbacks(), config.logging
+    callbacks, logs = callbacks or Callbacks(), config.logging
     console = ConsoleLogger(logs.steps, description=folder.name, progress=logs.progress)
     mirrors = _mirrors(logs, asdict(config), folder, spec)
-    logger = MultiLogger(JsonlLogger(folder / "metrics.jsonl"), console, *mirrors, told)
+    logger = MultiLogger(JsonlLogger(folder / "metrics.jsonl"), console, *mirrors, callbacks)
     stack.callback(logger.close)
     trainer = Trainer(
         agent,
@@ -142,7 +142,7 @@ def build_trainer(
         evaluations=_evaluations(config, parts, agent, spec, stack, device=device, folder=folder),
         probes=_probes(parts, agent, replay),
         device=device,
-        on_step=told.after(console.advance),
+        on_step=callbacks.after(console.advance),
         on_update=console.learn,
         update=SplitUpdate(agent, spec, processes, device) if processes.count > 1 else None,
         sampler=_sampler(config, replay, agent),

@@ -21,7 +21,7 @@ _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 _NOTED = b"stopping and saving; once more to quit at once\n"
 
-_STOP: ContextVar[Callable[[], bool]] = ContextVar("stop", default=bool)
+_STOP: ContextVar[Callable[[], bool]] = ContextVar("stop", default=lambda: False)
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error

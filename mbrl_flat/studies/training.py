@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
-from mbrl_flat.optim.bases import BASES, BaseFactory
+from mbrl_flat.optim.base_optimizers import BASES, BaseFactory
 from mbrl_flat.runtime.interrupts import check_interrupt
 
 LossName = Literal["cross_entropy", "squared"]

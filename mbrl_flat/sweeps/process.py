@@ -25,8 +25,8 @@ def run_in_process(
     cwd: Path,
     environment: Mapping[str, str],
     keep_open: Sequence[int] = (),
-    orphaned: Callable[[], bool] = bool,
-    on_start: Callable[[int], object] = int,
+    orphaned: Callable[[], bool] = lambda: False,
+    on_start: Callable[[int], object] = lambda _pid: None,
 ) -> int:
     """Run a command and wait for its end.
 

@@ -38,7 +38,7 @@ class Every:
 
 
 @dataclass
-class Ratio:
+class UpdateClock:
     """Updates pending for the steps made: an update-to-data ratio without rounding drift.
 
     Attributes:
@@ -46,7 +46,7 @@ class Ratio:
         pending: Updates not yet made; a fraction is carried over.
 
     Example:
-        >>> clock = Ratio(0.5)
+        >>> clock = UpdateClock(0.5)
         >>> clock.add_steps(3)
         >>> clock.pop(), clock.pop(), clock.pending
         (True, False, 0.5)

@@ -81,7 +81,7 @@ class Collector:
         self.num_envs, self.action_repeat = envs.vector.num_envs, envs.spec.action_repeat
         self.seed, self.noise = seed, torch.Generator(device).manual_seed(seed)
         self.action_rng = np.random.default_rng([seed, 2])
-        self.patience = 10 * envs.spec.episode_length * self.num_envs
+        self.max_idle_steps = 10 * envs.spec.episode_length * self.num_envs
         self.meter = MeanMeter()
         self.running_return = np.zeros(self.num_envs)
         self.running_length = np.zeros(self.num_envs, np.int64)
@@ -227,7 +227,7 @@ class OfflineCollector:
 
     num_envs = 1
     action_repeat = 1
-    patience = 1
+    max_idle_steps = 1
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch, self.meter = watch, MeanMeter()
@@ -249,7 +249,7 @@ class OfflineCollector:
         del state
 
 
-def data_from(
+def make_collector(
     agent: Agent,
     envs: TrainEnvs | None,
     replay: Replay,

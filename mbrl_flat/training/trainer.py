@@ -20,11 +20,11 @@ from mbrl_flat.interfaces import Agent, Inspectable, Measurement, Metrics, RunLo
 from mbrl_flat.runtime.interrupts import Interrupted, cancellable
 from mbrl_flat.runtime.seeding import rng_state, set_rng_state
 from mbrl_flat.training.checkpoint import CheckpointFolder
-from mbrl_flat.training.clocks import Every, Ratio
-from mbrl_flat.training.collector import TrainEnvs, data_from
+from mbrl_flat.training.clocks import Every, UpdateClock
+from mbrl_flat.training.collector import TrainEnvs, make_collector
 from mbrl_flat.training.meters import MeanMeter, Stopwatch, rss_bytes
 from mbrl_flat.training.samplers import Sampler, UniformSampler
-from mbrl_flat.training.schedule import TrainConfig
+from mbrl_flat.training.train_config import TrainConfig
 
 
 class Trainer:
@@ -58,8 +58,8 @@ class Trainer:
         evaluations: Sequence[Measurement] = (),
         probes: Sequence[Measurement] = (),
         device: torch.device,
-        on_step: Callable[[int], object] = int,
-        on_update: Callable[[int, float], object] = max,
+        on_step: Callable[[int], object] = lambda _step: None,
+        on_update: Callable[[int, float], object] = lambda _updates, _pending: None,
         update: Callable[[Batch], Metrics] | None = None,
         sampler: Sampler | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Trainer:
         self.best = -np.inf
         self.saved_step: int | None = None
         self.finished = False
-        self.pending_updates = Ratio(config.updates_per_step)
+        self.pending_updates = UpdateClock(config.updates_per_step)
         self.clocks = {
             "log": Every(config.log_every),
             "eval": Every(config.eval_every, next=0),
@@ -84,7 +84,9 @@ class Trainer:
         }
         self.meter, self.watch = MeanMeter(), Stopwatch()
         self.replay_rng = np.random.default_rng([config.seed, 1])
-        self.collector = data_from(agent, envs, replay, self.watch, seed=config.seed, device=device)
+        self.collector = make_collector(
+            agent, envs, replay, self.watch, seed=config.seed, device=device
+        )
 
     def start(self) -> None:
         """Begin every environment's first episode and save the run once."""
@@ -166,7 +168,7 @@ class Trainer:
         idle = self.updates == 0 and self.config.updates_per_step > 0.0
         if not idle or not isinstance(self.agent, Inspectable):
             return
-        if not last and waited < self.collector.patience:
+        if not last and waited < self.collector.max_idle_steps:
             return
         self.save()
         reason = why_no_update(self.replay, self.agent.sequence_length)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl_flat.models.functional import TwoHot, percentile_range, symexp, symlog
-from mbrl_flat.training.clocks import Every, Ratio
+from mbrl_flat.training.clocks import Every, UpdateClock
 
 supports = st.builds(
     TwoHot,
@@ -81,7 +81,7 @@ def test_a_clock_is_due_once_in_each_interval_that_is_entered(interval, strides)
 
 @given(st.floats(0.01, 8.0), st.lists(st.integers(1, 9), max_size=200))
 def test_updates_made_are_the_steps_made_times_their_ratio(ratio, strides):
-    pending_updates, made = Ratio(ratio), 0
+    pending_updates, made = UpdateClock(ratio), 0
 
     for stride in strides:
         pending_updates.add_steps(stride)

@@ -23,7 +23,7 @@ Deviations from the paper:
 from torch import Tensor
 
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
-from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
+from mbrl_flat.optim.perturbing import RadiusOptimizer, combine_gradients
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
@@ -49,7 +49,7 @@ class CRSAM(HasBase, RadiusOptimizer):
         ahead_loss = self._evaluate_at(evaluate, selection.params, perturbation)
         ahead = self._grads()
         self._evaluate_at(evaluate, selection.params, -perturbation)
-        combined([clean, self._grads(), ahead], self._final)
+        combine_gradients([clean, self._grads(), ahead], self._final)
         self.last["perturbed_gap"] = ahead_loss - loss
         return loss
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
+from mbrl_flat.optim.perturbing import RadiusOptimizer, combine_gradients
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
@@ -76,7 +76,7 @@ class GAM(HasBase, RadiusOptimizer):
         ascent = dict(zip(near, self._up(list(near.values()), sign), strict=True))
         total = [shift + ascent.get(p, 0.0) for p, shift in shifts.items()]
         self._evaluate_at(evaluate, moved, Perturbation.of(total))
-        combined([first, second, third, self._grads()], self._final)
+        combine_gradients([first, second, third, self._grads()], self._final)
         self.last["perturbed_gap"] = far_loss - loss
         return loss
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import Params
-from mbrl_flat.optim.bases import register_base
+from mbrl_flat.optim.base_optimizers import register_base
 from mbrl_flat.optim.methods.plain import TorchOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting

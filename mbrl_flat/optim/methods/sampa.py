@@ -29,7 +29,7 @@ from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.gnp import mix
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer, combined
+from mbrl_flat.optim.perturbing import RadiusOptimizer, combine_gradients
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting
@@ -74,7 +74,7 @@ class SAMPa(HasBase, RadiusOptimizer):
         for param in self._params():
             param.grad = ahead_grads.get(param)
         self._keep(chosen, ahead_loss)
-        combined(
+        combine_gradients(
             [ahead_grads, far_grads],
             lambda passes: mix(passes[0], passes[1], 1.0 - self.ahead_weight),
         )

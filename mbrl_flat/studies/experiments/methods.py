@@ -14,7 +14,7 @@ from mbrl_flat.optim import (
     make_optimizer,
     module_groups,
 )
-from mbrl_flat.optim.bases import BaseFactory
+from mbrl_flat.optim.base_optimizers import BaseFactory
 from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.sharpness_aware import Perturbation, RuleSAM, SelectedParams
 

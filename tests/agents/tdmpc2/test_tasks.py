@@ -166,7 +166,7 @@ def test_the_world_model_trains_embeddings_and_the_policy_does_not():
     agent, batch = make_agent(), make_batch(tasks=(0,) * 6)
     assert "tasks" in agent.model.trained_modules()
     before = agent.model.tasks.embedding.weight.detach().clone()
-    latents = agent.model.rollout(agent.model.encode(first_obs(batch)), batch.action).detach()
+    latents = agent.model.unroll(agent.model.encode(first_obs(batch)), batch.action).detach()
     agent._update_policy(latents)
     assert torch.equal(agent.model.tasks.embedding.weight, before)
     assert agent.model.tasks.embedding.weight.grad is None

@@ -46,7 +46,7 @@ def test_rollout_applies_the_dynamics_once_for_each_action(make_model, config, b
     latent = model.encode({"state": torch.randn(4, 3, dtype=torch.float64)})
     action = torch.randn(4, 3, 2, dtype=torch.float64)
 
-    rollout = model.rollout(latent, action)
+    rollout = model.unroll(latent, action)
 
     expected = [latent]
     for t in range(3):

@@ -8,7 +8,7 @@ import pytest
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.diagnostics.robustness_probe import (
-    Perturbation,
+    EnvPerturbation,
     RobustnessProbe,
     areas,
     observation_scale,
@@ -33,7 +33,7 @@ def strength_alone(env, strength, **rest):
 def test_a_linear_loss_has_the_area_of_a_trapezoid():
     """From 100 to 50 over strengths 0 to 1: three quarters, of either episode."""
     probe = RobustnessProbe(
-        perturbations={"noise": Perturbation(wrapper=strength_alone, strengths=[0.5, 1.0])}
+        perturbations={"noise": EnvPerturbation(wrapper=strength_alone, strengths=[0.5, 1.0])}
     )
 
     row = probe.measure_run(run_with(lambda mode, s: [95.0 - 50.0 * s, 105.0 - 50.0 * s]))
@@ -64,8 +64,8 @@ def test_what_an_environment_does_not_allow_is_left_out():
     def refused(env, strength):
         raise UserError("no mass")
 
-    allowed = Perturbation(wrapper=strength_alone, strengths=[1.0])
-    perturbations = {"mass": Perturbation(wrapper=refused, strengths=[1.0]), "noise": allowed}
+    allowed = EnvPerturbation(wrapper=strength_alone, strengths=[1.0])
+    perturbations = {"mass": EnvPerturbation(wrapper=refused, strengths=[1.0]), "noise": allowed}
     run = run_with(lambda mode, s: [1.0, 1.0])
 
     row = RobustnessProbe(perturbations=perturbations).measure_run(run)
@@ -87,4 +87,4 @@ def test_noise_on_observations_gets_the_spread_of_recorded_ones(filled_replay):
 @pytest.mark.parametrize("strengths", [[], [0.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
 def test_strengths_that_do_not_increase_are_refused(strengths):
     with pytest.raises(UserError, match="Strengths must increase from above 0"):
-        Perturbation(wrapper=strength_alone, strengths=strengths)
+        EnvPerturbation(wrapper=strength_alone, strengths=strengths)

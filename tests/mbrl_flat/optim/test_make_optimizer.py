@@ -8,7 +8,7 @@ import torch
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
-from mbrl_flat.optim.bases import BASES
+from mbrl_flat.optim.base_optimizers import BASES
 
 
 @pytest.fixture

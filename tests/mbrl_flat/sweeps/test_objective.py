@@ -7,7 +7,7 @@ import torch
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
-from mbrl_flat.evaluation.evaluator import EpisodeEvaluation
+from mbrl_flat.evaluation.evaluator import EpisodeEvaluator
 from mbrl_flat.runs.parts import build_agent
 from mbrl_flat.sweeps.objective import EVALUATION, check_objective
 
@@ -50,7 +50,7 @@ def test_the_metrics_of_an_evaluation_are_those_that_are_known():
     envs = parts.vectors.make_vector(parts.env, num_envs=1, seed=1)
     spec = parts.vectors.spec_of(envs)
     agent = build_agent(config, parts, spec, torch.device("cpu"))
-    evaluation = EpisodeEvaluation(
+    evaluation = EpisodeEvaluator(
         agent, envs, spec, episodes=1, seed=1, device=torch.device("cpu"), baseline=agent
     )
 

@@ -26,7 +26,7 @@ from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.clocks import Every
 from mbrl_flat.training.collector import Collector, TrainEnvs
 from mbrl_flat.training.meters import Stopwatch
-from mbrl_flat.training.schedule import TrainConfig, check_steps
+from mbrl_flat.training.train_config import TrainConfig, check_steps
 
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=8)
 

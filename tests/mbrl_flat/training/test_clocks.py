@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mbrl_flat.training.clocks import Every, Ratio
+from mbrl_flat.training.clocks import Every, UpdateClock
 
 
 def passed(clock, step):
@@ -60,7 +60,7 @@ def test_a_saved_clock_goes_on():
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0 / 3.0, 1.0, 2.0, 8.0])
 def test_updates_are_steps_times_ratio_without_drift(ratio):
-    pending_updates, made = Ratio(ratio), 0
+    pending_updates, made = UpdateClock(ratio), 0
 
     for _ in range(3000):
         pending_updates.add_steps(1)
@@ -71,14 +71,14 @@ def test_updates_are_steps_times_ratio_without_drift(ratio):
 
 
 def test_a_ratio_of_zero_owes_nothing():
-    pending_updates = Ratio(0.0)
+    pending_updates = UpdateClock(0.0)
     pending_updates.add_steps(1000)
 
     assert not pending_updates.pop()
 
 
 def test_many_steps_at_once_owe_what_they_owe_one_by_one():
-    pending_updates = Ratio(0.5)
+    pending_updates = UpdateClock(0.5)
     pending_updates.add_steps(7)
 
     assert [pending_updates.pop() for _ in range(5)] == [True, True, True, False, False]
@@ -86,10 +86,10 @@ def test_many_steps_at_once_owe_what_they_owe_one_by_one():
 
 
 def test_a_saved_debt_goes_on():
-    pending_updates = Ratio(0.3)
+    pending_updates = UpdateClock(0.3)
     pending_updates.add_steps(2)
 
-    resumed = Ratio(**dataclasses.asdict(pending_updates))
+    resumed = UpdateClock(**dataclasses.asdict(pending_updates))
     resumed.add_steps(2)
 
     assert resumed.pop()
@@ -98,7 +98,7 @@ def test_a_saved_debt_goes_on():
 
 @pytest.mark.parametrize(("ratio", "updates"), [(0.1, 10), (0.7, 70), (0.25, 25)])
 def test_rounding_delays_no_update(ratio, updates):
-    pending_updates, made = Ratio(ratio), 0
+    pending_updates, made = UpdateClock(ratio), 0
     for _ in range(100):
         pending_updates.add_steps(1)
         while pending_updates.due:
