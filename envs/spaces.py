@@ -51,8 +51,9 @@ class ObservationEntries(gym.ObservationWrapper[Any, Any, Any], RecordConstructo
             elif isinstance(space, (spaces.Box, *_DISCRETE)):
                 self._vectors.append((path, space))
             else:
+                where = "".join(f"{key}: " for key in path)
                 raise UserError(
-                    f"{name} has the observation {'.'.join(map(str, path)) or space}: {space}; "
+                    f"{name} has the observation {where}{space}; "
                     f"env=gym takes Box, Discrete, MultiDiscrete and MultiBinary spaces, alone or "
                     f"in a Dict or Tuple."
                 )
@@ -103,7 +104,8 @@ def _at(observation: Any, path: Path) -> Any:
 
 def _flat(space: spaces.Space[Any], value: Any) -> np.ndarray:
     if isinstance(space, spaces.Box):
-        return np.array(value, np.float32).ravel()
+        with np.errstate(over="ignore"):  # infinity is named where it is collected
+            return np.array(value, np.float32).ravel()
     return np.asarray(spaces.flatten(space, value), np.float32)
 
 

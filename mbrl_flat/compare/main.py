@@ -67,8 +67,6 @@ def write_report(comparison: RunComparison, folder: Path, *, title: str) -> list
     Raises:
         UserError: If the folder is that of a run, or cannot be written.
     """
-    if (folder / "config.yaml").exists():
-        raise UserError(f"{folder} is the folder of a run; choose another one by --out.")
     texts = {
         "index.html": render_page(comparison, title=title),
         "table.csv": to_csv(comparison.rows),
@@ -76,6 +74,8 @@ def write_report(comparison: RunComparison, folder: Path, *, title: str) -> list
         "table.md": to_markdown(comparison.rows),
     }
     try:
+        if (folder / "config.yaml").exists():
+            raise UserError(f"{folder} is the folder of a run; choose another one by --out.")
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write_text_atomically(folder / name, text)

@@ -22,8 +22,10 @@ try:  # four times as fast; the core install reads without it
 except ImportError:
     from json import loads as _loads
 
-_MAX_BYTES = 2**30
-"""Of a file that is read: a million rows of thirty metrics."""
+_MAX_BYTES = 2**32
+"""Of a file that is read: millions of rows of thirty metrics."""
+_MAX_LINE = 2**24
+"""Bytes of a row that was being written when its process was killed."""
 _RESERVED = ("step", "frame", "time")
 
 
@@ -37,6 +39,9 @@ class JsonlLogger:
     Args:
         path: The file; it and its folder are made if they are absent.
         clock: Where ``time`` comes from.
+
+    Raises:
+        UserError: If the file is no record of a run.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -44,7 +49,11 @@ class JsonlLogger:
         self.path = path
         self._clock = clock
         self._file = path.open("ab+")
-        self._file.truncate(_end_of_last_whole_line(self._file))
+        try:
+            self._file.truncate(_end_of_last_whole_line(self._file, path))
+        except UserError:
+            self._file.close()
+            raise
         self._file.seek(0, os.SEEK_END)
 
     @property
@@ -196,10 +205,12 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _end_of_last_whole_line(file: Any, *, chunk: int = 65536) -> int:
+def _end_of_last_whole_line(file: Any, path: Path, *, chunk: int = 65536) -> int:
     """Bytes up to and with the last line feed, found from the end."""
-    end = file.seek(0, os.SEEK_END)
+    last = end = file.seek(0, os.SEEK_END)
     while end > 0:
+        if last - end > _MAX_LINE:
+            raise UserError(f"{path} is damaged (its last line has no end); restore it.")
         start = max(0, end - chunk)
         file.seek(start)
         found = file.read(end - start).rfind(b"\n")

@@ -15,6 +15,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import ReplayProbe
 from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.distributed.split_update import SplitUpdate, follow
+from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import make_evaluation
 from mbrl_flat.interfaces import Agent, Inspectable, Logger, Measurement
 from mbrl_flat.logging.console import ConsoleLogger, say
@@ -66,14 +67,18 @@ def train_run(
         Exit status: 0 when complete, 130 after Ctrl-C.
 
     Raises:
-        UserError: If the newest checkpoint does not fit this run.
+        UserError: If the newest checkpoint does not fit this run, or is gone.
     """
     processes = processes or Processes()
     with ExitStack() as stack:
         trainer, saved = build_trainer(config, parts, folder, processes, stack, callbacks=callbacks)
         request = stack.enter_context(stop_requests())
         if saved is None:
-            trainer.logger.truncate(0)
+            if trainer.logger.position > 0:
+                raise UserError(
+                    f"{folder} has recorded metrics but no checkpoint, so it cannot be resumed; "
+                    f"put checkpoints/latest.pt back, or remove metrics.jsonl to start again."
+                )
             say(describe_run(config, trainer, folder, processes.device(config.device)))
             trainer.start()
         else:

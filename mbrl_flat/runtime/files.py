@@ -102,6 +102,6 @@ def check_inside(folder: Path) -> None:
             target = Path(os.path.realpath(path))
             if path.is_relative_to(target) or not target.is_relative_to(home):
                 raise UserError(
-                    f"{path} is a link to {target}, outside of {folder}; replace it by the file "
-                    f"or folder itself."
+                    f"{path} is a link to {target}, outside of {folder} or above the link itself; "
+                    f"replace it by the file or folder itself."
                 )

@@ -1,6 +1,7 @@
 """Commands on saved runs and on configurations of a user's own, in this process."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -76,6 +77,20 @@ def test_weights_of_a_method_may_change_on_resume_and_what_its_state_holds_may_n
         assert f"keeps its settings, but {word} was given" in fails("resume=here", word)
     refused = fails("resume=here", "steps=95", "optimizer.gamma=-1")
     assert refused == "gamma must be a number of at least 0, got -1.\n"
+
+
+def test_a_record_without_its_checkpoint_is_not_started_over(command, fails, tmp_path):
+    command(cli.train, *TINY, "run_dir=here")
+    shutil.rmtree(tmp_path / "here" / "checkpoints")
+    record = (tmp_path / "here" / "metrics.jsonl").read_bytes()
+
+    message = fails("resume=here", "steps=90", "progress=false")
+
+    assert message == (
+        "here has recorded metrics but no checkpoint, so it cannot be resumed; put "
+        "checkpoints/latest.pt back, or remove metrics.jsonl to start again.\n"
+    )
+    assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == record
 
 
 def test_a_probe_is_what_its_configuration_builds_whatever_its_name(command, tmp_path):

@@ -210,6 +210,23 @@ def test_a_report_never_goes_into_a_run(make_run, tmp_path, capsys):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [("", "is empty; give a folder"), (" ", "is empty"), ("x" * 300, "File name too long")],
+)
+def test_a_folder_that_cannot_be_is_refused(make_run, tmp_path, capsys, out, said):
+    make_run()
+    try:
+        status = main([str(tmp_path / "runs"), "--out", out])
+    except SystemExit as stop:
+        status = stop.code
+
+    message = capsys.readouterr().err
+    assert status == 2
+    assert said in message
+    assert message.count("\n") == 1
+
+
 def test_many_groups_keep_their_own_button(make_run, compare, out):
     for number in range(20):
         make_run("sam", settings={"rho": number / 100})

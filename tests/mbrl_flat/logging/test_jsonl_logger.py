@@ -159,6 +159,15 @@ def test_a_pipe_and_a_file_beyond_any_run_are_refused_at_once(tmp_path):
         read_metrics(tmp_path / "large")
 
 
+def test_a_file_whose_last_line_never_ends_is_not_searched_to_its_beginning(open_logger, path):
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(2**42)
+
+    with pytest.raises(UserError, match="its last line has no end"):
+        open_logger(path)
+
+
 def test_metrics_recorded_under_old_names_are_read_under_the_current_ones(path):
     path.parent.mkdir()
     path.write_text(
