@@ -4,6 +4,7 @@ All are differences between variants on the same seed; hypotheses as in the plan
 """
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +28,16 @@ EXPLAINED_BY = {
     "value_error_0": "RMSE of the value",
 }
 
-MORE, LESS = {"above": 0.0}, {"below": 0.0}
+
+class Bounds(TypedDict, total=False):
+    """The claimed range of a difference."""
+
+    above: float
+    below: float
+
+
+MORE: Bounds = {"above": 0.0}
+LESS: Bounds = {"below": 0.0}
 
 Measure = Callable[[TrialRow], float | None]
 
@@ -47,7 +57,7 @@ def control_claims(rows: TrialRows) -> list[Claim]:
     claims: list[Claim] = []
     for other, words in BASELINES.items():
         against = f"than {words}"
-        hypotheses: list[tuple[str, str, Measure, str, dict[str, float]]] = [
+        hypotheses: list[tuple[str, str, Measure, str, Bounds]] = [
             *(
                 ("R1", f"sam earns more {against}, H = {h}", _column(f"return_{h}"), "return", MORE)
                 for h in HORIZONS

@@ -7,7 +7,7 @@ Plans maximise, over sequences of H + 1 actions, what the model imagines,
 
 by MPPI without a policy prior; the mean of the last iteration is the plan. ``return_H`` is the
 undiscounted return of episodes in which the first action of a new plan is taken at every step.
-Model exploitation is measured as in ``mbrl_flat.diagnostics.planner_bias``: plans of k actions are
+Exploitation is measured as in ``mbrl_flat.diagnostics.planner_bias_probe``: plans of k actions are
 executed to their end without replanning, and
 
 .. math::
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.diagnostics.robustness import Perturbation
+from mbrl_flat.diagnostics.robustness_probe import Perturbation
 from mbrl_flat.errors import UserError
 from mbrl_flat.planning.mppi import MPPIConfig, draw_noise, mppi
 from mbrl_flat.studies.offline.recording import Recording, joined, named_part
@@ -72,7 +72,7 @@ class Control:
         num_elites: Those that shape the next one.
         iterations: Rounds of sampling.
         perturbations: Of the environment, by name: the path of the ``wrapper``, ``strengths`` and
-            ``scaled``, as in ``mbrl_flat.diagnostics.robustness.Perturbation``.
+            ``scaled``, as in ``mbrl_flat.diagnostics.robustness_probe.Perturbation``.
     """
 
     episodes: int = 2
