@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.diagnostics.robustness_probe import Perturbation
+from mbrl_flat.diagnostics.robustness_probe import EnvPerturbation
 from mbrl_flat.errors import UserError
 from mbrl_flat.planning.mppi import MPPIConfig, draw_noise, mppi
 from mbrl_flat.studies.offline.recording import Recording, joined, named_part
@@ -72,7 +72,7 @@ class Control:
         num_elites: Those that shape the next one.
         iterations: Rounds of sampling.
         perturbations: Of the environment, by name: the path of the ``wrapper``, ``strengths`` and
-            ``scaled``, as in ``mbrl_flat.diagnostics.robustness_probe.Perturbation``.
+            ``scaled``, as in ``mbrl_flat.diagnostics.robustness_probe.EnvPerturbation``.
     """
 
     episodes: int = 2
@@ -123,7 +123,7 @@ class Control:
             row[f"plan_relative_bias_{k}"] = bias / np.abs(played.realised).mean()
         middle = sorted(self.horizons)[len(self.horizons) // 2]
         for name, facts in self.perturbations.items():
-            perturbation = Perturbation(**{**facts, "wrapper": named_part(facts["wrapper"])})
+            perturbation = EnvPerturbation(**{**facts, "wrapper": named_part(facts["wrapper"])})
             for strength in perturbation.strengths:
                 wrap = perturbation.at(strength, {"state": scale.deviation.numpy()})
                 played = play(_wrapped(make, wrap), horizon=middle)
