@@ -151,6 +151,8 @@ def _expand_home(word: str) -> str:
 
 
 def _parse(word: str) -> Override:
+    if word.lstrip("+~").startswith("="):
+        raise UserError(f"{word!r} names no setting; write key=value.")
     try:
         return _PARSER.parse_override(word)
     except HydraException as error:

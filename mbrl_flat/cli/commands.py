@@ -38,7 +38,11 @@ from mbrl_flat.cli.composition import (
     settings_of,
     trusted,
 )
-from mbrl_flat.cli.error_messages import exceeds_memory, explain_error
+from mbrl_flat.cli.error_messages import (
+    exceeds_memory,
+    explain_error,
+    raised_by_configuration,
+)
 from mbrl_flat.cli.plugins import offer_plugins
 from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
@@ -67,6 +71,8 @@ from mbrl_flat.studies.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
+_MAX_MESSAGE = 4000
+"""Characters of an error message; a list of every key has 2,200."""
 
 __all__ = ["build_run", "compose_run", "compose_study", "load_run"]
 
@@ -298,8 +304,11 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
         if not repeats_the_first(error):
             sys.stderr.write(_explain(error, command) + "\n")
         sys.exit(2)
-    except (RuntimeError, MemoryError, ArithmeticError, ValueError) as error:
-        if debug or not exceeds_memory(error):
+    except SystemExit as error:
+        # Hydra leaves with status 1 after a message of its own.
+        sys.exit(2 if error.code == 1 and raised_by_configuration(error) else error.code)
+    except Exception as error:
+        if debug or not (exceeds_memory(error) or raised_by_configuration(error)):
             raise
         sys.stderr.write(_explain(error, command) + "\n")
         sys.exit(2)
@@ -307,7 +316,8 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 
 def _explain(error: BaseException, command: str) -> str:
     known = partial(_all_keys, command)
-    return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
+    text = explain_error(error, command=command, schema=SCHEMAS[command], known=known)
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 
 def _all_keys(command: str) -> set[str]:

@@ -34,7 +34,9 @@ def explain_error(
     """
     if missing := cause_of(error, (MissingConfigException,)):
         group, _, name = str(getattr(missing, "missing_cfg_file", None) or "").rpartition("/")
-        error = UnknownNameError(group, name, getattr(missing, "options", None) or [])
+        error = UnknownNameError(
+            group or "configuration", name, getattr(missing, "options", None) or []
+        )
     if ours := cause_of(error, (UserError, NonFiniteError)):
         return str(ours)
     found = cause_of(error, (OmegaConfBaseException,))
@@ -83,6 +85,15 @@ def exceeds_memory(error: BaseException) -> bool:
     return is_memory or (
         isinstance(error, RuntimeError | ValueError) and bool(_MEMORY.search(str(error)))
     )
+
+
+def raised_by_configuration(error: BaseException) -> bool:
+    """Whether the libraries that read the command line raised an error of Python's own kinds."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 
 def format_error(error: BaseException) -> str:

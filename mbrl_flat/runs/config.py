@@ -187,6 +187,11 @@ class RunConfig:
             raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
         if self.num_envs < 1:
             raise UserError(f"num_envs must be at least 1, got {self.num_envs}.")
+        if self.num_envs > self.steps > 0:  # before any of them is made
+            raise UserError(
+                f"num_envs={self.num_envs} environments make {self.num_envs} steps at once, more "
+                f"than steps={self.steps}; give more steps or fewer environments."
+            )
         if self.sync not in ("global", "local"):
             raise UnknownNameError("sync", self.sync, ("global", "local"))
         check_seed(self.seed)

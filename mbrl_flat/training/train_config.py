@@ -52,11 +52,6 @@ def check_steps(config: TrainConfig, *, num_envs: int, learns: bool) -> None:
         UserError: If it would.
     """
     steps, seed_steps, ratio = config.steps, config.seed_steps, config.updates_per_step
-    if num_envs > steps:
-        raise UserError(
-            f"num_envs={num_envs} environments make {num_envs} steps at once, more than "
-            f"steps={steps}; give more steps or fewer environments."
-        )
     made = -(-steps // num_envs) * num_envs
     if learns and ratio > 0.0 and (made < seed_steps or made * ratio < 1.0):
         raise UserError(

@@ -45,6 +45,8 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
         (["--cfg"], "Unknown value '' for --cfg; choose one of: all, hydra, job"),
         (["--info=defaultz"], "Unknown value 'defaultz' for --info; did you mean 'defaults'"),
         (["--"], "There is no flag --;"),
+        (["=1"], "'=1' names no setting; write key=value."),
+        (["="], "'=' names no setting"),
         (["foo"], "'foo' is no setting: settings are key=value, such as seed=1."),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
-from mbrl_flat.cli.error_messages import explain_error, format_error
+from mbrl_flat.cli.error_messages import explain_error, format_error, raised_by_configuration
 from mbrl_flat.runs.config import RunConfig
 
 
@@ -64,6 +64,22 @@ def test_a_type_of_a_nested_dataclass_is_found_by_its_key():
         cfg.inner.size = "big"
     message = explain_error(caught.value, command="x", schema=Outer, known=set)
     assert message == "inner.size must be a whole number, got 'big'."
+
+
+def test_errors_of_the_libraries_that_read_the_command_line_are_told_from_ours():
+    with pytest.raises(ValueError, match="Config group override") as theirs:
+        commands.composed("train", ["=1"])
+    with pytest.raises(ValueError, match="invalid literal") as ours:
+        int("x")
+
+    assert raised_by_configuration(theirs.value)
+    assert not raised_by_configuration(ours.value)
+
+
+def test_a_message_has_an_end():
+    said = commands._explain(FileNotFoundError(2, "No such file", "x" * 10**6), "train")
+    assert said.startswith("No such file: xxx")
+    assert len(said) < 5000
 
 
 def test_anything_else_becomes_one_line():

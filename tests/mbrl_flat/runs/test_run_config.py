@@ -20,6 +20,11 @@ from mbrl_flat.runs.config import RunConfig
         ({"replay_mirror": "nevr"}, "Unknown replay_mirror 'nevr'; did you mean 'never'?"),
         ({"sync": "globl"}, "Unknown sync 'globl'; did you mean 'global' or 'local'?"),
         ({"num_envs": 0}, "num_envs must be at least 1, got 0."),
+        (
+            {"num_envs": 12, "steps": 11},
+            "num_envs=12 environments make 12 steps at once, more than steps=11; give more steps "
+            "or fewer environments.",
+        ),
         ({"seed": -1}, "seed must be at least 0, got -1."),
     ],
 )

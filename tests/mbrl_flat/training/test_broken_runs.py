@@ -126,7 +126,6 @@ def test_what_a_checkpoint_cannot_hold_is_named_before_anything_is_written(tmp_p
         (50, {"seed_steps": 100}, 1, False, False),
         (50, {"seed_steps": 100, "updates_per_step": 0.0}, 1, True, False),
         (50, {"seed_steps": 10, "updates_per_step": 0.01}, 1, True, True),
-        (4, {"seed_steps": 0}, 8, False, True),
     ],
 )
 def test_a_run_that_ends_before_its_first_update_is_refused(
