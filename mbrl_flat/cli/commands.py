@@ -58,9 +58,7 @@ from mbrl_flat.runs.parts import Parts
 from mbrl_flat.runs.plots import draw_run
 from mbrl_flat.runs.probe import probe_run
 from mbrl_flat.runs.resume import part_settings, resumable_keys
-from mbrl_flat.runs.saved_config import (
-    foreign_targets,
-)
+from mbrl_flat.runs.saved_config import foreign_targets
 from mbrl_flat.runs.summary import summarize_run
 from mbrl_flat.runs.train import follow_run, train_run
 from mbrl_flat.runtime.device import usable_cores
@@ -71,8 +69,6 @@ from mbrl_flat.studies.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
 _CONFIGS = "pkg://mbrl_flat.configs"
-_MAX_MESSAGE = 4000
-"""Characters of an error message; a list of every key has 2,200."""
 
 __all__ = ["build_run", "compose_run", "compose_study", "load_run"]
 
@@ -316,8 +312,7 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 
 def _explain(error: BaseException, command: str) -> str:
     known = partial(_all_keys, command)
-    text = explain_error(error, command=command, schema=SCHEMAS[command], known=known)
-    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
+    return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
 
 
 def _all_keys(command: str) -> set[str]:

@@ -1,7 +1,7 @@
 """Compose configurations, read those of saved runs, and build the parts that they describe."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -202,8 +202,10 @@ def trusted(trust: Any) -> list[str]:
     Raises:
         UserError: If it is something else.
     """
-    names = [] if trust is None else [trust] if isinstance(trust, str) else list(trust)
-    if not all(isinstance(name, str) and name for name in names):
+    names = [] if trust is None else [trust] if isinstance(trust, str) else trust
+    listed = isinstance(names, Sequence)
+    names = list(names) if listed else []
+    if not listed or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"trust must be a module or a list of modules, got {trust!r}.")
     return names
 

@@ -17,11 +17,14 @@ from omegaconf.errors import (
 from mbrl_flat.cli.build import describe
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 
+_MAX_MESSAGE = 4000
+"""A list of every key has 2,200."""
+
 
 def explain_error(
     error: BaseException, *, command: str, schema: type[Any], known: Callable[[], Iterable[str]]
 ) -> str:
-    """Say what is wrong with a command.
+    """Say what is wrong with a command, in at most 4,000 characters.
 
     Args:
         error: What it ended in.
@@ -32,6 +35,13 @@ def explain_error(
     Returns:
         One error message.
     """
+    text = _explained(error, command, schema, known)
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
+
+
+def _explained(
+    error: BaseException, command: str, schema: type[Any], known: Callable[[], Iterable[str]]
+) -> str:
     if missing := cause_of(error, (MissingConfigException,)):
         group, _, name = str(getattr(missing, "missing_cfg_file", None) or "").rpartition("/")
         error = UnknownNameError(

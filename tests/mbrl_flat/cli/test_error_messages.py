@@ -6,7 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
+from mbrl_flat.cli.composition import trusted
 from mbrl_flat.cli.error_messages import explain_error, format_error, raised_by_configuration
+from mbrl_flat.errors import UserError
 from mbrl_flat.runs.config import RunConfig
 
 
@@ -94,3 +96,11 @@ def test_a_file_is_named_with_the_reason():
 
 def test_a_pipe_that_nobody_reads_is_not_taken_for_a_file():
     assert format_error(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
+
+
+@pytest.mark.parametrize("trust", [3, {"a": 1}, [1], "", True])
+def test_what_is_trusted_is_a_name_or_a_list_of_names(trust):
+    with pytest.raises(UserError, match="trust must be a module or a list of modules"):
+        trusted(trust)
+    assert trusted(None) == []
+    assert trusted("a.b") == trusted(["a.b"]) == ["a.b"]
