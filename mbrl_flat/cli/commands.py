@@ -38,11 +38,7 @@ from mbrl_flat.cli.composition import (
     settings_of,
     trusted,
 )
-from mbrl_flat.cli.error_messages import (
-    exceeds_memory,
-    explain_error,
-    raised_by_configuration,
-)
+from mbrl_flat.cli.error_messages import exceeds_memory, explain_error, raised_by_configuration
 from mbrl_flat.cli.plugins import offer_plugins
 from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
