@@ -106,8 +106,14 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, inputs: _Inputs, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         needed = ctx.needs_input_grad[1:]
         wanted = [p for p, want in zip(params, needed, strict=True) if want]
-        flat = params[0].new_zeros(sum(p.numel() for p in wanted))
-        views = iter(flat.split([p.numel() for p in wanted]))
+        flat = params[0].new_empty(sum(p.numel() for p in wanted))
+        pieces = flat.split([p.numel() for p in wanted])
+        # Gradients of matrices are written, all others are added to.
+        matrices = {layer.weight.data_ptr() for net in inputs.networks for layer in net}
+        for piece, param in zip(pieces, wanted, strict=True):
+            if param.data_ptr() not in matrices:
+                piece.zero_()
+        views = iter(pieces)
         shaped = zip(params, needed, strict=True)
         grads = [next(views).view(p.shape) if want else None for p, want in shaped]
         parts, latents = inputs.call(grads, wants=any(needed))
