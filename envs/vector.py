@@ -17,10 +17,8 @@ from gymnasium.vector.async_vector_env import AsyncState
 from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import EnvironmentFailure, UserError
 from mbrl_flat.interfaces import EnvFactory
+from mbrl_flat.runtime.interrupts import STOP_SIGNALS
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
-
-_LEADERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that a terminal or a scheduler sends to every process; the main one handles them."""
 
 
 class Workers(AsyncVectorEnv):
@@ -91,11 +89,11 @@ def _blocked_signals() -> Iterator[None]:
 
     A signal to this process waits until the body is over.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEADERS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         # The helper process of multiprocessing must live as long; starting it unblocks signals.
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _LEADERS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -134,7 +132,7 @@ def make_vector(
 
 def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable:
     if multiprocessing.parent_process() is not None:
-        for number in _LEADERS:
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     name = _name_of(factory)
     try:

@@ -16,8 +16,14 @@ from types import FrameType
 STOP_WITH_STDIN = "MBRL_FLAT_STOP_WITH_STDIN"
 """Environment variable: the end of standard input is a request to stop."""
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""SIGUSR1 and SIGUSR2 are what schedulers send some time before a job's end."""
+STOP_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU,
+)  # fmt: skip
+"""Signals that ask a run to stop.
+
+Schedulers send SIGUSR1 and SIGUSR2 some time before a job's end, a terminal that is closed SIGHUP,
+and the system SIGXCPU where the CPU time is limited.
+"""
 
 _NOTED = b"stopping and saving; once more to quit at once\n"
 
@@ -84,8 +90,10 @@ def stop_requests(*, answer: bool = True) -> Iterator[StopRequest]:
         if answer:
             _tell(_NOTED)
 
-    previous = {number: signal.getsignal(number) for number in _CAUGHT}
-    for number in _CAUGHT:
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    if previous[signal.SIGHUP] is signal.SIG_IGN:  # started by nohup
+        del previous[signal.SIGHUP]
+    for number in previous:
         signal.signal(number, note)
     try:
         yield request

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import sys
 from functools import partial
 
@@ -14,6 +13,7 @@ import torch
 from mbrl_flat.envs import make_vector, randomness, restore_vector, vector_state
 from mbrl_flat.envs.gym import adapt, make
 from mbrl_flat.errors import EnvironmentFailure, UserError
+from mbrl_flat.runtime.interrupts import STOP_SIGNALS
 
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
@@ -341,7 +341,7 @@ def test_workers_outlive_signals_to_their_group_and_state_can_be_saved(failing):
         envs.reset()
         run(envs, 2)
         for process in envs.processes:
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 os.kill(process.pid, number)
         run(envs, 2)
         assert [len(state["actions"]) for state in vector_state(envs)] == [4, 4]

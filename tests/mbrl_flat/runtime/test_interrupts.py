@@ -15,6 +15,8 @@ from mbrl_flat.runtime.interrupts import Interrupted, cancellable, check_interru
         (signal.SIGTERM, 143),
         (signal.SIGUSR1, 128 + signal.SIGUSR1),
         (signal.SIGUSR2, 128 + signal.SIGUSR2),
+        (signal.SIGHUP, 129),
+        (signal.SIGXCPU, 128 + signal.SIGXCPU),
     ],
 )
 def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
@@ -25,6 +27,17 @@ def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
         assert request.signal == number
         assert request.exit_status == status
     assert signal.getsignal(number) is before
+
+
+def test_a_run_that_nohup_started_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.signal is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_interrupt_acts_at_once():
