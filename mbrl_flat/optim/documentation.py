@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from mbrl_flat.optim import OPTIMIZERS, Entry
+from mbrl_flat.optim.step_options import StepOptions
 
 _HEAD = """\
 # Optimizers
@@ -43,8 +44,19 @@ meant), and an average of the weights stands still once its steps are that small
 |---|---|---|---|---|---|---|
 """
 
+_OPTIONS = """\
+## Options of a step
+
+Every method takes them: as arguments of `make_optimizer`, or on the command line as
+`++optimizer.KEY=VALUE`.
+
+| option | meaning |
+|---|---|
+"""
+
 _STUDIES = {
     "study_dmc_cpu": ("control", "adam sam msam vasso sam_on ivon random_direction"),
+    "central_claim": ("when a flat world model helps", "adam sam random_direction"),
     "world_model_offline": ("world models offline", "adam sam msam vasso sam_on random_direction"),
     "label_noise": ("label noise", "sgd sam asam sam_on msam vasso friendly_sam random_direction"),
     "momentum_sam": ("Momentum-SAM", "sgd adamw sam msam random_direction"),
@@ -54,6 +66,21 @@ _STUDIES = {
 }
 """Studies with a page, what they are called and which methods they measured."""
 
+_NOTES = {
+    ("study_dmc_cpu", "ivon"): ": hardly learned (returns 100 and 217 of 1000, one seed)",
+    **{("study_dmc_cpu", name): ": rho 0.01" for name in ("sam", "msam", "random_direction")},
+    ("study_dmc_cpu", "vasso"): ": rho 0.01, theta 0.2",
+    ("study_dmc_cpu", "sam_on"): ": rho 0.1",
+    ("momentum_sam", "msam"): ": rho 1 to 4, a step took 1.2 to 1.7 times SGD's time",
+}
+"""What a study says of a method in a few words."""
+
+_RHO = {"sam": 0.01, "msam": 0.01, "random_direction": 0.01, "vasso": 0.01, "sam_on": 0.1}
+"""Radii of the control study (TD-MPC2); elsewhere SAM's there is a fifth of its default."""
+
+_ATTRIBUTES = re.compile(r"^Attributes:\n((?:[ ]{4}.*\n|\n(?=[ ]{4}))+)", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^(\w+): (.*(?:\n[ ]{4,}.*)*)", re.MULTILINE)
+
 _SECTIONS = (r"How to choose [a-z ]+", "References", "Deviations from the paper")
 
 
@@ -61,7 +88,23 @@ def pages() -> dict[str, str]:
     """Text of every page by file name: a table, and one page for each optimizer."""
     rows = "".join(_row(OPTIMIZERS[name]) for name in sorted(OPTIMIZERS))
     texts = {f"{name}.md": _page(OPTIMIZERS[name]) for name in sorted(OPTIMIZERS)}
-    return {"README.md": _HEAD + rows, **texts}
+    options = "".join(f"| `{key}` | {text} |\n" for key, text in meanings(StepOptions).items())
+    return {"README.md": f"{_HEAD}{rows}\n{_OPTIONS}{options}", **texts}
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """The first sentence on each setting in the docstrings of a class and of its bases."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        text = inspect.cleandoc(each.__dict__.get("__doc__") or "") + "\n"
+        for attributes in _ATTRIBUTES.findall(text):
+            pairs = _ATTRIBUTE.findall(inspect.cleandoc(attributes))
+            found |= {name: _first_sentence(words) for name, words in pairs}
+    return found
+
+
+def _first_sentence(words: str) -> str:
+    return re.split(r"\.(?: |$)", " ".join(words.split()), maxsplit=1)[0].replace("``", "`")
 
 
 def _row(entry: Entry) -> str:
@@ -85,43 +128,59 @@ def _paper(entry: Entry) -> str:
 def _page(entry: Entry) -> str:
     module = sys.modules[entry.build.__module__]
     text = markdown(inspect.cleandoc(module.__doc__ or ""))
+    known = meanings(entry.kind)
     settings = "".join(
-        f"| `{name}` | {'required' if value is inspect.Parameter.empty else f'`{value}`'} |\n"
+        f"| `{name}` | {'required' if value is inspect.Parameter.empty else f'`{value}`'} "
+        f"| {known.get(name, '')} |\n"
         for name, value in entry.settings.items()
     )
     return (
         f"# {entry.name}\n\n{text}\n\n{_cost(entry)}{_example(entry)}{_measured(entry)}"
-        f"## Settings\n\n| setting | default |\n|---|---|\n{settings}\n"
-        f"Described in `{entry.build.__module__}`. Command: "
-        f"`mbrl-flat-train optimizer={entry.name}`.\n"
+        f"## Settings\n\n| setting | default | meaning |\n|---|---|---|\n{settings}\n"
+        "Every method also takes the [options of a step](README.md#options-of-a-step), such as "
+        f"`max_grad_norm`.\nClass: `mbrl_flat.optim.{entry.kind.__name__}`. {_command(entry)}\n"
     )
 
 
+def _command(entry: Entry) -> str:
+    command = f"mbrl-flat-train optimizer={entry.name}"
+    if not entry.has_base or "rho" not in entry.settings:
+        return f"Command: `{command}`."
+    rho = _RHO.get(entry.name, round(entry.settings["rho"] / 5.0, 6))
+    source = (
+        "the radius used for TD-MPC2 here"
+        if entry.name in _RHO
+        else "not measured on TD-MPC2: a fifth of the default, as SAM's is there"
+    )
+    return f"Command:\n`{command} optimizer.rho={rho:g}` ({source})."
+
+
 def _cost(entry: Entry) -> str:
-    plural = "" if entry.evaluations == 1.0 else "s"
+    plural = "evaluation" if entry.evaluations == 1.0 else "evaluations"
+    copies = "copy" if entry.memory == 1.0 else "copies"
     return (
-        f"## Cost\n\n{entry.evaluations:g} gradient evaluation{plural} a step and "
-        f"{entry.memory:g} copies of the parameters, with default settings.\n"
+        f"## Cost\n\n{entry.evaluations:g} gradient {plural} a step and "
+        f"{entry.memory:g} {copies} of the parameters, with default settings.\n"
         "[All methods](README.md), [times](../reference/speed.md).\n\n"
     )
 
 
 def _example(entry: Entry) -> str:
     required = (k for k, v in entry.settings.items() if v is inspect.Parameter.empty)
-    given = {"base": '"adam"', "lr": "1e-3"} if entry.has_base else {"lr": "1e-3"}
+    given = {"base": '"adam"', "lr": "1e-3"} if entry.has_base else {}
     given |= {name: "1000" for name in required if name not in given}
-    words = ", ".join(f"{name}={value}" for name, value in given.items())
+    words = "".join(f", {name}={value}" for name, value in given.items())
     return (
         "## Example\n\nModel and closure are those of [Plain PyTorch](../guides/pytorch.md).\n"
         "```python\nfrom mbrl_flat.optim import make_optimizer\n\n"
-        f'optimizer = make_optimizer("{entry.name}", model, {words})\n'
+        f'optimizer = make_optimizer("{entry.name}", model{words})\n'
         "loss = optimizer.step(closure)\n```\n\n"
     )
 
 
 def _measured(entry: Entry) -> str:
     found = [
-        f"- [{title}](../studies/{study}/README.md)\n"
+        f"- [{title}](../studies/{study}/README.md){_NOTES.get((study, entry.name), '')}\n"
         for study, (title, methods) in _STUDIES.items()
         if entry.name in methods.split()
     ]

@@ -166,7 +166,8 @@ class RadiusOptimizer(PerturbingOptimizer):
 
     Attributes:
         every: Perturb in every k-th step, beginning with the first; the others are plain.
-        only: Which parameters are perturbed (see ``groups.selected``); null for all.
+        only: Which parameters are perturbed: names of modules, kinds (``norm``, ``bias``,
+            ``weight``) or patterns, see ``groups.selected``; null for all.
     """
 
     every: int = setting(1, "[1, inf)")

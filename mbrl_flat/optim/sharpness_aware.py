@@ -61,7 +61,7 @@ class SharpnessAware(HasBase, RadiusOptimizer):
     Attributes:
         rho: Radius, at least 0, or a schedule of it.
         unselected_gradient: Parameters that a step does not perturb take their gradient from the
-            second evaluation (``perturbed``) or from the first (``clean``): with
+            second evaluation (``perturbed``) or from the first (``clean``). With
             ``only=[encoder, dynamics]``, ``clean`` trains the heads as the base alone would.
         needs_clean: Whether ``combine`` reads the clean gradient. If not, the first evaluation
             forms only selected gradients. A closure that cannot be evaluated so, such as one that

@@ -62,7 +62,13 @@ def adaptive_ascent(
 
 @register("asam", paper="arXiv:2102.11600", evaluations=2, memory=2, neutral={"rho": 0.0})
 class ASAM(SharpnessAware):
-    """ASAM with radius ``rho`` and guard ``eta``; see the module for the equations."""
+    """ASAM; see the module for the equations.
+
+    Attributes:
+        eta: Added to the size of every weight, so that zeros move too.
+        ball: Shape of the ball, ``l2`` or ``linf``.
+        scope: Scale every ``entry`` by itself, or all of a tensor by its norm (``layer``).
+    """
 
     rho: Radius = 0.5
     eta: float = setting(0.01, "[0, inf)")

@@ -33,7 +33,13 @@ from mbrl_flat.optim.with_base import HasBase
 
 @register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})
 class CRSAM(HasBase, RadiusOptimizer):
-    """CR-SAM; ``gamma`` and ``beta`` weigh the second and the first difference."""
+    """CR-SAM; see the module for the equations.
+
+    Attributes:
+        rho: Radius.
+        gamma: Weight of the second difference.
+        beta: Weight of the first difference.
+    """
 
     rho: Radius = 0.1
     gamma: float = setting(0.1, "[0, inf)")

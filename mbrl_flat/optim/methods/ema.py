@@ -25,7 +25,11 @@ from mbrl_flat.optim.settings import setting
 
 @register("ema", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"decay": 0.9})
 class EMA(Averaging):
-    """Average exponentially; ``decay`` is the beta of the equation."""
+    """Average exponentially.
+
+    Attributes:
+        decay: The beta of the equation: share of the average that a step keeps.
+    """
 
     decay: float = setting(0.999, "[0, 1)")
 

@@ -31,7 +31,12 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=3, neutral={"rho": 0.0})
 class FriendlySAM(SharpnessAware):
-    """Friendly SAM; ``mean_share`` is the sigma and ``decay`` the lambda of the paper."""
+    """Friendly SAM; see the module for the equations.
+
+    Attributes:
+        mean_share: Share sigma of the average that is subtracted; 0 is SAM.
+        decay: Decay lambda of the average.
+    """
 
     mean_share: float = setting(1.0, "[0, inf)")
     decay: float = setting(0.9, "[0, 1)")

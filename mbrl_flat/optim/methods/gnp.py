@@ -36,7 +36,11 @@ def mix(clean: list[Tensor], perturbed: list[Tensor], alpha: float) -> list[Tens
 
 @register("gnp", paper="arXiv:2202.03599", evaluations=2, memory=2, neutral={"rho": 0.0})
 class GNP(SharpnessAware):
-    """Penalised gradient norm; ``alpha`` is the weight of the perturbed gradient."""
+    """Penalised gradient norm; see the module for the equations.
+
+    Attributes:
+        alpha: Weight of the perturbed gradient; 1 is SAM.
+    """
 
     rho: Radius = 0.1
     alpha: float = setting(0.8, "[0, inf)")

@@ -12,8 +12,10 @@ r"""IVON: variational learning of a Gaussian over the weights at the price of Ad
     \alpha = \eta (h_0 + \delta)
 
 entry by entry, bars being means over samples, lambda the effective sample size and delta the weight
-decay. The weights are the mean m between steps; ``sampled_params`` draws from the posterior, to
-average predictions.
+decay. The weights are the mean m between steps. ``with optimizer.sampled_params():`` holds a draw
+from the posterior; average the predictions of several. In settings: eta is ``lr``, lambda ``ess``,
+h_0 ``hess_init``, beta_1 and beta_2 ``betas``, delta ``weight_decay``, xi ``clip_radius``, and the
+means are over ``num_samples``.
 
 How to choose the effective sample size:
     The number of training examples, or more for a narrower posterior; the width of the noise at the

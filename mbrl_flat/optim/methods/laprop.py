@@ -137,7 +137,13 @@ def clip_factor(weight: Tensor, grad: Tensor, clip: float, min_norm: float) -> T
 
 @register("laprop", paper="arXiv:2002.04839", evaluations=1, memory=0)
 class LaPropOptimizer(TorchOptimizer):
-    """LaProp behind the common driver; the settings are those of ``LaProp``."""
+    """LaProp behind the common driver.
+
+    Attributes:
+        clip: Bound on the norm of a tensor's gradient, relative to that of its weights; null for
+            none.
+        min_norm: Weights count as at least this long.
+    """
 
     lr: float = setting(4e-5, "[0, inf)")
     betas: tuple[float, float] = setting((0.9, 0.999), "[0, 1)")

@@ -38,7 +38,11 @@ def filter_norms(weight: Tensor) -> Tensor:
 
 @register("lpf_sgd", paper="arXiv:2201.08025", evaluations=1, memory=2, neutral={"sigma": 0.0})
 class LPFSGD(HasBase, RadiusOptimizer):
-    """Noise of ``sigma`` times the norm of each filter; ``rho`` of a group is its sigma."""
+    """Noise in proportion to the norm of each filter; ``rho`` of a group is its sigma.
+
+    Attributes:
+        sigma: Scale of the noise, or a schedule of it.
+    """
 
     sigma: Radius = 0.002
 

@@ -12,7 +12,17 @@ from mbrl_flat.optim.settings import setting
 
 
 class TorchOptimizer(FlatOptimizer):
-    """An optimizer of torch behind the common driver; its settings are those of the class."""
+    """An optimizer of torch behind the common driver; its settings are those of the class.
+
+    Attributes:
+        lr: Learning rate.
+        betas: Decay of the averages of gradients and of their squares.
+        eps: Guard of the division.
+        weight_decay: Decay of the weights.
+        momentum: Decay of the average of gradients; 0 for none.
+        nesterov: Nesterov's momentum.
+        fused: Use torch's fused kernel where there is one.
+    """
 
     kind: Callable[..., torch.optim.Optimizer] = staticmethod(torch.optim.SGD)
 

@@ -39,9 +39,11 @@ from mbrl_flat.optim.with_base import HasBase
 
 @register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=4, neutral={"rho": 0.0})
 class SAMPa(HasBase, RadiusOptimizer):
-    """SAM along the last gradient ahead; ``ahead_weight`` is the lambda of the equations.
+    """SAM along the last gradient ahead; see the module for the equations.
 
     Attributes:
+        rho: Radius.
+        ahead_weight: The lambda of the equations: weight of the gradient ahead.
         parallel: Each of two processes evaluates at one of the points and gets the gradient of the
             other. Both are given the same weights, batches and seed; ``sync`` stays ``none``.
     """

@@ -33,10 +33,14 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
 class SSAM(SharpnessAware):
-    """Sparse SAM; ``sparsity`` is the share that stays, ``refresh`` the steps between masks.
+    """Sparse SAM; see the module for the equations.
 
     What it keeps for each parameter: ``fisher``, the sum of squared gradients, ``mask``, and
     ``masked_at``, the step of that mask.
+
+    Attributes:
+        sparsity: Share of the entries that stay in place; 0 is SAM.
+        refresh: Steps between masks.
     """
 
     sparsity: float = setting(0.5, "[0, 1)")

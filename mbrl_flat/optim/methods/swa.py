@@ -26,7 +26,12 @@ from mbrl_flat.optim.settings import setting
 
 @register("swa", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"start": 10})
 class SWA(Averaging):
-    """Average every ``every`` steps after ``start``; see the module for the equation."""
+    """Average the weights of the tail; see the module for the equation.
+
+    Attributes:
+        start: Steps before the average begins.
+        every: Steps between two weights that are averaged.
+    """
 
     start: int = setting(10_000, "[0, inf)")
     every: int = setting(100, "[1, inf)")
