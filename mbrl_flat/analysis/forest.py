@@ -56,10 +56,10 @@ def draw_forest(
         if len(values) > MOST_ALONE:
             axes.plot([low, high], [place, place], color=row.color, lw=2.4, solid_capstyle="butt")
         axes.plot([mean], [place], "o", color=row.color, ms=6)
-    if ratio:
-        log_axis(axes, "x")
     if reference is not None:
         axes.axvline(reference, color=INK, linewidth=1.0, zorder=0.9)
+    if ratio:
+        log_axis(axes, "x")  # after the line, which may be what reaches furthest
     axes.set_yticks(range(len(rows)), [row.name if named else "" for row in rows])
     axes.tick_params(axis="y", labelcolor=INK, length=0)
     axes.grid(visible=False, axis="y")

@@ -45,11 +45,8 @@ def offer_plugins(words: Iterable[str]) -> None:
             if kind in KINDS:
                 for point in entry_points(group=f"mbrl_flat.{kind}s", name=name):
                     _store(kind, name, _node(kind, point))
-            elif kind == "optimizer":
-                if name not in OPTIMIZERS:
-                    load_entry_points()
-                if name in OPTIMIZERS and not _is_ours(OPTIMIZERS[name].kind):
-                    _store(kind, name, _optimizer_node(name))
+            elif kind == "optimizer" and name in OPTIMIZERS and not _is_ours(OPTIMIZERS[name].kind):
+                _store(kind, name, _optimizer_node(name))
 
 
 def plugin_targets() -> dict[str, dict[str, Any]]:

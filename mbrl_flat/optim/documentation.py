@@ -152,7 +152,7 @@ def _command(entry: Entry) -> str:
         if entry.name in _RHO
         else "not measured on TD-MPC2: a fifth of the default, as SAM's is there"
     )
-    return f"Command:\n`{command} optimizer.rho={rho:g}` ({source})."
+    return f"Command:\n`{command} optimizer.rho={rho:g}`\n({source})."
 
 
 def _cost(entry: Entry) -> str:

@@ -71,7 +71,16 @@ class Entry:
         return self.kind.setting_defaults()
 
 
-OPTIMIZERS: dict[str, Entry] = {}
+class _Catalogue(dict[str, Entry]):
+    """Asked for a name that it does not know, it imports what other packages register."""
+
+    def __contains__(self, name: object) -> bool:
+        if not super().__contains__(name):
+            load_entry_points()
+        return super().__contains__(name)
+
+
+OPTIMIZERS: dict[str, Entry] = _Catalogue()
 """Every registered optimizer by name."""
 
 
@@ -141,8 +150,6 @@ def make_optimizer(
         >>> model = nn.Linear(2, 1)
         >>> optimizer = make_optimizer("sam", model, base="sgd", lr=0.1, rho=0.05)
     """
-    if name not in OPTIMIZERS:
-        load_entry_points()
     if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", name, OPTIMIZERS)
     entry = OPTIMIZERS[name]

@@ -40,10 +40,26 @@ API = (
 )
 """Modules with a page in the reference of the Python interface."""
 
+_PARTS = ("agents", "envs", "configs")
+"""Folders of the repository that are installed in the package."""
+
+_CLASS = re.compile(r"^Class: `(mbrl_flat\.optim\.\w+)`", re.MULTILINE)
 _OUTSIDE = re.compile(
     r"\[([^\]]+)\]\((?:\.\./)+(?:mbrl_flat|agents|envs|configs|scripts|tests)/[^)]*\)"
 )
 _ROOT_PAGE = re.compile(r"\((?:\.\./)+(CONTRIBUTING|CHANGELOG|README)\.md(#[^)]*)?\)")
+
+
+def lay_out_sources(installed: Path) -> None:
+    """Link the sources as they are installed, where ``make docs`` has not done so."""
+    if not installed.exists():
+        installed.mkdir(parents=True)
+        for path in (*(ROOT / "mbrl_flat").iterdir(), *map(ROOT.joinpath, _PARTS)):
+            (installed / path.name).symlink_to(path)
+
+
+# As this file is loaded: plugins look for the folder before any event.
+lay_out_sources(ROOT / ".typing" / "mbrl_flat")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -90,6 +106,8 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """
     if page.file.src_uri.startswith("studies/") and not page.file.src_uri.endswith("README.md"):
         page.meta["search"] = {"exclude": True}
+    if page.file.src_uri.startswith("optimizers/"):
+        markdown = _CLASS.sub(r"Class: [`\1`][\1]", markdown)
     if not markdown.lstrip().startswith("# "):
         markdown = f"# {_words(page.file.src_uri)}\n\n{markdown}"
     up = "../" * page.file.src_uri.count("/")

@@ -84,6 +84,15 @@ def test_a_schedule_is_what_a_preset_sets_in_an_experiment(schedule):
     assert cfg.steps == values.steps
 
 
+@pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3"])
+def test_a_debug_run_on_the_control_suite_sees_the_end_of_several_episodes(agent):
+    cfg = composed("env=dmc", "preset=debug", f"agent={agent}")
+
+    assert 1000 // cfg.env.action_repeat <= cfg.seed_steps < cfg.steps
+    assert composed("env=dmc", "preset=debug", "env.action_repeat=2").env.action_repeat == 2
+    assert composed("env=dmc", "preset=cpu").env.action_repeat == 2
+
+
 def test_the_catalogue_and_the_registry_name_the_same_optimizers():
     assert set(names("optimizer")) == set(OPTIMIZERS)
 

@@ -2,12 +2,13 @@
 
 import importlib.util
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
+from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, registry
 from mbrl_flat.optim.base_optimizers import BASES
 
 
@@ -127,3 +128,18 @@ def test_the_first_group_may_be_empty_as_in_torch(name):
     optimizer = make_optimizer(name, [{"params": []}, {"params": [weight]}])
 
     assert optimizer.param_groups[1]["params"][0] is weight
+
+
+def test_the_catalogue_imports_what_other_packages_register_when_it_lacks_a_name(monkeypatch):
+    imported = []
+
+    class Point:
+        def load(self):
+            imported.append(registry.OPTIMIZERS.setdefault("theirs", registry.OPTIMIZERS["sam"]))
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
+    with mock.patch.dict(registry.OPTIMIZERS):
+        assert "sam" in registry.OPTIMIZERS
+        assert not imported
+        assert "theirs" in registry.OPTIMIZERS
+    assert "theirs" not in dict(registry.OPTIMIZERS)
