@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -239,7 +240,7 @@ def as_number(value: Any, what: str) -> float:
     array = np.asarray(value)
     if array.size != 1:
         raise ValueError(f"{what} has shape {array.shape} and is not one number")
-    if array.dtype.kind not in "biuf" and not isinstance(array.item(), int | float):
+    if array.dtype.kind not in "biuf" and not isinstance(array.item(), Real):
         raise TypeError(f"{what} is {array.item()!r} and not a number")
     return float(array.item())
 
