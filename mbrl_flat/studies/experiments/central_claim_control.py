@@ -153,7 +153,9 @@ def draw_control(rows: TrialRows) -> dict[str, Figure]:
     for number, (axes, (words, measure)) in enumerate(zip(panels, shown.items(), strict=True)):
         found = [
             ForestRow(
-                _name(variant), list(_by_seed(played, variant, measure).values()), _color(variant)
+                shown_name(variant),
+                list(_by_seed(played, variant, measure).values()),
+                shown_color(variant),
             )
             for variant in played.distinct("variant")
         ]
@@ -163,10 +165,17 @@ def draw_control(rows: TrialRows) -> dict[str, Figure]:
     return {"control": figure}
 
 
-def _name(variant: str) -> str:
+def shown_name(variant: str) -> str:
+    """Name of a variant in figures."""
     words = {"adam": "Adam, equal updates", "adam_matched": "Adam, equal evaluations"}
-    return words.get(variant) or method_style(variant).name
+    if variant in words:
+        return words[variant]
+    method, _, what = variant.partition("_")
+    if method != "sam" or not what:
+        return method_style(variant).name
+    return f"SAM, rho {what}" if what[0].isdigit() else f"SAM, {what} alone"
 
 
-def _color(variant: str) -> str:
+def shown_color(variant: str) -> str:
+    """SAM at any radius and on any module has SAM's colour; Adam's two lengths have their own."""
     return method_style("sam" if variant.startswith("sam_") else variant).color
