@@ -294,7 +294,11 @@ class BoundedOptimizer:
         self.max_grad_norm = max_grad_norm
 
     def step(self, loss: Tensor, *, step_allowed: Callable[[Tensor], bool]) -> Tensor:
-        """Step on the gradients that ``loss`` left, if ``step_allowed(norm)``; return the norm."""
+        """Step on the gradients that ``loss`` (a scalar) left, if ``step_allowed(norm)``.
+
+        Returns:
+            Norm of the gradients before clipping, a scalar.
+        """
         average_over_rows(self.params, loss)
         grads = [p.grad for p in self.params if p.grad is not None]
         norm = nn.utils.get_total_norm(grads)

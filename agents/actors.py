@@ -81,7 +81,7 @@ class CategoricalActor(nn.Module):
 
 
 def into_box(action: Tensor) -> Tensor:
-    """``a / max(1, |a|)``, entry by entry: what an environment, or a model, makes of a sample."""
+    """``a / max(1, |a|)``, entry by entry, of samples ``[..., A]``: what an environment acts on."""
     return action / action.abs().clamp(min=1.0)
 
 

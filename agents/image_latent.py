@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.categorical import unimix
+from mbrl_flat.models.functional import full_precision
 from mbrl_flat.models.strided_conv import StridedEncoder, stages_for
 from mbrl_flat.specs import EnvSpec
 
@@ -72,11 +73,6 @@ class ImageSpec(NamedTuple):
         pixels = obs[self.name].flatten(0, -4)
         floats = pixels.to(torch.float32, memory_format=torch.channels_last) / 255.0
         return floats.sub_(centre)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Half precision as float32; anything else as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class LatentEncoder(nn.Module):

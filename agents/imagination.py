@@ -119,7 +119,7 @@ class ImaginationModel(Protocol):
         ...
 
     def unpack(self, latent: Tensor) -> ModelState:
-        """Invert ``pack``."""
+        """Invert ``pack``: ``[..., D]`` to a state ``[..., ...]``."""
         ...
 
     def decode(self, features: Tensor) -> Observation:
@@ -169,7 +169,7 @@ class Imagined(NamedTuple):
     """``[N, H + 1]``: probability that the episode continues from ``features[:, t]``."""
 
     def starting_with(self, cont: Tensor) -> "Imagined":
-        """Take the first ``cont`` of each rollout from elsewhere, of any shape of N entries."""
+        """Take the first ``cont`` of each rollout from elsewhere: N entries, such as ``[B, T]``."""
         first = cont.reshape(-1, 1)
         return self._replace(cont=torch.cat([first, self.cont[:, 1:]], 1))
 

@@ -239,7 +239,7 @@ class ImaginationAgent:
         )
 
     def param_norm(self) -> Tensor:
-        """Euclidean norm of the world model's trained weights."""
+        """Euclidean norm of the world model's trained weights, a scalar."""
         modules = self.model.trained_modules().values()
         return joint_norm([p.detach() for module in modules for p in module.parameters()])
 

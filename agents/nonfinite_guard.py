@@ -11,7 +11,7 @@ def step_allowed(optimizer: FlatOptimizer, norm: Tensor, name: str) -> bool:
 
     Args:
         optimizer: The world model's optimizer, which holds the setting and the count.
-        norm: Norm of the whole gradient, the same in every process.
+        norm: Norm of the whole gradient, a scalar, the same in every process.
         name: What is about to step, for the message.
 
     Returns:

@@ -26,7 +26,7 @@ class Packing:
         return torch.cat([state[name].flatten(lead).float() for name in self.shapes], -1)
 
     def unpack(self, latent: Tensor) -> ModelState:
-        """Invert ``pack``."""
+        """Invert ``pack``: ``[..., D]`` to a state ``[..., ...]``."""
         pieces = latent.split([prod(shape) for shape in self.shapes.values()], -1)
         named = zip(self.shapes.items(), pieces, strict=True)
         state = {name: piece.unflatten(-1, shape) for (name, shape), piece in named}

@@ -33,7 +33,7 @@ class RandomAgent:
         return {"value": torch.zeros(num_envs)}
 
     def reset_state(self, state: AgentState, is_first: Tensor) -> AgentState:
-        """Return the state; there is nothing to reset."""
+        """Return the state ``[N]``; there is nothing to reset."""
         del is_first
         return state
 
@@ -53,7 +53,7 @@ class RandomAgent:
         return {}
 
     def param_norm(self) -> Tensor:
-        """Zero: there are no weights."""
+        """Zero, a scalar: there are no weights."""
         return torch.zeros(())
 
     def state_dict(self) -> dict[str, Any]:

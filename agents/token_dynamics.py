@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.agents.actors import into_box
-from mbrl_flat.agents.image_latent import LatentShape, full_precision
+from mbrl_flat.agents.image_latent import LatentShape
 from mbrl_flat.models.categorical import straight_through, unimix
+from mbrl_flat.models.functional import full_precision
 from mbrl_flat.models.kv_cache import KVCache
 from mbrl_flat.models.transformer import (
     CausalTransformer,

@@ -157,7 +157,7 @@ class TokenWorldModel(nn.Module, ABC):
     def extra_losses(
         self, batch: Batch, targets: Targets, seen: Observed, prior: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
-        """Weights and values of an agent's own terms of the loss."""
+        """Weights and values, scalars, of an agent's own terms; ``prior`` is ``[B, T, S, C]``."""
         del batch, targets, seen, prior
         return {}
 

@@ -211,7 +211,7 @@ class WorldModel(nn.Module):
         return self.features(state)
 
     def unpack(self, latent: Tensor) -> ModelState:
-        """Invert ``pack``."""
+        """Invert ``pack``: ``[..., D]`` to a state ``[..., ...]``."""
         deter, stoch = latent[..., : self.deter_size], latent[..., self.deter_size :]
         return {"deter": deter, "stoch": stoch}
 

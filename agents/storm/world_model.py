@@ -38,7 +38,7 @@ def _relu() -> nn.Module:
 
 
 def linear_default_(weight: Tensor) -> Tensor:
-    """Fill as ``nn.Linear`` does: uniform in ``+-1 / sqrt(fan_in)``."""
+    """Fill ``[n_out, n_in]`` as ``nn.Linear`` does: uniform in ``+-1 / sqrt(fan_in)``."""
     return nn.init.kaiming_uniform_(weight, a=math.sqrt(5.0))
 
 
@@ -109,7 +109,7 @@ class WorldModel(TokenWorldModel):
         return Targets(noise=noise, prior_noise=prior_noise, r_lower=r_lower, r_share=r_share)
 
     def free_nats(self, kl: Tensor) -> Tensor:
-        """Bound the mean over batch and time."""
+        """Bound the mean over batch and time: ``[B, T]`` to a scalar."""
         return kl.mean().clamp(min=self.config.free_nats)
 
     def states(self, seen: Observed, targets: Targets) -> ModelState:
@@ -161,7 +161,7 @@ class WorldModel(TokenWorldModel):
         *,
         generator: Generator | None = None,
     ) -> ModelState:
-        """Take in one observation; see ``ImaginationModel.observe``."""
+        """Take in observations ``[N, ...]``; see ``ImaginationModel.observe``."""
         begins = is_first[:, None]
         old = Tokens.of(state)
         before = torch.where(begins, self.dynamics.first_latent(), state["latent"])

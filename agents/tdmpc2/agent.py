@@ -241,7 +241,7 @@ class TDMPC2:
         }
 
     def param_norm(self) -> Tensor:
-        """Euclidean norm of the world model's trained weights."""
+        """Euclidean norm of the world model's trained weights, a scalar."""
         parts = [p for m in self.model.trained_modules().values() for p in m.parameters()]
         return torch.stack(torch._foreach_norm([p.detach() for p in parts])).norm()
 

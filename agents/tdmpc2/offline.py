@@ -79,7 +79,7 @@ class OfflineTDMPC2(nn.Module):
         )
 
     def loss(self, subsequences: Subsequences, targets: Targets) -> Tensor:
-        """The world-model loss."""
+        """The world-model loss, a scalar."""
         return self.model.loss(subsequences.batch, targets).loss
 
     @torch.no_grad()

@@ -123,7 +123,17 @@ class LatentPlanner:
     def plan(
         self, latent: Tensor, previous_mean: Tensor, noise: PlanNoise, *, explore: bool
     ) -> Plan:
-        """Plan with given noise: all states in one batch, each as it would be planned alone."""
+        """Plan from latents ``[N, D]`` with given noise, each as it would be planned alone.
+
+        Args:
+            latent: Where the plans start.
+            previous_mean: Means of the step before ``[N, H, A]``.
+            noise: The draws of this call.
+            explore: Add noise to the action.
+
+        Returns:
+            Action ``[N, A]``, mean ``[N, H, A]`` and value ``[N]``.
+        """
         search = self._own_actions(latent, noise.search)
         plain = self.networks is self._full and self._value == self.estimate_return
         if plain and fused_plan.usable(self, latent):

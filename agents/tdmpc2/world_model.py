@@ -48,7 +48,7 @@ class LossOutput(NamedTuple):
 
 
 def loss_metrics(loss: Tensor, parts: Mapping[str, Tensor]) -> Metrics:
-    """What is logged of a loss and its parts."""
+    """What is logged of a loss and its parts, all scalars."""
     metrics: Metrics = {f"train/{name}_loss": value.detach() for name, value in parts.items()}
     return metrics | {"train/total_loss": loss.detach()}
 
@@ -146,7 +146,7 @@ class WorldModel(nn.Module):
         return torch.cat([self.layout.read(latent), action], -1)
 
     def step(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Latents after actions; what they say of their task stays."""
+        """Latents ``[..., D]`` after actions ``[..., A]``; what they say of their task stays."""
         return self.layout.carry(self.dynamics(self.pair(latent, action)), latent)
 
     def draw_heads(self, device: torch.device) -> Tensor:
@@ -173,8 +173,9 @@ class WorldModel(nn.Module):
             policy: Gives one sampled action for each next latent.
 
         Returns:
-            ``next_latent`` ``[B, H, D]``, and where rewards and TD targets lie between the bins:
-            ``r_lower``, ``r_share``, ``q_lower``, ``q_share``, each ``[B, H]``.
+            ``next_latent`` ``[B, H, D]``, and where rewards and TD targets lie between the bins,
+            each ``[B, H]``: the lower bins ``r_lower`` and ``q_lower`` int64, the shares of the
+            bins above them ``r_share`` and ``q_share`` in the rewards' type.
         """
         next_latent = self.encode({name: value[:, 1:] for name, value in batch.obs.items()})
         heads = self.draw_heads(next_latent.device)
@@ -293,7 +294,7 @@ class WorldModel(nn.Module):
     def loss_in_torch(
         self, batch: Batch, targets: Targets, mask: Tensor | None = None
     ) -> LossOutput:
-        """The same as a graph of operators; ``mask`` replaces the dropout of the Q-functions."""
+        """The same by torch; ``mask`` ``[K, B H, mlp_dim]`` replaces dropout of the Q-functions."""
         config, latents = self.config, self.unroll_batch(batch)
         pair = self.pair(latents[:, :-1], batch.action)
         error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)

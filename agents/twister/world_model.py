@@ -102,7 +102,7 @@ class WorldModel(TokenWorldModel):
         return targets
 
     def free_nats(self, kl: Tensor) -> Tensor:
-        """Bound the term of every step."""
+        """Bound the term of every step: ``[B, T]`` to a scalar."""
         return kl.clamp(min=self.config.free_nats).mean()
 
     def states(self, seen: Observed, targets: Targets) -> ModelState:
@@ -119,7 +119,7 @@ class WorldModel(TokenWorldModel):
     def extra_losses(
         self, batch: Batch, targets: Targets, seen: Observed, prior: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
-        """The contrastive loss between predictions and augmented views, if it has a weight."""
+        """The contrastive loss of priors ``[B, T, S, C]`` and augmented views, if it is wanted."""
         if self.config.contrastive_coef == 0.0:
             return {}
         expected = straight_through(prior, targets["prior_noise"]).flatten(-2)
@@ -149,7 +149,7 @@ class WorldModel(TokenWorldModel):
         *,
         generator: Generator | None = None,
     ) -> ModelState:
-        """Take in one observation; see ``ImaginationModel.observe``."""
+        """Take in observations ``[N, ...]``; see ``ImaginationModel.observe``."""
         begins = is_first[:, None]
         before = torch.where(begins, self.dynamics.first_latent(), state["latent"])
         cache = KVCache.from_state(state).keep(~is_first)

@@ -185,12 +185,15 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(f"{tick:.6g}") for tick in inside]
 
 
-def add_legend(axes: "Axes", *others: "Axes") -> None:
+def add_legend(axes: "Axes", *others: "Axes") -> int:
     """Name what is drawn, below the panels, so that the legend never covers data.
 
     Args:
         axes: Panel that the legend belongs to; alone, it has the legend below itself.
         others: Panels that share one legend with it below all panels; a name stands there once.
+
+    Returns:
+        Lines of the legend.
     """
     named: dict[str, Artist] = {}
     for panel in (axes, *others):
@@ -198,7 +201,7 @@ def add_legend(axes: "Axes", *others: "Axes") -> None:
             named.setdefault(name, handle)
     names = list(named)
     if not names:
-        return
+        return 0
     figure = axes.get_figure(root=True)
     assert figure is not None
     share = 1.0
@@ -206,21 +209,23 @@ def add_legend(axes: "Axes", *others: "Axes") -> None:
         share = spec.get_gridspec().ncols
     # A letter of nine points is five points wide on average, the line before it takes 40.
     fitting = int(72.0 * figure.get_figwidth() / share / (5.0 * max(map(len, names)) + 40.0))
+    columns = max(1, min(len(names), fitting))
     style = {
         "frameon": False,
         "fontsize": 9 if len(names) <= 24 else 6,
         "labelcolor": INK,
-        "ncols": max(1, min(len(names), fitting)),
+        "ncols": columns,
     }
     if others or share == 1.0:
         figure.legend(list(named.values()), names, loc="outside lower center", **style)
-        return
+        return -(-len(names) // columns)
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415  # slow to import
 
     # By inches and not by a share of the panel: below its label, however low the panel is.
     below = axes.transAxes + ScaledTranslation(0.0, -0.4, figure.dpi_scale_trans)
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below}
     axes.legend(list(named.values()), names, **place, **style)
+    return -(-len(names) // columns)
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:

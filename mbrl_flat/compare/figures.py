@@ -80,11 +80,10 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
     figure, panels = make_panels(len(drawings), columns=columns)
     for axes, draw in zip(panels, drawings, strict=True):
         draw(axes)
-    add_legend(*panels)
+    lines = add_legend(*panels)
     # Fixed margins: to find them by drawing everything would take as long as the drawing.
     figure.set_layout_engine(None)
     width, height = figure.get_size_inches()
-    lines = sum(-(-len(legend.get_texts()) // vars(legend)["_ncols"]) for legend in figure.legends)
     figure.subplots_adjust(
         left=0.9 / width,
         right=1.0 - 0.15 / width,

@@ -64,7 +64,7 @@ def first_part(
 
     Args:
         batch: B subsequences.
-        targets: Tensors whose first dimension is B, or B times something.
+        targets: Tensors ``[B n, ...]`` with any whole n.
         fraction: How much of the batch, in (0, 1].
 
     Returns:

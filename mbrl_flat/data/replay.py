@@ -44,6 +44,15 @@ class Replay:
         seed: Seed of the draw of held-out episodes.
         folder: Where to keep the arrays on the disk; ``None`` keeps them in memory.
 
+    Attributes:
+        arrays: By name, each ``[num_envs, slots_per_env, ...]``: ``obs/<entry>``, ``action``,
+            ``reward``, ``terminated``, ``is_first``, and ``episode``, the number of its episode:
+            odd where that is held out, -1 where nothing was written.
+        write_pos: Slots written so far ``[num_envs]``; modulo ``slots_per_env`` the next slot.
+        episode_start: Position of the first slot of an environment's newest episode ``[num_envs]``.
+        current: Number of that episode ``[num_envs]``.
+        mirror: Copy of the arrays on the device that learns, if there is one.
+
     Raises:
         UserError: If the capacity is less than one subsequence, or the fraction is out of range.
     """
@@ -92,7 +101,7 @@ class Replay:
         return sum(array.nbytes for array in self.arrays.values())
 
     def begin(self, env_index: int, obs: Mapping[str, np.ndarray]) -> None:
-        """Start an episode with its first observation."""
+        """Start an episode with its first observation, entries ``[...]`` of one environment."""
         held_out = bool(self._rng.random() < self.heldout_fraction)
         # With this episode and the next one the last training episode must still be there.
         behind = self.write_pos[env_index] - self.trained_until[env_index]
@@ -114,7 +123,7 @@ class Replay:
         terminated: bool,
         done: bool,
     ) -> None:
-        """Add one transition to the environment's current episode.
+        """Add one transition to the environment's current episode, with an action ``[A]``.
 
         ``next_obs`` is what followed, the final observation included; ``terminated`` says that the
         task ended, ``done`` that the episode did, by termination or truncation.
@@ -215,19 +224,13 @@ class Replay:
         found = [np.zeros((0, 2), np.int64)]
         missing, tries = batch_size, 0
         while missing > 0:
-            starts = self._draw(max(2 * missing, 64), length, rng, heldout, across)
-            starts = starts[:missing]
+            starts = self._draw(max(2 * missing, 64), length, rng, heldout, across)[:missing]
             found.append(starts)
             missing -= len(starts)
             tries += 1
             if tries == 1000 and not self.can_sample(length, **kind):
                 raise NoSubsequenceError(length, heldout=heldout)
         return np.concatenate(found)
-
-    def ends_terminated(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Say which subsequences that begin at ``starts`` ``[M, 2]`` end the task, bool ``[M]``."""
-        last = (starts[:, 1] + length - 1) % self.slots_per_env
-        return self.arrays["terminated"][starts[:, 0], last].astype(np.bool_)
 
     def gather(self, starts: np.ndarray, length: int) -> Batch:
         """Cut out the subsequences that begin at ``starts`` ``[B, 2]``."""
@@ -272,7 +275,7 @@ class Replay:
         return out
 
     def write_back(self, piece: Mapping[str, Tensor]) -> None:
-        """Put back what ``slots_since`` copied."""
+        """Put back what ``slots_since`` copied, ``[count, ...]``."""
         if self.mirror is not None:
             self.mirror.forget()
         for i in range(self.num_envs):
@@ -297,9 +300,6 @@ class Replay:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore cursors; the arrays come through ``write_back``.
-
-        Args:
-            state: What ``state_dict`` gave.
 
         Raises:
             UserError: If the saved buffer had another shape.

@@ -33,7 +33,7 @@ def slot_layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], type]]:
 
 
 def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.ndarray:
-    """Make an array of zeros.
+    """Make an array of zeros ``[*shape]``.
 
     Args:
         shape: Its shape.

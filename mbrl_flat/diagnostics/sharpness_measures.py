@@ -132,8 +132,19 @@ class SamGaps:
         return row
 
 
+class _Gap:
+    """The function ``name`` of ``perturbed_sharpness``; its arguments are the attributes."""
+
+    name = ""
+
+    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
+        """The gap, under the function's name."""
+        del context
+        return {self.name: getattr(perturbed_sharpness, self.name)(region, **vars(self))}
+
+
 @dataclass(frozen=True, kw_only=True)
-class WorstCaseSharpness:
+class WorstCaseSharpness(_Gap):
     """The highest gap found by several steps of ascent within a ball; moves the weights.
 
     Attributes:
@@ -144,15 +155,11 @@ class WorstCaseSharpness:
     rho: float = 0.05
     steps: int = 10
 
-    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``worst_case_sharpness``."""
-        del context
-        found = perturbed_sharpness.worst_case_sharpness(region, rho=self.rho, steps=self.steps)
-        return {"worst_case_sharpness": found}
+    name = "worst_case_sharpness"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveSharpness:
+class AdaptiveSharpness(_Gap):
     """The gap after one step of ASAM; moves the weights.
 
     Attributes:
@@ -163,15 +170,11 @@ class AdaptiveSharpness:
     rho: float = 0.5
     eta: float = 0.01
 
-    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``adaptive_sharpness``."""
-        del context
-        found = perturbed_sharpness.adaptive_sharpness(region, rho=self.rho, eta=self.eta)
-        return {"adaptive_sharpness": found}
+    name = "adaptive_sharpness"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormalisedSharpness:
+class NormalisedSharpness(_Gap):
     """The gap after one step in which each weight tensor moves by its norm; moves the weights.
 
     Attributes:
@@ -180,11 +183,7 @@ class NormalisedSharpness:
 
     rho: float = 0.05
 
-    def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
-        """``normalised_sharpness``."""
-        del context
-        found = perturbed_sharpness.normalised_sharpness(region, rho=self.rho)
-        return {"normalised_sharpness": found}
+    name = "normalised_sharpness"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ def draw_endings(
     """
     drawn = replay.starts(_CANDIDATES * num, length, rng=rng, heldout=heldout)
     starts = rng.permutation(np.unique(drawn, axis=0))
-    ends = replay.ends_terminated(starts, length)
+    last = (starts[:, 1] + length - 1) % replay.slots_per_env
+    ends = replay.arrays["terminated"][starts[:, 0], last].astype(np.bool_)
     if ends.all() or not ends.any():
         return None
     half = num // 2

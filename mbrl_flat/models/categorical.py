@@ -34,7 +34,7 @@ def unimix(logits: Tensor, share: float) -> Tensor:
 def gumbel_noise(
     shape: tuple[int, ...], *, device: torch.device, generator: Generator | None = None
 ) -> Tensor:
-    """Standard Gumbel draws, float32, from ``generator`` or torch's global stream."""
+    """Standard Gumbel draws ``[*shape]``, float32, from ``generator`` or the global stream."""
 
     def draw(shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, device=device).exponential_(generator=generator)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.models.norms import ChannelNorm
+from mbrl_flat.models.norms import ChannelRMSNorm
 from mbrl_flat.models.perceptron import fan_in_normal_
 
 GRIDS = (4, 5, 6, 7)
@@ -80,7 +80,7 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise([channels, *depths]))
-        self.norms = nn.ModuleList(ChannelNorm(depth, eps=eps) for depth in depths)
+        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=eps) for depth in depths)
         self.out_features = (size // 2 ** len(depths)) ** 2 * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise(depths))
-        self.norms = nn.ModuleList(ChannelNorm(depth, eps=eps) for depth in depths[1:])
+        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=eps) for depth in depths[1:])
         self.last = _conv(depths[-1], channels, kernel)
 
     def forward(self, grid: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
 def dropout_mask(
     p: float, shape: tuple[int, ...], *, like: Tensor, training: bool, dim: int = 0
 ) -> Tensor | None:
-    """What ``dropout`` multiplies with, of a given shape; None where that is one everywhere."""
+    """What ``dropout`` multiplies with, ``[*shape]``; None where that is one everywhere."""
     if not training or p == 0.0:
         return None
     # A shard is a view of the whole draw; fused operators read masks row by row.

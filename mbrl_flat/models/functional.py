@@ -18,17 +18,17 @@ from mbrl_flat.models import kernels
 
 
 def symlog(x: Tensor) -> Tensor:
-    """Compress the scale, ``sign(x) log(1 + |x|)``, elementwise."""
+    """Compress the scale, ``sign(x) log(1 + |x|)``, elementwise, ``[...]``."""
     return torch.sign(x) * torch.log1p(x.abs())
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Turn half precision into float32; leave everything else as it is."""
+    """Turn half precision ``[...]`` into float32; leave everything else as it is."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Invert ``symlog``: ``sign(x) (exp(|x|) - 1)``, elementwise."""
+    """Invert ``symlog``: ``sign(x) (exp(|x|) - 1)``, elementwise, ``[...]``."""
     return torch.sign(x) * torch.expm1(x.abs())
 
 

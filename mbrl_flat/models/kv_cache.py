@@ -46,7 +46,7 @@ class KVCache(NamedTuple):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
-        """Read what ``to_state`` wrote into a dictionary of tensors."""
+        """Read the tensors ``[N, ...]`` that ``to_state`` named."""
         layers = sum(name.startswith("key/") for name in state)
         return cls(
             tuple(state[f"key/{layer}"] for layer in range(layers)),
@@ -55,7 +55,7 @@ class KVCache(NamedTuple):
         )
 
     def to_state(self) -> dict[str, Tensor]:
-        """Name the tensors: ``key/0``, ``value/0``, ..., ``valid``."""
+        """Name the tensors: ``key/0``, ``value/0``, ... ``[N, Hh, S, D]``, ``valid`` ``[N, F]``."""
         named = {f"key/{layer}": key for layer, key in enumerate(self.keys)}
         named |= {f"value/{layer}": value for layer, value in enumerate(self.values)}
         return named | {"valid": self.valid}
@@ -113,7 +113,7 @@ class KVCache(NamedTuple):
         return torch.cat([keys, key], 2), torch.cat([values, value], 2)
 
     def after_step(self, keys: list[Tensor], values: list[Tensor]) -> Self:
-        """Make the next cache of what ``extended`` gave for each layer."""
+        """Make the next cache of what ``extended`` gave for each layer, ``[N, Hh, S, D]``."""
         valid = self.valid_after_step()
         if self.keys[0].shape[2] > self.filled:
             return type(self)(tuple(keys), tuple(values), valid)

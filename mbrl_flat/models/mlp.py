@@ -17,7 +17,7 @@ from mbrl_flat.models.fused import Layer, after_shared, networks, usable
 
 
 def truncated_normal_(weight: Tensor, *, std: float = 0.02) -> Tensor:
-    """Fill in place from a normal of standard deviation ``std``, cut at +-2 (never reached)."""
+    """Fill ``[...]`` in place from a normal of deviation ``std``, cut at +-2 (never reached)."""
     with torch.no_grad():
         return nn.init.trunc_normal_(weight, std=std)
 

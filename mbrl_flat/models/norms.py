@@ -17,9 +17,9 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(full_precision(x)).to(x.dtype)
 
 
-class ChannelNorm(RMSNorm):
+class ChannelRMSNorm(RMSNorm):
     """RMSNorm over the channels of each pixel of ``[N, C, height, width]``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise."""
+        """Normalise ``[N, C, height, width]``."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)

@@ -58,11 +58,11 @@ def channels_last_(module: nn.Module) -> nn.Module:
     return module
 
 
-class ChannelNorm(nn.LayerNorm):
+class ChannelLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel of ``[N, C, H, W]``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise; channels-last in, channels-last out."""
+        """Normalise ``[N, C, H, W]``; channels-last in, channels-last out."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -83,7 +83,7 @@ def norm_layer(name: NormName, channels: int, *, eps: float) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "layer":
-        return ChannelNorm(channels, eps=eps)
+        return ChannelLayerNorm(channels, eps=eps)
     raise UnknownNameError("norm", name, ["batch", "layer"])
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from mbrl_flat.optim.chunks import chunks
 from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 
 
-class Posterior(torch.optim.Optimizer):
+class Posterior(ParameterwiseUpdate):
     """Momentum and curvature of every parameter; a subclass says how they move.
 
     The precision is ``count * (curvature + damping)``; ``count_key`` and
@@ -32,10 +33,6 @@ class Posterior(torch.optim.Optimizer):
     def __init__(self, groups: list[ParamGroup], defaults: dict[str, Any]) -> None:
         super().__init__(groups, defaults)
         self.statistic: dict[nn.Parameter, Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes in copies and pickles, and not a scheduler's step.
-        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def curvature(self, param: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
         """Curvature of every entry."""
@@ -63,14 +60,5 @@ class Posterior(torch.optim.Optimizer):
             part.mul_((curvature + damping).rsqrt_())
         return noise
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move the weights and the posterior by the final gradient and ``statistic``."""
-        del closure
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None and param in self.statistic:
-                    self._move(param, param.grad, group)
-
-    def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+    def _is_ready(self, param: nn.Parameter) -> bool:
+        return param in self.statistic

@@ -7,6 +7,8 @@ that has changed since is translated when the run is loaded. Add a row whenever 
 import re
 from typing import Any
 
+from mbrl_flat.optim import OPTIMIZERS
+
 RENAMED = {
     "agents": "mbrl_flat.agents",
     "envs": "mbrl_flat.envs",
@@ -54,40 +56,11 @@ RENAMED = {
 }
 """New name of each old module, class or function; a longer old name goes before a shorter one."""
 
-_METHODS = {
-    "plain.adam": "Adam",
-    "plain.adamw": "AdamW",
-    "plain.sgd": "SGD",
-    "asam.asam": "ASAM",
-    "bsam.bsam": "BSAM",
-    "cr_sam.cr_sam": "CRSAM",
-    "ema.ema": "EMA",
-    "entropy_sgd.entropy_sgd": "EntropySGD",
-    "esam.esam": "ESAM",
-    "fisher_sam.fisher_sam": "FisherSAM",
-    "friendly_sam.friendly_sam": "FriendlySAM",
-    "gam.gam": "GAM",
-    "gnp.gnp": "GNP",
-    "gsam.gsam": "GSAM",
-    "ivon.ivon": "IVON",
-    "laprop.laprop": "LaPropOptimizer",
-    "looksam.looksam": "LookSAM",
-    "lpf_sgd.lpf_sgd": "LPFSGD",
-    "msam.msam": "MomentumSAM",
-    "random_direction.random_direction": "RandomDirection",
-    "sagm.sagm": "SAGM",
-    "sam.sam": "SAM",
-    "sam_on.sam_on": "SAMON",
-    "ssam.ssam": "SSAM",
-    "swa.swa": "SWA",
-    "vasso.vasso": "VaSSO",
-    "vgd.vgd": "VGD",
-    "wsam.wsam": "WSAM",
-}
-"""Classes of optimizers by their module and the function that built each before."""
+# Before, a function that was spelled as the method built its optimizer.
 RENAMED |= {
-    f"mbrl_flat.optim.methods.{old}": f"mbrl_flat.optim.methods.{old.partition('.')[0]}.{new}"
-    for old, new in _METHODS.items()
+    f"{entry.kind.__module__}.{name}": f"{entry.kind.__module__}.{entry.kind.__qualname__}"
+    for name, entry in OPTIMIZERS.items()
+    if entry.kind.__module__.startswith("mbrl_flat.optim.methods.")
 }
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

@@ -4,16 +4,10 @@ Hydra's sweepers choose the settings and its launchers the places; each run is t
 process of its own, so that one that dies takes nothing with it.
 """
 
-from mbrl_flat.sweeps.command import make_sweep, wants_sweep
-from mbrl_flat.sweeps.folder import SweepFolder, quoted, run_name
-from mbrl_flat.sweeps.job import SweepJob, share_of_cores
-
-__all__ = [
-    "SweepFolder",
-    "SweepJob",
-    "make_sweep",
-    "quoted",
-    "run_name",
-    "share_of_cores",
-    "wants_sweep",
-]
+from mbrl_flat.sweeps.command import make_sweep as make_sweep
+from mbrl_flat.sweeps.command import wants_sweep as wants_sweep
+from mbrl_flat.sweeps.folder import SweepFolder as SweepFolder
+from mbrl_flat.sweeps.folder import quoted as quoted
+from mbrl_flat.sweeps.folder import run_name as run_name
+from mbrl_flat.sweeps.job import SweepJob as SweepJob
+from mbrl_flat.sweeps.job import share_of_cores as share_of_cores

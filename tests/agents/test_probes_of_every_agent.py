@@ -2,17 +2,10 @@
 
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 
-import mbrl_flat.cli.commands  # noqa: F401 - registers the schemas
-from mbrl_flat.cli import main as cli
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.bounds_probe import BoundsProbe
 from mbrl_flat.diagnostics.inspection import training_batch
@@ -22,33 +15,11 @@ from mbrl_flat.diagnostics.probe import NothingToMeasure, ReplayProbe
 from mbrl_flat.diagnostics.rollout_probe import RolloutProbe
 from mbrl_flat.diagnostics.sharpness_probe import SharpnessProbe
 from mbrl_flat.interfaces import Decodes
-from mbrl_flat.optim import make_optimizer
-from mbrl_flat.specs import Continuous, Discrete, EnvSpec
-
-CATALOGUE = Path(cli.__file__).resolve().parents[2] / "configs" / "agent"
-AGENTS = sorted(path.stem for path in CATALOGUE.glob("*.yaml") if path.stem != "random")
-
-IMAGES = EnvSpec(
-    obs={"image": (3, 16, 16)},
-    action=Discrete(num=4),
-    episode_length=50,
-    images=frozenset({"image"}),
-)
-VECTORS = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=50)
 
 
-@cache
-def agent_of(name):
-    GlobalHydra.instance().clear()
-    with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cfg = compose("train", overrides=[f"agent={name}", "preset=debug"])
-    GlobalHydra.instance().clear()
-
-    def factory(groups, *, max_grad_norm=None):
-        return make_optimizer("adam", groups, max_grad_norm=max_grad_norm, lr=1e-3)
-
-    spec = VECTORS if name == "tdmpc2" else IMAGES
-    return instantiate(cfg.agent)(spec, optimizer=factory, device=torch.device("cpu")), spec
+@pytest.fixture(scope="session")
+def agent_of(debug_agent):
+    return cache(debug_agent)
 
 
 def filled(agent, spec, kind):
@@ -103,9 +74,8 @@ ON_TRAINING_DATA = ("sharpness", "landscape")
 
 @pytest.mark.parametrize("kind", ["long", "short", "none"])
 @pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("name", AGENTS)
-def test_each_measures_or_says_why_not(name, probe, kind, tmp_path):
-    agent, spec = agent_of(name)
+def test_each_measures_or_says_why_not(every_agent, probe, kind, agent_of, tmp_path):
+    agent, spec = agent_of(every_agent)
     replay, measure = filled(agent, spec, kind), PROBES[probe](tmp_path)
     decodes = probe != "open_loop" or isinstance(agent, Decodes)
     trained_on = probe in ON_TRAINING_DATA and agent.across_episodes
@@ -121,7 +91,7 @@ def test_each_measures_or_says_why_not(name, probe, kind, tmp_path):
     assert all(math.isfinite(value) for value in row.values())
 
 
-def test_a_run_prints_the_reason_once(capsys, tmp_path):
+def test_a_run_prints_the_reason_once(agent_of, capsys, tmp_path):
     agent, spec = agent_of("tdmpc2")
     scheduled = ReplayProbe(PROBES["sharpness"](tmp_path), agent, filled(agent, spec, "none"))
 

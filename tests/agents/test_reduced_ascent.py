@@ -1,43 +1,10 @@
 """SAM's first gradient in lower precision, or of a part of the batch, in every agent."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 
-import mbrl_flat.cli.commands  # noqa: F401 - registers the schemas
-from mbrl_flat.cli import main as cli
 from mbrl_flat.data.batch import Batch, first_part
-from mbrl_flat.optim import make_optimizer
-from mbrl_flat.specs import Continuous, Discrete, EnvSpec
-
-CATALOGUE = Path(cli.__file__).resolve().parents[2] / "configs" / "agent"
-AGENTS = sorted(path.stem for path in CATALOGUE.glob("*.yaml") if path.stem != "random")
-
-IMAGES = EnvSpec(
-    obs={"image": (3, 16, 16)},
-    action=Discrete(num=4),
-    episode_length=50,
-    images=frozenset({"image"}),
-)
-VECTORS = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=50)
-
-
-def make_agent(name, **options):
-    GlobalHydra.instance().clear()
-    with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
-        cfg = compose("train", overrides=[f"agent={name}", "preset=debug"])
-    GlobalHydra.instance().clear()
-
-    def factory(groups, *, max_grad_norm=None):
-        return make_optimizer("sam", groups, max_grad_norm=max_grad_norm, lr=1e-3, **options)
-
-    torch.manual_seed(0)
-    spec = VECTORS if name == "tdmpc2" else IMAGES
-    return instantiate(cfg.agent)(spec, optimizer=factory, device=torch.device("cpu")), spec
+from mbrl_flat.specs import Continuous, EnvSpec
 
 
 def batch_of(spec, rows, length):
@@ -70,7 +37,6 @@ def evaluations(agent, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("name", AGENTS)
 @pytest.mark.parametrize(
     ("options", "first"),
     [
@@ -80,8 +46,10 @@ def evaluations(agent, monkeypatch):
     ],
     ids=str,
 )
-def test_only_the_first_evaluation_is_reduced(name, options, first, monkeypatch):
-    agent, spec = make_agent(name, **options)
+def test_only_the_first_evaluation_is_reduced(
+    every_agent, options, first, debug_agent, monkeypatch
+):
+    agent, spec = debug_agent(every_agent, "sam", **options)
     seen = evaluations(agent, monkeypatch)
 
     metrics = agent.update(batch_of(spec, 4, agent.sequence_length))
@@ -93,7 +61,8 @@ def test_only_the_first_evaluation_is_reduced(name, options, first, monkeypatch)
 
 
 def test_a_part_of_a_batch_is_its_first_rows_and_what_belongs_to_them():
-    batch = batch_of(VECTORS, 5, 3)
+    spec = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=50)
+    batch = batch_of(spec, 5, 3)
     targets = {"each": torch.arange(5), "steps": torch.arange(15)}
 
     part, cut = first_part(batch, targets, 0.4)

@@ -25,7 +25,7 @@ Deviations from the paper:
     ``micro_batches=each``; the authors split it in eight.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class BSAMUpdate(Posterior):
     start_key = "init_precision"
     curvature_key = "precision"
 
-    def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
+    def _move(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2) = self._state(param, group), group["betas"]
         delta, old = group["delta"], state["precision"]
         state["momentum"].lerp_(grad + delta * param, 1.0 - beta1)

@@ -35,7 +35,7 @@ Deviations from the paper:
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,7 @@ class IVONUpdate(Posterior):
     start_key = "hess_init"
     curvature_key = "hessian"
 
-    def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
+    def _move(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
         state = self._state(param, group)
         (beta1, beta2), delta, radius = group["betas"], group["weight_decay"], group["clip_radius"]
         state["step"] += 1

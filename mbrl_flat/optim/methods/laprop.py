@@ -37,12 +37,13 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import Params
 from mbrl_flat.optim.base_optimizers import register_base
 from mbrl_flat.optim.methods.plain import TorchOptimizer
+from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
 
 
 @register_base("laprop")
-class LaProp(torch.optim.Optimizer):
+class LaProp(ParameterwiseUpdate):
     """The equations of the module; its average of normalised gradients is ``exp_avg``.
 
     Args:
@@ -91,15 +92,6 @@ class LaProp(torch.optim.Optimizer):
             "min_norm": min_norm,
         }
         super().__init__(params, defaults)
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move every parameter that has a gradient."""
-        del closure
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._move(param, param.grad, group)
 
     def _move(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]

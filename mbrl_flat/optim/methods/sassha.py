@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.perturbation import Perturbation
 from mbrl_flat.optim.perturbing import RadiusOptimizer
 from mbrl_flat.optim.registry import register
@@ -44,27 +45,14 @@ from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.sharpness_aware import gradient_ascent
 
 
-class SASSHAUpdate(torch.optim.Optimizer):
+class SASSHAUpdate(ParameterwiseUpdate):
     """The last three equations; ``curvature`` holds new estimates |h|."""
 
     def __init__(self, groups: list[ParamGroup], defaults: dict[str, Any]) -> None:
         super().__init__(groups, defaults)
         self.curvature: dict[nn.Parameter, Tensor] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        # torch keeps only three attributes in copies and pickles, and not a scheduler's step.
-        return {name: value for name, value in self.__dict__.items() if name != "step"}
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move every parameter that has a gradient."""
-        del closure
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._move(param, param.grad, group)
-
-    def _move(self, param: nn.Parameter, grad: Tensor, group: Mapping[str, Any]) -> None:
+    def _move(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2) = self.state[param], group["betas"]
         if not state:
             state["step"] = torch.zeros(())

@@ -342,7 +342,7 @@ def test_half_precision_is_close_and_its_weights_stay_in_full(name, build, make_
 
     expected = float(first["train/total_loss"])
     assert float(second["train/total_loss"]) == pytest.approx(expected, rel=0.05)
-    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(half))
+    assert [tensor.dtype for tensor in weights(half)] == [tensor.dtype for tensor in weights(full)]
 
 
 def test_packed_states_come_back(name, build, make_batch):

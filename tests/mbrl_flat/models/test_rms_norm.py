@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.autograd import gradgradcheck
 
-from mbrl_flat.models.norms import ChannelNorm, RMSNorm
+from mbrl_flat.models.norms import ChannelRMSNorm, RMSNorm
 from mbrl_flat.optim.groups import module_groups
 
 
@@ -35,7 +35,7 @@ def test_half_precision_is_normalised_in_full():
 
 
 def test_channels_are_normalised_pixel_by_pixel():
-    norm = ChannelNorm(4, eps=1e-4)
+    norm = ChannelRMSNorm(4, eps=1e-4)
     x = torch.randn(2, 4, 3, 3)
 
     expected = x / (x.square().mean(1, keepdim=True) + 1e-4).sqrt()

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_flat.agents.random_agent import RandomAgent
 from mbrl_flat.data import storage
 from mbrl_flat.data.capacity import why_no_update
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.storage import allocate
-from mbrl_flat.envs import make_vector, restore_vector, spec_of, vector_state
 from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.runs.loading import append_row, check_shapes, check_weights, shapes_of_spec
@@ -24,8 +22,6 @@ from mbrl_flat.runtime.files import check_inside
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.clocks import Every
-from mbrl_flat.training.collector import Collector, TrainEnvs
-from mbrl_flat.training.meters import Stopwatch
 from mbrl_flat.training.train_config import TrainConfig, check_steps
 
 SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=8)
@@ -67,23 +63,8 @@ def make(entry, reward, *, seed, render=False):
         (0.0, 1e300, "returned 1e+300 as its reward"),
     ],
 )
-def test_a_number_that_is_not_finite_is_named_and_not_recorded(entry, reward, said):
-    envs = make_vector(partial(make, entry, reward), num_envs=1, seed=0)
-    spec = spec_of(envs)
-    replay = Replay(spec, 100, complete_only=False)
-    collector = Collector(
-        RandomAgent(spec),
-        TrainEnvs(
-            vector=envs,
-            spec=spec,
-            save=partial(vector_state, envs),
-            restore=partial(restore_vector, envs),
-        ),
-        replay,
-        Stopwatch(),
-        seed=0,
-        device=torch.device("cpu"),
-    )
+def test_a_number_that_is_not_finite_is_named_and_not_recorded(entry, reward, said, collector_of):
+    collector = collector_of(partial(make, entry, reward))
     collector.start()
     collector.step(random=True)
     collector.step(random=True)
@@ -91,7 +72,7 @@ def test_a_number_that_is_not_finite_is_named_and_not_recorded(entry, reward, sa
     with pytest.raises(NonFiniteError, match=re.escape(f"environment 0 {said}")):
         collector.step(random=True)
 
-    assert len(replay) == 3
+    assert len(collector.replay) == 3
 
 
 @pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64, np.random.SFC64])

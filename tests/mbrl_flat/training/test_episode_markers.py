@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from mbrl_flat.agents.random_agent import RandomAgent
-from mbrl_flat.data.replay import Replay
-from mbrl_flat.envs import make_vector, restore_vector, spec_of, vector_state
+from mbrl_flat.envs import make_vector, spec_of
 from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.evaluation.episodes import evaluate
-from mbrl_flat.training.collector import Collector, TrainEnvs
-from mbrl_flat.training.meters import Stopwatch
 
 
 class Lives(gym.Env):
@@ -43,28 +40,9 @@ def make(split, *, seed, render=False):
     return Resumable(env, episode_length=9, action_repeat=1)
 
 
-def collector_of(split):
-    envs = make_vector(partial(make, split), num_envs=2, seed=0)
-    spec = spec_of(envs)
-    replay = Replay(spec, 100, num_envs=2, complete_only=False)
-    return Collector(
-        RandomAgent(spec),
-        TrainEnvs(
-            vector=envs,
-            spec=spec,
-            save=partial(vector_state, envs),
-            restore=partial(restore_vector, envs),
-        ),
-        replay,
-        Stopwatch(),
-        seed=0,
-        device=torch.device("cpu"),
-    )
-
-
 @pytest.mark.parametrize("split", [False, True])
-def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split):
-    collector = collector_of(split)
+def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split, collector_of):
+    collector = collector_of(partial(make, split), num_envs=2)
     replay = collector.replay
     collector.start()
     for _ in range(9):
@@ -84,9 +62,9 @@ def test_a_lost_life_is_recorded_and_the_return_is_that_of_the_whole_game(split)
     assert collector.meter.pop()["episode/return"] == 9.0
 
 
-def test_collecting_goes_on_on_a_cpu_from_a_state_that_a_gpu_left():
+def test_collecting_goes_on_on_a_cpu_from_a_state_that_a_gpu_left(collector_of):
     """Exploration noise of a CUDA generator has a state of 16 bytes."""
-    collector = collector_of(False)
+    collector = collector_of(partial(make, False), num_envs=2)
     collector.start()
     collector.step(random=True)
     state = collector.state_dict()
