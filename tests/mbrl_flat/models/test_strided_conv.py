@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.strided_conv import (
-    ChannelNorm,
+    ChannelLayerNorm,
     StridedDecoder,
     StridedEncoder,
     norm_layer,
@@ -70,7 +70,7 @@ def test_no_copy_lies_between_convolutions_and_features():
 
 
 def test_the_norm_of_a_pixel_is_over_its_channels():
-    norm = ChannelNorm(6, eps=0.0).double()
+    norm = ChannelLayerNorm(6, eps=0.0).double()
     out = norm(torch.rand(2, 6, 3, 3, dtype=torch.float64))
 
     torch.testing.assert_close(out.mean(1), torch.zeros(2, 3, 3, dtype=torch.float64))
