@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+from mbrl_flat import optim
 from mbrl_flat.optim import OPTIMIZERS, Entry
 from mbrl_flat.optim.step_options import StepOptions
 
@@ -138,8 +139,14 @@ def _page(entry: Entry) -> str:
         f"# {entry.name}\n\n{text}\n\n{_cost(entry)}{_example(entry)}{_measured(entry)}"
         f"## Settings\n\n| setting | default | meaning |\n|---|---|---|\n{settings}\n"
         "Every method also takes the [options of a step](README.md#options-of-a-step), such as "
-        f"`max_grad_norm`.\nClass: `mbrl_flat.optim.{entry.kind.__name__}`. {_command(entry)}\n"
+        f"`max_grad_norm`.\nClass: `{_class_name(entry.kind)}`. {_command(entry)}\n"
     )
+
+
+def _class_name(kind: type) -> str:
+    """Where it is imported from; LaProp's wrapper has no name in the package."""
+    short = hasattr(optim, kind.__name__)
+    return f"{'mbrl_flat.optim' if short else kind.__module__}.{kind.__name__}"
 
 
 def _command(entry: Entry) -> str:
