@@ -2,7 +2,8 @@
 
 Runs of two revisions go side by side, one thread each, so that what else the machine does falls on
 both alike. CPU time is that of all processes of a run. Its parts are those that a run logs: their
-share of the wall time, times the CPU time. The rest is evaluations, start, checkpoints and figures.
+share of the wall time, times the CPU time. ``probe`` includes evaluations; the rest is the start,
+checkpoints and figures.
 
     python scripts/bench_run.py --before ../other/.venv/bin --steps 2500
     python scripts/bench_run.py --set optimizer=sam seed_steps=500

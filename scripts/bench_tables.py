@@ -92,7 +92,7 @@ def table(report: dict[str, Any]) -> str:
         f"{where}, {report['capability']}, {report['rows'][0]['threads']} thread(s), torch "
         f"{report['torch']}, load average {report['load_average']:.1f};",
         f"milliseconds of {'CPU time' if cpu else 'wall time'}, medians of one interleaved run.",
-        "In brackets: of SAM, relative to Adam; of all else, times as fast as the official code.",
+        "In brackets: other optimizers relative to Adam; else times as fast as the official code.",
         "",
         "| | " + " | ".join(f"{task}, {size}" for task, size in settings) + " | GPU |",
         "|---|" + "---|" * (len(settings) + 1),

@@ -157,8 +157,9 @@ class WorldModel(nn.Module):
         self, latent: Tensor, action: Tensor, heads: Tensor | None, *, target: bool = False
     ) -> Tensor:
         """Decoded values ``[M, ...]`` of latents ``[..., D]`` and actions ``[..., A]``."""
-        network = self.target_q if target else self.q
-        return self.two_hot.decode(network(self.pair(latent, action), heads))
+        network, pair = self.target_q if target else self.q, self.pair(latent, action)
+        constant = 0 if latent.requires_grad else pair.shape[-1] - action.shape[-1]
+        return self.two_hot.decode(network(pair, heads, constant=constant))
 
     @torch.no_grad()
     def targets(self, batch: Batch, policy: Policy) -> Targets:

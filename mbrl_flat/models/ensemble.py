@@ -97,7 +97,12 @@ class EnsembleMLP(nn.Module):
         return dropout_mask(self.dropout, shape, like=like, training=self.training, dim=1)
 
     def forward(
-        self, x: Tensor, members: Tensor | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        members: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        constant: int = 0,
     ) -> Tensor:
         """Evaluate members on shared inputs.
 
@@ -106,6 +111,7 @@ class EnsembleMLP(nn.Module):
             members: Indices ``[M]`` of the members wanted; all K by default. The others cost
                 nothing.
             mask: From ``dropout_mask``; drawn by default.
+            constant: First features whose gradient nobody needs; it may be left out.
 
         Returns:
             ``[M, ..., out_features]``.
@@ -114,7 +120,9 @@ class EnsembleMLP(nn.Module):
         lead, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
         mask = self.dropout_mask(num, x) if mask is None else mask
         if x.numel() and usable(x, self.last.weight):
-            return self._fused(x, members, mask).view(num, *lead, -1)
+            chosen = tuple(range(self.num)) if members is None else tuple(members.tolist())
+            out = networks(x, self.layers(), members=chosen, mask=mask, constant=constant)
+            return out.view(num, *lead, -1)
         x = x.expand(num, -1, -1)
         for depth, (linear, norm) in enumerate(zip(self.hidden, self.norms, strict=True)):
             x = linear(x, members)
@@ -123,11 +131,6 @@ class EnsembleMLP(nn.Module):
             x = norm(x, members)
         x = self.last(x, members)
         return x.view(num, *lead, x.shape[-1])
-
-    def _fused(self, x: Tensor, members: Tensor | None, mask: Tensor | None) -> Tensor:
-        """All layers of ``[R, in_features]`` in one call."""
-        chosen = tuple(range(self.num)) if members is None else tuple(members.tolist())
-        return networks(x, self.layers(), members=chosen, mask=mask)
 
     def layers(self) -> list[Layer]:
         """Parameters of each layer, of all members."""

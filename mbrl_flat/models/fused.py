@@ -55,6 +55,8 @@ class _Form(NamedTuple):
     """Factors ``[M, R, out]`` of the first layer's linear output."""
     shared: Tensor | None
     """Bias ``[G, out]`` of the first layer, each for R / G rows, in place of its own."""
+    constant: int = 0
+    """First columns of the input that take no gradient."""
 
 
 def networks(
@@ -63,6 +65,7 @@ def networks(
     *,
     members: tuple[int, ...] | None = None,
     mask: Tensor | None = None,
+    constant: int = 0,
 ) -> Tensor:
     """Apply the layers to ``x``.
 
@@ -71,11 +74,12 @@ def networks(
         layers: Hidden layers have a normalisation, the last one may be linear.
         members: The M networks wanted, where parameters have a leading dimension.
         mask: Factors ``[M, R, out]`` (or ``[R, out]``) of the linear output of the first layer.
+        constant: First columns of ``x`` whose gradient nobody needs; it is zero.
 
     Returns:
         ``[R, out]``, or ``[M, R, out]`` with ``members``.
     """
-    form = _Form(tuple(layer.size for layer in layers), members, mask, None)
+    form = _Form(tuple(layer.size for layer in layers), members, mask, None, constant)
     params = [p for layer in layers for p in layer[:4] if p is not None]
     if not usable(x, params[0]):
         return _reference(form, x, *params)
@@ -275,13 +279,13 @@ class _Networks(torch.autograd.Function):
         if torch.is_grad_enabled():
             reference = partial(_reference, form)
             return (None, *kernels.second_order(needed, reference, (x, *params), grad))
-        gx = torch.empty_like(x) if needed[0] else None
+        gx = torch.zeros_like(x) if needed[0] else None
         grads = [
             _room(p, form) if want else None for p, want in zip(params, needed[1:], strict=True)
         ]
         widest = max(max(w.shape[-2:]) for w, *_ in _split(form.sizes, params))
         work = x.new_empty(2 * _aligned(x.shape[0] * widest))
-        last = [out, saved, gx, work, widest, 0]
+        last = [out, saved, gx, work, widest, 0, form.constant]
         _call("networks_backward", (x, params, form), grads, [grad.contiguous()], last)
         return (None, gx, *grads)
 

@@ -337,10 +337,12 @@ void networks_forward(gemm_t gemm, const float *x, i64 R, const layer *layers, i
 }
 
 /* Gradients of networks_forward for g [M, R, n_out]: gx [R, n_in] unless it is null, and those of
- * the layers that are not null; g_gain and g_shift are added to, and with accumulate the others. */
+ * the layers that are not null; g_gain and g_shift are added to, and with accumulate the others. The
+ * first columns of gx, as many as are constant, are left as they are. */
 void networks_backward(gemm_t gemm, const float *g, const float *x, i64 R, const layer *layers,
                        i64 L, const i64 *members, i64 M, const float *mask, const float *out,
-                       const float *saved, float *gx, float *work, i64 widest, i64 accumulate) {
+                       const float *saved, float *gx, float *work, i64 widest, i64 accumulate,
+                       i64 constant) {
     for (i64 m = 0; m < M; m++) {
         const float *pre[MAX_LAYERS], *act[MAX_LAYERS];
         for (i64 l = 0; l < L; l++) {
@@ -379,9 +381,10 @@ void networks_backward(gemm_t gemm, const float *g, const float *x, i64 R, const
                     for (i64 d = 0; d < D; d++) gb[d] += gu[r * D + d];
             }
             float *next = l ? work + ALIGNED(R * widest) : gx;
+            i64 skip = l ? 0 : constant;
             if (next)
-                product(gemm, 'N', 'N', at->n_in, R, D, at->weight + own * at->ld, at->ld, gu, D,
-                        l == 0 && m > 0 ? 1.0f : 0.0f, next, at->n_in);
+                product(gemm, 'N', 'N', at->n_in - skip, R, D, at->weight + own * at->ld + skip, at->ld, gu, D,
+                        l == 0 && m > 0 ? 1.0f : 0.0f, next + skip, at->n_in);
             gy = next;
         }
     }

@@ -109,7 +109,7 @@ _SIGNATURES = {
     "squash_forward": "ppipppiiff",
     "squash_backward": "pppppppiiff",
     "networks_forward": "ppipipippppif",
-    "networks_backward": "pppipipipppppii",
+    "networks_backward": "pppipipipppppiii",
     "plan": "ppp",
     "model_loss": "ppp",
 }

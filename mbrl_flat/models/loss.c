@@ -90,12 +90,12 @@ i64 model_loss(gemm_t gemm, const loss_arguments *p, const float *coefs) {
     p->parts[1] = cross_entropies(p, 1, p->r_lower, p->r_share, coefs[1], logits, each, grad);
     if (p->wants)
         networks_backward(gemm, grad, x, T, p->reward.layers, p->reward.depth, ONLY, 1, 0, logits, saved_reward,
-                          p->through ? gx : 0, work, W, 0);
+                          p->through ? gx : 0, work, W, 0, 0);
     networks_forward(gemm, x, T, p->q.layers, p->q.depth, heads, K, p->mask, logits, saved_q, work, W, eps);
     p->parts[2] = cross_entropies(p, K, p->q_lower, p->q_share, coefs[2], logits, each, grad);
     if (!p->wants) return 0;
     networks_backward(gemm, grad, x, T, p->q.layers, p->q.depth, heads, K, p->mask, logits, saved_q,
-                      p->through ? more : 0, work, W, 0);
+                      p->through ? more : 0, work, W, 0, 0);
     if (!p->through) return 0;
     for (i64 i = 0; i < T * X; i++) gx[i] += more[i];
 
@@ -109,11 +109,11 @@ i64 model_loss(gemm_t gemm, const loss_arguments *p, const float *coefs) {
                 gz[b * D + d] = scale * (here[d] - target[d]) + (t + 1 < H ? after[d] + onwards[d] : 0.0f);
         }
         networks_backward(gemm, gz, steps + t * B * X, B, p->dynamics.layers, p->dynamics.depth, ONLY, 1, 0,
-                          z + (t + 1) * B * D, saved_dynamics + t * dynamics_space, more, work, W, t + 1 < H);
+                          z + (t + 1) * B * D, saved_dynamics + t * dynamics_space, more, work, W, t + 1 < H, 0);
     }
     for (i64 b = 0; b < B; b++)
         for (i64 d = 0; d < D; d++) gz[b * D + d] = gx[b * H * X + d] + more[b * X + d];
     networks_backward(gemm, gz, p->obs, B, p->encoder.layers, p->encoder.depth, ONLY, 1, 0, z, saved_encoder,
-                      0, work, W, 0);
+                      0, work, W, 0, 0);
     return 0;
 }

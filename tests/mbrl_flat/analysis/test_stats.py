@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mbrl_flat.analysis.stats import (
+    _quantiles,
     benjamini_hochberg,
     bootstrap_band,
     iqm,
@@ -261,3 +262,11 @@ def test_the_adjusted_values_reject_what_the_step_up_procedure_rejects(seed):
     threshold = ordered[ranks[-1]] if len(ranks) > 0 else -1.0
 
     np.testing.assert_array_equal(benjamini_hochberg(p) <= 0.05, p <= threshold)
+
+
+@pytest.mark.parametrize("count", [2, 3, 40, 501])
+def test_quantiles_by_sorting_are_those_of_numpy_bit_for_bit(count):
+    values = np.random.default_rng(count).normal(size=(count, 7))
+    shares = (0.025, 0.5, 0.975)
+
+    assert np.array_equal(_quantiles(values, shares, axis=0), np.quantile(values, shares, axis=0))

@@ -173,3 +173,22 @@ def test_openblas_multiplies_on_one_thread_alone(monkeypatch):
     assert fused.gemm() == 1
     torch.set_num_threads(2)
     assert fused.gemm() == fused._of_torch()
+
+
+def test_constant_columns_take_no_gradient_and_change_no_other():
+    torch.manual_seed(0)
+    net = EnsembleMLP(5, 30, [64, 48], 11)
+    torch.nn.init.normal_(net.last.weight, std=0.3)
+    x = torch.randn(7, 30, requires_grad=True)
+    weights = torch.randn(2, 7, 11)
+
+    def gradients(constant):
+        value = (net(x, HEADS, constant=constant) * weights).sum()
+        return torch.autograd.grad(value, [x, net.last.weight, net.hidden[0].weight])
+
+    whole, *params = gradients(0)
+    part, *same = gradients(24)
+
+    assert_close(part[:, 24:], whole[:, 24:].double())
+    assert not part[:, :24].any()
+    assert all(torch.equal(a, b) for a, b in zip(params, same, strict=True))
