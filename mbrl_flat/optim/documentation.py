@@ -94,7 +94,7 @@ def pages() -> dict[str, str]:
 
 
 def meanings(kind: type) -> dict[str, str]:
-    """The first sentence on each setting in the docstrings of a class and of its bases."""
+    """What is said first of each setting in the docstrings of a class and of its bases."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         text = inspect.cleandoc(each.__dict__.get("__doc__") or "") + "\n"
