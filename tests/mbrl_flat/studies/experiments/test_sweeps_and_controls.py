@@ -135,7 +135,7 @@ def test_a_random_mask_displaces_one_fixed_set_of_the_size_of_the_norm_layers_wi
     chosen = optimizer.rule.share * sum(p.numel() for p in network.parameters())
     assert chosen == pytest.approx(512)
     assert float(first.norm()) == pytest.approx(0.5, rel=1e-9)
-    masks = [torch.cat([optimizer.memory[p]["mask"].flatten() for p in network.parameters()])]
+    masks = [torch.cat([optimizer.method_state[p]["mask"].flatten() for p in network.parameters()])]
     assert abs(float(masks[0].sum()) - 512) < 5 * 512**0.5
     assert bool(((first != 0) <= masks[0].bool()).all())
     assert bool(((second != 0) <= masks[0].bool()).all())

@@ -61,7 +61,7 @@ def test_a_study_leaves_rows_tables_and_pictures(tmp_path):
     assert sorted(p.name for p in outcome.written) == sorted(
         ["claims.csv", "claims.md", "draws.png", "draws.svg", "results.csv", "summary.md"]
     )
-    assert "| C1 | draws are positive | draw | 9 |" in (tmp_path / "claims.md").read_text()
+    assert "| C1 | draws are positive | **supported** | 9 |" in (tmp_path / "claims.md").read_text()
     assert "curve" not in (tmp_path / "results.csv").read_text()
 
 

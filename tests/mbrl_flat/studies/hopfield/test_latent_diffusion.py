@@ -133,7 +133,9 @@ def test_a_folder_without_a_pipeline_gets_a_sentence(tmp_path):
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
 
-    with pytest.raises(MissingExtraError, match=r"extra 'diffusion'"):
+    with pytest.raises(
+        MissingExtraError, match=r"needs diffusers; run: pip install .*\[diffusion\]"
+    ):
         load_pipeline("anything")
 
 
