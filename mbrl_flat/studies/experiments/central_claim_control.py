@@ -114,19 +114,24 @@ def _by_seed(rows: TrialRows, variant: str, measure: Measure) -> dict[int, float
     return {seed: value for seed, value in found if value is not None}
 
 
-def _explained(rows: TrialRows, metric: str) -> Claim:
-    """Claim that variants with less of something have the larger return, on the same seed."""
+def rank_correlations(rows: TrialRows, cause: str, effect: str) -> list[float]:
+    """Rank correlation of two metrics over variants, one for each seed with four or more."""
     per_seed: list[float] = []
     for seed in rows.distinct("seed"):
-        ours = [row for row in rows.where(seed=seed) if row.get(metric) is not None]
+        ours = [row for row in rows.where(seed=seed) if row.get(cause) is not None]
         if len(ours) >= 4:
-            cause, earned = zip(*((row[metric], row["return_3"]) for row in ours), strict=True)
-            per_seed.append(spearman(np.array(cause), np.array(earned)))
+            first, second = zip(*((row[cause], row[effect]) for row in ours), strict=True)
+            per_seed.append(spearman(np.array(first), np.array(second)))
+    return per_seed
+
+
+def _explained(rows: TrialRows, metric: str) -> Claim:
+    """Claim that variants with less of something have the larger return, on the same seed."""
     return sign_claim(
         "R3",
         f"models with less of it earn more: {EXPLAINED_BY[metric]}",
         "rank correlation with the return at H = 3 over variants",
-        per_seed,
+        rank_correlations(rows, metric, "return_3"),
         below=0.0,
     )
 

@@ -15,6 +15,7 @@ from mbrl_flat.studies.experiments.central_claim_control import (
     BASELINES,
     control_claims,
     draw_control,
+    rank_correlations,
     shown_color,
     shown_name,
 )
@@ -183,12 +184,7 @@ def is_dose(variant: str) -> bool:
 
 def _association(rows: TrialRows, measure: str) -> Claim:
     """Claim that sharper variants have the larger ten-step error, on the same seed."""
-    per_seed: list[float] = []
-    for seed in rows.distinct("seed"):
-        ours = [row for row in rows.where(seed=seed) if row.get(measure) is not None]
-        if len(ours) >= 4:
-            sharp, error = zip(*((r[measure], r["state_error_last"]) for r in ours), strict=True)
-            per_seed.append(spearman(np.array(sharp), np.array(error)))
+    per_seed = rank_correlations(rows, measure, "state_error_last")
     return sign_claim("H6", f"flatter variants predict better: {SHARPNESS[measure]}",
                       "rank correlation with the ten-step error over variants", per_seed,
                       above=0.0)  # fmt: skip
