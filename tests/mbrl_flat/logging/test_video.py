@@ -49,5 +49,5 @@ def test_a_film_without_frames_is_not_written(tmp_path):
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
 
-    with pytest.raises(MissingExtraError, match=r"mbrl-flat\[video\]"):
+    with pytest.raises(MissingExtraError, match=r"run: pip install .*\[video\]"):
         VideoWriter(tmp_path / "video.mp4")
