@@ -27,11 +27,12 @@ from torch import Generator, Tensor, nn
 from mbrl_flat.agents.actors import CategoricalActor, GaussianActor
 from mbrl_flat.agents.imagination import Imagined
 from mbrl_flat.distributed.batch_shard import gather_shards
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Metrics
 from mbrl_flat.models.categorical import lambda_returns
 from mbrl_flat.models.functional import full_precision, percentile
 from mbrl_flat.optim.synchronization import average_over_rows
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 class Bins(Protocol):
@@ -56,7 +57,7 @@ class Bins(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCriticConfig:
+class ActorCriticConfig(CheckedSettings):
     """What the papers choose differently; the defaults are DreamerV3's.
 
     Attributes:
@@ -77,34 +78,25 @@ class ActorCriticConfig:
         replay_coef: Weight of the critic's loss on replayed states; 0 leaves it out.
     """
 
-    discount: float = 1.0 - 1.0 / 333.0
-    lambda_: float = 0.95
+    discount: float = setting(1.0 - 1.0 / 333.0, "[0, 1]")
+    lambda_: float = setting(0.95, "[0, 1]")
     entropy_coef: float = 3e-4
     low_percentile: float = 5.0
     high_percentile: float = 95.0
-    range_rate: float = 0.01
+    range_rate: float = setting(0.01, "[0, 1]")
     weighting: Literal["discounted", "discounted_later", "uniform"] = "discounted"
     percentiles: Literal["linear", "kth"] = "linear"
     slow_critic: Literal["regularise", "second_target"] = "regularise"
-    slow_rate: float = 0.02
+    slow_rate: float = setting(0.02, "[0, 1]")
     replay_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("discount", "lambda_", "range_rate", "slow_rate"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        super().__post_init__()
         if not 0.0 <= self.low_percentile < self.high_percentile <= 100.0:
             raise UserError(
                 f"Percentiles must satisfy 0 <= low < high <= 100, got "
                 f"{self.low_percentile} and {self.high_percentile}."
             )
-        for name, allowed in (
-            ("weighting", ["discounted", "discounted_later", "uniform"]),
-            ("percentiles", ["linear", "kth"]),
-            ("slow_critic", ["regularise", "second_target"]),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UnknownNameError(name, getattr(self, name), allowed)
         if self.slow_critic == "second_target" and self.replay_coef != 0.0:
             raise UserError("slow_critic=second_target has no replay loss; set replay_coef=0.")
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImaginationConfig:
+class ImaginationConfig(CheckedSettings):
     """How batches, rollouts and actions are made; the defaults are DreamerV3's.
 
     Attributes:
@@ -23,22 +23,10 @@ class ImaginationConfig:
             and the probes stay in float32.
     """
 
-    batch_size: int = 16
-    sequence_length: int = 64
-    horizon: int = 15
-    max_grad_norm: float | None = None
+    batch_size: int = setting(16, "[1, inf)")
+    sequence_length: int = setting(64, "[1, inf)")
+    horizon: int = setting(15, "[1, inf)")
+    max_grad_norm: float | None = setting(None, "(0, inf]")
     eval_action: Literal["sample", "mode"] = "sample"
     start_continue: Literal["predicted", "recorded"] = "predicted"
     precision: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "sequence_length", "horizon"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name, allowed in (
-            ("eval_action", ["sample", "mode"]),
-            ("start_continue", ["predicted", "recorded"]),
-            ("precision", ["float32", "bfloat16"]),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UnknownNameError(name, getattr(self, name), allowed)

@@ -1,17 +1,16 @@
 """Hyperparameters that STORM and TWISTER share, with the values that they have in common."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
-from mbrl_flat.errors import UserError
 from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.transformer import TransformerConfig
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenModelConfig:
+class TokenModelConfig(CheckedSettings):
     """Hyperparameters, all independent of the task and of the world model's optimizer.
 
     Attributes:
@@ -36,15 +35,15 @@ class TokenModelConfig:
         actor_critic: Returns and losses of actor and critic.
     """
 
-    conv_width: int = 32
-    hidden: int = 512
-    latent_groups: int = 32
-    latent_classes: int = 32
+    conv_width: int = setting(32, "[1, inf)")
+    hidden: int = setting(512, "[1, inf)")
+    latent_groups: int = setting(32, "[1, inf)")
+    latent_classes: int = setting(32, "[2, inf)")
     mix: float = 0.01
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
-    image_coef: float = 1.0
+    image_coef: float = setting(1.0, "(0, inf)")
     dynamics_coef: float = 0.5
     representation_coef: float = 0.1
     behaviour_lr: float = 3e-5
@@ -53,18 +52,6 @@ class TokenModelConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
-
-    counts: ClassVar[tuple[str, ...]] = ("conv_width", "hidden", "latent_groups")
-    """Settings that have to be at least one."""
-
-    def __post_init__(self) -> None:
-        for name in self.counts:
-            if getattr(self, name) < 1:
-                raise UserError(f"agent.config.{name} must be at least 1: {getattr(self, name)}.")
-        if not self.image_coef > 0.0:
-            raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
-        if self.latent_classes < 2:
-            raise UserError(f"latent_classes must be at least 2, got {self.latent_classes}.")
 
     @property
     def bins(self) -> TwoHot:

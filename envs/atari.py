@@ -15,7 +15,6 @@ References:
     actions.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +25,7 @@ from mbrl_flat.envs.frames import AreaResize, FrameStack
 from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import reference_curves
+from mbrl_flat.settings import check_number
 
 ATARI_100K = (
     "alien", "amidar", "assault", "asterix", "bank_heist", "battle_zone", "boxing", "breakout",
@@ -80,10 +80,13 @@ def make(
         UserError: If a setting is out of range.
         UnknownNameError: If there is no such game.
     """
+    check_number("env.size", size, "[8, 160]", whole=True)
+    check_number("env.sticky", sticky, "[0, 1)")
+    check_number("env.noop_max", noop_max, "[0, inf)", whole=True)
+    check_number("env.noop_min", noop_min, "[0, 1]", whole=True)
     counts = {"action_repeat": action_repeat, "frame_stack": frame_stack, "max_frames": max_frames}
-    _check(size, sticky, noop_max, counts=counts)
-    if noop_min not in (0, 1):
-        raise UserError(f"env.noop_min must be 0 or 1, got {noop_min}.")
+    for name, value in counts.items():
+        check_number(f"env.{name}", value, "[1, inf)", whole=True)
     _check_life_loss(life_loss, frame_stack)
     game = AtariGame(
         task, seed=seed, render=render, action_repeat=action_repeat, size=size, noop_max=noop_max,
@@ -115,18 +118,6 @@ def _check_life_loss(life_loss: str, frame_stack: int) -> None:
             f"env.life_loss=split takes env.frame_stack=1, got {frame_stack}: the game's stack "
             f"continues over a lost life, where the replay's starts again."
         )
-
-
-def _check(size: int, sticky: float, noop_max: int, *, counts: Mapping[str, int]) -> None:
-    if not 8 <= size <= 160:
-        raise UserError(f"env.size must lie in [8, 160], got {size}; the screen is 210 by 160.")
-    if not 0.0 <= sticky < 1.0:
-        raise UserError(f"env.sticky must lie in [0, 1), got {sticky}; the usual value is 0.25.")
-    if noop_max < 0:
-        raise UserError(f"env.noop_max must be at least 0, got {noop_max}.")
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"env.{name} must be at least 1, got {value}.")
 
 
 class AtariGame(gym.Env[Any, Any]):

@@ -25,6 +25,7 @@ from mbrl_flat.envs.pixels import PixelObs
 from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import one_spelling
+from mbrl_flat.settings import check_number
 
 MAX_FRAMES = 1000
 _IMAGE = 384
@@ -93,8 +94,7 @@ def make(
     """
     if obs not in ("state", "rgb"):
         raise UnknownNameError("obs", obs, ("state", "rgb"), where="env=dmc")
-    if action_repeat < 1:
-        raise UserError(f"action_repeat must be at least 1, got {action_repeat}.")
+    check_number("action_repeat", action_repeat, "[1, inf)", whole=True)
     if render or obs == "rgb":
         choose_renderer()
     domain, name = find_task(task)

@@ -7,7 +7,8 @@ import numpy as np
 
 from mbrl_flat.envs.pixels import PixelObs
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.settings import check_number
 
 TASKS = ("point", "point-discrete", "point-terminating")
 
@@ -47,8 +48,7 @@ def make(
     if task not in TASKS:
         raise UnknownNameError("task", task, TASKS, where="env=dummy")
     for name, value in {"action_repeat": action_repeat, "episode_length": episode_length}.items():
-        if value < 1:
-            raise UserError(f"env.{name} must be at least 1, got {value}.")
+        check_number(f"env.{name}", value, "[1, inf)", whole=True)
     point = Point(task, seed=seed, render=render, episode_length=episode_length)
     steps = -(-episode_length // action_repeat)
     env: gym.Env[Any, Any] = ActionRepeat(point, action_repeat)

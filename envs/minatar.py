@@ -23,7 +23,8 @@ import gymnasium as gym
 import numpy as np
 
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import MissingExtraError, UnknownNameError, UserError
+from mbrl_flat.errors import MissingExtraError, UnknownNameError
+from mbrl_flat.settings import check_number
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 _CELLS = 10
@@ -65,12 +66,9 @@ def make(
         raise UnknownNameError("game", task, GAMES, where="env=minatar")
     if obs not in ("grid", "rgb"):
         raise UnknownNameError("obs", obs, ("grid", "rgb"), where="env=minatar")
-    if size < _CELLS:
-        raise UserError(f"env.size must be at least {_CELLS}, the cells of a side, got {size}.")
-    if not 0.0 <= sticky < 1.0:
-        raise UserError(f"env.sticky must lie in [0, 1), got {sticky}; 0.1 was published.")
-    if max_frames < 1:
-        raise UserError(f"env.max_frames must be at least 1, got {max_frames}.")
+    check_number("env.size", size, f"[{_CELLS}, inf)", whole=True)
+    check_number("env.sticky", sticky, "[0, 1)")
+    check_number("env.max_frames", max_frames, "[1, inf)", whole=True)
     game = MinAtarGame(
         task, seed=seed, render=render, obs=obs, size=size, sticky=sticky,
         difficulty_ramping=difficulty_ramping, full_action_space=full_action_space,

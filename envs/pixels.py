@@ -8,7 +8,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.envs.frames import FrameStack
 from mbrl_flat.envs.wrappers import Obs
-from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 
 
 class Drawable(Protocol):
@@ -34,10 +34,8 @@ class PixelObs(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], *, size: int, frame_stack: int) -> None:
         RecordConstructorArgs.__init__(self, size=size, frame_stack=frame_stack)
         gym.Wrapper.__init__(self, env)
-        if not 8 <= size <= 256:
-            raise UserError(f"env.size must lie in [8, 256], got {size}; the usual one is 64.")
-        if frame_stack < 1:
-            raise UserError(f"env.frame_stack must be at least 1, got {frame_stack}.")
+        check_number("env.size", size, "[8, 256]", whole=True)
+        check_number("env.frame_stack", frame_stack, "[1, inf)", whole=True)
         self.size = size
         self._stack = FrameStack(frame_stack)
         box = gym.spaces.Box(0, 255, (3 * frame_stack, size, size), np.uint8)

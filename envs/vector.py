@@ -18,6 +18,7 @@ from mbrl_flat.envs.wrappers import Resumable
 from mbrl_flat.errors import EnvironmentFailure, UserError
 from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.runtime.interrupts import STOP_SIGNALS
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
 
@@ -121,8 +122,7 @@ def make_vector(
     Raises:
         UserError: If ``num_envs`` is less than one.
     """
-    if num_envs < 1:
-        raise UserError(f"num_envs must be at least 1, got {num_envs}.")
+    check_number("num_envs", num_envs, "[1, inf)", whole=True)
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(num_envs)]
     thunks = [partial(_build, factory, seeds[slot], slot, render) for slot in range(num_envs)]
     if parallel:

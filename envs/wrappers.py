@@ -12,6 +12,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.errors import EnvironmentFailure, UserError
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import TaskSpec
 
 Obs = dict[str, np.ndarray]
@@ -287,8 +288,7 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: gym.Env[Any, Any], num: int) -> None:
         RecordConstructorArgs.__init__(self, num=num)
         gym.Wrapper.__init__(self, env)
-        if num < 1:
-            raise UserError(f"action_repeat must be at least 1, got {num}.")
+        check_number("action_repeat", num, "[1, inf)", whole=True)
         self.num = num
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:

@@ -27,7 +27,7 @@ LEVELS = [
     {"interfaces"},
     {"data"},
     {"runtime", "planning"},
-    {"analysis"},
+    {"analysis", "settings"},
     {"errors", "specs"},
 ]
 # Split, so that this file does not contain what it looks for.

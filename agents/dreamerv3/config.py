@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.settings import CheckedSettings, setting
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {"deter": 512, "hidden": 64, "classes": 4, "depth": 4, "units": 64},
@@ -27,7 +28,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamerV3Config:
+class DreamerV3Config(CheckedSettings):
     """Hyperparameters, all independent of the task and of the world model's optimizer.
 
     Attributes:
@@ -51,14 +52,14 @@ class DreamerV3Config:
     """
 
     size: str = "200M"
-    categoricals: int = 32
-    blocks: int = 8
-    unimix: float = 0.01
-    actor_unimix: float | None = None
+    categoricals: int = setting(32, "[1, inf)")
+    blocks: int = setting(8, "[1, inf)")
+    unimix: float = setting(0.01, "[0, 1)")
+    actor_unimix: float | None = setting(None, "[0, 1)")
     num_bins: int = 255
     bin_limit: float = 20.0
     free_nats: float = 1.0
-    image_coef: float = 1.0
+    image_coef: float = setting(1.0, "(0, inf)")
     dynamics_coef: float = 1.0
     representation_coef: float = 0.1
     behaviour_lr: float = 4e-5
@@ -68,19 +69,9 @@ class DreamerV3Config:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size not in SIZES:
             raise UnknownNameError("model size", str(self.size), SIZES, where="agent=dreamerv3")
-        for name in ("categoricals", "blocks"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"agent.config.{name} must be at least 1, got {getattr(self, name)}."
-                )
-        if not self.image_coef > 0.0:
-            raise UserError(f"agent.config.image_coef must be positive, got {self.image_coef}.")
-        for name in ("unimix", "actor_unimix"):
-            share = getattr(self, name)
-            if share is not None and not 0.0 <= share < 1.0:
-                raise UserError(f"agent.config.{name} must lie in [0, 1), got {share}.")
         if self.dims["deter"] % self.blocks:
             raise UserError(
                 f"The recurrent size {self.dims['deter']} of size={self.size} is not divisible by "

@@ -6,14 +6,15 @@ References:
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.agents.token_config import TokenModelConfig
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UserError
 from mbrl_flat.models.strided_conv import NormName
 from mbrl_flat.models.transformer import TransformerConfig
+from mbrl_flat.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class STORMConfig(TokenModelConfig):
 
     norm: NormName = "batch"
     act_on: Literal["frame", "prediction"] = "frame"
-    context: int = 8
-    act_context: int = 16
+    context: int = setting(8, "[1, inf)")
+    act_context: int = setting(16, "[1, inf)")
     act_align: Literal["right", "left"] = "right"
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(num_layers=2, left_context=None, relative=False)
@@ -47,17 +48,8 @@ class STORMConfig(TokenModelConfig):
         )
     )
 
-    counts: ClassVar = (*TokenModelConfig.counts, "context", "act_context")
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (
-            ("norm", ["batch", "layer"]),
-            ("act_on", ["frame", "prediction"]),
-            ("act_align", ["right", "left"]),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UnknownNameError(name, getattr(self, name), allowed, where="agent=storm")
         if self.transformer.relative or self.transformer.left_context is not None:
             raise UserError(
                 "STORM's transformer has learned positions and attends to all it is given; "

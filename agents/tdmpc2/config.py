@@ -5,12 +5,12 @@ References:
     arXiv:2310.16828, appendix, and the official code at e9f5932.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.planning.mppi import MPPIConfig
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.specs import EnvSpec, TaskSpec
 
 SIZES: dict[str, dict[str, int]] = {
@@ -28,31 +28,9 @@ SIZES: dict[str, dict[str, int]] = {
 CONV_CHANNELS = {"cpu": 16, "debug": 4}
 """Channels of the encoder of images by size label; 32, as published, for all others."""
 
-_Range = tuple[Callable[[float], bool], str]
-_POSITIVE: _Range = (lambda value: value > 0.0, "be above 0")
-_WEIGHT: _Range = (lambda value: value >= 0.0, "be at least 0")
-_COUNT: _Range = (lambda value: value >= 1, "be at least 1")
-_SHARE: _Range = (lambda value: 0.0 <= value <= 1.0, "lie in [0, 1]")
-_RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("bin_limit", "grad_clip", "policy_lr", "discount_denom"), _POSITIVE),
-    **dict.fromkeys(("consistency_coef", "reward_coef", "value_coef", "entropy_coef"), _WEIGHT),
-    **dict.fromkeys(("termination_coef", "enc_lr_scale"), _WEIGHT),
-    **dict.fromkeys(("random_shift", "task_dim"), _WEIGHT),
-    **dict.fromkeys(("horizon", "batch_size", "num_bins", "simnorm_size"), _COUNT),
-    **dict.fromkeys(("temporal_decay", "target_rate", "discount_min", "discount_max"), _SHARE),
-    "dropout": (lambda value: 0.0 <= value < 1.0, "lie in [0, 1)"),
-}
-
-_CHOICES = {
-    "q_init": ("truncated_normal", "kaiming_uniform"),
-    "policy_latents": ("rollout", "encoded"),
-    "targets": ("fixed", "recomputed"),
-    "planner_dtype": ("float32", "bfloat16"),
-}
-
 
 @dataclass(frozen=True, kw_only=True)
-class TDMPC2Config:
+class TDMPC2Config(CheckedSettings):
     """Hyperparameters, all independent of the task and of the world model's optimizer.
 
     Attributes:
@@ -101,62 +79,53 @@ class TDMPC2Config:
     """
 
     size: str = "5"
-    task_dim: int = 0
-    simnorm_size: int = 8
-    num_bins: int = 101
-    bin_limit: float = 10.0
-    dropout: float = 0.01
+    task_dim: int = setting(0, "[0, inf)")
+    simnorm_size: int = setting(8, "[1, inf)")
+    num_bins: int = setting(101, "[1, inf)")
+    bin_limit: float = setting(10.0, "(0, inf)")
+    dropout: float = setting(0.01, "[0, 1)")
     q_init: Literal["truncated_normal", "kaiming_uniform"] = "kaiming_uniform"
     episodic: bool = False
     mask_terminated: bool = True
-    horizon: int = 3
-    batch_size: int = 256
-    temporal_decay: float = 0.5
-    consistency_coef: float = 20.0
-    reward_coef: float = 0.1
-    value_coef: float = 0.1
-    termination_coef: float = 1.0
-    random_shift: int = 3
-    enc_lr_scale: float = 0.3
-    grad_clip: float = 20.0
-    policy_lr: float = 3e-4
-    entropy_coef: float = 1e-4
+    horizon: int = setting(3, "[1, inf)")
+    batch_size: int = setting(256, "[1, inf)")
+    temporal_decay: float = setting(0.5, "[0, 1]")
+    consistency_coef: float = setting(20.0, "[0, inf)")
+    reward_coef: float = setting(0.1, "[0, inf)")
+    value_coef: float = setting(0.1, "[0, inf)")
+    termination_coef: float = setting(1.0, "[0, inf)")
+    random_shift: int = setting(3, "[0, inf)")
+    enc_lr_scale: float = setting(0.3, "[0, inf)")
+    grad_clip: float = setting(20.0, "(0, inf]")
+    policy_lr: float = setting(3e-4, "(0, inf)")
+    entropy_coef: float = setting(1e-4, "[0, inf)")
     policy_latents: Literal["rollout", "encoded"] = "rollout"
     targets: Literal["fixed", "recomputed"] = "fixed"
     log_std_min: float = -10.0
     log_std_max: float = 2.0
-    target_rate: float = 0.01
-    discount_denom: float = 5.0
-    discount_min: float = 0.95
-    discount_max: float = 0.995
+    target_rate: float = setting(0.01, "[0, 1]")
+    discount_denom: float = setting(5.0, "(0, inf)")
+    discount_min: float = setting(0.95, "[0, 1]")
+    discount_max: float = setting(0.995, "[0, 1]")
     planner: MPPIConfig = field(default_factory=MPPIConfig)
     wide_action_size: int = 20
     planner_dtype: Literal["float32", "bfloat16"] = "float32"
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        self._check_ranges()
+        super().__post_init__()
         if str(self.size) not in SIZES:
             raise UnknownNameError("model size", str(self.size), SIZES, where="agent=tdmpc2")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UnknownNameError(name, getattr(self, name), allowed)
+        for low, high in (("log_std_min", "log_std_max"), ("discount_min", "discount_max")):
+            if not getattr(self, low) <= getattr(self, high):
+                raise UserError(
+                    f"{low} must be at most {high}={getattr(self, high)}, got {getattr(self, low)}."
+                )
         if self.dims["latent_dim"] % self.simnorm_size:
             raise UserError(
                 f"The latent size {self.dims['latent_dim']} of size={self.size} is not divisible "
                 f"by simnorm_size={self.simnorm_size}."
             )
-
-    def _check_ranges(self) -> None:
-        for name, (accepted, words) in _RANGES.items():
-            if not accepted(getattr(self, name)):
-                raise UserError(f"agent.config.{name} must {words}, got {getattr(self, name)}.")
-        for low, high in (("log_std_min", "log_std_max"), ("discount_min", "discount_max")):
-            if not getattr(self, low) <= getattr(self, high):
-                raise UserError(
-                    f"agent.config.{low} must be at most {high}={getattr(self, high)}, "
-                    f"got {getattr(self, low)}."
-                )
 
     @property
     def dims(self) -> dict[str, int]:

@@ -6,12 +6,13 @@ References:
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from mbrl_flat.agents.actor_critic import ActorCriticConfig
 from mbrl_flat.agents.imagination_config import ImaginationConfig
 from mbrl_flat.agents.token_config import TokenModelConfig
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UserError
+from mbrl_flat.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,11 @@ class TWISTERConfig(TokenModelConfig):
             pixels, drawn again where they do not fit (``torchvision``, published).
     """
 
-    num_layers: int = 2
+    num_layers: int = setting(2, "[1, inf)")
     contrastive_coef: float = 1.0
-    contrastive_steps: int = 10
+    contrastive_steps: int = setting(10, "[1, inf)")
     contrastive_decay: float = 0.75
-    min_crop_area: float = 0.25
+    min_crop_area: float = setting(0.25, "(0, 1]")
     crop: Literal["continuous", "torchvision"] = "continuous"
     imagination: ImaginationConfig = field(
         default_factory=lambda: ImaginationConfig(
@@ -43,14 +44,8 @@ class TWISTERConfig(TokenModelConfig):
         default_factory=lambda: ActorCriticConfig(discount=0.997)
     )
 
-    counts: ClassVar = (*TokenModelConfig.counts, "num_layers", "contrastive_steps")
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.min_crop_area <= 1.0:
-            raise UserError(f"min_crop_area must lie in (0, 1], got {self.min_crop_area}.")
-        if self.crop not in ("continuous", "torchvision"):
-            raise UnknownNameError("crop", self.crop, ["continuous", "torchvision"])
         if self.transformer.left_context is None:
             raise UserError("TWISTER's transformer needs a left_context; 8 was published.")
         if self.contrastive_steps > self.imagination.sequence_length:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 
 
 def energy(
@@ -108,8 +109,7 @@ def smoothed_energy(
     Raises:
         UserError: If ``scale`` is not positive or no sample is left to count.
     """
-    if not scale > 0.0:
-        raise UserError(f"The scale of the smoothed energy must be positive, got {scale}.")
+    check_number("The scale of the smoothed energy", scale, "(0, inf)")
     count = data.shape[0] - (0 if leave_out is None else 1)
     if count < 1:
         raise UserError("The smoothed energy needs at least one sample besides the one left out.")
@@ -137,8 +137,7 @@ def neighbour_width(data: Tensor, *, neighbour: int = 5) -> float:
 
 
 def _scores(x: Tensor, memories: Tensor, beta: float, log_weights: Tensor | None) -> Tensor:
-    if not beta > 0.0:
-        raise UserError(f"beta must be positive, got {beta}.")
+    check_number("beta", beta, "(0, inf)")
     if memories.shape[-2] == 0:
         raise UserError("A Hopfield network needs at least one memory.")
     scores = beta * (x @ memories.mT)

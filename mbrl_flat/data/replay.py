@@ -28,6 +28,7 @@ from mbrl_flat.data.subsequences import (
     draw_starts,
 )
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 
 
@@ -68,12 +69,10 @@ class Replay:
         seed: int = 0,
         folder: Path | None = None,
     ) -> None:
-        if not 0.0 <= heldout_fraction < 1.0:
-            raise UserError(f"heldout_fraction must lie in [0, 1), got {heldout_fraction}.")
+        check_number("heldout_fraction", heldout_fraction, "[0, 1)")
+        check_number("The replay's capacity", capacity, "[1, inf)")
         overhead = 1.0 + 1.0 / max(spec.episode_length, 1)  # an episode's last observation
         self.slots_per_env = int(np.ceil(capacity * overhead / num_envs)) + 1
-        if self.slots_per_env < 2 or capacity < 1:
-            raise UserError(f"The replay's capacity must be at least 1, got {capacity}.")
         self.num_envs, self.complete_only = num_envs, complete_only
         self.heldout_fraction, self.frame_stack = heldout_fraction, spec.frame_stack
         self.stacked = spec.images if self.frame_stack > 1 else frozenset[str]()

@@ -1,5 +1,7 @@
 """The terms of the bounds, next to the gaps that they bound, on the schedule of a run."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,12 @@ from mbrl_flat.diagnostics.inspection import episode_batch, measured_weights, tr
 from mbrl_flat.diagnostics.probe import SeededProbe
 from mbrl_flat.diagnostics.rollout_error import open_loop
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
-from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable
 from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.settings import setting
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BoundsProbe(SeededProbe):
     """Bound and measured gap under one prefix, ``probe/bound/``, to be drawn together.
 
@@ -38,7 +41,7 @@ class BoundsProbe(SeededProbe):
     the stored transitions, as if they were independent. So ``loss_total`` and ``value_total`` show
     what moves with what; neither is a certificate.
 
-    Args:
+    Attributes:
         rho: Radius.
         horizon: Steps k of the measured value gap.
         batch_size: Subsequences.
@@ -49,22 +52,10 @@ class BoundsProbe(SeededProbe):
         UserError: If a number is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        rho: float = 0.05,
-        horizon: int = 10,
-        batch_size: int = 256,
-        delta: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(seed)
-        if rho <= 0.0 or horizon < 1 or batch_size < 2 or not 0.0 < delta < 1.0:
-            raise UserError(
-                f"The probe of the bounds needs rho above 0, horizon from 1, batch_size from 2 and "
-                f"delta within (0, 1), got {rho}, {horizon}, {batch_size} and {delta}."
-            )
-        self.rho, self.horizon, self.batch_size, self.delta = rho, horizon, batch_size, delta
+    rho: float = setting(0.05, "(0, inf)")
+    horizon: int = setting(10, "[1, inf)")
+    batch_size: int = setting(256, "[2, inf)")
+    delta: float = setting(0.05, "(0, 1)")
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
         """Measure.

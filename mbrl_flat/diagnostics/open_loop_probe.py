@@ -1,6 +1,7 @@
 """Open-loop predictions of observations: their errors, and videos of them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Decodes, Inspectable
 from mbrl_flat.logging.video import VideoWriter
 from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.settings import setting
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class OpenLoopProbe(SeededProbe):
     """Observation errors of open-loop rollouts, and a video of some of them.
 
@@ -31,7 +34,7 @@ class OpenLoopProbe(SeededProbe):
     Each subsequence is a column of three images in the video: what happened, what was imagined,
     and half their difference on grey. During the context the second is the reconstruction.
 
-    Args:
+    Attributes:
         horizon: Imagined steps K.
         context: Transitions that are seen first.
         batch_size: Subsequences that errors are averaged over.
@@ -49,29 +52,21 @@ class OpenLoopProbe(SeededProbe):
         predictions from five context frames (Figure 4).
     """
 
-    def __init__(
-        self,
-        *,
-        horizon: int = 45,
-        context: int = 5,
-        batch_size: int = 16,
-        heldout: bool = True,
-        videos: int = 6,
-        folder: str | Path = "videos",
-        seed: int = 0,
-        films: int | None = None,
-    ) -> None:
-        super().__init__(seed)
-        videos = videos if films is None else films
-        if horizon < 1 or context < 0:
+    horizon: int = setting(45, "[1, inf)")
+    context: int = setting(5, "[0, inf)")
+    batch_size: int = setting(16, "[1, inf)")
+    heldout: bool = True
+    videos: int = setting(6, "[0, inf)")
+    folder: str | Path = "videos"
+    films: int | None = setting(None, "[0, inf)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.videos = self.videos if self.films is None else self.films
+        if self.videos > self.batch_size:
             raise UserError(
-                f"The probe's horizon must be at least 1 and its context at least 0, "
-                f"got {horizon} and {context}."
+                f"videos must be at most batch_size={self.batch_size}, got {self.videos}."
             )
-        if not 0 <= videos <= batch_size:
-            raise UserError(f"videos must lie within 0 and batch_size={batch_size}, got {videos}.")
-        self.horizon, self.context, self.batch_size = horizon, context, batch_size
-        self.heldout, self.videos, self.folder = heldout, videos, Path(folder)
         self.count = 0
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
@@ -133,7 +128,7 @@ class OpenLoopProbe(SeededProbe):
         stacked = torch.cat([true, model, difference], -2)
         frames = (255.0 * torch.cat(list(stacked), -1)).round().to(torch.uint8).permute(0, 2, 3, 1)
         self.count += 1
-        with VideoWriter(self.folder / f"open_loop_{self.count:04d}.mp4", fps=10) as video:
+        with VideoWriter(Path(self.folder) / f"open_loop_{self.count:04d}.mp4", fps=10) as video:
             for frame in frames.numpy():
                 video(frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1))
 

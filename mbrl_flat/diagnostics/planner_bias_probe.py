@@ -11,6 +11,7 @@ Both sides end with the same critic, so its own error cancels as far as the late
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +32,7 @@ class Plans(Protocol):
     planner: Any
 
 
+@dataclass(frozen=True, kw_only=True)
 class PlannerBiasProbe:
     """The bias along horizons, as ``probe/planner/bias_<k>`` of a saved run.
 
@@ -38,7 +40,7 @@ class PlannerBiasProbe:
     ``relative_bias_<k>``, divided by the mean absolute realised return. With several numbers of
     samples the names end with ``_samples_<n>``.
 
-    Args:
+    Attributes:
         plan: ``plan(agent, obs, generator, horizon=..., num_samples=...)`` gives actions
             ``[N, H, A]`` and imagined returns ``[N]``.
         horizons: The numbers of actions k.
@@ -48,16 +50,13 @@ class PlannerBiasProbe:
         UserError: If a horizon is less than 1.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: Callable[..., tuple[Tensor, Tensor]],
-        horizons: Sequence[int] = tuple(range(1, 11)),
-        num_samples: Sequence[int | None] = (None,),
-    ) -> None:
-        if not horizons or min(horizons) < 1:
-            raise UserError(f"The probe's horizons must be at least 1, got {list(horizons)}.")
-        self.plan, self.horizons, self.num_samples = plan, horizons, num_samples
+    plan: Callable[..., tuple[Tensor, Tensor]]
+    horizons: Sequence[int] = tuple(range(1, 11))
+    num_samples: Sequence[int | None] = (None,)
+
+    def __post_init__(self) -> None:
+        if not self.horizons or min(self.horizons) < 1:
+            raise UserError(f"The probe's horizons must be at least 1, got {list(self.horizons)}.")
 
     def measure_run(self, run: ProbedRun) -> dict[str, float]:
         """Play episodes by plans of each horizon.

@@ -12,6 +12,7 @@ from mbrl_flat.data.episode import Episode
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 class NothingToMeasure(UserError):  # noqa: N818 - a reason, not an error of anybody
@@ -38,15 +39,19 @@ class Probe(Protocol):
         ...
 
 
-class SeededProbe:
+@dataclass(eq=False, repr=False)
+class SeededProbe(CheckedSettings):
     """Base of a probe that draws its batches from a stream of its own, ``rng``.
 
-    Args:
+    Attributes:
         seed: Where the stream begins.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
+    seed: int = setting(0, "[0, inf)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rng = np.random.default_rng(self.seed)
 
     def state_dict(self) -> dict[str, Any]:
         """The stream."""

@@ -58,6 +58,7 @@ class EnvPerturbation:
         return partial(_at_strength, wrapper, strength)
 
 
+@dataclass(frozen=True, kw_only=True)
 class RobustnessProbe:
     """Returns under perturbations, as ``probe/robustness/*`` of a saved run.
 
@@ -65,15 +66,13 @@ class RobustnessProbe:
     ``<name>_auc`` with its 95% interval over episodes, ``<name>_auc_low`` and ``<name>_auc_high``.
     Perturbations that an environment does not allow are left out.
 
-    Args:
+    Attributes:
         perturbations: Each by its name.
         mode: ``eval`` plays with the planner where there is one, ``policy`` with the policy.
     """
 
-    def __init__(
-        self, *, perturbations: Mapping[str, EnvPerturbation], mode: Mode = "eval"
-    ) -> None:
-        self.perturbations, self.mode = perturbations, mode
+    perturbations: Mapping[str, EnvPerturbation]
+    mode: Mode = "eval"
 
     def measure_run(self, run: ProbedRun) -> dict[str, float]:
         """Play the same episodes at every strength.

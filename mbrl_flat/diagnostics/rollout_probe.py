@@ -1,5 +1,7 @@
 """Open-loop errors of an agent's world model, on the schedule of a run."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -18,11 +20,12 @@ from mbrl_flat.diagnostics.rollout_error import (
     vector_observations,
 )
 from mbrl_flat.diagnostics.termination import draw_endings, predicted, termination_scores
-from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, PredictsTermination
 from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.settings import setting
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RolloutProbe(SeededProbe):
     """Measures on held-out subsequences; nothing of the agent or the run moves.
 
@@ -31,7 +34,7 @@ class RolloutProbe(SeededProbe):
     kinds, and the scores of ``termination.py``, if the agent predicts terminations and there are
     some.
 
-    Args:
+    Attributes:
         horizon: Longest rollout K.
         batch_size: Subsequences in a batch.
         heldout: Measure on held-out episodes; otherwise on those that the agent trains on.
@@ -42,22 +45,14 @@ class RolloutProbe(SeededProbe):
         UserError: If a number is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        horizon: int = 10,
-        batch_size: int = 128,
-        heldout: bool = True,
-        reference_seed: int = 0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(seed)
-        if horizon < 1:
-            raise UserError(f"The probe's horizon must be at least 1, got {horizon}.")
-        if batch_size < 2:
-            raise UserError(f"The probe's batch_size must be at least 2, got {batch_size}.")
-        self.horizon, self.batch_size, self.heldout = horizon, batch_size, heldout
-        self.encoder = ReferenceEncoder(seed=reference_seed)
+    horizon: int = setting(10, "[1, inf)")
+    batch_size: int = setting(128, "[2, inf)")
+    heldout: bool = True
+    reference_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder = ReferenceEncoder(seed=self.reference_seed)
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:
         """Measure.

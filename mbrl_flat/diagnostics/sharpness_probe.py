@@ -1,6 +1,7 @@
 """The sharpness of an agent's world-model loss, on the schedule of a run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,23 @@ from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.probe import NothingToMeasure, SeededProbe
 from mbrl_flat.diagnostics.sharpness import LossRegion, loss_regions, norms, sam_gap
 from mbrl_flat.diagnostics.sharpness_measures import Context, SharpnessMeasure
-from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Inspectable, ProbeLoss
 from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.settings import setting
 
 _FEWEST_WARM = 5
 """Products from a start of an earlier measurement: enough to see that another direction is sharper
 now, of which the start has one part in thousands."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SharpnessProbe(SeededProbe):
     """Measures on a batch that it draws afresh each time; nothing of the agent or the run moves.
 
     The names begin with ``probe/sharpness/``; of the held-out episodes, where asked for, with
     ``probe/sharpness/heldout/``; and of a module with its name after that.
 
-    Args:
+    Attributes:
         batch_size: Subsequences in a batch. Small ones inflate the largest eigenvalue, which is a
             maximum over sampling noise too: compare only what was measured at equal size.
         rho: Radius of the SAM gap. 0.05 is the default of SAM, arXiv:2010.01412, so that the gap
@@ -48,35 +50,19 @@ class SharpnessProbe(SeededProbe):
         seed: Determines the batches and every direction.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 256,
-        rho: float = 0.05,
-        iterations: int = 12,
-        tolerance: float = 0.05,
-        per_module: bool = True,
-        heldout: bool = False,
-        curvature: Sequence[SharpnessMeasure] = (),
-        gaps: Sequence[SharpnessMeasure] = (),
-        sequence_length: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(seed)
-        if batch_size < 1:
-            raise UserError(f"The probe's batch_size must be at least 1, got {batch_size}.")
-        if rho <= 0.0:
-            raise UserError(f"The probe's rho must be positive, got {rho}.")
-        if iterations < 1:
-            raise UserError(f"The probe's iterations must be at least 1, got {iterations}.")
-        if tolerance < 0.0:
-            raise UserError(f"The probe's tolerance must be at least 0, got {tolerance}.")
-        self.batch_size, self.rho = batch_size, rho
-        self.iterations, self.tolerance = iterations, tolerance
-        self.per_module, self.heldout = per_module, heldout
-        self.curvature, self.gaps = tuple(curvature), tuple(gaps)
-        self.sequence_length = sequence_length
-        self._generator = torch.Generator().manual_seed(seed)
+    batch_size: int = setting(256, "[1, inf)")
+    rho: float = setting(0.05, "(0, inf)")
+    iterations: int = setting(12, "[1, inf)")
+    tolerance: float = setting(0.05, "[0, inf)")
+    per_module: bool = True
+    heldout: bool = False
+    curvature: Sequence[SharpnessMeasure] = ()
+    gaps: Sequence[SharpnessMeasure] = ()
+    sequence_length: int | None = setting(None, "[1, inf)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._generator = torch.Generator().manual_seed(self.seed)
         self._starts: dict[str, Tensor] = {}
 
     def __call__(self, agent: Inspectable, replay: Replay) -> dict[str, float]:

@@ -12,7 +12,7 @@ name                estimate                     judged by the return of
 ==================  ===========================  ============================================
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -48,17 +48,17 @@ def with_critic(agent: Inspectable, episode: Episode) -> Episode:
         return replace(episode, value=agent.value(latent).cpu())
 
 
+@dataclass(frozen=True, kw_only=True)
 class ValueErrorProbe:
     """The three errors of a saved run, as ``probe/value``, ``probe/planner`` and ``probe/mixed``.
 
-    Args:
+    Attributes:
         truncation: See ``value_error.py``.
         tolerance: Largest weight of what lies beyond a time limit, in (0, 1].
     """
 
-    def __init__(self, *, truncation: Truncation = "bootstrap", tolerance: float = 0.05) -> None:
-        self.truncation: Truncation = truncation
-        self.tolerance = tolerance
+    truncation: Truncation = "bootstrap"
+    tolerance: float = 0.05
 
     def measure_run(self, run: ProbedRun) -> dict[str, float]:
         """Play episodes by the policy and by the planner, and compare."""

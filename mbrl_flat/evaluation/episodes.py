@@ -10,10 +10,10 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from mbrl_flat.data.episode import Episode
-from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Agent, Mode
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.runtime.seeding import check_seed, restored_rng
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 
 FrameSink = Callable[[np.ndarray], None]
@@ -66,8 +66,7 @@ def check_episodes(episodes: int, *, seed: int, name: str = "episodes") -> None:
     Raises:
         UserError: If a number is out of range.
     """
-    if episodes < 1:
-        raise UserError(f"{name} must be at least 1, got {episodes}.")
+    check_number(name, episodes, "[1, inf)", whole=True)
     check_seed(seed)
 
 

@@ -24,10 +24,11 @@ from torch.nn import functional as F
 from mbrl_flat.errors import UserError
 from mbrl_flat.models.dropout import dropout
 from mbrl_flat.models.kv_cache import KVCache
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(CheckedSettings):
     """Shape of a causal transformer.
 
     Attributes:
@@ -43,23 +44,20 @@ class TransformerConfig:
 
     size: int = 512
     num_layers: int = 4
-    num_heads: int = 8
+    num_heads: int = setting(8, "[1, inf)")
     feedforward: int = 1024
-    dropout: float = 0.1
-    left_context: int | None = 8
+    dropout: float = setting(0.1, "[0, 1)")
+    left_context: int | None = setting(8, "[0, inf)")
     relative: bool = True
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.size % self.num_heads:
+        super().__post_init__()
+        if self.size % self.num_heads:
             raise UserError(
                 f"A transformer of size {self.size} can't have {self.num_heads} heads; "
                 f"choose a number of heads that divides the size."
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"dropout must lie in [0, 1), got {self.dropout}.")
-        if self.left_context is not None and self.left_context < 0:
-            raise UserError(f"left_context must be at least 0, got {self.left_context}.")
         if self.relative and self.left_context is None:
             raise UserError("Relative positions need a left_context, the longest distance.")
         if self.relative and self.size % 2:

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 
 
 @runtime_checkable
@@ -91,11 +92,8 @@ class WarmUp:
 
     def __post_init__(self) -> None:
         check_radius(self.value, name="value")
-        if self.steps < 1 or self.delay < 0:
-            raise UserError(
-                f"A warm-up needs steps of at least 1 and delay of at least 0, got "
-                f"steps={self.steps}, delay={self.delay}."
-            )
+        check_number("steps", self.steps, "[1, inf)")
+        check_number("delay", self.delay, "[0, inf)")
 
     def __call__(self, step: int, lr: float) -> float:
         """``value * clip((step - delay) / steps, 0, 1)``."""
@@ -114,8 +112,7 @@ class Cosine:
     def __post_init__(self) -> None:
         check_radius(self.start, name="start")
         check_radius(self.end, name="end")
-        if self.steps < 1:
-            raise UserError(f"steps of a cosine must be at least 1, got {self.steps}.")
+        check_number("steps", self.steps, "[1, inf)")
 
     def __call__(self, step: int, lr: float) -> float:
         """``end + (start - end) (1 + cos(pi * min(step / steps, 1))) / 2``."""

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import CheckedSettings, setting
 
 Objective = Callable[[Tensor, int], Tensor]
 """Values ``[N, S]`` of action sequences ``[N, S, H, A]`` in the given iteration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPPIConfig:
+class MPPIConfig(CheckedSettings):
     """MPPI hyperparameters.
 
     Attributes:
@@ -38,37 +39,24 @@ class MPPIConfig:
         max_std: Upper bound, and the noise of the first iteration.
     """
 
-    horizon: int = 3
+    horizon: int = setting(3, "[1, inf)")
     num_samples: int = 512
-    num_prior: int = 24
-    num_elites: int = 64
-    iterations: int = 6
-    temperature: float = 0.5
-    min_std: float = 0.05
+    num_prior: int = setting(24, "[0, inf)")
+    num_elites: int = setting(64, "[1, inf)")
+    iterations: int = setting(6, "[1, inf)")
+    temperature: float = setting(0.5, "(0, inf)")
+    min_std: float = setting(0.05, "(0, inf)")
     max_std: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_prior < self.num_samples:
+        super().__post_init__()
+        if not max(self.num_prior + 1, self.num_elites) <= self.num_samples:
             raise UserError(
-                f"num_prior must lie in [0, num_samples={self.num_samples}), got {self.num_prior}."
+                f"num_prior must be below num_samples={self.num_samples} and num_elites at most as "
+                f"many, got {self.num_prior} and {self.num_elites}."
             )
-        if not 0 < self.num_elites <= self.num_samples:
-            raise UserError(
-                f"num_elites must lie in [1, num_samples={self.num_samples}], "
-                f"got {self.num_elites}."
-            )
-        if self.horizon < 1 or self.iterations < 1:
-            raise UserError(
-                f"horizon and iterations must be at least 1, "
-                f"got {self.horizon} and {self.iterations}."
-            )
-        if not 0.0 < self.min_std <= self.max_std:
-            raise UserError(
-                f"min_std and max_std must satisfy 0 < min_std <= max_std, "
-                f"got {self.min_std} and {self.max_std}."
-            )
-        if self.temperature <= 0.0:
-            raise UserError(f"temperature must be positive, got {self.temperature}.")
+        if not self.min_std <= self.max_std:
+            raise UserError(f"min_std must be at most max_std={self.max_std}, got {self.min_std}.")
 
 
 class Noise(NamedTuple):

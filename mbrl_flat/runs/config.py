@@ -10,6 +10,7 @@ from mbrl_flat.evaluation.episodes import EvaluationConfig
 from mbrl_flat.logging.wandb import WANDB_MODES
 from mbrl_flat.runtime.device import check_threads
 from mbrl_flat.runtime.seeding import check_seed
+from mbrl_flat.settings import check_number
 from mbrl_flat.training.energy_sampler import SelectionConfig
 from mbrl_flat.training.train_config import TrainConfig
 
@@ -56,10 +57,8 @@ class ReplayConfig:
         for name, known in (("storage", ("memory", "disk")), ("mirror", MIRROR_CHOICES)):
             if getattr(self, name) not in known:
                 raise UnknownNameError(f"replay_{name}", getattr(self, name), known)
-        if self.capacity < 1:
-            raise UserError(f"replay_capacity must be at least 1, got {self.capacity}.")
-        if not 0.0 <= self.heldout_fraction < 1.0:
-            raise UserError(f"heldout_fraction must lie in [0, 1), got {self.heldout_fraction}.")
+        check_number("replay_capacity", self.capacity, "[1, inf)", whole=True)
+        check_number("heldout_fraction", self.heldout_fraction, "[0, 1)")
 
     def folder(self, run: Path) -> Path | None:
         """Where the arrays are kept on the disk; ``None`` keeps them in memory."""
@@ -183,10 +182,8 @@ class RunConfig:
                 f"preset={self.preset} is for mbrl-flat-supervised only; choose preset=default, "
                 f"cpu or debug."
             )
-        if not 0.0 <= self.model_lr < float("inf"):
-            raise UserError(f"model_lr must be a number of at least 0, got {self.model_lr}.")
-        if self.num_envs < 1:
-            raise UserError(f"num_envs must be at least 1, got {self.num_envs}.")
+        check_number("model_lr", self.model_lr, "[0, inf)")
+        check_number("num_envs", self.num_envs, "[1, inf)", whole=True)
         if self.num_envs > self.steps > 0:  # before any of them is made
             raise UserError(
                 f"num_envs={self.num_envs} environments make {self.num_envs} steps at once, more "

@@ -24,6 +24,7 @@ from mbrl_flat.runs.loading import load_agent
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import load_safely
 
@@ -174,8 +175,7 @@ def export_run(
         raise UserError(f"format must be torch or onnx, got {format!r}.")
     if checkpoint not in ("latest", "best"):
         raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
-    if rows < 1:
-        raise UserError(f"rows must be at least 1, got {rows}.")
+    check_number("rows", rows, "[1, inf)", whole=True)
     if format == "onnx":
         require_extra("onnx", "onnx", "onnxscript")
     use_threads(config.threads)

@@ -15,12 +15,13 @@ from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, Us
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.optim.base_optimizers import BASES, BaseFactory
 from mbrl_flat.runtime.interrupts import check_interrupt
+from mbrl_flat.settings import CheckedSettings, setting
 
 LossName = Literal["cross_entropy", "squared"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(CheckedSettings):
     """How to train.
 
     Attributes:
@@ -44,33 +45,24 @@ class Recipe:
     optimizer: str = "sgd"
     settings: Mapping[str, Any] = field(default_factory=dict)
     base: str = "sgd"
-    lr: float = 0.1
+    lr: float = setting(0.1, "(0, inf)")
     momentum: float = 0.9
     weight_decay: float = 0.0
-    epochs: int = 10
-    batch_size: int | None = 64
+    epochs: int = setting(10, "[1, inf)")
+    batch_size: int | None = setting(64, "[1, inf)")
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: float = 0.0
     loss: LossName = "cross_entropy"
     label_smoothing: float = 0.0
     max_grad_norm: float | None = None
-    max_loss: float = math.inf
+    max_loss: float = setting(math.inf, "(0, inf]")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
         if self.base not in BASES:
             raise UnknownNameError("base optimizer", self.base, BASES)
-        if self.schedule not in ("constant", "cosine"):
-            raise UnknownNameError("schedule", self.schedule, ["constant", "cosine"])
-        if self.loss not in ("cross_entropy", "squared"):
-            raise UnknownNameError("loss", self.loss, ["cross_entropy", "squared"])
-        if self.epochs < 1:
-            raise UserError(f"epochs must be at least 1, got {self.epochs}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UserError(f"batch_size must be at least 1 or null, got {self.batch_size}.")
-        if self.lr <= 0.0:
-            raise UserError(f"lr must be positive, got {self.lr}.")
 
 
 @dataclass(frozen=True, kw_only=True)

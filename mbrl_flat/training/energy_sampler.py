@@ -36,13 +36,14 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.selection_policies import POLICIES, choose_replay
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.interfaces import Agent, Inspectable
+from mbrl_flat.settings import CheckedSettings, setting
 
 UNIFORM = "uniform"
 """The policy that draws every stored subsequence as likely as any other, as without this module."""
 
 
 @dataclass(kw_only=True)  # not frozen: OmegaConf would refuse overrides
-class SelectionConfig:
+class SelectionConfig(CheckedSettings):
     """How the subsequences of a batch are chosen.
 
     Attributes:
@@ -55,23 +56,16 @@ class SelectionConfig:
     """
 
     policy: str = UNIFORM
-    share: float = 0.25
-    candidates: int = 2048
-    keep: float = 0.1
-    every: int = 1000
+    share: float = setting(0.25, "(0, 1]")
+    candidates: int = setting(2048, "[2, inf)")
+    keep: float = setting(0.1, "(0, 1]")
+    every: int = setting(1000, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = [UNIFORM, *(name for name in POLICIES if name != "none")]
         if self.policy not in known:
             raise UnknownNameError("replay.policy", self.policy, known)
-        for name in ("share", "keep"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise UserError(f"replay.{name} must lie in (0, 1], got {getattr(self, name)}.")
-        if self.candidates < 2 or self.every < 1:
-            raise UserError(
-                f"replay.candidates must be at least 2 and replay.every at least 1, got "
-                f"{self.candidates} and {self.every}."
-            )
 
 
 class EnergySampler:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import CheckedSettings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(CheckedSettings):
     """When things happen in a run; all in agent steps.
 
     Attributes:
@@ -21,23 +22,14 @@ class TrainConfig:
         checkpoint_every: Interval of checkpoints; 0 means only at the end.
     """
 
-    steps: int
+    steps: int = setting(allowed="[1, inf)")
     seed: int
-    seed_steps: int
-    updates_per_step: float = 1.0
-    log_every: int = 1000
-    eval_every: int = 10_000
-    probe_every: int = 10_000
-    checkpoint_every: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, got {self.steps}.")
-        if not 0.0 <= self.updates_per_step < float("inf"):
-            raise UserError(f"updates_per_step must be at least 0, got {self.updates_per_step}.")
-        for name in ("seed_steps", "log_every", "eval_every", "probe_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}.")
+    seed_steps: int = setting(allowed="[0, inf)")
+    updates_per_step: float = setting(1.0, "[0, inf)")
+    log_every: int = setting(1000, "[0, inf)")
+    eval_every: int = setting(10_000, "[0, inf)")
+    probe_every: int = setting(10_000, "[0, inf)")
+    checkpoint_every: int = setting(10_000, "[0, inf)")
 
 
 def check_steps(config: TrainConfig, *, num_envs: int, learns: bool) -> None:

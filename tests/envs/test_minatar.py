@@ -96,7 +96,7 @@ def test_sticky_actions_of_zero_take_every_action():
     [
         ("brekout", {}, "'brekout' for env=minatar; did you mean 'breakout'"),
         ("breakout", {"obs": "pixels"}, "Unknown obs 'pixels' for env=minatar"),
-        ("breakout", {"size": 8}, "env.size must be at least 10, the cells of a side, got 8"),
+        ("breakout", {"size": 8}, "env.size must be at least 10, got 8"),
         ("breakout", {"sticky": 1.5}, r"env.sticky must lie in \[0, 1\), got 1.5"),
         ("breakout", {"max_frames": 0}, "env.max_frames must be at least 1, got 0"),
     ],

@@ -33,13 +33,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import Params
 from mbrl_flat.optim.base_optimizers import register_base
 from mbrl_flat.optim.methods.plain import TorchOptimizer
 from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.registry import register
-from mbrl_flat.optim.settings import setting
+from mbrl_flat.optim.settings import check_settings, setting
 
 
 @register_base("laprop")
@@ -71,26 +70,15 @@ class LaProp(ParameterwiseUpdate):
         clip: float | None = 0.3,
         min_norm: float = 1e-3,
     ) -> None:
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise UserError(f"betas of laprop must lie in [0, 1), got {tuple(betas)}.")
-        if lr < 0.0 or eps < 0.0 or weight_decay < 0.0:
-            raise UserError(
-                f"laprop needs lr, eps and weight_decay of at least 0, got {lr}, {eps} and "
-                f"{weight_decay}."
-            )
-        if (clip is not None and not clip > 0.0) or not min_norm > 0.0:
-            raise UserError(
-                f"laprop needs a positive clip (or null) and a positive min_norm, got {clip} and "
-                f"{min_norm}."
-            )
         defaults: dict[str, Any] = {
             "lr": lr,
-            "betas": (betas[0], betas[1]),
+            "betas": tuple(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "clip": clip,
             "min_norm": min_norm,
         }
+        check_settings(LaPropOptimizer, defaults, where="laprop")
         super().__init__(params, defaults)
 
     def _move(self, param: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:

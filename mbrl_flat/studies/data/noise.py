@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 
 
 def symmetric_label_noise(y: Tensor, rate: float, *, num_classes: int, seed: int) -> Tensor:
@@ -23,8 +23,7 @@ def symmetric_label_noise(y: Tensor, rate: float, *, num_classes: int, seed: int
     Raises:
         UserError: If ``rate`` is outside [0, 1].
     """
-    if not 0.0 <= rate <= 1.0:
-        raise UserError(f"The rate of label noise must lie in [0, 1], got {rate}.")
+    check_number("The rate of label noise", rate, "[0, 1]")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(y), generator=generator)[: round(rate * len(y))]
     noisy = y.clone()

@@ -31,13 +31,14 @@ from typing import Any
 import numpy as np
 
 from mbrl_flat.errors import DivergedError, UserError
+from mbrl_flat.settings import CheckedSettings, setting
 
 Theta = np.ndarray
 """Parameters ``[..., 3]``: alpha, beta1, beta2, float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinimalExample:
+class MinimalExample(CheckedSettings):
     """The model.
 
     Attributes:
@@ -45,12 +46,8 @@ class MinimalExample:
         l2: Variance of the small, relevant input.
     """
 
-    l1: float = 1.0
-    l2: float = 0.001
-
-    def __post_init__(self) -> None:
-        if not (self.l1 > 0.0 and self.l2 > 0.0):
-            raise UserError(f"l1 and l2 must be positive, got {self.l1} and {self.l2}.")
+    l1: float = setting(1.0, "(0, inf)")
+    l2: float = setting(0.001, "(0, inf)")
 
     def loss_parts(self, theta: Theta) -> tuple[np.ndarray, np.ndarray]:
         """The oscillating and the converging part of the loss, each ``[...]``."""

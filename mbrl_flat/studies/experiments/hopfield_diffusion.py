@@ -26,6 +26,7 @@ from mbrl_flat.analysis.stats import spearman
 from mbrl_flat.data.hopfield_energy import neighbour_width, smoothed_energy
 from mbrl_flat.data.selection_policies import POLICIES, choose_replay
 from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.data import class_split, load_data
 from mbrl_flat.studies.experiments.hopfield_diffusion_report import diffusion_claims, draw
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
@@ -64,7 +65,7 @@ class FirstTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopfieldDiffusion:
+class HopfieldDiffusion(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -91,27 +92,23 @@ class HopfieldDiffusion:
     first: Stage = field(default_factory=lambda: Stage(steps=3000))
     second: Stage = field(default_factory=lambda: Stage(steps=600))
     policies: Sequence[str] = _POLICIES
-    budget: float = 0.05
-    share: float = 0.25
-    outliers: float = 0.02
+    budget: float = setting(0.05, "(0, 1)")
+    share: float = setting(0.25, "(0, 1)")
+    outliers: float = setting(0.02, "[0, 1)")
     width: int = 16
     diffusion_steps: int = 200
     times: Sequence[float] = (0.4, 0.2, 0.6)
     draws: int = 2
     sampler_steps: int = 10
-    seeds: int = 5
+    seeds: int = setting(5, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for policy in self.policies:
             if policy not in POLICIES:
                 raise UnknownNameError("replay policy", policy, POLICIES)
-        for name, low in (("budget", 0.0), ("share", 0.0)):
-            if not low < getattr(self, name) < 1.0:
-                raise UserError(f"{name} must lie within (0, 1), got {getattr(self, name)}.")
         if not self.times or not all(0.0 < time < 1.0 for time in self.times):
             raise UserError(f"times must lie within (0, 1), got {list(self.times)}.")
-        if not 0.0 <= self.outliers < 1.0 or self.seeds < 1:
-            raise UserError("outliers must lie in [0, 1) and seeds be at least 1.")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Every policy, seed after seed, so that its first task is learned once."""

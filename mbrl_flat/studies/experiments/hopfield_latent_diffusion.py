@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.settings import setting
 from mbrl_flat.studies.experiments.hopfield_diffusion import HopfieldDiffusion
 from mbrl_flat.studies.hopfield.continual import Stage
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule
@@ -73,17 +73,9 @@ class HopfieldLatentDiffusion(HopfieldDiffusion):
     times: Sequence[float] = (0.4,)
     pipeline: str = STABLE_DIFFUSION
     prompt: str = "a handwritten digit"
-    image_size: int = 512
-    examples: int = 200
+    image_size: int = setting(512, "[8, inf)")
+    examples: int = setting(200, "[2, inf)")
     offline: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.examples < 2 or self.image_size < 8:
-            raise UserError(
-                f"examples must be at least 2 and image_size at least 8, got {self.examples} and "
-                f"{self.image_size}."
-            )
 
     def tasks(self) -> list[tuple[Tensor, Tensor]]:
         """The first images of both tasks."""

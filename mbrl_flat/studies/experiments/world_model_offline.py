@@ -11,19 +11,19 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.settings import setting
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
-from mbrl_flat.studies.offline.recording import Recording
 from mbrl_flat.studies.offline.task import OfflineTask, build_model
 from mbrl_flat.studies.offline.transitions import Transitions
 
@@ -70,20 +70,13 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldModelOffline:
-    """The study; its settings.
+class WorldModelOffline(OfflineTask):
+    """The study; its settings beside those of its data set.
 
     Attributes:
-        recording: The data set: its first ``pool`` episodes are for training, the next
-            ``validation`` for choosing radii, all others for the report.
-        pool: Training episodes there are.
-        validation: Validation episodes.
-        train: Training episodes that a seed draws from the pool and learns from.
-        discount: Of the returns.
         subjects: World models by name.
         models: Those that are run.
         evaluations: Gradient evaluations of a training.
-        horizon: Longest open-loop prediction K.
         tries: Validation seeds at every radius.
         seeds: Seeds at the chosen one: start, batches, and which episodes are learned from.
     """
@@ -94,36 +87,17 @@ class WorldModelOffline:
         "NeurIPS 2025"
     )
 
-    recording: Recording = field(default_factory=Recording)
-    pool: int = 120
-    validation: int = 24
-    train: int = 80
-    discount: float = 0.95
     subjects: Mapping[str, ModelSettings]
     models: Sequence[str]
-    evaluations: int = 1000
-    horizon: int = 10
-    tries: int = 2
-    seeds: int = 5
+    evaluations: int = setting(1000, "[4, inf)")
+    tries: int = setting(2, "[1, inf)")
+    seeds: int = setting(5, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for model in self.models:
             if model not in self.subjects:
                 raise UnknownNameError("model", model, self.subjects)
-        _ = self._task  # refuses what does not fit together
-        if self.evaluations < 4 or min(self.horizon, self.tries, self.seeds) < 1:
-            raise UserError("evaluations must be at least 4; horizon, tries and seeds at least 1.")
-
-    @property
-    def _task(self) -> OfflineTask:
-        return OfflineTask(
-            recording=self.recording,
-            pool=self.pool,
-            validation=self.validation,
-            train=self.train,
-            discount=self.discount,
-            horizon=self.horizon,
-        )
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """All radii on validation seeds; then every method at its own, seed after seed."""
@@ -166,20 +140,15 @@ class WorldModelOffline:
         """Train once and look at the validation or the test episodes."""
         subject, seed = self.subjects[str(cell["model"])], int(cell["seed"] or 0)
         name, settings, share = METHODS[str(cell["method"])]
-        split = self._task.split(seed)
+        split = self.split(seed)
         model = build_model(subject.model, subject.settings, split["train"], seed=seed)
         optimizer = build_optimizer(
             model, name, lr=subject.lr, rho=float(cell["rho"] or 0.0), settings=settings
         )
-        spent = fit(
-            model,
-            split["train"],
-            optimizer,
-            evaluations=int(share * self.evaluations),
-            seed=seed,
-        )
+        evaluations = int(share * self.evaluations)
+        spent = fit(model, split["train"], optimizer, evaluations=evaluations, seed=seed)
         model.calibrate(split["train"].every(2, 1))
-        measured = self._task.errors(model, split[str(cell["part"])])
+        measured = self.errors(model, split[str(cell["part"])])
         if cell["part"] == "test":
             measured |= self._fit_and_sharpness(model, split)
         return {"updates": spent.updates, "evaluations": spent.evaluations, **measured}

@@ -10,12 +10,13 @@ from torch import Generator, Tensor, nn
 from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.runtime.interrupts import check_interrupt
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
 from mbrl_flat.studies.training import closure_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(CheckedSettings):
     """How one task is learned.
 
     Attributes:
@@ -29,17 +30,13 @@ class Stage:
     optimizer: str = "adam"
     settings: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 1e-3
-    steps: int = 1000
-    batch_size: int = 64
+    steps: int = setting(1000, "[1, inf)")
+    batch_size: int = setting(64, "[2, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
-        if self.steps < 1 or self.batch_size < 2:
-            raise UserError(
-                f"A stage needs at least 1 step and 2 images a batch, got steps={self.steps} and "
-                f"batch_size={self.batch_size}."
-            )
 
     def build(self, model: nn.Module) -> FlatOptimizer:
         """Make the optimizer of all weights of a model."""

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import check_number
 
 
 def cluster_with_outlier(
@@ -58,8 +59,7 @@ def cluster_with_outlier(
             f"{num_cluster} patterns and an outlier need at least {num_cluster + 2} dimensions, "
             f"got {size}."
         )
-    if not 0.0 <= overlap < 1.0:
-        raise UserError(f"overlap must lie in [0, 1), got {overlap}.")
+    check_number("overlap", overlap, "[0, 1)")
     patterns = torch.zeros(num_cluster + 1, size, dtype=dtype)
     patterns[:num_cluster, 0] = math.sqrt(overlap)
     rows = torch.arange(num_cluster)

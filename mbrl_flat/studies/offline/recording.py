@@ -19,6 +19,7 @@ import numpy as np
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs.offline_data import recorded_episodes
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.offline.behaviour import action_sequence
 
 _ARRAYS = ("obs", "action", "reward")
@@ -50,7 +51,7 @@ def named_part(path: str) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
+class Recording(CheckedSettings):
     """What is recorded; its settings.
 
     Attributes:
@@ -69,20 +70,13 @@ class Recording:
 
     env: str = "mbrl_flat.envs.dmc.make"
     task: str = "dog-run"
-    episodes: int = 200
-    length: int = 100
-    tail: int = 60
+    episodes: int = setting(200, "[1, inf)")
+    length: int = setting(100, "[1, inf)")
+    tail: int = setting(60, "[0, inf)")
     seed: int = 0
     folder: str | None = None
     run: str | None = None
     start: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("episodes", "length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.tail < 0:
-            raise UserError(f"tail must be at least 0, got {self.tail}.")
 
     @property
     def path(self) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.studies.offline.errors import open_loop_errors, summary, value_agreement
 from mbrl_flat.studies.offline.offline_model import OfflineModel
@@ -17,7 +18,7 @@ from mbrl_flat.studies.offline.transitions import Scale, Transitions
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineTask:
+class OfflineTask(CheckedSettings):
     """Recorded episodes and how they are split.
 
     Attributes:
@@ -32,21 +33,20 @@ class OfflineTask:
 
     recording: Recording = field(default_factory=Recording)
     pool: int = 120
-    validation: int = 24
-    train: int = 80
+    validation: int = setting(24, "[1, inf)")
+    train: int = setting(80, "[1, inf)")
     discount: float = 0.95
-    horizon: int = 10
+    horizon: int = setting(10, "[1, inf)")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.train <= self.pool:
-            raise UserError(f"train must lie between 1 and pool={self.pool}, got {self.train}.")
-        if self.validation < 1 or self.pool + self.validation >= self.recording.episodes:
+        super().__post_init__()
+        if self.train > self.pool:
+            raise UserError(f"train must be at most pool={self.pool}, got {self.train}.")
+        if self.pool + self.validation >= self.recording.episodes:
             raise UserError(
                 f"pool={self.pool} and validation={self.validation} leave no episode of "
                 f"{self.recording.episodes} for the report; record more."
             )
-        if self.horizon < 1:
-            raise UserError(f"horizon must be at least 1, got {self.horizon}.")
 
     def split(self, seed: int, *, train: int | None = None) -> dict[str, Transitions]:
         """Episodes by part, standardised by those that this seed learns from.

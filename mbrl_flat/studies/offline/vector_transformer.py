@@ -19,10 +19,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UserError
 from mbrl_flat.interfaces import Targets
 from mbrl_flat.models.functional import TwoHot
 from mbrl_flat.models.transformer import CausalTransformer, TransformerConfig, causal_mask
+from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.studies.offline.offline_model import Predictions
 from mbrl_flat.studies.offline.transitions import Subsequences
@@ -70,8 +70,7 @@ class VectorTransformer(nn.Module):
         bin_limit: float = 10.0,
     ) -> None:
         super().__init__()
-        if context < 1:
-            raise UserError(f"context must be at least 1, got {context}.")
+        check_number("context", context, "[1, inf)", whole=True)
         self.context, self.sequence_length = context, sequence_length
         self.batch_size = batch_size
         self.reward_coef, self.value_coef = reward_coef, value_coef

@@ -22,5 +22,5 @@ from mbrl_flat.errors import UserError
     ],
 )
 def test_a_setting_out_of_range_is_named_with_its_bound(setting, sentence):
-    with pytest.raises(UserError, match=rf"agent.config.{sentence}"):
+    with pytest.raises(UserError, match=sentence):
         TDMPC2Config(**setting)

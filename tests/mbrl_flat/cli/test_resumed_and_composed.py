@@ -76,7 +76,7 @@ def test_weights_of_a_method_may_change_on_resume_and_what_its_state_holds_may_n
     for word in ("optimizer.base.lr=1", "optimizer.only=[norm]", "optimizer.decay=0.5"):
         assert f"keeps its settings, but {word} was given" in fails("resume=here", word)
     refused = fails("resume=here", "steps=95", "optimizer.gamma=-1")
-    assert refused == "gamma must be a number of at least 0, got -1.\n"
+    assert refused == "gamma must be at least 0, got -1.\n"
 
 
 def test_a_record_without_its_checkpoint_is_not_started_over(command, fails, tmp_path):

@@ -126,7 +126,7 @@ def test_storing_a_pattern_twice_lowers_its_energy_by_log_two_over_beta(memories
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda m: energy(m, m, beta=0.0), "beta must be positive"),
+        (lambda m: energy(m, m, beta=0.0), "beta must be above 0"),
         (lambda m: energy(m, m[:0], beta=1.0), "at least one memory"),
         (lambda m: smoothed_energy(m, m, scale=-1.0), "scale of the smoothed energy"),
         (

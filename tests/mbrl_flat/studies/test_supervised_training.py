@@ -180,7 +180,7 @@ def test_the_sharpness_of_a_linear_regression_is_the_largest_eigenvalue_of_its_g
         ({"loss": "square"}, "'square'.*'squared'"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": 0.0}, "lr must be above 0"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(settings, message):

@@ -187,9 +187,9 @@ def test_energies_leave_each_memory_out_and_are_none_where_all_are_the_same():
     [
         ({"policy": "top_enrgy"}, "did you mean 'top_energy'"),
         ({"policy": "none"}, "'none'"),
-        ({"share": 0.0}, r"replay.share must lie in \(0, 1\], got 0.0"),
-        ({"keep": 1.5}, r"replay.keep must lie in \(0, 1\], got 1.5"),
-        ({"candidates": 1}, "replay.candidates must be at least 2"),
+        ({"share": 0.0}, r"share must lie in \(0, 1\], got 0.0"),
+        ({"keep": 1.5}, r"keep must lie in \(0, 1\], got 1.5"),
+        ({"candidates": 1}, "candidates must be at least 2"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

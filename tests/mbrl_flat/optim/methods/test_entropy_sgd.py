@@ -58,5 +58,5 @@ def test_the_pull_grows_to_the_inverse_of_the_inner_rate(quadratic, steps):
 @pytest.mark.parametrize("wrong", [{"gamma": -1.0}, {"scope": -0.1}, {"noise": float("nan")}])
 def test_settings_below_zero_are_refused(quadratic, wrong):
     param, _ = quadratic(H, START)
-    with pytest.raises(UserError, match="of at least 0"):
+    with pytest.raises(UserError, match="must be at least 0"):
         make_optimizer("entropy_sgd", [param], base=partial(torch.optim.SGD, lr=LR), **wrong)

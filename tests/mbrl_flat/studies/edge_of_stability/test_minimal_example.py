@@ -107,7 +107,7 @@ def test_a_start_that_cannot_oscillate_is_refused():
 
 
 def test_variances_must_be_positive():
-    with pytest.raises(UserError, match="must be positive"):
+    with pytest.raises(UserError, match="must be above 0"):
         MinimalExample(l1=-1.0)
 
 

@@ -102,7 +102,7 @@ def test_a_policy_that_forgets_less_on_every_seed_holds():
     ("changes", "message"),
     [
         ({"policies": ["rndom"]}, "'random'"),
-        ({"budget": 0.0}, r"budget must lie within \(0, 1\), got 0.0"),
+        ({"budget": 0.0}, r"budget must lie in \(0, 1\), got 0.0"),
         ({"times": []}, "times must lie within"),
         ({"seeds": 0}, "seeds be at least 1"),
     ],

@@ -93,7 +93,7 @@ def test_a_cell_follows_from_its_settings_and_counts_what_it_spends(tmp_path):
 
 def test_seeds_learn_from_different_episodes_and_are_judged_on_the_same(tmp_path):
     ours = study(tmp_path)
-    first, second = ours._task.split(0), ours._task.split(5)
+    first, second = ours.split(0), ours.split(5)
 
     assert not first["train"].returns.equal(second["train"].returns)
     assert first["test"].returns.equal(second["test"].returns)
@@ -164,7 +164,7 @@ def test_a_correlation_that_rests_on_one_method_says_so():
     ("changes", "message"),
     [
         ({"models": ["smol"]}, "did you mean 'small'"),
-        ({"train": 4}, "train must lie between 1 and pool=3, got 4"),
+        ({"train": 4}, "train must be at most pool=3, got 4"),
         ({"validation": 3}, "leave no episode of 6 for the report"),
         ({"evaluations": 3}, "evaluations must be at least 4"),
     ],

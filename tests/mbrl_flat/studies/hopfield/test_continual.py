@@ -93,7 +93,7 @@ def test_shuffled_images_keep_their_pixels_and_the_others_are_as_they_were():
 def test_what_cannot_be_done_is_refused():
     with pytest.raises(UserError, match="did you mean 'adam'"):
         Stage(optimizer="adm")
-    with pytest.raises(UserError, match="at least 1 step and 2 images"):
+    with pytest.raises(UserError, match="batch_size must be at least 2, got 1"):
         Stage(batch_size=1)
     with pytest.raises(UserError, match="Cannot plant 11 outliers among 10 images"):
         shuffle_pixels(torch.zeros(10, 1, 2, 2), 11, seed=0)

@@ -1,0 +1,111 @@
+"""Settings: fields of a dataclass that know which values they take.
+
+A number declares its interval, a choice its names:
+
+    batch_size: int = setting(16, "[1, inf)")
+    form: Literal["sample", "mode"] = "sample"
+
+``CheckedSettings`` checks all of them when the object is built.
+"""
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, field, fields
+from numbers import Integral, Real
+from typing import Any, Literal, Union, get_args, get_origin
+
+from torch import Tensor
+
+from mbrl_flat.errors import UnknownNameError, UserError
+
+
+def setting(default: Any = MISSING, allowed: str = "(-inf, inf)") -> Any:
+    """Declare a numeric setting.
+
+    Args:
+        default: Its default value; without one it has to be given.
+        allowed: The interval of its values, such as ``[0, 1)``. ``inf]`` admits infinity.
+
+    Returns:
+        A dataclass field.
+    """
+    return field(default=default, metadata={"allowed": allowed})
+
+
+class CheckedSettings:
+    """A dataclass whose settings are checked when it is built."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def check_settings(owner: Any, values: Mapping[str, Any] | None = None, *, where: str = "") -> None:
+    """Check settings of a dataclass against its annotations and intervals.
+
+    Args:
+        owner: The dataclass, a class or an instance.
+        values: Values by name; those of the instance if none are given.
+        where: What the settings are of, for the error message.
+
+    Raises:
+        UserError: If a value is of the wrong kind, out of its interval, or none of the choices.
+    """
+    for item in fields(owner):
+        if values is None:
+            check_setting(item, getattr(owner, item.name), where=where)
+        elif item.name in values:
+            check_setting(item, values[item.name], where=where)
+
+
+def check_setting(item: Field[Any], value: Any, *, where: str = "") -> None:
+    """Check one value; see ``check_settings``."""
+    kinds = kinds_of(item.type)
+    if value is None and types.NoneType in kinds:
+        return
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices and value not in choices:
+        raise UnknownNameError(item.name, value, choices, where=where)
+    allowed = item.metadata.get("allowed", "(-inf, inf)")
+    if get_origin(item.type) is tuple:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise UserError(f"{item.name} must be two numbers, got {value!r}.")
+        for number in value:
+            check_number(item.name, number, allowed)
+    elif float in kinds or int in kinds:
+        check_number(item.name, value, allowed, whole=float not in kinds)
+
+
+def kinds_of(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; any other annotation alone."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def check_number(name: str, value: Any, allowed: str, *, whole: bool = False) -> None:
+    """Check a number against an interval.
+
+    Args:
+        name: What it is, for the error message.
+        value: The number.
+        allowed: The interval, such as ``[0, 1)``. ``inf]`` admits infinity.
+        whole: Refuse fractions.
+
+    Raises:
+        UserError: If it is no number, or beyond the interval.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real | Tensor):
+        raise UserError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}.")
+    low, high = map(float, allowed[1:-1].split(","))
+    above = value >= low if allowed[0] == "[" else value > low
+    below = value <= high if allowed[-1] == "]" else value < high
+    if not (above and below):
+        raise UserError(f"{name} must {_in_words(allowed, low, high)}, got {value}.")
+
+
+def _in_words(allowed: str, low: float, high: float) -> str:
+    if math.isfinite(high):
+        return f"lie in {allowed}"
+    if math.isfinite(low):
+        return f"be at least {low:g}" if allowed[0] == "[" else f"be above {low:g}"
+    return "be finite"
