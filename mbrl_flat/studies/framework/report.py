@@ -100,7 +100,8 @@ def _beyond_statement(claim: Claim) -> str:
 def _format_p(p_value: float) -> str:
     if math.isnan(p_value):
         return "-"
-    return f"{p_value:.2g}" if p_value >= 1e-4 else "< 1e-4"
+    digits = 3 if 0.045 <= p_value < 0.055 else 2  # At the bound of 0.05 two do not show the side.
+    return f"{p_value:.{digits}g}" if p_value >= 1e-4 else "< 1e-4"
 
 
 def format_interval(interval: Interval) -> str:
