@@ -10,6 +10,7 @@ The data flows downwards::
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor, nn
 
 from mbrl_flat.data.batch import Batch
@@ -207,6 +208,13 @@ class Inspectable(Protocol):
     def value(self, latent: Tensor) -> Tensor:
         """The critic's discounted value of the policy ``[N]``, averaged over heads and actions."""
         ...
+
+
+@runtime_checkable
+class TrainsWithOneOptimizer(Protocol):
+    """Exposes the optimizer of its world model."""
+
+    optimizer: torch.optim.Optimizer
 
 
 @runtime_checkable

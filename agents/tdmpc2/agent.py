@@ -149,7 +149,7 @@ class TDMPC2:
                 size = (latent.shape[0], self.spec.action.size)
                 noise = torch.randn(size, generator=generator, device=self.device)
                 action = self.policy(latent, noise).action
-                return action, {**state, "value": self._value(latent)}
+                return action, {**state, "value": self.value(latent)}
             plan = self.planner(latent, state["mean"], generator, explore=mode == "explore")
         return self.spec.action.project(plan.action), {"mean": plan.mean, "value": plan.value}
 
@@ -184,7 +184,8 @@ class TDMPC2:
         if self.model.tasks is not None:
             self.model.tasks.project()
         reported = outputs[self.optimizer.reported]
-        metrics = {**reported.metrics, **self._optimizer_metrics()}
+        report = {f"optim/{name}": value for name, value in self.optimizer.last.items()}
+        metrics: Metrics = {**reported.metrics, **report}
         if not self.optimizer.last["skipped"]:
             # Latents of a batch that was not finite would ruin the policy for good.
             if not on_rollout:
@@ -213,9 +214,6 @@ class TDMPC2:
     def _encoded(self, batch: Batch) -> Tensor:
         """Latents ``[B, H, D]`` of the observations before each action, by the updated model."""
         return self.model.encode({name: value[:, :-1] for name, value in batch.obs.items()})
-
-    def _optimizer_metrics(self) -> Metrics:
-        return {f"optim/{name}": value for name, value in self.optimizer.last.items()}
 
     def _update_policy(self, latents: Tensor) -> Metrics:
         """Step the policy on latents ``[B, T, D]``; Q-functions stay as they are."""
@@ -275,11 +273,8 @@ class TDMPC2:
     @torch.no_grad()
     def value(self, latent: Tensor) -> Tensor:
         """Value of the policy at latents ``[N, D]``, over all Q-functions and 16 actions."""
-        return self._value(latent)
-
-    def _value(self, latent: Tensor, num_actions: int = 16) -> Tensor:
-        noise = _fixed_noise(num_actions, latent.shape[0], self.spec.action.size).to(latent)
-        repeated = latent.expand(num_actions, *latent.shape)
+        noise = _fixed_noise(16, latent.shape[0], self.spec.action.size).to(latent)
+        repeated = latent.expand(16, *latent.shape)
         action = self.policy(repeated, noise).action
         return self.model.q_values(repeated, action, None).mean((0, 1))
 

@@ -10,57 +10,28 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 import mbrl_flat.configs
+from mbrl_flat.cli.help import EXAMPLES, GROUPS
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.resume import resumable_keys
-from mbrl_flat.runtime.settings import setting_key
 from mbrl_flat.sweeps.command import wants_sweep
 
 CONFIGS = Path(mbrl_flat.configs.__path__[0])
 """The folder of the installed configurations."""
 
-GROUPS = {
-    "train": (
-        "agent",
-        "env",
-        "optimizer",
-        "optimizer/base",
-        "preset",
-        "sizes",
-        "benchmark",
-        "experiment",
-        "schedule",
+_FLAGS: dict[str, Sequence[str] | None] = {
+    **dict.fromkeys(("--hydra-help", "--resolve", "-r", "--run", "-m", "--multirun"), ()),
+    **dict.fromkeys(("-sc", "--shell-completion"), ()),
+    **dict.fromkeys(("-p", "--package", "-cp", "--config-path", "-cn", "--config-name")),
+    **dict.fromkeys(("-cd", "--config-dir", "--experimental-rerun")),
+    **dict.fromkeys(("-c", "--cfg"), ("job", "hydra", "all")),
+    **dict.fromkeys(
+        ("-i", "--info"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     ),
-    "evaluate": ("agent", "env"),
-    "probe": ("probe",),
-    "export": (),
-    "supervised": ("experiment", "preset"),
 }
-"""What each command chooses from."""
-
-_FLAGS = {
-    "--hydra-help", "--resolve", "-r", "--run", "-m", "--multirun", "-sc", "--shell-completion",
-}  # fmt: skip
-_FLAGS_WITH_A_VALUE = {
-    "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
-    "--experimental-rerun",
-}  # fmt: skip
-_SHOWN = ("job", "hydra", "all")
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_FLAGS_OF_EXPORT = re.compile(r"--(format|checkpoint|rows|dtype|out)(?:=(.*))?", re.DOTALL)
+"""Flags of Hydra and the values that each takes: none, one of these, or any (None)."""
+_FLAGS_OF_EXPORT = ("--format", "--checkpoint", "--rows", "--dtype", "--out")
 """Settings of this command that may be written as flags, too."""
-_FLAGS_WITH_A_CHOICE = {"-c": _SHOWN, "--cfg": _SHOWN, "-i": _INFO, "--info": _INFO}
-_EXAMPLES = {
-    "train": "seed=1",
-    "evaluate": "run=runs/NAME",
-    "probe": "run=runs/NAME",
-    "export": "run=runs/NAME",
-    "supervised": "experiment=label_noise",
-}
-_FORMER_GROUP = re.compile(r"^(\+{0,2})arm=")
-"""The group of configurations that is called ``variant`` today."""
-_PATHS = re.compile(
-    r"\+{0,2}(run|run_dir|out|resume|checkpoint|offline_data|hydra\.sweep\.dir|.*\.folder)="
-)
+_PATHS = ("run", "run_dir", "out", "resume", "checkpoint", "offline_data", "hydra.sweep.dir")
 _HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _PARSER = OverridesParser.create()
@@ -83,69 +54,83 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     """
     flags: list[str] = []
     settings: list[str] = []
-    left = _without_control(words)
-    left = _without_dashes(left) if command == "export" else left
+    left = list(words)
     while left:
         word = left.pop(0)
         name = word.partition("=")[0]
+        if _CONTROL.search(word):
+            raise UserError(f"{word!r} holds control characters; leave them out.")
         if name in ("-m", "--multirun") and not sweeps:
             raise UserError(
                 f"mbrl-flat-{command} looks at one run; leave out {word} and give the command "
                 f"once for each."
             )
         if name in _FLAGS:
-            flags.append(word)
-        elif name in _FLAGS_WITH_A_CHOICE:
-            flags += [word, *_choice(word, left)]
-        elif name in _FLAGS_WITH_A_VALUE:
-            flags += [word, *([] if "=" in word else left[:1])]
-            left = left if "=" in word else left[1:]
+            flags += [word, *_value_of_flag(word, left)]
         elif word.startswith("-"):
-            raise UserError(_dashes(word, "".join(left[:1])))
+            settings.append(_without_dashes(word, left, command=command))
         elif "=" in word or word.startswith("~"):
-            settings.append(_expand_home(_FORMER_GROUP.sub(r"\1variant=", word)))
+            settings.append(_expand_home(word))
         else:
-            raise UserError(
-                f"{word!r} is no setting: settings are key=value, such as {_EXAMPLES[command]}."
-            )
+            example = EXAMPLES[command][0][0].split()[0]
+            raise UserError(f"{word!r} is no setting: settings are key=value, such as {example}.")
     sweep = wants_sweep(words)
-    for word in settings:
-        override = _parse(word)
+    overrides = [_parse(word) for word in settings]
+    for word, override in zip(settings, overrides, strict=True):
         _check_path(word, override)
         _check_setting(word, override, command=command, sweep=sweep)
-    if not sweep and _check_resumed(settings):
+    if not sweep and _is_resumed(overrides):
+        tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
         # The composed optimizer is not that of the run, and may lack the key.
         settings = [f"++{word}" if word.startswith("optimizer.") else word for word in settings]
     return [*flags, *settings]
 
 
-def _without_control(words: Sequence[str]) -> list[str]:
-    """Refuse words with line breaks and the like, which no message could show."""
-    for word in words:
-        if _CONTROL.search(word):
-            raise UserError(f"{word!r} holds control characters; leave them out.")
-    return list(words)
+def _value_of_flag(word: str, left: list[str]) -> list[str]:
+    """Take the value of a flag off the words that are left, unless it is in the flag's own."""
+    name, equals, value = word.partition("=")
+    allowed = _FLAGS[name]
+    if allowed is None:
+        allowed = [value] if equals else left[:1]
+    following = "".join(left[:1])
+    may_be_alone = not allowed or (name in ("-i", "--info") and following not in allowed)
+    if may_be_alone and not equals:
+        return []
+    if allowed and (value if equals else following) not in allowed:
+        raise UnknownNameError("value", value if equals else following, allowed, where=name)
+    return [] if equals else [left.pop(0)]
 
 
-def _without_dashes(words: Sequence[str]) -> list[str]:
-    """Write ``--format onnx`` and ``--format=onnx`` as the setting ``format=onnx``."""
-    left, found = list(words), []
-    while left:
-        word = left.pop(0)
-        flag = _FLAGS_OF_EXPORT.fullmatch(word)
-        if flag is None:
-            found.append(word)
-        else:
-            value = flag[2] if flag[2] is not None or not left else left.pop(0)
-            found.append(f"{flag[1]}={value or ''}")
-    return found
+def _without_dashes(word: str, left: list[str], *, command: str) -> str:
+    """Write ``--format onnx`` of the export as the setting ``format=onnx``; refuse other dashes."""
+    name, equals, value = word.lstrip("-").partition("=")
+    following = "".join(left[:1])
+    if command == "export" and word.partition("=")[0] in _FLAGS_OF_EXPORT:
+        del left[: 0 if equals else 1]
+        return f"{name}={value if equals else following}"
+    if not name.replace(".", "").replace("_", "").isalnum():
+        raise UserError(f"There is no flag {word}; settings are key=value, without dashes.")
+    if not equals and (not following or following.startswith("-") or "=" in following):
+        raise UserError(
+            f"There is no flag {word}; settings are key=value, without dashes: {name}=VALUE."
+        )
+    given = word if equals else f"{word} {following}"
+    raise UserError(
+        f"Settings are key=value, without dashes: {name}={value or following}, not {given}."
+    )
+
+
+def _is_path(key: str) -> bool:
+    return key in _PATHS or key.endswith(".folder")
 
 
 def _expand_home(word: str) -> str:
     """Replace ``~`` and environment variables in the settings that are paths."""
-    if not _PATHS.match(word):
-        return word
     key, _, value = word.partition("=")
+    if key.lstrip("+") == "arm":  # the former name of a group
+        return f"{key.removesuffix('arm')}variant={value}"
+    if not _is_path(key.lstrip("+")):
+        return word
     value = os.path.expandvars(value).replace("\n", " ")
     return _HOME.sub(lambda found: os.path.expanduser(found[0]), f"{key}={value}")  # noqa: PTH111
 
@@ -202,7 +187,7 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
 def _check_path(word: str, override: Override) -> None:
     """Refuse an empty path."""
     key = override.key_or_group
-    if _PATHS.match(word) and _is_blank(override.value()):
+    if _is_path(key) and not override.is_delete() and _is_blank(override.value()):
         raise UserError(f"{word} is no path; give one: {key}=PATH, or leave {key} out.")
 
 
@@ -213,38 +198,7 @@ def _is_blank(value: object) -> bool:
     return isinstance(value, str | QuotedString) and not str(getattr(value, "text", value)).strip()
 
 
-def _choice(word: str, left: list[str]) -> list[str]:
-    """Take the value of a flag off the words that are left, unless it is in the flag's own."""
-    name, equals, value = word.partition("=")
-    choices = _FLAGS_WITH_A_CHOICE[name]
-    if not equals and choices is _INFO and (not left or left[0] not in _INFO):
-        return []
-    if not equals:
-        value = left.pop(0) if left else ""
-    if value not in choices:
-        raise UnknownNameError("value", value, choices, where=name)
-    return [] if equals else [value]
-
-
-def _check_resumed(settings: Sequence[str]) -> bool:
-    """Refuse what a resumed run keeps, before it is looked for in settings that are not its own.
-
-    Returns:
-        Whether a run is resumed.
-    """
-    resumed = [word for word in settings if setting_key(word) == "resume"]
-    if not resumed or resumed[-1].partition("=")[2] == "null":
-        return False
-    tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
-    return True
-
-
-def _dashes(word: str, following: str) -> str:
-    """What to write instead of a word with dashes."""
-    name, equals, value = word.lstrip("-").partition("=")
-    if not name.replace(".", "").replace("_", "").isalnum():
-        return f"There is no flag {word}; settings are key=value, without dashes."
-    if not equals and (not following or following.startswith("-") or "=" in following):
-        return f"There is no flag {word}; settings are key=value, without dashes: {name}=VALUE."
-    given = word if equals else f"{word} {following}"
-    return f"Settings are key=value, without dashes: {name}={value or following}, not {given}."
+def _is_resumed(overrides: Sequence[Override]) -> bool:
+    """Whether a run is resumed; then what it keeps is refused before its settings are known."""
+    resumed = [override for override in overrides if override.key_or_group == "resume"]
+    return bool(resumed) and resumed[-1].value() is not None

@@ -183,13 +183,17 @@ def check_value(key: str, value: Any, hint: Any) -> None:
         UserError: If it is of another type.
     """
     if not _fits(value, hint):
-        shown = "null" if value is None else repr(value)
-        raise UserError(f"{key} must be {describe(hint)}, got {shown}.")
+        raise UserError(wrong_value(key, value, hint))
     for number in value if isinstance(value, list) else [value]:
         # A bound on a gradient or a step may be infinite, which means that there is none.
         unbounded = number == math.inf and _BOUND.search(key)
         if isinstance(number, float) and not math.isfinite(number) and not unbounded:
             raise UserError(f"{key} must be finite, got {number}.")
+
+
+def wrong_value(key: str, value: Any, hint: Any) -> str:
+    """Say which values a key takes, and which one it was given."""
+    return f"{key} must be {describe(hint)}, got {'null' if value is None else repr(value)}."
 
 
 def describe(hint: Any) -> str:

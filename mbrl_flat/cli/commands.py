@@ -5,7 +5,6 @@ ends in one error message and exit status 2; ``debug=true`` shows the traceback.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mbrl_flat.cli.arguments import GROUPS, parse_arguments
+from mbrl_flat.cli.arguments import parse_arguments
 from mbrl_flat.cli.build import build, build_config
 from mbrl_flat.cli.composition import (
     SCHEMAS,
@@ -39,6 +38,7 @@ from mbrl_flat.cli.composition import (
     trusted,
 )
 from mbrl_flat.cli.error_messages import exceeds_memory, explain_error, raised_by_configuration
+from mbrl_flat.cli.help import GROUPS
 from mbrl_flat.cli.plugins import offer_plugins
 from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
@@ -67,31 +67,6 @@ from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants
 _CONFIGS = "pkg://mbrl_flat.configs"
 
 __all__ = ["build_run", "compose_run", "compose_study", "load_run"]
-
-
-def train() -> None:
-    """Run ``mbrl-flat-train``."""
-    _command(_train, "train", sweeps=True)
-
-
-def evaluate() -> None:
-    """Run ``mbrl-flat-evaluate``."""
-    _command(_evaluate, "evaluate")
-
-
-def probe() -> None:
-    """Run ``mbrl-flat-probe``."""
-    _command(_probe, "probe")
-
-
-def export() -> None:
-    """Run ``mbrl-flat-export``."""
-    _command(_export, "export")
-
-
-def supervised() -> None:
-    """Run ``mbrl-flat-supervised``."""
-    _command(_supervised, "supervised", sweeps=True)
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="train")
@@ -313,6 +288,13 @@ def _explain(error: BaseException, command: str) -> str:
 
 def _all_keys(command: str) -> set[str]:
     """Dotted keys of the configuration that the command's groups compose to."""
-    names = "|".join(GROUPS[command])
-    words = [word for word in sys.argv[1:] if re.match(rf"({names})=[^,]*$", word)]
+    groups = GROUPS[command]
+    words = [w for w in sys.argv[1:] if w.partition("=")[0] in groups and "," not in w]
     return dotted_keys(plain(composed(command, words)))
+
+
+train = partial(_command, _train, "train", sweeps=True)
+evaluate = partial(_command, _evaluate, "evaluate")
+probe = partial(_command, _probe, "probe")
+export = partial(_command, _export, "export")
+supervised = partial(_command, _supervised, "supervised", sweeps=True)

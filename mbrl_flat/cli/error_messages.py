@@ -1,6 +1,7 @@
 """Turn errors of the libraries into one message: what was given, what is allowed, what to do."""
 
 import re
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, get_type_hints
 
@@ -14,7 +15,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from mbrl_flat.cli.build import describe
+from mbrl_flat.cli.build import wrong_value
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 
 _MAX_MESSAGE = 4000
@@ -44,9 +45,8 @@ def _explained(
 ) -> str:
     if missing := cause_of(error, (MissingConfigException,)):
         group, _, name = str(getattr(missing, "missing_cfg_file", None) or "").rpartition("/")
-        error = UnknownNameError(
-            group or "configuration", name, getattr(missing, "options", None) or []
-        )
+        options = getattr(missing, "options", None) or []
+        return str(UnknownNameError(group or "configuration", name, options))
     if ours := cause_of(error, (UserError, NonFiniteError)):
         return str(ours)
     found = cause_of(error, (OmegaConfBaseException,))
@@ -62,11 +62,10 @@ def _explained(
 
 def _unknown_key(key: str, *, command: str, known: set[str]) -> str:
     """Refuse a key, with what stands for it where that has another name."""
-    above, _, last = key.rpartition(".")
-    if command == "train" and last in ("lr", "learning_rate"):
+    if command == "train" and key.rpartition(".")[2] in ("lr", "learning_rate"):
         return f"Unknown key {key!r}; the world model's learning rate is model_lr."
-    if key == "optimizer.rho" and f"{above}.sigma" in known:
-        return f"Unknown key {key!r}; this method calls its radius {above}.sigma."
+    if key == "optimizer.rho" and "optimizer.sigma" in known:
+        return f"Unknown key {key!r}; this method calls its radius optimizer.sigma."
     if key == "optimizer.rho":
         return (
             f"Unknown key {key!r}: this optimizer has no radius; take one that has, such as "
@@ -80,8 +79,7 @@ def _wrong_type(key: str, value: Any, schema: type[Any]) -> str:
     hint: Any = schema
     for name in key.split("."):
         hint = get_type_hints(hint).get(name, Any) if isinstance(hint, type) else Any
-    shown = "null" if value is None else repr(value)
-    return f"{key} must be {describe(hint)}, got {shown}."
+    return wrong_value(key, value, hint)
 
 
 _MEMORY = re.compile(
@@ -91,18 +89,14 @@ _MEMORY = re.compile(
 
 def exceeds_memory(error: BaseException) -> bool:
     """Whether an error says that something does not fit into memory."""
-    is_memory = isinstance(error, MemoryError | OverflowError)
-    return is_memory or (
-        isinstance(error, RuntimeError | ValueError) and bool(_MEMORY.search(str(error)))
-    )
+    says_so = isinstance(error, RuntimeError | ValueError) and _MEMORY.search(str(error))
+    return isinstance(error, MemoryError | OverflowError) or bool(says_so)
 
 
 def raised_by_configuration(error: BaseException) -> bool:
     """Whether the libraries that read the command line raised an error of Python's own kinds."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__")) if frames else ""
     return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 

@@ -15,7 +15,7 @@ _WHAT = {
     "export": "Write the policy or the planner of a run as a program that needs no mbrl_flat.",
     "supervised": "Run a study of a paper's claims; every study can be resumed.",
 }
-_EXAMPLES = {
+EXAMPLES = {
     "train": (
         ("env.task=walker-walk optimizer=sam optimizer.rho=0.01 preset=cpu", "SAM, small model"),
         ("experiment=first_run", "a first run of minutes on a laptop"),
@@ -52,22 +52,25 @@ _EXAMPLES = {
         ("-m experiment=vasso,momentum_sam hydra/launcher=joblib", "several studies at once"),
     ),
 }
-_GROUPS = {
+GROUPS = {
     "train": (
         "agent",
         "env",
         "optimizer",
         "optimizer/base",
         "preset",
-        "variant",
+        "sizes",
         "benchmark",
         "experiment",
+        "schedule",
     ),
-    "evaluate": (),
+    "evaluate": ("agent", "env"),
     "probe": ("probe",),
     "export": (),
     "supervised": ("experiment", "preset"),
 }
+"""What each command chooses from."""
+
 _KEYS = {
     "train": "mbrl_flat/runs/config.py",
     "evaluate": "mbrl_flat/cli/schemas.py",
@@ -109,10 +112,11 @@ def help_text(command: str) -> str:
     """The help of a command."""
     name = f"mbrl-flat-{command}"
     lines = [f"usage: {name} [KEY=VALUE ...] [FLAG ...]", "", _WHAT[command], "", "examples:"]
-    for words, remark in _EXAMPLES[command]:
+    for words, remark in EXAMPLES[command]:
         lines += [f"  {name} {words}", f"      {remark}"]
-    groups = _GROUPS[command]
-    lines += ["", "choose by GROUP=NAME (+variant=NAME):"] if groups else []
+    groups = [group for group in GROUPS[command] if group not in ("sizes", "schedule")]
+    groups += ["+variant"] if command == "train" else []
+    lines += ["", "choose by GROUP=NAME:"] if groups else []
     for group in groups:
         lines += _wrapped(f"  {group:15}", _choices(group, command))
     lines += [
@@ -128,7 +132,8 @@ def help_text(command: str) -> str:
 
 
 def _choices(group: str, command: str) -> list[str]:
-    files = sorted((Path(mbrl_flat.configs.__path__[0]) / group).glob("*.yaml"))
+    folder = Path(mbrl_flat.configs.__path__[0]) / group.removeprefix("+")
+    files = sorted(folder.glob("*.yaml"))
     if group == "experiment":
         study = command == "supervised"
         files = [file for file in files if ("\nstudy:" in file.read_text("utf-8")) == study]

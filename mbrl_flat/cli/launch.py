@@ -2,38 +2,9 @@
 
 import importlib
 import sys
+from functools import partial
 
 from mbrl_flat.errors import MissingExtraError, require_extra
-
-
-def train() -> int | None:
-    """Entry point of ``mbrl-flat-train``."""
-    return _launch("mbrl_flat.cli.main", "train")
-
-
-def evaluate() -> int | None:
-    """Entry point of ``mbrl-flat-evaluate``."""
-    return _launch("mbrl_flat.cli.main", "evaluate")
-
-
-def probe() -> int | None:
-    """Entry point of ``mbrl-flat-probe``."""
-    return _launch("mbrl_flat.cli.main", "probe")
-
-
-def export() -> int | None:
-    """Entry point of ``mbrl-flat-export``."""
-    return _launch("mbrl_flat.cli.main", "export")
-
-
-def supervised() -> int | None:
-    """Entry point of ``mbrl-flat-supervised``."""
-    return _launch("mbrl_flat.cli.main", "supervised")
-
-
-def compare() -> int | None:
-    """Entry point of ``mbrl-flat-compare``."""
-    return _launch("mbrl_flat.compare.main", "main")
 
 
 def _launch(module: str, name: str) -> int | None:
@@ -49,3 +20,11 @@ def _launch(module: str, name: str) -> int | None:
         sys.stderr.write(f"{error}\n")
         return 2
     return command()
+
+
+train = partial(_launch, "mbrl_flat.cli.main", "train")
+evaluate = partial(_launch, "mbrl_flat.cli.main", "evaluate")
+probe = partial(_launch, "mbrl_flat.cli.main", "probe")
+export = partial(_launch, "mbrl_flat.cli.main", "export")
+supervised = partial(_launch, "mbrl_flat.cli.main", "supervised")
+compare = partial(_launch, "mbrl_flat.compare.main", "main")

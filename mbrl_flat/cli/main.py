@@ -2,35 +2,26 @@
 
 import importlib
 import sys
+from functools import partial
 from typing import Any
 
 from mbrl_flat.cli.help import answer
 from mbrl_flat.runtime.interrupts import interruptible
 
 
-def train() -> None:
-    """Entry point of ``mbrl-flat-train``."""
-    _start("train")
+def _start(command: str) -> None:
+    if answer(command, sys.argv[1:]):
+        return
+    with interruptible():
+        commands = importlib.import_module("mbrl_flat.cli.commands")
+    getattr(commands, command)()
 
 
-def evaluate() -> None:
-    """Entry point of ``mbrl-flat-evaluate``."""
-    _start("evaluate")
-
-
-def probe() -> None:
-    """Entry point of ``mbrl-flat-probe``."""
-    _start("probe")
-
-
-def export() -> None:
-    """Entry point of ``mbrl-flat-export``."""
-    _start("export")
-
-
-def supervised() -> None:
-    """Entry point of ``mbrl-flat-supervised``."""
-    _start("supervised")
+train = partial(_start, "train")
+evaluate = partial(_start, "evaluate")
+probe = partial(_start, "probe")
+export = partial(_start, "export")
+supervised = partial(_start, "supervised")
 
 
 def compose_run(*overrides: str) -> Any:
@@ -41,11 +32,3 @@ def compose_run(*overrides: str) -> Any:
 def compose_study(*overrides: str) -> Any:
     """The study of ``mbrl-flat-supervised`` with these arguments, for scripts."""
     return importlib.import_module("mbrl_flat.cli.commands").compose_study(*overrides)
-
-
-def _start(command: str) -> None:
-    if answer(command, sys.argv[1:]):
-        return
-    with interruptible():
-        commands = importlib.import_module("mbrl_flat.cli.commands")
-    getattr(commands, command)()

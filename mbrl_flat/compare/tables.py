@@ -1,7 +1,5 @@
 """The table as CSV for programs and as Markdown for people."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
@@ -9,6 +7,7 @@ from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
+from mbrl_flat.runtime.files import csv_text
 
 _GROUP = ("task", "agent", "optimizer", "label")
 _IDENTITY = (*_GROUP, "seeds", "axis", "common_point")
@@ -35,12 +34,10 @@ def format_interval(interval: Interval) -> str:
 def to_csv(rows: Sequence[GroupSummary]) -> str:
     """Every number with its bounds and the number of seeds behind it; empty where unknown."""
     columns = present_columns(rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [f"{c.key}{ending}" for c in columns for ending in ("", "_low", "_high", "_n")]
     matched = any(column.key == COMPUTE for column in columns)
     versus = [*_VERSUS, *(f"{name}_compute" for name in _VERSUS if matched)]
-    writer.writerow([*_IDENTITY, *names, *versus])
+    lines: list[list[object]] = [[*_IDENTITY, *names, *versus]]
     for row in rows:
         group = row.group
         seeds = " ".join(map(str, group.seeds))
@@ -51,23 +48,21 @@ def to_csv(rows: Sequence[GroupSummary]) -> str:
             low, point, high = cell.interval
             cells += [_raw(point), _raw(low), _raw(high), len(cell.by_seed)]
         cells += _versus_cells(row.versus)
-        writer.writerow([*cells, *(_versus_cells(row.versus_compute) if matched else ())])
-    return text.getvalue()
+        lines.append([*cells, *(_versus_cells(row.versus_compute) if matched else ())])
+    return csv_text(lines)
 
 
 def to_csv_by_seed(rows: Sequence[GroupSummary]) -> str:
     """What the intervals were made of: one line a group and seed; empty where unknown."""
     columns = present_columns(rows)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_GROUP, "seed", *(column.key for column in columns)])
+    lines: list[list[object]] = [[*_GROUP, "seed", *(column.key for column in columns)]]
     for row in rows:
         group = row.group
         for seed in group.seeds:
             cells = [row.cells[c.key].by_seed.get(seed, math.nan) for c in columns]
             identity = (group.task, group.agent, group.optimizer, group.label, seed)
-            writer.writerow([*identity, *map(_raw, cells)])
-    return text.getvalue()
+            lines.append([*identity, *map(_raw, cells)])
+    return csv_text(lines)
 
 
 def to_markdown(rows: Sequence[GroupSummary]) -> str:

@@ -10,6 +10,7 @@ was sampled across episodes: then ``is_first`` marks the observations that begin
 transition before such an observation did not happen (its action and reward are zero).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,22 +39,19 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device; to CUDA the copy goes through pinned memory and does not block."""
-        return Batch(
-            obs={name: transfer(value, device) for name, value in self.obs.items()},
-            action=transfer(self.action, device),
-            reward=transfer(self.reward, device),
-            terminated=transfer(self.terminated, device),
-            is_first=None if self.is_first is None else transfer(self.is_first, device),
-        )
+        return self._each(lambda value: transfer(value, device))
 
     def first(self, rows: int) -> "Batch":
         """The first ``rows`` subsequences."""
+        return self._each(lambda value: value[:rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
-            obs={name: value[:rows] for name, value in self.obs.items()},
-            action=self.action[:rows],
-            reward=self.reward[:rows],
-            terminated=self.terminated[:rows],
-            is_first=None if self.is_first is None else self.is_first[:rows],
+            obs={name: change(value) for name, value in self.obs.items()},
+            action=change(self.action),
+            reward=change(self.reward),
+            terminated=change(self.terminated),
+            is_first=None if self.is_first is None else change(self.is_first),
         )
 
 

@@ -1,7 +1,6 @@
 """What the probes need of some agents beyond ``Inspectable``, and batches to measure on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +10,7 @@ from mbrl_flat.data.batch import Batch
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import NothingToMeasure
 from mbrl_flat.errors import UserError
-from mbrl_flat.interfaces import Inspectable
+from mbrl_flat.interfaces import Inspectable, TrainsWithOneOptimizer
 from mbrl_flat.optim.averaging import evaluation_params
 
 
@@ -35,27 +34,15 @@ class LearnsAcrossEpisodes(Protocol):
         ...
 
 
-@runtime_checkable
-class TrainsWithOneOptimizer(Protocol):
-    """Exposes the optimizer of its world model."""
-
-    optimizer: torch.optim.Optimizer
-
-
 def optimizer_of(agent: Inspectable) -> torch.optim.Optimizer | None:
     """The optimizer of the agent's world model, if it exposes one."""
     return agent.optimizer if isinstance(agent, TrainsWithOneOptimizer) else None
 
 
-@contextmanager
-def measured_weights(agent: Inspectable) -> Iterator[None]:
+def measured_weights(agent: Inspectable) -> AbstractContextManager[None]:
     """Hold the weights that the agent acts with, where the optimizer keeps others for training."""
     optimizer = optimizer_of(agent)
-    if optimizer is None:
-        yield
-        return
-    with evaluation_params(optimizer):
-        yield
+    return nullcontext() if optimizer is None else evaluation_params(optimizer)
 
 
 def sequence_length_of(agent: Inspectable, setting: int | None = None) -> int:

@@ -9,10 +9,10 @@ from mbrl_flat.evaluation.multitask import make_evaluation, shapes_of
 from mbrl_flat.interfaces import LoadsPretrained
 from mbrl_flat.logging.console import say
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.loading import append_row, load_agent, refused_if_unfit
+from mbrl_flat.runs.loading import append_row, load_saved_agent, refused_if_unfit
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runtime.device import choose_device, use_threads
-from mbrl_flat.training.checkpoint import load_safely, read_plain_data
+from mbrl_flat.training.checkpoint import read_plain_data
 
 
 def evaluate_pretrained(
@@ -84,20 +84,14 @@ def evaluate_run(
     Raises:
         UserError: If there is no such checkpoint.
     """
-    if checkpoint not in ("latest", "best"):
-        raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
     device = choose_device(config.device)
-    use_threads(config.threads)
-    file = folder / "checkpoints" / f"{checkpoint}.pt"
-    saved = load_safely(file, device=device)
-    spec = shapes_of(parts.vectors, parts.env, seed=seed)
-    agent = build_agent(config, parts, spec, device)
-    load_agent(agent, saved, spec, file)
+    agent, spec, step = load_saved_agent(
+        config, parts, folder, checkpoint, device=device, seed=seed
+    )
     how = EvaluationConfig(
         episodes=episodes, seed=seed, env_seed=seed, video=video, names=config.names, progress=True
     )
     say(f"{episodes} episodes of at most {spec.episode_length:,} steps, planned and by the policy")
-    step = int(saved["step"])
     frame = step if config.offline_data else step * spec.action_repeat
     place = {"device": device, "folder": out or folder}
     with closing(make_evaluation(agent, parts.vectors, parts.env, spec, how, **place)) as evaluate:

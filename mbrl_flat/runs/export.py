@@ -15,18 +15,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mbrl_flat.errors import UserError, require_extra
-from mbrl_flat.evaluation.multitask import shapes_of
-from mbrl_flat.interfaces import Agent, AgentState, Mode, Observation
+from mbrl_flat.interfaces import Agent, AgentState, Mode, Observation, TrainsWithOneOptimizer
 from mbrl_flat.models import kernels
 from mbrl_flat.optim.averaging import evaluation_params
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.loading import load_agent
-from mbrl_flat.runs.parts import Parts, build_agent
-from mbrl_flat.runtime.device import use_threads
+from mbrl_flat.runs.loading import load_saved_agent
+from mbrl_flat.runs.parts import Parts
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
-from mbrl_flat.training.checkpoint import load_safely
 
 FORMATS = ("torch", "onnx")
 _DRAWS = {torch.randn: "normal", torch.rand: "uniform", torch.randperm: "permutation"}
@@ -173,18 +170,14 @@ def export_run(
     """
     if format not in FORMATS:
         raise UserError(f"format must be torch or onnx, got {format!r}.")
-    if checkpoint not in ("latest", "best"):
-        raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
     check_number("rows", rows, "[1, inf)", whole=True)
     if format == "onnx":
         require_extra("onnx", "onnx", "onnxscript")
-    use_threads(config.threads)
-    device, file = torch.device("cpu"), folder / "checkpoints" / f"{checkpoint}.pt"
-    saved = load_safely(file, device=device)
-    spec = shapes_of(parts.vectors, parts.env, seed=config.seed)
-    agent = build_agent(config, parts, spec, device)
-    load_agent(agent, saved, spec, file)
-    if not isinstance(agent, _Optimizes):
+    loaded = load_saved_agent(
+        config, parts, folder, checkpoint, device=torch.device("cpu"), seed=config.seed
+    )
+    agent, spec = loaded.agent, loaded.spec
+    if not isinstance(agent, TrainsWithOneOptimizer):
         raise UserError(f"agent={config.names.get('agent')} has no network to export.")
     out.mkdir(parents=True, exist_ok=True)
     files, described = [], {}
@@ -193,14 +186,9 @@ def export_run(
             inputs = example_inputs(agent, spec, rows)
             file, described[name] = _WRITERS[format](acting, inputs, out / name)
             files.append(file)
-    described |= {"run": str(folder), "checkpoint": checkpoint, "step": int(saved["step"])}
+    described |= {"run": str(folder), "checkpoint": checkpoint, "step": loaded.step}
     write_text_atomically(out / "export.json", json.dumps(described, indent=2) + "\n")
     return [*files, out / "export.json"]
-
-
-@runtime_checkable
-class _Optimizes(Protocol):
-    optimizer: torch.optim.Optimizer
 
 
 def write_torch(acting: Acting, inputs: tuple[Any, ...], path: Path) -> tuple[Path, Any]:

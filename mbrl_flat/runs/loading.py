@@ -5,18 +5,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.interfaces import Agent, LoadsPretrained
+from mbrl_flat.evaluation.multitask import shapes_of
+from mbrl_flat.interfaces import Agent, LoadsPretrained, TrainsWithOneOptimizer
 from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.resume import METHOD_SCALES
+from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.specs import Continuous, EnvSpec
+from mbrl_flat.training.checkpoint import load_safely
 
 
 def check_shapes(saved: Mapping[str, Any], spec: EnvSpec, folder: Path) -> None:
@@ -126,6 +130,50 @@ def load_agent(agent: Agent, saved: Mapping[str, Any], spec: EnvSpec, file: Path
         check_weights(saved["agent"], file)
 
 
+class SavedAgent(NamedTuple):
+    """The agent of a checkpoint, the shapes of its environment, and the step that it is of."""
+
+    agent: Agent
+    spec: EnvSpec
+    step: int
+
+
+def load_saved_agent(
+    config: RunConfig,
+    parts: Parts,
+    folder: Path,
+    checkpoint: str,
+    *,
+    device: torch.device,
+    seed: int,
+) -> SavedAgent:
+    """Build the agent of a run and load one of its checkpoints.
+
+    Args:
+        config: The run's configuration.
+        parts: Its pluggable parts.
+        folder: The run's folder.
+        checkpoint: ``latest`` or ``best``.
+        device: Where the agent computes.
+        seed: Of the environment that tells the shapes.
+
+    Returns:
+        The agent, the shapes and the step.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it does not fit the run.
+    """
+    if checkpoint not in ("latest", "best"):
+        raise UserError(f"checkpoint must be latest or best, got {checkpoint!r}.")
+    use_threads(config.threads)
+    file = folder / "checkpoints" / f"{checkpoint}.pt"
+    saved = load_safely(file, device=device)
+    spec = shapes_of(parts.vectors, parts.env, seed=seed)
+    agent = build_agent(config, parts, spec, device)
+    load_agent(agent, saved, spec, file)
+    return SavedAgent(agent, spec, int(saved["step"]))
+
+
 def append_row(file: Path, row: Mapping[str, Any]) -> None:
     """Append a row to a file of JSON lines; where that fails, say so; the caller prints it."""
     try:
@@ -168,7 +216,7 @@ def apply_settings(folder: Path, agent: Agent, changed: Mapping[str, tuple[Any, 
     if not changed:
         return
     old, new = changed.get("model_lr", (0.0, 0.0))
-    if old and isinstance(agent, _Optimizes):
+    if old and isinstance(agent, TrainsWithOneOptimizer):
         for group in agent.optimizer.param_groups:
             group["lr"] *= new / old
     file = folder / "config.yaml"
@@ -177,8 +225,3 @@ def apply_settings(folder: Path, agent: Agent, changed: Mapping[str, tuple[Any, 
         above, _, last = key.rpartition(".")
         (saved[above] if above else saved)[last] = value
     write_text_atomically(file, yaml.safe_dump(saved, sort_keys=False))
-
-
-@runtime_checkable
-class _Optimizes(Protocol):
-    optimizer: torch.optim.Optimizer

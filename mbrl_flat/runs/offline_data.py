@@ -90,7 +90,7 @@ def fill_replay(replay: Replay, config: RunConfig, spec: EnvSpec, folder: Path) 
     for run in _folders(config.offline_data):
         settings = _settings(run)
         index = _index_of(settings, known, run, spec)
-        episodes = list(_episodes(run, settings, known[index], spec))
+        episodes = list(_episodes(run, settings, known[index]))
         for episode in episodes:
             _put(replay, episode, index, spec)
         found.append(_summary(run, known[index].name, episodes))
@@ -176,23 +176,15 @@ def recorded_episodes(run: Path) -> list[EpisodeArrays]:
         action_size=arrays["0/action"].shape[-1],
         episode_length=round(capacity / extra),
     )
-    spec = EnvSpec(
-        obs={"state": (task.obs_size,)},
-        action=Continuous(dim=task.action_size),
-        episode_length=task.episode_length,
-    )
-    return list(_episodes(run, settings, task, spec))
+    return list(_episodes(run, settings, task))
 
 
-def _episodes(
-    run: Path, settings: Mapping[str, Any], task: TaskSpec, spec: EnvSpec
-) -> Iterator[EpisodeArrays]:
+def _episodes(run: Path, settings: Mapping[str, Any], task: TaskSpec) -> Iterator[EpisodeArrays]:
     """Read the complete episodes of a run's newest checkpoint, in the order of writing."""
     own = EnvSpec(
         obs={"state": (task.obs_size,)},
         action=Continuous(dim=task.action_size),
         episode_length=task.episode_length,
-        action_repeat=spec.action_repeat,
     )
     recorded = Replay(own, settings["replay_capacity"], num_envs=settings["num_envs"])
     checkpoints = CheckpointFolder(run / "checkpoints")

@@ -1,7 +1,9 @@
 """Files that are whole at every moment, and paths that stay inside their folder."""
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,6 +75,13 @@ def write_text_atomically(path: Path, text: str) -> None:
     with replaced_whole(path) as file:
         # A folder's name may hold bytes that are no text.
         file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows of a table, the names of its columns first, as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ Deviations from the paper:
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from mbrl_flat.studies.hopfield.continual import Stage
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule
 from mbrl_flat.studies.hopfield.latent_diffusion import (
     STABLE_DIFFUSION,
-    LatentDiffusion,
     encode_images,
     encode_prompts,
     load_pipeline,
@@ -43,7 +42,7 @@ class PromptedUNet(nn.Module):
 
     prompt: Tensor
 
-    def __init__(self, model: LatentDiffusion, prompt: str) -> None:
+    def __init__(self, model: Any, prompt: str) -> None:
         super().__init__()
         self.unet = model.unet
         self.register_buffer("prompt", encode_prompts(model, [prompt]))
@@ -101,6 +100,6 @@ class HopfieldLatentDiffusion(HopfieldDiffusion):
 
 
 @lru_cache(maxsize=1)
-def _pipeline(source: str, offline: bool) -> tuple[LatentDiffusion, dict[str, Tensor]]:
+def _pipeline(source: str, offline: bool) -> tuple[Any, dict[str, Tensor]]:
     model = load_pipeline(source, offline=offline)
     return model, {name: entry.clone() for name, entry in model.unet.state_dict().items()}

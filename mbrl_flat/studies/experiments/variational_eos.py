@@ -14,8 +14,8 @@ Deviations from the paper:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -135,13 +135,8 @@ class VariationalEos:
         if kind == "map":
             return self._map(int(cell["samples"] or 1))
         if kind in ("mlp", "vit"):
-            dof = cell["dof"]
-            noise = Noise(
-                sigma=float(cell["sigma"] or 0.0),
-                samples=int(cell["samples"] or 1),
-                dof=None if dof is None else float(dof),
-            )
-            return self._noisy(kind, noise, seed)
+            values: dict[str, Any] = {f.name: cell[f.name] for f in fields(Noise)}
+            return self._noisy(kind, Noise(**values), seed)
         return self._adaptive(kind, float(cell.get("ess") or 0.0), seed)
 
     def _quadratic(self, variance: float, samples: int) -> dict[str, Value]:
@@ -242,7 +237,7 @@ class VariationalEos:
 
 
 def _noise_cell(kind: str, noise: Noise, seed: int) -> Trial:
-    return Trial(kind=kind, sigma=noise.sigma, samples=noise.samples, dof=noise.dof, seed=seed)
+    return Trial(kind=kind, **asdict(noise), seed=seed)
 
 
 def _along_top(model: nn.Module, here: Curvature, info: StepInfo) -> Mapping[str, float]:

@@ -1,7 +1,5 @@
 """Output of a study: rows and claims as CSV, pages of claims and means, figures."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 from mbrl_flat.analysis.plot_style import save_figure
 from mbrl_flat.analysis.stats import Interval, standard_error, t_interval
-from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.files import csv_text, write_text_atomically
 from mbrl_flat.studies.framework.claims import Claim, corrected
 from mbrl_flat.studies.framework.rows import SECONDS, TrialRows
 from mbrl_flat.studies.framework.study import Study
@@ -56,24 +54,18 @@ def results_csv(rows: TrialRows) -> str:
         for name in dict.fromkeys(key for row in rows for key in row)
         if name != SECONDS and not any(isinstance(row.get(name), list) for row in rows)
     ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_csv_cell(row.get(name)) for name in names] for row in rows)
-    return text.getvalue()
+    return csv_text([names, *([_csv_cell(row.get(name)) for name in names] for row in rows)])
 
 
 def claims_csv(claims: Sequence[Claim]) -> str:
     """The table of claims for programs; empty where there is no number."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CLAIM_COLUMNS)
+    lines: list[Iterable[object]] = [_CLAIM_COLUMNS]
     for claim in claims:
         low, point, high = claim.interval
         row = [claim.name, claim.statement, claim.metric, point, low, high, claim.num_seeds]
         row += [claim.verdict, claim.p_value, claim.adjusted_p, claim.corrected, claim.note]
-        writer.writerow(map(_csv_cell, row))
-    return text.getvalue()
+        lines.append(map(_csv_cell, row))
+    return csv_text(lines)
 
 
 def claims_markdown(claims: Sequence[Claim]) -> str:

@@ -12,11 +12,10 @@ Deviations from the paper:
 """
 
 import importlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mbrl_flat.errors import MissingExtraError, UserError
 
@@ -24,37 +23,15 @@ STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Name of the published model on the hub."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentDiffusion:
-    """The parts of a pipeline that fine-tuning needs.
-
-    Attributes:
-        unet: The trained network.
-        vae: The frozen autoencoder.
-        text_encoder: The frozen encoder of prompts.
-        tokenizer: Splits prompts into tokens.
-        scheduler: The noise; its ``add_noise`` and number of training steps are used.
-    """
-
-    unet: nn.Module
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
-
-
-def load_pipeline(
-    source: str = STABLE_DIFFUSION, *, device: torch.device | None = None, offline: bool = False
-) -> LatentDiffusion:
+def load_pipeline(source: str = STABLE_DIFFUSION, *, offline: bool = False) -> Any:
     """Load a pipeline by its name on the hub or from a folder.
 
     Args:
         source: Name or folder.
-        device: Where to put it; the CPU by default.
         offline: Use only what is on this machine.
 
     Returns:
-        Its parts, everything but the U-Net frozen.
+        A ``StableDiffusionPipeline``, everything but its U-Net frozen.
 
     Raises:
         MissingExtraError: If ``diffusers`` is absent.
@@ -73,39 +50,17 @@ def load_pipeline(
             f"The pipeline {source!r} could not be loaded: give a folder that holds one, or a "
             f"name on the hub and a connection ({str(error).splitlines()[0]})."
         ) from error
-    return parts_of(pipeline, device=device)
-
-
-def parts_of(pipeline: Any, *, device: torch.device | None = None) -> LatentDiffusion:
-    """Take a pipeline apart and freeze everything but its U-Net.
-
-    Args:
-        pipeline: A ``StableDiffusionPipeline``.
-        device: Where to put the networks; where they are by default.
-
-    Returns:
-        Its parts.
-    """
     for frozen in (pipeline.vae, pipeline.text_encoder):
         frozen.requires_grad_(False).eval()
-    if device is not None:
-        for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            network.to(device)
-    return LatentDiffusion(
-        unet=pipeline.unet,
-        vae=pipeline.vae,
-        text_encoder=pipeline.text_encoder,
-        tokenizer=pipeline.tokenizer,
-        scheduler=pipeline.scheduler,
-    )
+    return pipeline
 
 
 @torch.no_grad()
-def encode_images(model: LatentDiffusion, images: Tensor) -> Tensor:
+def encode_images(model: Any, images: Tensor) -> Tensor:
     """Latents of images, the posterior's mean, scaled as the U-Net expects them.
 
     Args:
-        model: The pipeline's parts.
+        model: The pipeline.
         images: ``[N, 3, Hh, Ww]`` in [-1, 1].
 
     Returns:
@@ -115,7 +70,7 @@ def encode_images(model: LatentDiffusion, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_prompts(model: LatentDiffusion, prompts: list[str]) -> Tensor:
+def encode_prompts(model: Any, prompts: list[str]) -> Tensor:
     """Embeddings of prompts ``[N, L, E]``."""
     tokens = model.tokenizer(
         prompts,

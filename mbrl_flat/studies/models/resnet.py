@@ -7,6 +7,7 @@ References:
     convolution, channels 16k, 32k and 64k, shortcuts of 1x1 convolutions.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -40,12 +41,7 @@ class ResNet20(nn.Module):
         super().__init__()
         widths = [width, width, 2 * width, 4 * width]
         self.stem = nn.Sequential(_conv(in_channels, width), *image_norm(norm, width), nn.ReLU())
-        layers: list[nn.Module] = []
-        for stage, (n_in, n_out) in enumerate(pairwise(widths)):
-            for block in range(blocks):
-                first = block == 0
-                stride = 2 if first and stage > 0 else 1
-                layers.append(_Block(n_in if first else n_out, n_out, stride=stride, norm=norm))
+        layers = _stages(_Block, widths, blocks, norm)
         self.blocks = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], out_features)
 
@@ -99,12 +95,7 @@ class WideResNet(nn.Module):
         blocks = (depth - 4) // 6
         widths = [16, 16 * widening, 32 * widening, 64 * widening]
         self.stem = _conv(in_channels, widths[0])
-        layers: list[nn.Module] = []
-        for stage, (n_in, n_out) in enumerate(pairwise(widths)):
-            for block in range(blocks):
-                first = block == 0
-                stride = 2 if first and stage > 0 else 1
-                layers.append(_WideBlock(n_in if first else n_out, n_out, stride=stride, norm=norm))
+        layers = _stages(_WideBlock, widths, blocks, norm)
         self.blocks = nn.Sequential(*layers, *image_norm(norm, widths[-1]), nn.ReLU())
         self.head = nn.Linear(widths[-1], out_features)
 
@@ -129,6 +120,17 @@ class _WideBlock(nn.Module):
         entered = self.enter(x)
         shortcut = x if self.shortcut is None else self.shortcut(entered)
         return shortcut + self.inner(entered)
+
+
+def _stages(
+    block: Callable[..., nn.Module], widths: Sequence[int], count: int, norm: str
+) -> list[nn.Module]:
+    """``count`` blocks for each width after the first; all stages but the first halve the image."""
+    layers: list[nn.Module] = []
+    for stage, (n_in, n_out) in enumerate(pairwise(widths)):
+        layers.append(block(n_in, n_out, stride=2 if stage else 1, norm=norm))
+        layers += [block(n_out, n_out, stride=1, norm=norm) for _ in range(count - 1)]
+    return layers
 
 
 def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:

@@ -47,7 +47,7 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
         (["--"], "There is no flag --;"),
         (["=1"], "'=1' names no setting; write key=value."),
         (["="], "'=' names no setting"),
-        (["foo"], "'foo' is no setting: settings are key=value, such as seed=1."),
+        (["foo"], "'foo' is no setting: settings are key=value, such as env.task=walker-walk."),
     ],
 )
 def test_anything_else_is_refused_with_what_to_write(words, said):
