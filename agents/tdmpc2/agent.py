@@ -266,7 +266,7 @@ class TDMPC2:
         reward = self.model.two_hot.decode(self.model.reward(self.model.pair(latent, action)))
         cont = torch.ones_like(reward)
         if self.model.termination is not None:
-            ended = self.model.termination(self.model.layout.read(after))[..., 0]
+            ended = self.model.termination(self.model.layout.network_input(after))[..., 0]
             cont = 1.0 - torch.sigmoid(ended)
         return Prediction(after, reward, cont)
 

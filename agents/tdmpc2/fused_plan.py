@@ -36,7 +36,7 @@ def search(planner: Any, latent: Tensor, previous_mean: Tensor, noise: Any) -> F
     described = [fused.describe(layers) for layers in networks]
     widest = max(max(layer.weight.shape[-2:]) for layers in networks for layer in layers)
     bins = model.two_hot.bins(latent)
-    drawn = [noise.prior, noise.search.samples, noise.last, noise.heads]
+    drawn = [noise.prior, noise.search.samples, noise.final_action, noise.heads]
     inputs = [tensor.contiguous() for tensor in (bins, latent, *drawn)]
     addresses = [ctypes.addressof(layers) for layers in described]
     numbers = [

@@ -25,8 +25,8 @@ class PlanNoise(NamedTuple):
     """What MPPI draws."""
     prior: Tensor
     """Standard normal ``[N, P, H, A]`` of the policy-prior sequences."""
-    last: Tensor
-    """Standard normal ``[iterations, N, S, A]`` of the actions after the plans."""
+    final_action: Tensor
+    """Standard normal ``[iterations, N, S, A]`` of the policy's action after each plan."""
     heads: Tensor
     """Two distinct Q-functions for each iteration, ``[iterations, 2]``."""
 
@@ -110,7 +110,7 @@ class LatentPlanner:
         prior = torch.randn(
             num, config.num_prior, config.horizon, size, generator=generator, device=device
         )
-        last = torch.randn(
+        final_action = torch.randn(
             config.iterations, num, config.num_samples, size, generator=generator, device=device
         )
         num_q = self.model.config.dims["num_q"]
@@ -118,7 +118,7 @@ class LatentPlanner:
             torch.randperm(num_q, generator=generator, device=device)[:2]
             for _ in range(config.iterations)
         ]
-        return PlanNoise(search, prior, last, torch.stack(heads))
+        return PlanNoise(search, prior, final_action, torch.stack(heads))
 
     def plan(
         self, latent: Tensor, previous_mean: Tensor, noise: PlanNoise, *, explore: bool
@@ -145,7 +145,7 @@ class LatentPlanner:
         rolled_out = self.roll_out(latent, prior) if num else None
 
         def objective(actions: Tensor, iteration: int) -> Tensor:
-            drawn = noise.last[iteration], noise.heads[iteration]
+            drawn = noise.final_action[iteration], noise.heads[iteration]
             return self._value(latent, actions[:, num:], *drawn, rolled_out)
 
         return mppi(objective, prior, previous_mean, search, self.config, explore=explore)
@@ -228,18 +228,18 @@ class LatentPlanner:
         for t in range(actions.shape[2]):
             action = actions[:, :, t].to(precision)
             if t == 0:
-                start = layout.read(latent)
+                start = layout.network_input(latent)
                 reward_logits = networks.reward.forward_pair(start, action)
-                learned = networks.dynamics.forward_pair(start, action)
+                state = networks.dynamics.forward_pair(start, action)
             else:
                 pair = self.model.pair(latent, action)
                 reward_logits = networks.reward(pair)
-                learned = networks.dynamics(pair)
-            latent = layout.carry(learned, latent)
+                state = networks.dynamics(pair)
+            latent = layout.with_task_of(latent, state)
             reward = gamma**t * decode(reward_logits.to(kind))
             value = value + (reward if alive is None else reward * alive)
             if networks.termination is not None:
-                logits = networks.termination(layout.read(latent))[..., 0]
+                logits = networks.termination(layout.network_input(latent))[..., 0]
                 going = (torch.sigmoid(logits) <= 0.5).to(kind)
                 alive = going if alive is None else alive * going
         return Rollout(latent, torch.as_tensor(value), alive)

@@ -44,7 +44,7 @@ class Policy(nn.Module):
         self.space = spec.action
         self.low, self.high = config.log_std_min, config.log_std_max
         self.layout = LatentLayout.of(spec, config)
-        self.net = MLP(self.layout.readable, [dims["mlp_dim"]] * 2, 2 * spec.action.size)
+        self.net = MLP(self.layout.input_size, [dims["mlp_dim"]] * 2, 2 * spec.action.size)
 
     def forward(self, latent: Tensor, noise: Tensor | None = None) -> PolicySample:
         r"""Sample ``tanh(mean + std * noise)``.
@@ -61,7 +61,7 @@ class Policy(nn.Module):
         Returns:
             Actions and entropies.
         """
-        out = self.net(self.layout.read(latent))
+        out = self.net(self.layout.network_input(latent))
         if noise is None:
             draw = partial(torch.randn, device=out.device, dtype=out.dtype)
             noise = draw_shard(draw, (*out.shape[:-1], self.space.size))

@@ -4,7 +4,7 @@ r"""What an agent of several tasks knows of each, and where a latent keeps it.
 
 z is what is learned of the state. The learned embedding e of the task is read by every network
 beside z, the mask m says which of the padded actions the task has, and gamma is its discount. The
-last three are the task's alone: whatever predicts a latent predicts z and carries the rest along.
+last three are the task's alone: whatever predicts a latent predicts z and copies the rest.
 A latent of a single task is z, and every function here returns what it was given.
 
 References:
@@ -51,28 +51,36 @@ class LatentLayout:
         )
 
     @property
-    def readable(self) -> int:
-        """Features of a latent that networks read."""
+    def input_size(self) -> int:
+        """Features of a latent that networks are given: z and the embedding."""
         return self.latent + self.embedding
 
-    def learned(self, latent: Tensor) -> Tensor:
-        """Return z ``[..., D]``."""
+    def state(self, latent: Tensor) -> Tensor:
+        """Return z ``[..., D]``, what the latent says of the environment's state."""
         return latent[..., : self.latent] if self.embedding else latent
 
-    def read(self, latent: Tensor) -> Tensor:
-        """What networks read: z and the embedding, ``[..., D + E]``."""
-        return latent[..., : self.readable] if self.embedding else latent
+    def network_input(self, latent: Tensor) -> Tensor:
+        """What networks are given of a latent: z and the embedding, ``[..., D + E]``."""
+        return latent[..., : self.input_size] if self.embedding else latent
 
-    def carry(self, learned: Tensor, latent: Tensor) -> Tensor:
-        """Put z ``[..., D]`` before what another latent, to be broadcast, says of its task."""
+    def with_task_of(self, latent: Tensor, state: Tensor) -> Tensor:
+        """A latent of the state z ``[..., D]`` and of the task that another latent is of.
+
+        Args:
+            latent: ``[..., D + E + A + 1]``, broadcast; what it says of the task is copied.
+            state: z of the result.
+
+        Returns:
+            z followed by embedding, mask and discount; z alone where there is a single task.
+        """
         if not self.embedding:
-            return learned
-        rest = latent[..., self.latent :].expand(*learned.shape[:-1], -1)
-        return torch.cat([learned, rest], -1)
+            return state
+        task = latent[..., self.latent :].expand(*state.shape[:-1], -1)
+        return torch.cat([state, task], -1)
 
     def mask(self, latent: Tensor) -> Tensor | None:
         """Ones for the actions that the task has, ``[..., A]``; None where it has all."""
-        return latent[..., self.readable : -1] if self.embedding else None
+        return latent[..., self.input_size : -1] if self.embedding else None
 
     def discount(self, latent: Tensor, single: float) -> Tensor | float:
         """The task's discount ``[...]``, or that of the single task."""

@@ -72,12 +72,12 @@ class WorldModel(nn.Module):
         self.obs_names = tuple(spec.observed)
         self.layout = LatentLayout.of(spec, config)
         latent, hidden = dims["latent_dim"], [dims["mlp_dim"]] * 2
-        pair_size = self.layout.readable + spec.action.size
+        pair_size = self.layout.input_size + spec.action.size
         simnorm = config.simnorm_size
         self.encoder = make_encoder(spec, config)
         self.dynamics = MLP(pair_size, hidden, latent, simnorm_size=simnorm)
         self.reward = MLP(pair_size, hidden, config.num_bins, zero_last=True)
-        self.termination = MLP(self.layout.readable, hidden, 1) if config.episodic else None
+        self.termination = MLP(self.layout.input_size, hidden, 1) if config.episodic else None
         self.q = self._make_q(pair_size)
         self.target_q = self._make_q(pair_size).requires_grad_(False)
         self.target_q.load_state_dict(self.q.state_dict())
@@ -139,15 +139,15 @@ class WorldModel(nn.Module):
         if self.tasks is None:
             return latent
         task = self.tasks(obs[TASK][:, :1]).expand(-1, latent.shape[1], -1)
-        return torch.cat([self.layout.learned(latent), task], -1)
+        return torch.cat([self.layout.state(latent), task], -1)
 
     def pair(self, latent: Tensor, action: Tensor) -> Tensor:
         """What networks of latents ``[..., D]`` and actions ``[..., A]`` read."""
-        return torch.cat([self.layout.read(latent), action], -1)
+        return torch.cat([self.layout.network_input(latent), action], -1)
 
     def step(self, latent: Tensor, action: Tensor) -> Tensor:
         """Latents ``[..., D]`` after actions ``[..., A]``; what they say of their task stays."""
-        return self.layout.carry(self.dynamics(self.pair(latent, action)), latent)
+        return self.layout.with_task_of(latent, self.dynamics(self.pair(latent, action)))
 
     def draw_heads(self, device: torch.device) -> Tensor:
         """Indices ``[2]`` of two distinct Q-functions, from torch's global stream."""
@@ -187,7 +187,7 @@ class WorldModel(nn.Module):
         q_lower, q_share = self.two_hot.position(batch.reward + discount * cont * value)
         r_lower, r_share = self.two_hot.position(batch.reward)
         return Targets(
-            next_latent=self.layout.learned(next_latent),
+            next_latent=self.layout.state(next_latent),
             q_lower=q_lower,
             q_share=q_share,
             r_lower=r_lower,
@@ -211,7 +211,9 @@ class WorldModel(nn.Module):
     ) -> dict[str, Tensor]:
         logits = {"reward": self.reward(pair), "value": self.q(pair, mask=mask)}
         if self.termination is not None:
-            logits["termination"] = self.termination(self.layout.read(latents[:, 1:]))[..., 0]
+            logits["termination"] = self.termination(self.layout.network_input(latents[:, 1:]))[
+                ..., 0
+            ]
         return logits
 
     def step_weights(self, like: Tensor) -> Tensor:
@@ -298,7 +300,7 @@ class WorldModel(nn.Module):
         """The same by torch; ``mask`` ``[K, B H, mlp_dim]`` replaces dropout of the Q-functions."""
         config, latents = self.config, self.unroll_batch(batch)
         pair = self.pair(latents[:, :-1], batch.action)
-        error = (self.layout.learned(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
+        error = (self.layout.state(latents[:, 1:]) - targets["next_latent"]).square().mean(-1)
         parts = {"consistency": (error.mean(0) * self.step_weights(error)).sum()}
         parts |= self.cross_entropies(self._logits(pair, latents, mask), batch, targets)
         loss = config.consistency_coef * parts["consistency"]

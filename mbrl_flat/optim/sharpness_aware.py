@@ -24,7 +24,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import MethodState, RadiusOptimizer, SelectedParams
+from mbrl_flat.optim.perturbing_optimizer import MethodState, RadiusOptimizer, SelectedParams
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.snapshots import BufferSnapshot
 from mbrl_flat.optim.synchronization import is_distributed

@@ -37,7 +37,7 @@ from mbrl_flat.optim.groups import selected
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.posterior import Posterior
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius

@@ -33,7 +33,7 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import PerturbingOptimizer
+from mbrl_flat.optim.perturbing_optimizer import PerturbingOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
 from mbrl_flat.optim.with_base import HasBase

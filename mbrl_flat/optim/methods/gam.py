@@ -27,7 +27,7 @@ from torch import Tensor
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.norms import inner, joint_norm
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer, combine_gradients
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer, combine_gradients
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting

@@ -47,7 +47,7 @@ from mbrl_flat.optim.chunks import chunks
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
-from mbrl_flat.optim.perturbing import PerturbingOptimizer
+from mbrl_flat.optim.perturbing_optimizer import PerturbingOptimizer
 from mbrl_flat.optim.posterior import Posterior
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting

@@ -23,7 +23,7 @@ Deviations from the paper:
 from torch import Tensor
 
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
-from mbrl_flat.optim.perturbing import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.with_base import HasBase

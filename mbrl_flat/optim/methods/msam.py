@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.perturbation import Perturbation, added_and_subtracted
-from mbrl_flat.optim.perturbing import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.with_base import HasBase

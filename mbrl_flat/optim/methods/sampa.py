@@ -29,7 +29,7 @@ from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.methods.gnp import mix
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer, combine_gradients
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer, combine_gradients
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting

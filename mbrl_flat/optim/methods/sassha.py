@@ -38,7 +38,7 @@ from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.perturbation import Perturbation
-from mbrl_flat.optim.perturbing import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting

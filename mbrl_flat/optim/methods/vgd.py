@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator, GradientMean
-from mbrl_flat.optim.perturbing import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.settings import setting

@@ -14,14 +14,18 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 def as_float64(noise):
     search = type(noise.search)(*(part.double() for part in noise.search))
-    return noise._replace(search=search, prior=noise.prior.double(), last=noise.last.double())
+    return noise._replace(
+        search=search, prior=noise.prior.double(), final_action=noise.final_action.double()
+    )
 
 
 def of_state(noise, index):
     """What one of the states is planned with, as the noise of a single state."""
     row = slice(index, index + 1)
     search = type(noise.search)(*(part[row] for part in noise.search))
-    return noise._replace(search=search, prior=noise.prior[row], last=noise.last[:, row])
+    return noise._replace(
+        search=search, prior=noise.prior[row], final_action=noise.final_action[:, row]
+    )
 
 
 @pytest.mark.parametrize("episodic", [False, True])
@@ -83,6 +87,6 @@ def test_the_stream_is_spent_in_a_fixed_order(make_model, config, num):
     search = draw_noise(SMALL, num, 2, g)
     assert all(torch.equal(a, b) for a, b in zip(noise.search, search, strict=True))
     assert torch.equal(noise.prior, torch.randn(num, 4, 3, 2, generator=g))
-    assert torch.equal(noise.last, torch.randn(3, num, 32, 2, generator=g))
+    assert torch.equal(noise.final_action, torch.randn(3, num, 32, 2, generator=g))
     for heads in noise.heads:
         assert torch.equal(heads, torch.randperm(3, generator=g)[:2])

@@ -23,7 +23,9 @@ def one_thread():
 
 def as_type(noise, dtype):
     search = type(noise.search)(*(part.to(dtype) for part in noise.search))
-    return noise._replace(search=search, prior=noise.prior.to(dtype), last=noise.last.to(dtype))
+    return noise._replace(
+        search=search, prior=noise.prior.to(dtype), final_action=noise.final_action.to(dtype)
+    )
 
 
 @pytest.mark.parametrize("case", list(product([0, 4], [1, 3], [False, True])), ids=str)

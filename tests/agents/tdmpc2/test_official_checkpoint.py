@@ -184,10 +184,10 @@ def test_networks_of_several_tasks_give_what_the_official_ones_give():
 
     theirs = forward(state, "_encoder.state", torch.cat([obs, embedding], -1), simnorm=True)
     latent = model.encode({"state": obs, "task": task})
-    torch.testing.assert_close(model.layout.learned(latent), ours_of(theirs), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model.layout.state(latent), ours_of(theirs), rtol=1e-6, atol=1e-6)
     their_pair = torch.cat([theirs, embedding, action], -1)
     after = ours_of(forward(state, "_dynamics", their_pair, simnorm=True))
-    stepped = model.layout.learned(model.step(latent, action))
+    stepped = model.layout.state(model.step(latent, action))
     torch.testing.assert_close(stepped, after, rtol=1e-6, atol=1e-6)
     heads = [forward(state, "_Qs.params", their_pair, member=i) for i in range(model.q.num)]
     q = model.q(model.pair(latent, action))

@@ -100,7 +100,7 @@ def test_the_density_counts_only_the_actions_that_a_task_has():
     latent = agent.model.encode(first_obs(make_batch())).detach()
     noise = torch.randn(6, 3)
     sample = agent.policy(latent, noise)
-    mean, raw = agent.policy.net(agent.model.layout.read(latent)).chunk(2, -1)
+    mean, raw = agent.policy.net(agent.model.layout.network_input(latent)).chunk(2, -1)
     log_std = -10.0 + 6.0 * (torch.tanh(raw) + 1.0)
     for row, task in enumerate((0, 1, 0, 1, 1, 0)):
         own = slice(SPEC.tasks[task].action_size)
