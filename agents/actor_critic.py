@@ -120,6 +120,7 @@ class BehaviourLoss(NamedTuple):
     actor: Tensor
     critic: Tensor
     metrics: Metrics
+    """Reported under ``train/``."""
 
 
 class ActorCritic(nn.Module):
@@ -133,7 +134,9 @@ class ActorCritic(nn.Module):
     """
 
     low: Tensor
+    """Lower end of the range of returns, which follows them; a scalar."""
     high: Tensor
+    """Upper end of it."""
 
     def __init__(
         self,

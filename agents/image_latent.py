@@ -39,6 +39,7 @@ class ImageSpec(NamedTuple):
     name: str
     """Its entry in the observation."""
     channels: int
+    """Of a frame stack together."""
     size: int
     """Height and width."""
     stages: int

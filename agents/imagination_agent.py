@@ -70,7 +70,9 @@ class ImaginationAgent:
     """
 
     across_episodes = True
+    """Subsequences run over the ends of episodes: ``is_first`` resets the recurrent state."""
     predicts_termination = True
+    """``predict`` gives a probability that the episode continues."""
 
     def __init__(
         self,

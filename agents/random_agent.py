@@ -20,9 +20,13 @@ class RandomAgent:
     """
 
     sequence_length = 1
+    """It learns nothing: this and the next say what the replay has to hold at least."""
     batch_size = 1
+    """See ``sequence_length``."""
     across_episodes = False
+    """Subsequences stay within an episode."""
     batch_coupling = ""
+    """Nothing couples the rows of a batch."""
 
     def __init__(self, spec: EnvSpec, **unused: Any) -> None:
         del unused

@@ -90,8 +90,11 @@ class TokenWorldModel(nn.Module, ABC):
     """
 
     feature_size: int
+    """Features of a state that actor and critic see."""
     pack: Callable[[ModelState], Tensor]
+    """A state as one tensor; set by ``use_packing``."""
     unpack: Callable[[Tensor], ModelState]
+    """The state of such a tensor."""
 
     def __init__(self, spec: EnvSpec, config: TokenModelConfig, style: Style) -> None:
         super().__init__()

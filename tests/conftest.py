@@ -1,8 +1,10 @@
-"""What every test shares: one thread, and two tiny environments' shapes."""
+"""What tests share: one thread, two tiny environments' shapes, and commands in this process."""
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
+from mbrl_flat.cli import main as cli
 from mbrl_flat.envs.dmc import set_renderer
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 
@@ -19,3 +21,32 @@ def spec():
 @pytest.fixture
 def discrete_spec():
     return EnvSpec(obs={"state": (3,)}, action=Discrete(num=4), episode_length=50)
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Run an entry point with these arguments, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(entry, *arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr("sys.argv", ["mbrl-flat", *arguments])
+        entry()
+
+    return run
+
+
+@pytest.fixture
+def fails(command, capsys):
+    """Run, expect exit status 2 and exactly one line on stderr, and return it."""
+
+    def run(*arguments, entry=cli.train):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            command(entry, *arguments)
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1, message
+        return message
+
+    return run

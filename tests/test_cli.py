@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import commands
 from mbrl_flat.cli import main as cli
@@ -22,28 +21,6 @@ TINY = [
     "env=dummy", "preset=debug", "progress=false", "threads=1", "device=cpu", "steps=150",
     "eval_every=75", "probe_every=0",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(entry, *arguments: str) -> None:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr("sys.argv", ["mbrl-flat", *arguments])
-        entry()
-
-    return run
-
-
-def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
-    """Run, expect exit status 2 and exactly one line on stderr, and return it."""
-    with pytest.raises(SystemExit) as stop:
-        command(entry, *arguments)
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1, message
-    return message
 
 
 @pytest.mark.parametrize(
@@ -84,8 +61,8 @@ def fails(command, capsys, *arguments: str, entry=cli.train) -> str:
         ("replay.policy=top_enrgy", ["'top_enrgy'", "'top_energy'"]),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_right_one(command, capsys, argument, parts):
-    message = fails(command, capsys, *TINY, argument)
+def test_a_wrong_word_is_answered_with_the_right_one(fails, argument, parts):
+    message = fails(*TINY, argument)
     assert all(part in message for part in parts), message
 
 
@@ -105,11 +82,10 @@ def test_a_wrong_word_is_answered_with_the_right_one(command, capsys, argument, 
         (cli.train, ["resume=r", "optimizer.lr=0.1"], "A resumed run keeps its settings"),
     ],
 )
-def test_words_of_another_command_are_refused(command, capsys, entry, arguments, said):
+def test_words_of_another_command_are_refused(command, fails, entry, arguments, said):
     if "probe=open_loop" in arguments:
         command(cli.train, *TINY, "run_dir=r")
-        capsys.readouterr()
-    assert said in fails(command, capsys, *arguments, entry=entry)
+    assert said in fails(*arguments, entry=entry)
 
 
 def test_flags_may_stand_among_the_settings(command, capsys):
@@ -146,52 +122,50 @@ def test_ctrl_c_outside_of_the_loop_is_one_word_and_status_130(command, capfd, m
         (cli.supervised, ["experiment=label_noise", "study.seedz=3"], "'study.seeds'"),
     ],
 )
-def test_a_misspelt_key_gets_one_of_the_same_command(command, capsys, entry, arguments, known):
+def test_a_misspelt_key_gets_one_of_the_same_command(fails, entry, arguments, known):
     run = [] if entry is cli.supervised else ["run=here"]
-    message = fails(command, capsys, *run, *arguments, entry=entry)
+    message = fails(*run, *arguments, entry=entry)
     assert known in message.partition("did you mean")[2]
 
 
-def test_a_misspelt_task_names_the_nearest_one_and_leaves_no_folder(command, capsys, tmp_path):
-    message = fails(command, capsys, *[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
+def test_a_misspelt_task_names_the_nearest_one_and_leaves_no_folder(fails, tmp_path):
+    message = fails(*[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
     assert message.startswith("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_missing_package_leaves_no_folder(command, capsys, tmp_path, monkeypatch):
+def test_a_missing_package_leaves_no_folder(fails, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    message = fails(command, capsys, *TINY, "env=atari", "env.task=pong", "run_dir=here")
+    message = fails(*TINY, "env=atari", "env.task=pong", "run_dir=here")
     assert "ale_py" in message or "ale-py" in message
     assert not (tmp_path / "here").exists()
 
 
-def test_a_run_that_is_not_there_cannot_be_resumed(command, capsys):
-    assert "runs/none" in fails(command, capsys, "resume=runs/none")
+def test_a_run_that_is_not_there_cannot_be_resumed(fails):
+    assert "runs/none" in fails("resume=runs/none")
 
 
-def test_a_negative_radius_is_refused_before_a_folder_is_made(command, capsys, tmp_path):
-    message = fails(command, capsys, *TINY, "optimizer=sam", "optimizer.rho=-0.1", "run_dir=r")
+def test_a_negative_radius_is_refused_before_a_folder_is_made(fails, tmp_path):
+    message = fails(*TINY, "optimizer=sam", "optimizer.rho=-0.1", "run_dir=r")
     assert "rho must be a number of at least 0 that is finite, got -0.1" in message
 
 
 @pytest.mark.parametrize("value", ["abc", "true", "[0.1]"])
-def test_a_radius_that_is_no_number_is_refused_before_a_folder_is_made(
-    command, capsys, tmp_path, value
-):
-    message = fails(command, capsys, *TINY, "optimizer=sam", f"optimizer.rho={value}")
+def test_a_radius_that_is_no_number_is_refused_before_a_folder_is_made(fails, tmp_path, value):
+    message = fails(*TINY, "optimizer=sam", f"optimizer.rho={value}")
     assert message.startswith("optimizer.rho must be a number, got ")
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("value", ["nan", ".inf", "-1"])
-def test_updates_that_cannot_be_counted_are_refused(command, capsys, tmp_path, value):
-    message = fails(command, capsys, *TINY, f"updates_per_step={value}", "run_dir=r")
+def test_updates_that_cannot_be_counted_are_refused(fails, tmp_path, value):
+    message = fails(*TINY, f"updates_per_step={value}", "run_dir=r")
     assert "updates_per_step" in message
     assert not (tmp_path / "r").exists()
 
 
-def test_an_optimizer_setting_of_another_method_is_refused(command, capsys):
-    assert "'optimizer.rho'" in fails(command, capsys, *TINY, "optimizer=adam", "optimizer.rho=1")
+def test_an_optimizer_setting_of_another_method_is_refused(fails):
+    assert "'optimizer.rho'" in fails(*TINY, "optimizer=adam", "optimizer.rho=1")
 
 
 def test_a_run_writes_what_is_needed_to_rebuild_it(command, tmp_path):
@@ -226,28 +200,26 @@ def test_ctrl_c_writes_one_more_checkpoint_and_exits_130(tmp_path):
     assert saved["step"] >= 120
 
 
-def test_a_run_that_is_past_the_steps_asked_for_is_told_so(command, capsys, tmp_path):
+def test_a_run_that_is_past_the_steps_asked_for_is_told_so(command, fails, tmp_path):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
-    message = fails(command, capsys, "resume=here", "steps=100")
+    message = fails("resume=here", "steps=100")
     assert message.startswith(
         "here is at step 150 already, and steps=100 is the length of the whole"
     )
     assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
 
 
-def test_an_existing_run_is_never_overwritten(command, capsys, tmp_path):
+def test_an_existing_run_is_never_overwritten(command, fails, tmp_path):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
-    message = fails(command, capsys, *TINY, "run_dir=here")
+    message = fails(*TINY, "run_dir=here")
     assert "never overwritten" in message
     assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
 
 
-def test_on_a_full_disk_the_last_good_checkpoint_stays(command, capsys, tmp_path, monkeypatch):
+def test_on_a_full_disk_the_last_good_checkpoint_stays(command, fails, tmp_path, monkeypatch):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
-    capsys.readouterr()
     latest = tmp_path / "here" / "checkpoints" / "latest.pt"
     before = latest.read_bytes()
 
@@ -260,27 +232,26 @@ def test_on_a_full_disk_the_last_good_checkpoint_stays(command, capsys, tmp_path
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(torch, "save", full)
-    message = fails(command, capsys, "resume=here", "steps=200", "threads=1")
+    message = fails("resume=here", "steps=200", "threads=1")
     assert message.startswith("No space left on device: here/checkpoints/latest.pt; what was saved")
     assert latest.read_bytes() == before
 
 
-def test_a_run_that_another_process_writes_is_not_resumed(command, capsys, tmp_path, monkeypatch):
+def test_a_run_that_another_process_writes_is_not_resumed(command, fails, tmp_path, monkeypatch):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
     before = (tmp_path / "here" / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
     monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.0)
     with writing(tmp_path / "here", new=False):
-        message = fails(command, capsys, "resume=here", "steps=300")
+        message = fails("resume=here", "steps=300")
     assert message.startswith("Another process is writing to here; wait for its end")
     assert (tmp_path / "here" / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "agent: [unclosed", "- a list"])
-def test_a_damaged_configuration_is_one_error_message(command, capsys, tmp_path, text):
+def test_a_damaged_configuration_is_one_error_message(fails, tmp_path, text):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "config.yaml").write_text(text)
-    message = fails(command, capsys, "resume=here")
+    message = fails("resume=here")
     assert message.startswith("here/config.yaml is damaged (")
 
 
@@ -293,9 +264,9 @@ def test_a_run_that_was_moved_takes_its_paths_with_it(tmp_path):
     assert cfg["probes"]["open_loop"]["folder"] == str(tmp_path / "new" / "videos")
 
 
-def test_a_resumed_run_refuses_other_settings(command, capsys):
+def test_a_resumed_run_refuses_other_settings(command, fails):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
-    message = fails(command, capsys, "resume=here", "seed=3")
+    message = fails("resume=here", "seed=3")
     assert "seed=3" in message
 
 
@@ -344,29 +315,27 @@ def test_every_probe_looks_at_a_run_and_changes_nothing_of_it(
     ],
 )
 @pytest.mark.parametrize("entry", [cli.evaluate, cli.probe])
-def test_numbers_that_nothing_can_be_judged_by_are_refused(command, capsys, entry, argument, said):
-    assert fails(command, capsys, "run=here", argument, entry=entry) == said + "\n"
+def test_numbers_that_nothing_can_be_judged_by_are_refused(fails, entry, argument, said):
+    assert fails("run=here", argument, entry=entry) == said + "\n"
 
 
-def test_an_agent_without_a_model_cannot_be_probed(command, capsys):
+def test_an_agent_without_a_model_cannot_be_probed(command, fails):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
-    capsys.readouterr()
-    assert "no world model" in fails(command, capsys, "run=here", "threads=1", entry=cli.probe)
+    assert "no world model" in fails("run=here", "threads=1", entry=cli.probe)
 
 
-def test_a_misspelt_probe_names_the_nearest_one(command, capsys):
-    message = fails(command, capsys, "run=here", "probe=sharpnes", entry=cli.probe)
+def test_a_misspelt_probe_names_the_nearest_one(fails):
+    message = fails("run=here", "probe=sharpnes", entry=cli.probe)
     assert "'sharpnes'; did you mean 'sharpness'" in message
 
 
-def test_evaluate_refuses_a_truncated_checkpoint_and_leaves_it_alone(command, capsys, tmp_path):
+def test_evaluate_refuses_a_truncated_checkpoint_and_leaves_it_alone(command, fails, tmp_path):
     command(cli.train, *TINY, "run_dir=here")
-    capsys.readouterr()
     file = tmp_path / "here" / "checkpoints" / "latest.pt"
     file.write_bytes(file.read_bytes()[:1000])
-    message = fails(command, capsys, "run=here", "threads=1", entry=cli.evaluate)
+    message = fails("run=here", "threads=1", entry=cli.evaluate)
     assert "truncated" in message
-    message = fails(command, capsys, "resume=here")
+    message = fails("resume=here")
     assert "truncated" in message
     assert file.stat().st_size == 1000
 
@@ -376,17 +345,16 @@ class Malicious:
         return (Path.touch, (Path("executed"),))
 
 
-def test_a_checkpoint_that_would_execute_code_is_refused(command, capsys, tmp_path):
+def test_a_checkpoint_that_would_execute_code_is_refused(command, fails, tmp_path):
     command(cli.train, *TINY, "run_dir=here", "agent=random")
-    capsys.readouterr()
     torch.save({"format": 1, "agent": Malicious()}, tmp_path / "here" / "checkpoints" / "latest.pt")
-    message = fails(command, capsys, "run=here", "threads=1", entry=cli.evaluate)
+    message = fails("run=here", "threads=1", entry=cli.evaluate)
     assert "execute" in message
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_module_and_checkpoint(command, capsys):
-    message = fails(command, capsys, *TINY, "run_dir=here", "agent.config.reward_coef=1e39")
+def test_a_loss_that_is_not_finite_stops_with_step_module_and_checkpoint(fails):
+    message = fails(*TINY, "run_dir=here", "agent.config.reward_coef=1e39")
     assert "step 100" in message
     assert "gradient of" in message
     assert "here/checkpoints/latest.pt (step 0)" in message

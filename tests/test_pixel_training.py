@@ -1,7 +1,7 @@
 """The whole path from images, on the dummy environment: no simulator, no display."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,8 @@ TINY = [
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mbrl-flat-train", *arguments])
-        cli.train()
-
-    return run
+def train(command):
+    return partial(command, cli.train)
 
 
 def weights(folder: str) -> torch.Tensor:

@@ -58,7 +58,9 @@ class TDMPC2:
     """
 
     across_episodes = False
+    """Subsequences stay within an episode: the model has no state to reset."""
     batch_coupling = ""
+    """No part of the loss couples the rows of a batch, so processes may split it."""
 
     def __init__(
         self,

@@ -37,7 +37,9 @@ class OfflineTDMPC2(nn.Module):
     """
 
     context = 1
+    """Recorded observations that a prediction starts from."""
     readout: Readout
+    """Observations from latents; fitted by ``calibrate``."""
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _NormBase
 
 from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
@@ -243,13 +242,13 @@ def refresh_statistics(model: nn.Module, x: Tensor, *, batch_size: int) -> None:
         x: Inputs ``[N, ...]``; every statistic becomes its mean over their batches.
         batch_size: As in training; the last incomplete batch is left out.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, _NormBase)]
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "reset_running_stats")]
     momenta = [layer.momentum for layer in layers]
     was_training = model.training
     model.train()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # type: ignore[assignment]  # a plain average over batches
+        layer.momentum = None  # a plain average over batches
     for part in x.split(batch_size):
         if len(part) == min(batch_size, len(x)):
             model(part)

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.cli.arguments import CONFIGS
@@ -17,34 +16,6 @@ TINY = [
     "env.episode_length=20", "seed_steps=60", "eval_every=0", "probe_every=0", "log_every=10",
     "heldout_fraction=0.4", "agent.config.batch_size=8", "agent.config.planner.iterations=1",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def command(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(entry, *arguments):
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr("sys.argv", ["mbrl-flat", *arguments])
-        entry()
-
-    return run
-
-
-@pytest.fixture
-def fails(command, capsys):
-    """Run, expect exit status 2 and exactly one line on stderr, and return it."""
-
-    def run(*arguments, entry=cli.train):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            command(entry, *arguments)
-        assert stop.value.code == 2
-        message = capsys.readouterr().err
-        assert message.count("\n") == 1, message
-        return message
-
-    return run
 
 
 def test_a_radius_may_change_on_resume_and_stays(command, fails, tmp_path):
