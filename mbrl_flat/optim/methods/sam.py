@@ -7,8 +7,8 @@ with the norm taken over all selected parameters together.
 
 How to choose rho:
     The authors of ASAM run SAM with 0.05 on CIFAR-10 and 0.1 on CIFAR-100; the paper on world
-    models scans 0.001 to 0.05. On TD-MPC2 0.01 was chosen here. Sweep it in factors of 2, then 1.4, on
-    held-out data: the best value is often close to where learning collapses, so that one fixed
+    models scans 0.001 to 0.05. On TD-MPC2 0.01 was chosen here. Sweep it in factors of 2, then 1.4,
+    on held-out data: the best value is often close to where learning collapses, so that one fixed
     value misleads.
     ``optim/perturbed_gap`` near 0 says that the radius does nothing; a gap as large as the loss
     says that it is too large. During learning-rate warm-up let the radius warm up as well
