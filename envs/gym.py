@@ -7,19 +7,50 @@ seed; an environment that follows it can be resumed exactly.
 
 import copy
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.utils import RecordConstructorArgs
 
-from mbrl_flat.envs.randomness import OwnGlobalStreams, needs_own_streams
+from mbrl_flat.envs.randomness import with_own_streams
 from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UnknownNameError, UserError, shown_error
 
+GIVEN = "-from-python"
+"""Ends the task of a run whose environment was given from Python."""
 _NO_LIMIT = 1000
 """Frames after which an episode is cut off where an environment states no limit."""
+
+
+class CheckedReturns(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Names what an environment returns where it is not what Gymnasium's interface says.
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start an episode."""
+        found: Any = self.env.reset(seed=seed, options=options)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+            raise TypeError("it must return two things, an observation and a dict")
+        return found
+
+    def step(self, action: Any) -> Any:
+        """Make one frame."""
+        found: Any = self.env.step(action)
+        if not (isinstance(found, tuple) and len(found) == 5):
+            raise TypeError(
+                "it must return five things: observation, reward, terminated, truncated and a dict"
+            )
+        return found
 
 
 def make(
@@ -57,17 +88,48 @@ def make(
             action_repeat=action_repeat, size=size,
         )  # fmt: skip
 
-    own_streams = needs_own_streams(build, name=repr(task))
-    env = build()
+    env = with_own_streams(build, key=repr(task))
     if render:
         # Whether it can draw shows only when it draws, otherwise in the midst of an evaluation.
         with closing(build()) as drawn:
             drawn.name = repr(task)
             drawn.reset(seed=seed)
             drawn.render()
-    if own_streams:
-        env.env = OwnGlobalStreams(env.env)
     return env
+
+
+def make_given(
+    factory: Callable[[], Any], *, seed: int, action_repeat: int = 1, size: int = 64
+) -> Resumable:
+    """Build an environment that was given from Python, with the care that ``make`` takes.
+
+    Args:
+        factory: Makes a Gymnasium environment.
+        seed: Determines every episode.
+        action_repeat: Frames per step; rewards are summed.
+        size: Height and width of images in the observation.
+
+    Returns:
+        The environment as ``make`` gives it.
+
+    Raises:
+        UserError: If it is no Gymnasium environment or has spaces that agents cannot take.
+    """
+    name = ""
+
+    def build() -> Resumable:
+        nonlocal name
+        env = factory()
+        name = repr(type(getattr(env, "unwrapped", env)).__name__)
+        if not isinstance(env, gym.Env):
+            raise UserError(
+                f"The environment is a {name[1:-1]}; give a gymnasium.Env, its class or a function "
+                f"that makes one."
+            )
+        found: Any = env
+        return adapt(found, name=name, seed=seed, action_repeat=action_repeat, size=size)
+
+    return with_own_streams(build, key=factory)
 
 
 def adapt(
@@ -88,7 +150,11 @@ def adapt(
     Raises:
         UserError: If it has spaces that agents cannot take.
     """
+    for space in ("observation_space", "action_space"):
+        if getattr(env, space, None) is None:
+            raise UserError(f"Environment {name} has no {space}; define it in the class.")
     limit = None if env.spec is None else env.spec.max_episode_steps
+    env = _checked(env)
     if limit is None:
         limit = _NO_LIMIT
         env = gym.wrappers.TimeLimit(env, limit)
@@ -104,8 +170,26 @@ def adapt(
     return found
 
 
+def _checked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Check what the environment itself returns, below the wrappers that it comes in."""
+    if not isinstance(env, gym.Wrapper):
+        return CheckedReturns(env)
+    innermost: Any = env
+    while isinstance(innermost.env, gym.Wrapper):
+        innermost = innermost.env
+    if not isinstance(innermost, CheckedReturns):
+        innermost.env = CheckedReturns(innermost.env)
+    return env
+
+
 def _made(task: str, kwargs: Mapping[str, Any], render: bool) -> gym.Env[Any, Any]:
     module, _, name = task.rpartition(":")
+    if task.endswith(GIVEN) or task == "Custom-v0":  # the latter in older runs
+        raise UserError(
+            f"The environment of this run, {task.removesuffix(GIVEN)}, was given from "
+            f"Python; give it again: load(folder, env=...). For the commands register it in a "
+            f"module of yours: env.task=MODULE:ID."
+        )
     # Not all take a render_mode: it is named only where it is needed.
     drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:

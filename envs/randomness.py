@@ -8,7 +8,7 @@ import multiprocessing
 import pickle
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from mbrl_flat.runtime.seeding import restored_rng
 _TRIAL_STEPS = 10
 _SOURCES = ("numpy.random", "random", "torch")
 
-_examined: dict[str, bool] = {}
+_examined: dict[Hashable, bool] = {}
 
 
 class OwnGlobalStreams(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -77,21 +77,25 @@ def _seeded(seed: int) -> tuple[Any, Any, torch.Tensor]:
     return numpy, random.Random(seed).getstate(), generator.get_state()
 
 
-def needs_own_streams(build: Callable[[], Resumable], *, name: str) -> bool:
-    """Try an environment once in a process, and say on stderr what its seeds do not reach.
+def with_own_streams(build: Callable[[], Resumable], *, key: Hashable) -> Resumable:
+    """Build an environment whose global random streams, if it draws from any, follow its seed.
+
+    It is tried once in a process, and a message on stderr says what its seeds do not reach.
 
     Args:
         build: Makes it, with integer seeds at every reset.
-        name: What the messages call it.
+        key: What is tried once.
 
     Returns:
-        Whether its code draws from global random streams.
+        The environment.
     """
-    if name not in _examined:
+    if key not in _examined:
         with closing(build()) as env, restored_rng():
-            env.name = name
-            _examined[name] = _examine(env, name)
-    return _examined[name]
+            _examined[key] = _examine(env, env.name)
+    env = build()
+    if _examined[key]:
+        env.env = OwnGlobalStreams(env.env)
+    return env
 
 
 def _examine(env: Resumable, name: str) -> bool:

@@ -146,7 +146,9 @@ def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable
             f"The environment that {factory} makes is a {type(env).__name__}; "
             f"it must be wrapped in mbrl_flat.envs.wrappers.Resumable."
         )
-    env.slot, env.name = slot, name
+    env.slot = slot
+    if isinstance(factory, partial):  # otherwise it was given from Python and has its name
+        env.name = name
     return env
 
 

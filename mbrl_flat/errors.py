@@ -38,7 +38,7 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
         """Say what was raised where; see the class."""
         return cls(
             f"Environment {name} failed in {call}(): {shown_error(error)}; correct its code or "
-            f"settings (debug=true shows where)."
+            f"settings (in a command, debug=true shows where)."
         )
 
 

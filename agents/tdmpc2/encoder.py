@@ -38,7 +38,7 @@ def make_encoder(spec: EnvSpec, config: TDMPC2Config) -> nn.Module:
     if len(spec.obs) > 1:
         raise UserError(
             f"agent=tdmpc2 encodes vectors or one image; this environment gives "
-            f"{', '.join(spec.obs)}."
+            f"{', '.join(spec.obs)}; take agent=dreamerv3 (DreamerV3), which encodes both."
         )
     return PixelEncoder(
         next(iter(spec.obs.values())),

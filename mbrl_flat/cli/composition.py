@@ -1,7 +1,8 @@
 """Compose configurations, read those of saved runs, and build the parts that they describe."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -10,12 +11,14 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.agents.random_agent import RandomAgent
 from mbrl_flat.cli.arguments import CONFIGS
 from mbrl_flat.cli.build import build, build_config, is_required, locate
+from mbrl_flat.cli.error_messages import explain_error
 from mbrl_flat.cli.plugins import offer_plugins, plugin_targets
 from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.errors import UnknownNameError, UserError
@@ -25,7 +28,7 @@ from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.resume import existing_run
 from mbrl_flat.runs.saved_config import Catalogue, read_catalogue, read_saved_config
 from mbrl_flat.runtime.plain_files import check_values
-from mbrl_flat.runtime.settings import setting_key
+from mbrl_flat.runtime.settings import dotted_keys, setting_key
 from mbrl_flat.studies.command import SupervisedConfig
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -138,18 +141,46 @@ def compose_values(words: list[str], values: Mapping[str, Any]) -> DictConfig:
     """
     GlobalHydra.instance().clear()
     offer_plugins(words)
-    with hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+    with (
+        explained(dict),
+        hydra.initialize_config_module("mbrl_flat.configs", version_base="1.3"),
+    ):
         cfg = hydra.compose("train", overrides=words, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
     cfg.names = part_names(choices, cfg.env)
-    for key, value in values.items():
-        try:
-            OmegaConf.update(cfg, key, value)
-        except OmegaConfBaseException as error:
-            raise UserError(f"There is no setting {key!r}: {error}".splitlines()[0]) from error
+    set_values(cfg, values)
     return cfg
+
+
+def set_values(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Set values of a configuration of ``mbrl-flat-train``, by their dotted names.
+
+    Raises:
+        UserError: If there is no such key or it takes another type.
+    """
+    with explained(lambda: plain(cfg)):
+        for key, value in values.items():
+            OmegaConf.update(cfg, key, value)
+
+
+@contextmanager
+def explained(settings: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Raise what goes wrong with a configuration as the message that the commands print.
+
+    Args:
+        settings: Gives the configuration; asked only where it matters.
+
+    Raises:
+        UserError: Instead of the errors of Hydra and OmegaConf.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        known = lambda: dotted_keys(settings())  # noqa: E731
+        message = explain_error(error, command="train", schema=RunConfig, known=known)
+        raise UserError(message) from error
 
 
 def load_settings(

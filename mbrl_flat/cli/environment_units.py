@@ -9,8 +9,11 @@ import gymnasium as gym
 import numpy as np
 
 from mbrl_flat.cli.plugins import plugin_names
+from mbrl_flat.envs.gym import GIVEN, make_given
 from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
-from mbrl_flat.errors import UserError
+from mbrl_flat.envs.wrappers import Resumable
+from mbrl_flat.errors import UserError, shown_error
+from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.specs import Continuous, EnvSpec
 from mbrl_flat.sweeps import quoted
 
@@ -30,6 +33,13 @@ def env_words(env: str) -> list[str]:
     return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
 
 
+def given_words(env: EnvMaker | gym.Env[Any, Any]) -> list[str]:
+    """Words of the command line for an environment that was given as an object or a function."""
+    found: Any = type(env.unwrapped) if isinstance(env, gym.Env) else env
+    name = getattr(found, "__name__", "")
+    return ["env=gym", f"env.task={name if name.isidentifier() else 'Environment'}{GIVEN}"]
+
+
 def env_maker(env: EnvMaker | gym.Env[Any, Any]) -> EnvMaker:
     """A function that makes the environment; an object is copied each time."""
     if not isinstance(env, gym.Env):
@@ -46,6 +56,30 @@ def env_maker(env: EnvMaker | gym.Env[Any, Any]) -> EnvMaker:
             ) from error
 
     return copied
+
+
+def given_factory(make: EnvMaker, configured: Any) -> EnvFactory:
+    """A factory of what was given from Python, with the settings of ``env`` that it can take.
+
+    Args:
+        make: Makes it.
+        configured: The factory that the configuration describes, a ``functools.partial``.
+
+    Returns:
+        The factory.
+    """
+    settings = {
+        name: configured.keywords[name]
+        for name in ("action_repeat", "size")
+        if name in configured.keywords
+    }
+
+    def given(*, seed: int, render: bool = False) -> Resumable:
+        del render
+        return make_given(make, seed=seed, **settings)
+
+    given.__name__ = getattr(make, "__name__", "given")
+    return given
 
 
 class EnvironmentUnits:
@@ -76,6 +110,21 @@ class EnvironmentUnits:
             UserError: If entries are missing.
         """
         given = None if self._sorting is None else self._sorting.env.observation_space
+        try:
+            entries, batched = self._entries(obs, spec, given)
+        except UserError:
+            raise
+        except (TypeError, ValueError, LookupError) as error:
+            raise UserError(f"{shown_error(error)}; give an observation of {given}.") from error
+        for name, shape in spec.obs.items():
+            if entries[name].shape[1:] != shape:
+                raise UserError(
+                    f"The observation {name!r} has shape {entries[name].shape[1:]}, and the agent "
+                    f"takes {shape}; give one of the environment's, or a batch [N, ...] of them."
+                )
+        return entries, batched
+
+    def _entries(self, obs: Any, spec: EnvSpec, given: Any) -> tuple[dict[str, np.ndarray], bool]:
         if not isinstance(obs, Mapping) and not isinstance(given, gym.spaces.Box):
             if len(spec.obs) > 1:
                 raise UserError(f"The observation has the entries {', '.join(spec.obs)}; give all.")

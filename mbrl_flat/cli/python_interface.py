@@ -14,6 +14,7 @@ Below is the code that the commands use: ``learn`` composes the same configurati
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,9 +24,15 @@ import torch
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
-from mbrl_flat.cli.composition import compose_values, pretrained_folder
-from mbrl_flat.cli.environment_units import EnvironmentUnits, EnvMaker, env_maker, env_words
-from mbrl_flat.envs.gym import adapt
+from mbrl_flat.cli.composition import compose_values, pretrained_folder, set_values
+from mbrl_flat.cli.environment_units import (
+    EnvironmentUnits,
+    EnvMaker,
+    env_maker,
+    env_words,
+    given_factory,
+    given_words,
+)
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Agent, AgentState, Mode
@@ -77,7 +84,7 @@ class TrainableAgent:
         values = dict(settings or {})
         self._env = None if isinstance(env, str) else env_maker(env)
         words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
-        words += env_words(env) if isinstance(env, str) else ["env=gym", "env.task=Custom-v0"]
+        words += env_words(env) if isinstance(env, str) else given_words(env)
         words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
         words.append(f"seed={seed}")
         if rho is not None:
@@ -124,8 +131,8 @@ class TrainableAgent:
                 "A pretrained agent holds weights alone and cannot be resumed; the command of its "
                 "card trains one: mbrl_flat.pretrained.CARDS."
             )
-        self._cfg.steps = steps + (0 if new else self.steps)
-        self._cfg.progress = progress
+        total = steps + (0 if new else self.steps)
+        set_values(self._cfg, {"steps": total, "progress": progress})
         config, parts = self._built()
         if self.folder is None:
             self.folder = new_run_folder(self._cfg.run_dir, config.names, config.seed)
@@ -140,6 +147,13 @@ class TrainableAgent:
         if status:
             raise KeyboardInterrupt
         return self
+
+    def __repr__(self) -> str:
+        names = self._cfg.names
+        return (
+            f"{type(self).__name__}({names['task']}, preset={self._cfg.preset}, "
+            f"optimizer={names['optimizer']}, steps={self.steps}, folder={self.folder})"
+        )
 
     @property
     def steps(self) -> int:
@@ -261,15 +275,9 @@ class TrainableAgent:
 
     def _built(self) -> tuple[RunConfig, Parts]:
         config, parts = commands.build_run(self._cfg)
-        if self._env is None:
-            return config, parts
-        factory = self._env
-
-        def make(*, seed: int, render: bool = False) -> gym.Env[Any, Any]:
-            del render
-            return adapt(factory(), name="the environment", seed=seed)
-
-        return config, Parts(**{**vars(parts), "env": make})
+        if self._env is not None:
+            parts = replace(parts, env=given_factory(self._env, parts.env))
+        return config, parts
 
     def _loaded(self) -> tuple[Agent, EnvSpec]:
         """The agent at its newest checkpoint, or as it begins."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import NonFiniteError
 from mbrl_flat.evaluation.episodes import as_tensors, lives_lost
-from mbrl_flat.interfaces import Agent, AgentState
+from mbrl_flat.interfaces import Agent, AgentState, PredictsTermination
+from mbrl_flat.logging.console import say
 from mbrl_flat.runtime.seeding import set_generator
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.meters import MeanMeter, Stopwatch
@@ -87,6 +88,9 @@ class Collector:
         self.running_length = np.zeros(self.num_envs, np.int64)
         self.obs: dict[str, Tensor] = {}
         self.state: AgentState = {}
+        self.notes_termination = (
+            isinstance(agent, PredictsTermination) and not agent.predicts_termination
+        )
 
     def start(self) -> None:
         """Begin every environment's first episode."""
@@ -126,6 +130,12 @@ class Collector:
         """Put one transition of every environment into the replay; reset those that ended."""
         obs, reward, terminated, truncated, info = outcome
         done = terminated | truncated
+        if terminated.any() and self.notes_termination:
+            self.notes_termination = False
+            say(
+                "note: an episode terminated, and this agent does not learn to predict that; "
+                "agent.config.episodic=true lets it."
+            )
         markers = EpisodeMarkers.of(info, done)
         self.running_return += reward
         self.running_length += 1

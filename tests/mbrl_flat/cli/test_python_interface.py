@@ -1,6 +1,7 @@
 """Agents from Python: the same run as the command, and the actions of ``act``."""
 
 import json
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -142,3 +143,126 @@ def test_the_package_itself_imports_no_agent():
     assert set(mbrl_flat.__all__) == {"DreamerV3", "STORM", "TDMPC2", "TWISTER"}
     with pytest.raises(AttributeError, match="nothing"):
         _ = mbrl_flat.nothing
+
+
+OWN = {k: v for k, v in SETTINGS.items() if not k.startswith("env.")}
+
+
+class Drifting(Tilt):
+    """Draws from NumPy's global state, which ``reset(seed=...)`` does not seed."""
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward + float(np.random.rand()), *rest  # noqa: NPY002
+
+
+def test_an_environment_that_draws_globally_learns_twice_as_once(tmp_path, capfd):
+    settings = OWN | {"eval_every": 0}
+    for folder, parts in (("twice", (60, 30)), ("once", (90,))):
+        agent = TDMPC2(Drifting, preset="debug", run_dir=tmp_path / folder, settings=settings)
+        for steps in parts:
+            agent.learn(steps)
+
+    assert "'Drifting' draws from the global random state of numpy.random" in capfd.readouterr().err
+    assert rows(tmp_path / "twice")[-1] == rows(tmp_path / "once")[-1]
+
+
+class FourValues(Tilt):
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated or truncated, info
+
+
+class OnlyObservation(Tilt):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class Dividing(Tilt):
+    def step(self, action):
+        return super().step(1 / 0)
+
+
+class NoActions(gym.Env):
+    observation_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (FourValues, r"'FourValues' failed in step\(\): .*five things: observation, reward, term"),
+        (gym.wrappers.TimeLimit(FourValues(), 9), r"'FourValues' failed in step.*five things"),
+        (OnlyObservation, r"'OnlyObservation' failed in reset\(\): .*observation and a dict"),
+        (partial(Dividing), r"'Dividing' failed in step\(\): ZeroDivisionError: division by zero"),
+        (NoActions, r"'NoActions' has no action_space; define it"),
+        (dict, r"environment is a dict; give a gymnasium\.Env, its class or a function"),
+    ],
+)
+def test_a_fault_of_the_users_environment_is_named(tmp_path, env, message):
+    with pytest.raises(UserError, match=message):
+        TDMPC2(env, preset="debug", run_dir=tmp_path / "run", settings=OWN).learn(60)
+
+
+def test_settings_of_the_environment_hold_for_one_of_the_users_own(tmp_path):
+    settings = OWN | {"env.action_repeat": 5}
+    agent = TDMPC2(Tilt, preset="debug", run_dir=tmp_path / "run", settings=settings)
+
+    assert agent._loaded()[1].action_repeat == 5
+
+
+def test_an_environment_that_was_given_is_asked_for_again(tmp_path):
+    agent = TDMPC2(Tilt, preset="debug", run_dir=tmp_path / "run", settings=OWN).learn(60)
+
+    assert repr(agent).startswith("TDMPC2(Tilt-from-python, preset=debug, optimizer=adam, steps=60")
+    with pytest.raises(UserError, match=r"this run, Tilt, was given from Python.*env=\.\.\."):
+        TDMPC2.load(tmp_path / "run").predict(np.zeros(4, np.float32))
+    assert TDMPC2.load(tmp_path / "run", env=Tilt).predict(np.zeros(4, np.float32)).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        (np.zeros(5, np.float32), r"'state' has shape \(5,\), and the agent takes \(4,\)"),
+        (np.zeros((2, 3), np.float32), r"shape \(3,\)"),
+        ({"position": 1.0}, r"give an observation of Box"),
+    ],
+)
+def test_an_observation_of_another_kind_is_refused(tmp_path, obs, message):
+    agent = TDMPC2(Tilt, preset="debug", settings=OWN)
+
+    with pytest.raises(UserError, match=message):
+        agent.predict(obs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"optimizer": "smm"}, r"^Unknown optimizer 'smm'; did you mean 'sam'"),
+        ({"preset": "cpuu"}, r"^Unknown preset 'cpuu'; did you mean 'cpu'\?$"),
+        ({"rho": 0.1}, r"^Unknown key 'optimizer.rho': this optimizer has no radius; take one"),
+        ({"settings": {"eval_evry": 3}}, r"^Unknown key 'eval_evry'; did you mean 'eval_every'"),
+        (
+            {"settings": {"seed_steps": "few"}},
+            r"^seed_steps must be a whole number or null, got 'few'\.$",
+        ),
+    ],
+)
+def test_a_wrong_argument_gets_the_message_of_the_command(kwargs, message):
+    with pytest.raises(UserError, match=message):
+        TDMPC2("dummy:point", **{"preset": "debug", **kwargs})
+
+
+def test_a_number_of_steps_is_a_whole_number(tmp_path):
+    with pytest.raises(UserError, match=r"^steps must be a whole number, got 60\.5\.$"):
+        small(tmp_path / "run").learn(60.5)
+
+
+@pytest.mark.parametrize(("episodic", "notes"), [(False, 1), (True, 0)])
+def test_a_termination_that_nobody_learns_is_noted_once(tmp_path, capsys, episodic, notes):
+    settings = SETTINGS | {"eval_every": 0, "seed_steps": 58, "agent.config.episodic": episodic}
+    agent = TDMPC2(
+        "dummy:point-terminating", preset="debug", run_dir=tmp_path / "run", settings=settings
+    )
+    agent.learn(60)
+
+    assert capsys.readouterr().out.count("note: an episode terminated") == notes
