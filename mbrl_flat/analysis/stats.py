@@ -110,7 +110,9 @@ def stratified_bootstrap(
         axis=-1,
     )
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistic(resamples), (tail, 1.0 - tail))
+    drawn = statistic(resamples)
+    quantiles = np.quantile if np.isnan(drawn).any() else _quantiles
+    low, high = quantiles(drawn, (tail, 1.0 - tail))
     return Interval(float(low), point, float(high))
 
 
@@ -138,7 +140,9 @@ def bootstrap_band(
     """
     picks = rng.integers(len(values), size=(num_resamples, len(values)))
     # Resampled means as one product: how often each seed was drawn, over those with a value.
-    counts = (picks[:, :, None] == np.arange(len(values))).sum(1).astype(np.float64)
+    places = picks + len(values) * np.arange(num_resamples)[:, None]
+    counts = np.bincount(places.ravel(), minlength=num_resamples * len(values))
+    counts = counts.reshape(num_resamples, -1).astype(np.float64)
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -148,23 +152,24 @@ def bootstrap_band(
     low, high = np.full_like(middle, np.nan), np.full_like(middle, np.nan)
     several = known.sum(0) >= 2
     if several.any():
-        drawn = means[:, several]
-        # Ignoring what is not a number goes column by column, ten times as slow.
-        quantile = np.nanquantile if np.isnan(drawn).any() else _quantiles
-        low[several], high[several] = quantile(drawn, (tail, 1.0 - tail), axis=0)
+        low[several], high[several] = _quantiles(means[:, several].T, (tail, 1.0 - tail))
     return low, middle, high
 
 
-def _quantiles(values: np.ndarray, shares: Sequence[float], *, axis: int) -> list[np.ndarray]:
-    """``np.quantile`` of numbers, by sorting, which is twice as fast as numpy's selection."""
-    ordered = np.sort(values, axis)
+def _quantiles(values: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """``np.nanquantile`` over the last axis, by sorting, which is many times as fast."""
+    ordered = np.sort(values, -1)  # what is not a number comes last
+    last = np.count_nonzero(~np.isnan(ordered), axis=-1) - 1
     out: list[np.ndarray] = []
     for share in shares:
-        place = share * (values.shape[axis] - 1)
-        below, above = (ordered.take(int(f(place)), axis) for f in (np.floor, np.ceil))
-        t = place % 1.0
+        place = share * last
+        below, above = (
+            np.take_along_axis(ordered, f(place).astype(int)[..., None], -1)[..., 0]
+            for f in (np.floor, np.ceil)
+        )
+        t, width = place % 1.0, above - below
         # As numpy rounds it.
-        out.append(below + (above - below) * t if t < 0.5 else above - (above - below) * (1.0 - t))
+        out.append(np.where(t < 0.5, below + width * t, above - width * (1.0 - t)))
     return out
 
 

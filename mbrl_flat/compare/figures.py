@@ -1,6 +1,7 @@
 """The charts of a comparison as PNG and SVG files, for papers and slides."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from mbrl_flat.analysis.plot_style import MUTED, add_legend, log_axis, make_pane
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import FIGURES, LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import RunComparison
-from mbrl_flat.compare.curves import ScatterData
+from mbrl_flat.compare.curves import Curve, ScatterData
 from mbrl_flat.compare.svg import Styles, line_chart, scatter_chart, svg_file
 from mbrl_flat.runtime.files import write_text_atomically
 
@@ -46,12 +47,13 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
         written += [
             _draw_png(
                 folder / f"{name}.png",
-                [lambda axes, chart=chart: _draw_chart(axes, chart, styles) for chart in charts],
+                [partial(_draw_chart, chart=chart, styles=styles) for chart in charts],
                 columns,
             ),
             _draw_svg(folder / f"{name}.svg", panels, styles, columns),
         ]
     if comparison.scatters:
+        named: set[str] = set()
         panels = [
             (f"{task}: {describe_correlation(found)}", scatter_chart(found, styles))
             for task, found in comparison.scatters
@@ -60,7 +62,7 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
             _draw_png(
                 folder / f"{_SCATTER}.png",
                 [
-                    lambda axes, task=task, found=found: _draw_scatter(axes, task, found, styles)
+                    partial(_draw_scatter, task=task, scatter=found, styles=styles, named=named)
                     for task, found in comparison.scatters
                 ],
                 2,
@@ -101,15 +103,24 @@ def _draw_png(path: Path, drawings: "list[Callable[[Axes], None]]", columns: int
 
 
 def _draw_chart(axes: "Axes", chart: Chart, styles: Styles) -> None:
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415  # slow to import
+
+    bands: list[tuple[np.ndarray, str]] = []
     for curve in chart.curves:
         style = styles.get(curve.label)
         color, dash = (MUTED, "--") if style is None else (style.color, _DASHES[style.dash])
         marker = "o" if len(curve.x) <= 12 else None
         name = _plain(curve.label if style is None else style.name)
         axes.plot(curve.x, curve.mean, dash, color=color, label=name, marker=marker, markersize=3)
-        axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
+        bands += [(part, color) for part in _band(curve)]
         for series in curve.seeds if len(curve.seeds) > 1 else ():
             axes.plot(series.steps, series.values, color=color, linewidth=0.6, alpha=0.35)
+    if bands:
+        # One call for all: to add a band alone takes longer than to draw it.
+        outlines, colors = zip(*bands, strict=True)
+        axes.add_collection(
+            PolyCollection(outlines, facecolors=colors, edgecolors="none", alpha=0.15, linewidth=0)
+        )
     if chart.baseline is not None:
         axes.axhline(chart.baseline, color=MUTED, linestyle=":", label="random policy")
     drawn = [part for c in chart.curves for part in (c.mean, *(s.values for s in c.seeds))]
@@ -118,18 +129,34 @@ def _draw_chart(axes: "Axes", chart: Chart, styles: Styles) -> None:
     _label(axes, _plain(chart.task), AXES[chart.axis], TITLES[chart.metric])
 
 
-def _draw_scatter(axes: "Axes", task: str, scatter: ScatterData, styles: Styles) -> None:
-    for label in dict.fromkeys(point[0] for point in scatter.points):
-        points = np.array([point[2:] for point in scatter.points if point[0] == label])
-        style = styles[label]
-        axes.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=24,
-            color=style.color,
-            marker=_MARKERS[style.dash],
-            label=_plain(style.name),
+def _band(curve: Curve) -> list[np.ndarray]:
+    """Outlines ``[2 G, 2]`` of the band, one for each stretch where it is known."""
+    known = np.isfinite(curve.low) & np.isfinite(curve.high)
+    stretches = np.split(np.arange(len(known)), np.flatnonzero(np.diff(known)) + 1)
+    x = curve.x
+    return [
+        np.stack(
+            [np.append(x[s], x[s][::-1]), np.append(curve.low[s], curve.high[s][::-1])], axis=1
         )
+        for s in stretches
+        if len(s) > 0 and known[s[0]]
+    ]
+
+
+def _draw_scatter(
+    axes: "Axes", task: str, scatter: ScatterData, styles: Styles, named: set[str]
+) -> None:
+    """Draw the dots of all groups at once; a group that is not yet ``named`` gets a legend."""
+    for dash, marker in enumerate(_MARKERS):
+        points = [point for point in scatter.points if styles[point[0]].dash == dash]
+        if points:
+            colors = [styles[label].color for label, *_ in points]
+            axes.scatter(*np.array([p[2:] for p in points]).T, s=24, color=colors, marker=marker)
+    for style in (styles[label] for label in dict.fromkeys(point[0] for point in scatter.points)):
+        if style.label not in named:
+            look = {"color": style.color, "marker": _MARKERS[style.dash]}
+            axes.scatter([], [], s=24, label=_plain(style.name), **look)
+            named.add(style.label)
     if min(point[2] for point in scatter.points) > 0.0:
         log_axis(axes, "x")
     title = f"{_plain(task)}: {describe_correlation(scatter)}"

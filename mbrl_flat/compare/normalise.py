@@ -25,17 +25,19 @@ def with_normalised_scores(
     Returns:
         The runs, and what the scale of each task is in words.
     """
-    measured: dict[tuple[str, str], list[float]] = {}
+    random: dict[tuple[str, str], list[np.ndarray]] = {}
     for run in runs:
-        values = run.series("eval/random_return_mean").values
-        measured.setdefault(run.task_key, []).extend(values)
+        random.setdefault(run.task_key, []).append(run.series("eval/random_return_mean").values)
+    found = {key: np.concatenate(values) for key, values in random.items()}
+    known = {
+        key: score_scale(*key, expert=expert, random=float(np.mean(v)) if len(v) else 0.0)
+        for key, v in found.items()
+    }
     scaled: list[Run] = []
     scales: dict[str, str] = {}
     names = task_names(runs)
     for run in runs:
-        task, found = names[run.task_key], measured[run.task_key]
-        random = float(np.mean(found)) if found else 0.0
-        scale = score_scale(*run.task_key, expert=expert, random=random)
+        task, scale = names[run.task_key], known[run.task_key]
         if scale is None:
             logged = len(run.series(_SCORE).steps) > 0
             scales.setdefault(task, "as the environment defines it" if logged else "none")

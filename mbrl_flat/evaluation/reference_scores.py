@@ -1,6 +1,7 @@
 """Published scores that runs can be held against; every one names its source."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -77,7 +78,8 @@ def one_spelling(env: str, task: str) -> str:
     return name
 
 
-def reference_curves(env: str, task: str) -> dict[str, list[ReferenceScore]]:
+@cache
+def reference_curves(env: str, task: str) -> Mapping[str, Sequence[ReferenceScore]]:
     """Published scores on one task by method, in the order of frames; empty if there are none."""
     curves: dict[str, list[ReferenceScore]] = {}
     for score in load_references():

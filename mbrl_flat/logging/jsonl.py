@@ -143,8 +143,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: If there is no such file, or a line is not a JSON object.
     """
-    content = read_regular(path, limit=_MAX_BYTES)
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    content = read_whole_lines(path)
+    lines = content.splitlines()
     try:
         rows = [_loads(line) for line in lines]
     except (ValueError, RecursionError):
@@ -158,6 +158,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if old:
         rows = [{current_name(name): value for name, value in row.items()} for row in rows]
     return rows
+
+
+def read_whole_lines(path: Path) -> bytes:
+    """Read the file as far as its last line feed; see ``read_rows``."""
+    content = read_regular(path, limit=_MAX_BYTES)
+    return content[: content.rfind(b"\n") + 1]
 
 
 def check_numbers(

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mbrl_flat.models import kernels
 from mbrl_flat.models.activations import norm_activation
+from mbrl_flat.runtime import c_library
 
 LINEAR = -1
 """``Layer.size`` of a layer without normalisation; 0 stands for Mish."""
@@ -131,7 +132,10 @@ def _of_torch() -> int | None:
 
 @lru_cache(maxsize=1)
 def _openblas() -> int | None:
-    if torch.backends.cpu.get_cpu_capability() != "AVX2" or "AuthenticAMD" not in kernels.cpuinfo():
+    if (
+        torch.backends.cpu.get_cpu_capability() != "AVX2"
+        or "AuthenticAMD" not in c_library.cpuinfo()
+    ):
         return None
     found = find_spec("scipy")
     if found is None or found.origin is None:

@@ -7,12 +7,6 @@ through torch. ``MBRL_FLAT_KERNELS=0`` turns them off.
 """
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,75 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl_flat.runtime import c_library
 from mbrl_flat.runtime.compilation import FUSED_THREADS
 
 Reference = Callable[..., Tensor]
 """A function in torch's own operations, for derivatives of second order."""
 
-_SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c")]
 """One compilation: the later ones use the earlier ones' functions."""
-_FLAGS = [
-    *("-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
-    *("-shared", "-fPIC"),
-]
-
-
-def cpuinfo() -> str:
-    """Models and flags of the processors, which ``-march=native`` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return " ".join(os.uname()) if hasattr(os, "uname") else sys.platform
-    return "".join(sorted({x for x in lines if x.startswith(("vendor", "model name", "flags"))}))
-
-
-def build(folder: Path, compiler: str) -> Path:
-    """Compile the library, unless ``folder`` has it already.
-
-    Args:
-        folder: Where compiled libraries are kept.
-        compiler: The C compiler's command.
-
-    Returns:
-        The shared library. Its name depends on the source, the compiler and the processor.
-
-    Raises:
-        OSError: If the compiler cannot be run or fails, or the folder cannot be written.
-    """
-    source = "".join(path.read_text(encoding="utf-8") for path in _SOURCES)
-    text = "".join([source, compiler, *_FLAGS, cpuinfo()])
-    library = folder / f"kernels-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".so", dir=folder)
-    os.close(handle)
-    try:
-        command = [compiler, *_FLAGS, "-o", name, "-x", "c", "-", "-lm"]
-        done = subprocess.run(
-            command, input=source, capture_output=True, text=True, timeout=300, check=False
-        )
-        if done.returncode:
-            raise OSError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
-        # Renamed when complete: several processes may compile at once.
-        Path(name).replace(library)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return library
 
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they are turned off or there is no C compiler."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if os.environ.get("MBRL_FLAT_KERNELS") == "0" or compiler is None:
-        return None
-    try:
-        # Without a home folder this is a RuntimeError.
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbrl_flat"
-        loaded = ctypes.CDLL(str(build(cache, compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        sys.stderr.write(f"running without fused operators: {error}\n")
+    loaded = c_library.load(SOURCES, instead="running without fused operators")
+    if loaded is None:
         return None
     for name, kinds in _SIGNATURES.items():
         kind = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}

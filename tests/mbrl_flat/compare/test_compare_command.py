@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from mbrl_flat.analysis.plot_style import METHODS
+from mbrl_flat.compare.curves import Curve
+from mbrl_flat.compare.figures import _band
 from mbrl_flat.compare.main import main
 from mbrl_flat.compare.svg import WIDTH, Scale
 
@@ -387,3 +389,15 @@ def test_every_chart_is_on_the_page(make_run, compare, out):
     assert compare() == 0
     assert (out / "bounds.png").is_file()
     assert "Bounds and what they bound" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_outline_of_a_band_is_one_for_each_stretch_where_it_is_known():
+    x, nan = np.arange(6.0), np.nan
+    low, high = np.array([nan, 1, 2, nan, 4, 5]), np.array([nan, 2, 3, nan, 5, 6])
+    outlines = _band(Curve(label="sam", x=x, low=low, mean=low, high=high))
+
+    assert [outline.tolist() for outline in outlines] == [
+        [[1, 1], [2, 2], [2, 3], [1, 2]],
+        [[4, 4], [5, 5], [5, 6], [4, 5]],
+    ]
+    assert _band(Curve(label="sam", x=x, low=x * nan, mean=x, high=x * nan)) == []

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from mbrl_flat.models import kernels
 from mbrl_flat.models.activations import norm_activation
 from mbrl_flat.models.functional import TwoHot, two_hot_cross_entropy
+from mbrl_flat.runtime import c_library
 
 BOUNDS = TwoHot()
 
@@ -203,10 +204,10 @@ def test_a_compiler_that_fails_is_reported_and_torch_takes_over(monkeypatch, tmp
 
 
 def test_the_library_is_compiled_once(monkeypatch, tmp_path):
-    first = kernels.build(tmp_path, "cc")
+    first = c_library.build(kernels.SOURCES, tmp_path, "cc")
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a))
 
-    assert kernels.build(tmp_path, "cc") == first
+    assert c_library.build(kernels.SOURCES, tmp_path, "cc") == first
     assert calls == []
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
