@@ -17,7 +17,7 @@ from gymnasium.utils import RecordConstructorArgs
 from mbrl_flat.envs.randomness import with_own_streams
 from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
-from mbrl_flat.errors import UnknownNameError, UserError, shown_error
+from mbrl_flat.errors import UnknownNameError, UserError, is_ours, shown_error
 
 GIVEN = "-from-python"
 """Ends the task of a run whose environment was given from Python."""
@@ -198,14 +198,14 @@ def _made(task: str, kwargs: Mapping[str, Any], render: bool) -> gym.Env[Any, An
         if name not in gym.registry:
             raise UnknownNameError("task", name, gym.registry, where="env=gym")
         return gym.make(name, disable_env_checker=True, **(drawing | dict(kwargs)))
-    except UserError:
-        raise
     except (gym.error.Error, ImportError) as error:
         raise UserError(
             f"Gymnasium cannot make {task!r}: {error}; install what it needs, or put the folder of "
             f"your own module on PYTHONPATH."
         ) from error
-    except (Exception, SystemExit) as error:  # whatever the code of a user's environment raises
+    except BaseException as error:
+        if is_ours(error):
+            raise
         raise UserError(
             f"{task!r} cannot be made: its code raises {shown_error(error)} (debug=true shows "
             f"where)."

@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import EnvironmentFailure, UserError
+from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
 from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.runtime.interrupts import STOP_SIGNALS
 from mbrl_flat.settings import check_number
@@ -137,9 +137,9 @@ def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable
     name = _name_of(factory)
     try:
         env = factory(seed=seed, render=render)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the code of an environment raises
+    except BaseException as error:
+        if is_ours(error):
+            raise
         raise EnvironmentFailure.in_call(name, "make", error) from error
     if not isinstance(env, Resumable):
         raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.utils import RecordConstructorArgs
 
-from mbrl_flat.errors import EnvironmentFailure, UserError
+from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import TaskSpec
 
@@ -141,9 +141,9 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         dtype, grads = torch.get_default_dtype(), torch.is_grad_enabled()
         try:
             yield
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:  # whatever the code of an environment raises
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise EnvironmentFailure.in_call(self.name, call, error) from error
         changed = torch.get_default_dtype() is not dtype or torch.is_grad_enabled() is not grads
         if changed and multiprocessing.parent_process() is None:

@@ -42,11 +42,17 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
         )
 
 
+def is_ours(error: BaseException) -> bool:
+    """Whether an error in an environment's call has its message already, or is Ctrl-C."""
+    # All else is the environment's fault, also what is no Exception, such as sys.exit().
+    return isinstance(error, UserError) or type(error) is KeyboardInterrupt
+
+
 def shown_error(error: BaseException) -> str:
     """Kind and text of an error in one short line, whatever its own code makes of the text."""
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except BaseException:
         text = "its text cannot be shown"
     text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -33,6 +33,8 @@ _FLAGS_OF_EXPORT = ("--format", "--checkpoint", "--rows", "--dtype", "--out")
 """Settings of this command that may be written as flags, too."""
 _PATHS = ("run", "run_dir", "out", "resume", "checkpoint", "offline_data", "hydra.sweep.dir")
 _HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
+_VARIABLE = re.compile(r"\$(\w+)")
+"""Of the shell; what is written ``${a.b}`` is a setting or a resolver of OmegaConf."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _PARSER = OverridesParser.create()
 
@@ -68,7 +70,7 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         if name in _FLAGS:
             flags += [word, *_value_of_flag(word, left)]
         elif word.startswith("-"):
-            settings.append(_without_dashes(word, left, command=command))
+            settings.append(_expand_home(_without_dashes(word, left, command=command)))
         elif "=" in word or word.startswith("~"):
             settings.append(_expand_home(word))
         else:
@@ -185,9 +187,16 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
 
 
 def _check_path(word: str, override: Override) -> None:
-    """Refuse an empty path."""
+    """Refuse an empty path, and one that names an environment variable that is not set."""
     key = override.key_or_group
-    if _is_path(key) and not override.is_delete() and _is_blank(override.value()):
+    if not _is_path(key) or override.is_delete():
+        return
+    if variable := _VARIABLE.search(word):
+        raise UserError(
+            f"{word} names the environment variable {variable[1]}, which is not set; set it, or "
+            f"write the path out."
+        )
+    if _is_blank(override.value()):
         raise UserError(f"{word} is no path; give one: {key}=PATH, or leave {key} out.")
 
 

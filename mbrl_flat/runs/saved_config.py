@@ -20,7 +20,6 @@ Catalogue = Mapping[str, Mapping[str, Any]]
 
 _OWN_MODULES = ("ale_py", "minatar")
 """Modules that may stand before the colon of a Gymnasium task without being named by ``trust``."""
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 _CODE_KEYS = ("env", "model")
 """Keys whose values name a function or class by a dotted path, beside ``_target_``."""
 
@@ -120,7 +119,8 @@ def _task_modules(node: Mapping[str, Any]) -> list[str]:
 
 
 def _is_dotted(value: Any) -> bool:
-    return isinstance(value, str) and _DOTTED.fullmatch(value) is not None
+    # Not only identifiers: Python also imports modules whose names have dashes or spaces.
+    return isinstance(value, str) and "." in value
 
 
 def _is_trusted(path: str, trust: Sequence[str]) -> bool:

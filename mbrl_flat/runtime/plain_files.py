@@ -18,6 +18,8 @@ from mbrl_flat.runtime.files import read_regular
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 50
 _MAX_INTEGER = 2**63
+_MAX_DIGITS = 24
+"""Of an integer that a message repeats."""
 _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
@@ -93,7 +95,9 @@ def _checked(settings: Any, path: Path) -> dict[str, Any]:
 
 
 def check_values(value: Any, key: str = "", depth: int = 0) -> None:
-    """Refuse keys that are not text, integers beyond 64 bits, and deep nesting.
+    """Refuse keys that are not text, integers beyond 64 bits, deep nesting, and other kinds.
+
+    YAML's bytes, sets and pairs could hide from a check what a later copy of them lays open.
 
     Args:
         value: Nested mappings and lists.
@@ -114,4 +118,8 @@ def check_values(value: Any, key: str = "", depth: int = 0) -> None:
         for number, inner in enumerate(value):
             check_values(inner, f"{key}[{number}]", depth + 1)
     elif isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-        raise ValueError(f"{key} is an integer of more than 63 bits")
+        digits = str(value)
+        given = digits if len(digits) <= _MAX_DIGITS else f"{digits[:_MAX_DIGITS]}..."
+        raise ValueError(f"{key} must be within +-2**63 (19 digits), got {given}")
+    elif value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"{key} is a {type(value).__name__}, not text, a number or a list")

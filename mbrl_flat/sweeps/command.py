@@ -10,6 +10,7 @@ from types import FrameType
 from mbrl_flat.distributed.processes import is_launched
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
+from mbrl_flat.runtime.interrupts import STOP_SIGNALS
 from mbrl_flat.sweeps.folder import SweepFolder
 from mbrl_flat.sweeps.objective import check_objective
 
@@ -38,8 +39,10 @@ def _stopped_by_signals() -> Iterator[None]:
         del frame
         raise _Stopped(number)
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    previous = {number: signal.signal(number, stop) for number in numbers}
+    others = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started by nohup
+        others.remove(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in others}
     try:
         yield
     finally:

@@ -89,7 +89,9 @@ class SweepFolder:
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         named = [a.partition("=")[2] for a in arguments if setting_key(a) in _FOLDER_KEYS]
-        if not named or named[-1] in ("", "null"):
+        if named and not named[-1].strip("'\" "):
+            raise UserError("run_dir is empty; give a folder, or leave run_dir out.")
+        if not named or named[-1] == "null":
             folder, new = create_run_folder(Path(f"runs/sweep_{stamp}"), exact=False), True
         else:
             if "," in named[-1]:

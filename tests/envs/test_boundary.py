@@ -248,6 +248,10 @@ def test_an_error_of_the_code_names_environment_and_call(failing, parallel, capf
     assert "Traceback" not in capfd.readouterr().err
 
 
+class OwnInterrupt(KeyboardInterrupt):
+    """As a simulator that handles Ctrl-C itself might raise."""
+
+
 class UntellableError(Exception):
     def __str__(self):
         raise RuntimeError("no text")
@@ -261,6 +265,9 @@ class UntellableError(Exception):
         (ValueError("one\ntwo\n" + "x" * 9000), r"ValueError: one two x{492}\.\.\.; correct"),
         (UntellableError(), r"UntellableError: its text cannot be shown; correct"),
         (StopIteration(), r"StopIteration; correct"),
+        (GeneratorExit("shut"), r"GeneratorExit: shut; correct"),
+        (OwnInterrupt("no"), r"OwnInterrupt: no; correct"),
+        (BaseExceptionGroup("two", [KeyboardInterrupt()]), r"BaseExceptionGroup: two .*; correct"),
     ],
 )
 def test_whatever_a_step_raises_is_one_short_line(raised, said):

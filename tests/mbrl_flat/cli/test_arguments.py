@@ -77,6 +77,27 @@ def test_an_empty_path_is_refused(command, word, key):
 
 
 @pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("train", "run_dir=$NOPE/x"),
+        ("train", "run_dir='a/$NOPE'"),
+        ("train", "resume=$NOPE"),
+        ("train", "offline_data=[$NOPE/a,b]"),
+        ("evaluate", "run=$NOPE"),
+        ("export", "--out=$NOPE/x"),
+        ("supervised", "hydra.sweep.dir=$NOPE"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_no_folder(command, word, monkeypatch):
+    monkeypatch.delenv("NOPE", raising=False)
+    with pytest.raises(UserError, match="names the environment variable NOPE, which is not set"):
+        parse_arguments([word], command=command, sweeps=False)
+
+    monkeypatch.setenv("NOPE", "here")
+    assert "here" in parse_arguments([word], command=command, sweeps=False)[0]
+
+
+@pytest.mark.parametrize(
     "word", ["~seed", "~seed=3", "~run_dir", "~agent", "~optimizer", "~steps", "~wandb"]
 )
 def test_a_setting_that_is_needed_is_not_removed(word):

@@ -43,6 +43,8 @@ def read(tmp_path):
         {"_target_": "agents.evil.Other"},
         {"env": "os.system"},
         {"model": "subprocess.run"},
+        {"env": "my-module.make"},
+        {"model": "a module.run "},
         {"task": "evil_module:Env-v0"},
         {"task": ["walker-walk", "evil_module:Env-v0"]},
     ],

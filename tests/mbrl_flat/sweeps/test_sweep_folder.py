@@ -119,7 +119,9 @@ def heeds_ctrl_c():
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU]
+)
 def test_ending_the_command_leaves_jobs_that_wait_in_a_queue_what_they_need(here, number):
     """A job of a cluster that has not begun is known by the launcher's folder alone."""
 
@@ -149,7 +151,22 @@ def test_a_start_that_is_taken_back_touches_nothing_of_another(here):
 
 def test_no_folder_at_all_means_a_new_one(here):
     assert SweepFolder.begin(["-m", "run_dir=null"]).folder.parent == here / "runs"
-    assert SweepFolder.begin(["-m", "run_dir="]).folder.parent == here / "runs"
+
+
+@pytest.mark.parametrize("word", ["run_dir=", "run_dir=''", 'run_dir=" "', "hydra.sweep.dir="])
+def test_an_empty_folder_is_refused(word, here):
+    with pytest.raises(UserError, match="run_dir is empty; give a folder"):
+        SweepFolder.begin(["-m", word])
+    assert not list(here.iterdir())
+
+
+def test_a_sweep_of_nohup_lives_on_when_the_terminal_is_closed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        make_sweep(["mbrl-flat-train", "-m"], lambda: os.kill(os.getpid(), signal.SIGHUP), ())
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_list_of_folders_is_refused_wherever_its_comma_stands():
