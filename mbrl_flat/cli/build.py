@@ -22,6 +22,21 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _PART = "a part with a _target_"
 _SCALARS = (bool, int, float, str)
 _BOUND = re.compile(r"clip|max_grad_norm")
+_LARGEST = {
+    "updates_per_step": 1000,
+    "num_envs": 4096,
+    "eval_episodes": 100_000,
+    "episodes": 100_000,
+    "horizon": 10_000,
+    "sequence_length": 100_000,
+    "iterations": 10_000,
+    "action_repeat": 10_000,
+    "frame_stack": 1000,
+}
+"""The most of what is counted, by the last part of a key; more never ends, or fits nowhere."""
+_LARGEST_COUNT = 10_000_000
+"""Of every other whole number, but for lengths in time, seeds and what a disk holds."""
+_UNBOUNDED = re.compile(r"(steps|every|seed|capacity|start|length|size)$")
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -184,6 +199,7 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     """
     if not _fits(value, hint):
         raise UserError(wrong_value(key, value, hint))
+    _check_size(key, value)
     for number in value if isinstance(value, list) else [value]:
         # A bound on a gradient or a step may be infinite, which means that there is none.
         unbounded = number == math.inf and _BOUND.search(key)
@@ -194,6 +210,15 @@ def check_value(key: str, value: Any, hint: Any) -> None:
 def wrong_value(key: str, value: Any, hint: Any) -> str:
     """Say which values a key takes, and which one it was given."""
     return f"{key} must be {describe(hint)}, got {'null' if value is None else repr(value)}."
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Refuse a count that no run could make or hold."""
+    name = key.rpartition(".")[2]
+    free = isinstance(value, float) or _UNBOUNDED.search(name)
+    largest = _LARGEST.get(name, math.inf if free else _LARGEST_COUNT)
+    if isinstance(value, int | float) and largest < value < math.inf:
+        raise UserError(f"{key} must be at most {largest:,}, got {value:,}; give a smaller one.")
 
 
 def describe(hint: Any) -> str:

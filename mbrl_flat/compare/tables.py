@@ -131,5 +131,7 @@ def _raw(value: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
+    # Names may come from someone else's run, and Markdown passes HTML on.
     whole = [" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells]
+    whole = [cell.replace("<", "&lt;") for cell in whole]
     return f"| {' | '.join(whole)} |"

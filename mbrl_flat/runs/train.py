@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mbrl_flat.data.capacity import check_capacity
+from mbrl_flat.data.capacity import check_capacity, check_memory
 from mbrl_flat.data.mirror import DeviceMirror, wants_mirror
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import ReplayProbe
@@ -36,7 +36,7 @@ from mbrl_flat.runs.loading import (
 from mbrl_flat.runs.offline_data import check_offline, fill_replay
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.provenance import write_environment
-from mbrl_flat.runtime.device import use_threads
+from mbrl_flat.runtime.device import machine_memory, use_threads
 from mbrl_flat.runtime.interrupts import stop_requests
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
@@ -200,6 +200,13 @@ def _replay(
         folder=settings.folder(folder),
     )
     check_capacity(replay, spec, length=agent.sequence_length, steps=config.steps)
+    check_memory(
+        replay,
+        rows=agent.batch_size * (agent.sequence_length + 1),
+        steps=config.steps,
+        memory=machine_memory(),
+        on_disk=settings.storage == "disk",
+    )
     if wants_mirror(settings.mirror, replay.nbytes, device):
         replay.mirror = DeviceMirror(replay.arrays, device)
     return replay

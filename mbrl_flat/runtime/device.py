@@ -1,6 +1,7 @@
 """Where a run computes, and with how many threads."""
 
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -100,6 +101,14 @@ def use_threads(threads: int, *, processes: int = 1) -> None:
     chosen = int(asked) if asked.isdigit() else min(usable_cores() // processes, 8)
     torch.set_num_threads(threads or max(1, chosen))
     keep_freed_memory()
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or less in a container."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
+    return min(total, int(text)) if text.isdigit() else total
 
 
 def usable_cores() -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -170,3 +171,24 @@ def test_numbers_that_are_not_finite_are_refused_but_for_bounds(given):
     check_arguments(unbounded, {"rate": 1.0, "clip": math.inf, "rates": [0.0]}, "part")
     with pytest.raises(UserError, match=rf"part\.{next(iter(given))} must be finite, got"):
         check_arguments(unbounded, given, "part")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("updates_per_step", 1e9, r"updates_per_step must be at most 1,000, got 1,000,000,000.0"),
+        ("updates_per_step", 1000, None),
+        ("num_envs", 10**9, "num_envs must be at most 4,096, got 1,000,000,000;"),
+        ("agent.config.horizon", 10**6, r"agent\.config\.horizon must be at most 10,000"),
+        ("agent.planner.num_samples", 10**9, "must be at most 10,000,000"),
+        ("eval_episodes", 10**6, "must be at most 100,000"),
+        ("steps", 10**15, None),
+        ("seed", 2**61, None),
+        ("replay_capacity", 10**12, None),
+        ("checkpoint_every", 10**12, None),
+    ],
+)
+def test_a_count_that_never_ends_or_fits_nowhere_is_refused(key, value, said):
+    refused = nullcontext() if said is None else pytest.raises(UserError, match=said)
+    with refused:
+        check_value(key, value, float)

@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import re
 import subprocess
@@ -126,14 +127,36 @@ def test_the_page_is_well_formed_and_asks_for_nothing_from_elsewhere(make_run, c
     assert "width=device-width" in page
 
 
-def test_names_of_the_user_cannot_become_markup(make_run, compare, out):
-    make_run("adam", task="<script>alert(1)</script>".replace("/", "_"))
+def test_text_of_runs_and_of_the_user_cannot_become_markup(make_run, compare, out):
+    """A run folder may come from someone else: every text of it that a page can show."""
+    evil = "\"'><img src=x onerror=alert(1)><svg onload=alert(2)>{{ 7 * 7 }}</script>&lt;"
+    shown = evil.replace("/", "_")
+    for seed in range(2):
+        folder = make_run(
+            shown,
+            seed=seed,
+            task=shown,
+            metrics={**SHARP, f"probe/sharpness/{evil}": 1.0},
+            settings={evil: f"{evil}{seed}", "rho": evil},
+            preset=evil,
+            wandb={"tags": [evil], "group": evil},
+            **{evil: [evil, seed]},
+        )
+        (folder / "environment.json").write_text(
+            json.dumps({"git_revision": evil, "packages": {evil: evil}, "device": evil})
+        )
+    make_run("adam", metrics=SHARP)
 
     compare("--title", "<b>bold</b>")
 
     page = (out / "index.html").read_text()
-    assert "<script>alert" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "&lt;img src=x" in page
+    for file in [*out.rglob("*.html"), *out.rglob("*.svg"), *out.rglob("*.md")]:
+        text = file.read_text()
+        assert "<img" not in text, file
+        assert "<svg onload" not in text, file
+        assert text.count("</script>") == text.count("<script>"), file
 
 
 def test_the_table_has_one_row_a_group_with_its_numbers(make_run, compare, out):

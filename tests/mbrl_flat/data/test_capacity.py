@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mbrl_flat.data.capacity import check_capacity
+from mbrl_flat.data.capacity import check_capacity, check_memory
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -54,3 +54,27 @@ def test_the_capacity_that_the_message_names_is_accepted():
 def test_a_run_that_fits_as_a_whole_and_one_of_open_episodes_need_no_room():
     check_capacity(replay_of(20), SPEC, length=LENGTH, steps=20)
     check_capacity(replay_of(20, complete_only=False), SPEC, length=LENGTH, steps=400)
+
+
+def test_sequences_longer_than_any_episode_are_refused():
+    check_capacity(replay_of(1000), SPEC, length=SPEC.episode_length, steps=1000)
+    with pytest.raises(UserError, match="takes 51 transitions in a row, and no episode has more"):
+        check_capacity(replay_of(1000), SPEC, length=SPEC.episode_length + 1, steps=1000)
+    check_capacity(replay_of(1000, complete_only=False), SPEC, length=5000, steps=1000)
+
+
+def test_a_replay_and_a_batch_fit_if_and_only_if_the_machine_holds_what_is_written():
+    replay = replay_of(1000)
+    row = replay.nbytes // replay.slots_per_env
+    fits = {"rows": 10, "steps": 100, "memory": 100 * row, "on_disk": False}
+
+    check_memory(replay, **fits)
+    check_memory(replay, **fits | {"steps": 10**9, "on_disk": True})
+    check_memory(replay, **fits | {"steps": 10**9, "memory": replay.nbytes})
+    for change, said in (
+        ({"steps": 101}, "The replay would take .*; lower replay_capacity or steps, or set"),
+        ({"rows": 101}, "The batch would take .*; lower the agent's batch_size"),
+        ({"rows": 101, "on_disk": True}, "The batch would take"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_memory(replay, **fits | change)
