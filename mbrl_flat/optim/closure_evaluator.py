@@ -195,9 +195,11 @@ class ClosureEvaluator:
         loss: Any = closure() if fraction == 1.0 else cast(Any, closure).on_fraction(fraction)
         if marked is not None:
             self._check_zeroed(*marked)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-            raise UserError(f"The closure returned {shape} and not a scalar loss; {CLOSURE}")
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+            given = repr(loss)
+            if isinstance(loss, Tensor):
+                given = f"{loss.dtype} of shape {tuple(loss.shape)}"
+            raise UserError(f"The closure returned {given} and not a scalar loss; {CLOSURE}")
         trained = [param for param in self._params if param.requires_grad]
         if trained and all(param.grad is None for param in trained):
             raise NoGradientError(f"The closure left no gradient in any parameter; {CLOSURE}")
@@ -212,6 +214,7 @@ class ClosureEvaluator:
     def _mark(self) -> tuple[Tensor, Tensor] | None:
         """Put a gradient that no loss has into the smallest parameter that has one."""
         held = [p for p in self._params if p.grad is not None and p.grad.layout == torch.strided]
+        held = [p for p in held if p.numel()]
         if not held or is_distributed():
             return None
         param = min(held, key=Tensor.numel)

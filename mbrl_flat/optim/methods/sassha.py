@@ -118,7 +118,9 @@ class SASSHA(RadiusOptimizer):
             del selection
             perturbed_loss = self._evaluate_at(evaluate, list(shifts), _of(shifts))
             self.last["perturbed_gap"] = perturbed_loss - loss
-        if self.steps % self.refresh == 0:
+        # Weights of a group that was added in between would be divided by a curvature of zero.
+        fresh = any(param not in self.base_optimizer.state for param in params)
+        if fresh or self.steps % self.refresh == 0:
             self._estimate(evaluate, shifts)
         return loss
 

@@ -44,6 +44,8 @@ class ZSharp(SharpnessAware):
         return selection.along([self._filtered(grad) for grad in selection.grads])
 
     def _filtered(self, grad: Tensor) -> Tensor:
+        if not grad.numel():
+            return grad
         scores = (grad - grad.mean()).abs_().div_(torch.std(grad, correction=0) + 1e-8)
         kept = max(1, round((1.0 - self.percentile) * grad.numel()))
         least = scores.flatten().topk(kept).values[-1]

@@ -31,7 +31,7 @@ def test_a_closure_that_does_not_call_backward_is_refused_and_nothing_moves(prob
     assert all(torch.equal(a, b) for a, b in zip(problem.values(), before, strict=True))
 
 
-@pytest.mark.parametrize("result", [None, 1.0, torch.ones(3)])
+@pytest.mark.parametrize("result", [None, 1.0, torch.ones(3), torch.tensor(1j), torch.tensor(1)])
 def test_a_closure_that_returns_no_loss_is_refused(problem, make, result):
     optimizer = make("sam", problem.groups())
 

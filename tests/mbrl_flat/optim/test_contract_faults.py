@@ -59,6 +59,27 @@ def _still(name):
     return {"lr": 0.0}
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"sam_on", "functional_sam"}))
+def test_a_parameter_without_entries_changes_nothing(make, name):
+    """Such as a head for no classes; the two that are left out look at layers, not at weights."""
+    results = []
+    for empty in ([], [torch.nn.Parameter(torch.zeros(0, 3, dtype=torch.float64))]):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64))
+        optimizer = make(name, [*empty, weight])
+
+        def closure(weight=weight, empty=tuple(empty), optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = weight.square().sum().sin() + sum(part.sum() for part in empty)
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        results.append(weight.detach())
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_parameters_neither_move_nor_are_perturbed(problem, make, name):
     optimizer = make(name, problem.groups())

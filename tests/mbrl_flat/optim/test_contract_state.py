@@ -10,6 +10,7 @@ import torch
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import OPTIMIZERS
+from mbrl_flat.optim.base import joint_norm
 from mbrl_flat.runs.resume import METHOD_SCALES
 
 NAMES = sorted(OPTIMIZERS)
@@ -168,6 +169,25 @@ def test_a_group_can_be_added_in_the_middle_of_a_run(problem, make, name):
     assert not torch.equal(problem.values()[-1], before[-1])
     again = make(name, problem.groups())
     again.load_state_dict(through_a_file(optimizer.state_dict()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_step_of_an_added_group_is_no_longer_than_of_one_that_was_there(
+    new_problem, make, name
+):
+    """An estimate that is made every few steps is absent for weights that come in between."""
+    moved = []
+    for late in (False, True):
+        problem = new_problem(dropout=0.0)
+        groups = problem.groups()
+        optimizer = make(name, groups[:2] if late else groups)
+        if late:
+            run(problem, optimizer, 3)
+            optimizer.add_param_group(groups[2])
+        before = problem.values()
+        run(problem, optimizer, 1)
+        moved.append(joint_norm([a - b for a, b in zip(problem.values(), before, strict=True)]))
+    assert float(moved[1]) < 10.0 * float(moved[0])
 
 
 @pytest.mark.parametrize("name", WITH_RHO)
