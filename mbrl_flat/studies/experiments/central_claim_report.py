@@ -89,6 +89,11 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     claims += [
         _lower(most, "H4b", variant, "adam_matched", "state_error_last") for variant in MODULES
     ]
+    claims += [
+        _lower(most, "H4b, not planned", variant, "adam_matched", metric)
+        for metric in ("train_lambda_max", "value_error_0")
+        for variant in MODULES
+    ]
     claims += [_lower(most, "flat", "sam", other, "train_lambda_max") for other in BASELINES]
     claims += [_association(most, measure) for measure in SHARPNESS]
     return [*claims, *control_claims(most)]
