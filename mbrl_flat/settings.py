@@ -97,8 +97,9 @@ def check_number(name: str, value: Any, allowed: str, *, whole: bool = False) ->
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real | Tensor):
         raise UserError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}.")
     low, high = map(float, allowed[1:-1].split(","))
-    above = value >= low if allowed[0] == "[" else value > low
-    below = value <= high if allowed[-1] == "]" else value < high
+    number: Any = value  # Python does not say that numbers can be compared.
+    above = number >= low if allowed[0] == "[" else number > low
+    below = number <= high if allowed[-1] == "]" else number < high
     if not (above and below):
         raise UserError(f"{name} must {_in_words(allowed, low, high)}, got {value}.")
 

@@ -154,8 +154,8 @@ def _draw_scatter(
             axes.scatter(*np.array([p[2:] for p in points]).T, s=24, color=colors, marker=marker)
     for style in (styles[label] for label in dict.fromkeys(point[0] for point in scatter.points)):
         if style.label not in named:
-            look = {"color": style.color, "marker": _MARKERS[style.dash]}
-            axes.scatter([], [], s=24, label=_plain(style.name), **look)
+            marker = _MARKERS[style.dash]
+            axes.scatter([], [], s=24, label=_plain(style.name), color=style.color, marker=marker)
             named.add(style.label)
     if min(point[2] for point in scatter.points) > 0.0:
         log_axis(axes, "x")
