@@ -6,9 +6,10 @@ r"""Preconditioned SAM: SAM's perturbation in the metric of Adam.
     d = \nabla L(w + \epsilon_t)
 
 where v is the second moment of the base's gradients (Adam's ``exp_avg_sq``); without one, an
-average of squared gradients with decay ``decay``. The first step has none and is SAM's. Entries
-with small gradients are perturbed as far as those with large ones, so that the output layer of a
-network with cross-entropy, whose gradients are the largest, does not take all of the radius.
+average of the squared gradients at the weights with decay ``decay``. The first step has none and is
+SAM's. Entries with small gradients are perturbed as far as those with large ones, so that the
+output layer of a network with cross-entropy, whose gradients are the largest, does not take all of
+the radius.
 
 How to choose rho:
     Begin with SAM's. The perturbation spreads over many more entries, so the same length changes
