@@ -28,6 +28,7 @@ from mbrl_flat.agents.tdmpc2.agent import TDMPC2
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.optim import OPTIMIZERS, make_optimizer
+from mbrl_flat.runtime.allocator import keep_freed_memory
 from mbrl_flat.runtime.device import choose_device
 from mbrl_flat.runtime.seeding import seed_everything
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -42,6 +43,7 @@ def main() -> None:
     """Measure and print one table for each problem."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as every run does
     device = choose_device(arguments.device)
     names = ["adam", *[name for name in arguments.names if name != "adam"]]
     extra = {"tdmpc2": [*PARTIAL], "mlp": [PEER] if find_spec("pytorch_optimizer") else []}

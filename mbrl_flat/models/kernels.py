@@ -22,7 +22,9 @@ from mbrl_flat.runtime.compilation import FUSED_THREADS
 Reference = Callable[..., Tensor]
 """A function in torch's own operations, for derivatives of second order."""
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c")]
+SOURCES = [
+    Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c", "posterior.c")
+]
 """One compilation: the later ones use the earlier ones' functions."""
 
 
@@ -52,6 +54,8 @@ _SIGNATURES = {
     "networks_backward": "pppipipipppppiii",
     "plan": "ppp",
     "model_loss": "ppp",
+    "posterior_scale": "ppif",
+    "posterior_move": "pppppifffffff",
 }
 """Pointers, integers and floats of each function."""
 

@@ -43,12 +43,13 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from mbrl_flat.models import kernels
 from mbrl_flat.optim.chunks import chunks
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.optim.perturbing_optimizer import PerturbingOptimizer
-from mbrl_flat.optim.posterior import Posterior
+from mbrl_flat.optim.posterior import Posterior, in_one_pass
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
 
@@ -68,6 +69,12 @@ class IVONUpdate(Posterior):
         debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
         rate = group["lr"] * (group["hess_init"] + delta)
         tensors = (param, grad, state["momentum"], state["hessian"], self.statistic[param])
+        if in_one_pass(*tensors):
+            kernels.call(
+                *("posterior_move", *tensors, param.numel(), 1.0 - beta1, 1.0 - beta2, delta),
+                *(group["ess"], rate * debias, delta / debias, radius / debias),
+            )
+            return
         for mean, gradient, momentum, hessian, product in chunks(*tensors):
             momentum.lerp_(gradient, 1.0 - beta1)
             # With the precision p = h + delta and c = (h - f) / p the new h is

@@ -141,3 +141,40 @@ def test_rates_out_of_range_are_refused(quadratic, wrong):
     param, _ = quadratic(H, START)
     with pytest.raises(UserError, match=f"{next(iter(wrong))} must"):
         make_optimizer("ivon", [param], **wrong)
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip_radius": 1e-3, "betas": (0.3, 0.9)}])
+def test_one_pass_in_c_agrees_with_torch_to_rounding(settings, monkeypatch):
+    ends = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(9, 31), torch.nn.Tanh(), torch.nn.Linear(31, 3))
+        x, y = torch.randn(40, 9), torch.randn(40, 3)
+        optimizer = make_optimizer("ivon", net, lr=0.3, ess=500.0, num_samples=2, **settings)
+        monkeypatch.setattr("mbrl_flat.optim.methods.ivon.in_one_pass", lambda *t, on=fused: on)
+        monkeypatch.setattr("mbrl_flat.optim.posterior.in_one_pass", lambda *t, on=fused: on)
+
+        def closure(net=net, optimizer=optimizer, x=x, y=y):
+            optimizer.zero_grad()
+            loss = (net(x) - y).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(5):
+            optimizer.step(closure)
+        states = [optimizer.state[p] for p in net.parameters()]
+        ends.append([*net.parameters(), *(v for s in states for v in s.values())])
+
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-7)
+
+
+def test_the_pass_in_c_keeps_what_is_not_a_number():
+    param = torch.nn.Parameter(torch.zeros(3))
+    param.grad = torch.tensor([1.0, float("nan"), -1.0])
+    optimizer = make_optimizer("ivon", [param], lr=1.0, clip_radius=1e-3)
+    optimizer.base.statistic = {param: torch.zeros(3)}
+
+    optimizer.base.step()
+
+    assert param.isnan().tolist() == [False, True, False]
