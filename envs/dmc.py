@@ -152,7 +152,8 @@ class SuiteTask(gym.Env[Any, Any]):
         plain = {"shadow": False, "reflection": False}
         self._flags = {"render_flag_overrides": plain} if fast_rendering else {}
         self.action_repeat = action_repeat
-        self.max_episode_steps = -(-self._frame_limit() // action_repeat)
+        frame_limit = int(min(self._env._step_limit, MAX_FRAMES))
+        self.max_episode_steps = -(-frame_limit // action_repeat)
         self._elapsed = 0
         bounds = self._env.action_spec()
         # The linear-quadratic tasks have no bounds, which the simulator writes as 1e10.
@@ -177,9 +178,6 @@ class SuiteTask(gym.Env[Any, Any]):
             return camera
         allowed = [*names, *map(str, range(len(names)))]
         raise UnknownNameError("camera", str(camera), allowed, where=f"task {task!r}")
-
-    def _frame_limit(self) -> int:
-        return int(min(self._env._step_limit, MAX_FRAMES))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

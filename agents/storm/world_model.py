@@ -16,6 +16,7 @@ Deviations from the paper:
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -30,11 +31,6 @@ from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.models.perceptron import Perceptron
 from mbrl_flat.specs import EnvSpec
-
-
-def _relu() -> nn.Module:
-    """In place: normalisations don't keep their output."""
-    return nn.ReLU(inplace=True)
 
 
 def linear_default_(weight: Tensor) -> Tensor:
@@ -72,7 +68,8 @@ class WorldModel(TokenWorldModel):
             agent="storm",
             centre=0.0,
             norm=config.norm,
-            activation=_relu,
+            # In place: normalisations do not keep their output.
+            activation=partial(nn.ReLU, inplace=True),
             eps=1e-5,
             head=lambda n_in, n_out: head(n_in, [width, width], n_out),
             heads_see_latent=False,

@@ -60,7 +60,7 @@ def convert(state: Any, spec: EnvSpec, config: TDMPC2Config) -> ConvertedWeights
     inner = state.get("model") if isinstance(state, Mapping) and "model" in state else state
     if not isinstance(inner, Mapping):
         raise UserError("The file is no checkpoint of the official TD-MPC2 code: no weights in it.")
-    weights = _current_names({k: v for k, v in inner.items() if isinstance(v, Tensor)})
+    weights = {_current_name(k): v for k, v in inner.items() if isinstance(v, Tensor)}
     _check_kind(weights, config)
     _check_tasks(weights, spec, config)
     _check_size(weights, spec, config)
@@ -81,12 +81,8 @@ def convert(state: Any, spec: EnvSpec, config: TDMPC2Config) -> ConvertedWeights
     return ConvertedWeights(model, _mlp(weights, "_pi", "net", order))
 
 
-def _current_names(weights: Weights) -> Weights:
-    """Names of the Q-functions' parameters as current checkpoints have them."""
-    return {_current_name(name): value for name, value in weights.items()}
-
-
 def _current_name(name: str) -> str:
+    """Name of a parameter of the Q-functions as current checkpoints have it."""
     old = _OLD_ENSEMBLE.fullmatch(name)
     if old is None:
         return name

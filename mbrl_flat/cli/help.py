@@ -45,8 +45,8 @@ EXAMPLES = {
         ("run=runs/NAME rows=4", "for four observations at once"),
     ),
     "supervised": (
-        ("experiment=eos_minimal", "the edge of stability in two dimensions"),
         ("experiment=label_noise preset=ci", "the smallest version of a study, in seconds"),
+        ("experiment=eos_minimal", "the edge of stability in two dimensions"),
         ("experiment=sam_on run_dir=runs/sam_on", "choose the folder"),
         ("resume=runs/NAME", "resume a study that was stopped"),
         ("-m experiment=vasso,momentum_sam hydra/launcher=joblib", "several studies at once"),

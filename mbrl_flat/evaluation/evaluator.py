@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mbrl_flat.logging.video import VideoWriter
 from mbrl_flat.specs import EnvSpec
 
 
+@dataclass(eq=False)
 class EpisodeEvaluator:
     """Returns of the planner and of the policy prior, and how well each one's value predicted them.
 
@@ -37,28 +39,23 @@ class EpisodeEvaluator:
         progress: Show a bar of each round of episodes, on a terminal.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        envs: VectorEnv[Any, Any, Any],
-        spec: EnvSpec,
-        *,
-        episodes: int,
-        seed: int,
-        device: torch.device,
-        baseline: Agent | None = None,
-        videos: Path | None = None,
-        scale: ScoreScale | None = None,
-        discount: float | None = None,
-        progress: bool = False,
-    ) -> None:
-        self.agent, self.envs, self.spec = agent, envs, spec
-        self.episodes, self.seed, self.device = episodes, seed, device
-        self.baseline, self.videos = baseline, videos
-        self.score_range = spec.score_range
-        if scale is not None and spec.score_range is None:
-            self.score_range = (scale.random, scale.reference)
-        self.discount, self.progress = discount, progress
+    agent: Agent
+    envs: VectorEnv[Any, Any, Any]
+    spec: EnvSpec
+    _: KW_ONLY
+    episodes: int
+    seed: int
+    device: torch.device
+    baseline: Agent | None = None
+    videos: Path | None = None
+    scale: ScoreScale | None = None
+    discount: float | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        self.score_range = self.spec.score_range
+        if self.scale is not None and self.score_range is None:
+            self.score_range = (self.scale.random, self.scale.reference)
         self.random_return: float | None = None
 
     def __call__(self, step: int) -> Mapping[str, float]:

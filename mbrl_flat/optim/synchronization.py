@@ -42,16 +42,20 @@ def average_gradients(params: Sequence[Tensor], loss: Tensor) -> Tensor:
     """
     _check_distributed()
     trained = [p for p in params if p.requires_grad or p.grad is not None]
-    present = torch.tensor([float(p.grad is not None) for p in trained]).to(loss)
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    message = torch.cat([*[part.flatten() for part in parts], present, loss.reshape(1)])
+    message, sizes = _packed(trained, loss)
     all_reduce(message, ReduceOp.SUM)
-    mean = message / get_world_size()
-    sizes = [part.numel() for part in parts]
-    *means, anywhere, mean_loss = mean.split([*sizes, len(trained), 1])
+    *means, anywhere, mean_loss = (message / get_world_size()).split(sizes)
     for param, part, count in zip(trained, means, anywhere.tolist(), strict=True):
         param.grad = part.view_as(param).to(param.dtype, copy=True) if count > 0.0 else None
     return mean_loss.squeeze(0)
+
+
+def _packed(params: Sequence[Tensor], loss: Tensor) -> tuple[Tensor, list[int]]:
+    """Gradients, whether each is there, and the loss in one vector; and the sizes of its parts."""
+    present = torch.tensor([float(p.grad is not None) for p in params]).to(loss)
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    message = torch.cat([*[part.flatten() for part in parts], present, loss.reshape(1)])
+    return message, [*[part.numel() for part in parts], len(parts), 1]
 
 
 def process_rank(*, of: int) -> int:
@@ -90,14 +94,12 @@ def exchange_gradients(
         UserError: If there is no process group.
     """
     _check_distributed()
-    present = torch.tensor([float(p.grad is not None) for p in params]).to(loss)
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-    message = torch.cat([*[part.flatten() for part in parts], present, loss.reshape(1)])
+    message, sizes = _packed(params, loss)
     messages = [torch.empty_like(message) for _ in range(get_world_size())]
     all_gather(messages, message)
     found = []
     for received in messages:
-        *grads, there, far_loss = received.split([p.numel() for p in params] + [len(params), 1])
+        *grads, there, far_loss = received.split(sizes)
         kept = zip(params, grads, there.tolist(), strict=True)
         by_param = {p: g.view_as(p).to(p.dtype) for p, g, count in kept if count > 0.0}
         found.append((by_param, far_loss.squeeze(0)))

@@ -84,14 +84,10 @@ def _mnist5k(seed: int) -> Arrays:
     return table[:, :-1].reshape(-1, 1, 28, 28) / 255.0, table[:, -1]
 
 
-def _mnist1d(seed: int) -> Arrays:
-    return mnist1d(5000, seed=seed)
-
-
 DATASETS: dict[str, Callable[[int], Arrays]] = {
     "digits": _digits,
     "mnist5k": _mnist5k,
-    "mnist1d": _mnist1d,
+    "mnist1d": lambda seed: mnist1d(5000, seed=seed),
 }
 """Sets that are there without a network: what makes them, given the seed."""
 

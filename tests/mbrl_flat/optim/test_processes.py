@@ -161,7 +161,7 @@ def test_two_processes_make_the_steps_of_one_that_has_both_shards():
 
     assert results["ivon", "seeds", 0] == results["ivon", "seeds", 1]
     for name in methods:
-        check_displacementz(results, name)
+        check_perturbed_points(results, name)
         wrapped = [results[name, "wrapped", rank] for rank in (0, 1)]
         assert wrapped[0] == wrapped[1]
         assert wrapped[0] == pytest.approx(results[name, "global", 0][0])
@@ -169,7 +169,7 @@ def test_two_processes_make_the_steps_of_one_that_has_both_shards():
             check_weights(results, name, sync)
 
 
-def check_displacementz(results, name):
+def check_perturbed_points(results, name):
     """The same in both processes with ``global``, different ones with ``local``."""
     points = {
         key[1:]: value[2]

@@ -41,4 +41,4 @@ def test_the_centre_is_the_loss_at_the_averaged_weights(monkeypatch, tmp_path):
     with optimizer.evaluation_params():
         averaged = loss().item()
     assert row["probe/landscape/centre"] == averaged
-    assert averaged != loss().item()
+    assert 0.0 < averaged - loss().item() < 5 * 0.1, "the average lags behind five steps of 0.1"
