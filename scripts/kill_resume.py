@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.kills < 1:
+        parser.error(f"--kills must be at least 1, got {arguments.kills}: no kill shows nothing.")
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
         command = _command(arguments)

@@ -36,7 +36,9 @@ def differences(first: Path, second: Path) -> list[str]:
         for (name, a), (_, b) in zip(weights[0], weights[1], strict=True)
         if not torch.equal(a, b)
     ]
-    updates = max(row.get("train/updates", 0) for row in lines[0])
+    if not lines[0] or not weights[0]:
+        problems.append("nothing to compare: no line or no weight")
+    updates = max(row.get("train/updates", 0) for row in [{}, *lines[0]])
     print(f"compared {len(lines[0])} lines, {len(weights[0])} tensors, {updates:.0f} updates")
     return problems
 

@@ -63,7 +63,7 @@ def build(node: Any, key: str = "") -> Any:
     if "_target_" not in node:
         return built
     target = locate(node["_target_"], f"{key}._target_")
-    check_arguments(target, built, key)
+    built = check_arguments(target, built, key)
     if node.get("_partial_"):
         return partial(target, **built)
     try:
@@ -111,7 +111,7 @@ def locate(path: Any, key: str) -> Any:
     raise UserError(f"{key}: there is no function or class {path}; check its module and name.")
 
 
-def check_arguments(target: Any, given: Mapping[str, Any], key: str) -> None:
+def check_arguments(target: Any, given: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Hold arguments against the signature of a function or class.
 
     Args:
@@ -119,16 +119,23 @@ def check_arguments(target: Any, given: Mapping[str, Any], key: str) -> None:
         given: Arguments by name.
         key: Dotted name of the configuration that gives them.
 
+    Returns:
+        The arguments, a number where a name belongs as text.
+
     Raises:
         UserError: If a value is of another type than the annotation says.
         UnknownNameError: If the signature has no such argument.
     """
     hints, open_ended = _arguments(target)
+    fitting = dict(given)
     for name, value in given.items():
         if name in hints:
             check_value(f"{key}.{name}", value, hints[name])
+            if hints[name] is str and isinstance(value, int | float):
+                fitting[name] = str(value)
         elif not open_ended:
             raise UnknownNameError("key", f"{key}.{name}", [f"{key}.{known}" for known in hints])
+    return fitting
 
 
 def _arguments(target: Any) -> tuple[dict[str, Any], bool]:

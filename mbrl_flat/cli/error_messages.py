@@ -9,6 +9,7 @@ from hydra.errors import MissingConfigException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    ConfigTypeError,
     InterpolationResolutionError,
     MissingMandatoryValue,
     OmegaConfBaseException,
@@ -55,6 +56,9 @@ def _explained(
         return _unknown_key(key, command=command, known=set(known()))
     if isinstance(found, ValidationError) and key:
         return _wrong_type(key, getattr(found, "value", None), schema)
+    if isinstance(found, ConfigTypeError) and key:
+        listed = getattr(found, "object_type", None) is list
+        return f"{key} must be {describe(list if listed else dict)}."
     if isinstance(found, InterpolationResolutionError | MissingMandatoryValue) and key:
         return f"{key} has no value, or refers to one that does not exist; give one: {key}=VALUE."
     return format_error(error)

@@ -76,9 +76,11 @@ def write_environment(folder: Path, device: torch.device) -> None:
 def _git(*arguments: str) -> str | None:
     """Ask git about the source tree; ``None`` where there is none."""
     root = Path(__file__).resolve().parent
+    # Killed while it refreshes the index, git would leave a lock that stops the user's next commit.
+    command = ["git", "--no-optional-locks", *arguments]
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

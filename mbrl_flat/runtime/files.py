@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, cause_of
 
 
 @contextmanager
@@ -40,8 +40,10 @@ def replaced_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        # torch's writer ends in an error of its own where the file under it failed.
+        found = cause_of(error, (OSError,)) if isinstance(error, OSError | RuntimeError) else None
+        if isinstance(found, OSError):
+            raise OSError(found.errno, found.strerror or str(found), str(path)) from error
         raise
 
 

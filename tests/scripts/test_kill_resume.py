@@ -29,3 +29,14 @@ def test_a_check_passes_only_if_kills_came_after_checkpoints_and_nothing_differs
         main()
     assert stop.value.code == status
     assert f"{found[1]} of the kills came after a new checkpoint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kills", ["0", "-3"])
+def test_no_kills_at_all_are_refused(monkeypatch, capsys, kills):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    main = runpy.run_path(str(SCRIPTS / "kill_resume.py"))["main"]
+    monkeypatch.setattr(sys, "argv", ["kill_resume.py", "--kills", kills])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "no kill shows nothing" in capsys.readouterr().err

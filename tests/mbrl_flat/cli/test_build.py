@@ -74,6 +74,13 @@ def test_an_argument_that_does_not_fit_is_named(given, message):
     assert str(caught.value) == message
 
 
+def test_a_name_that_looks_like_a_number_is_given_as_text():
+    def sized(size: str, count: int = 1, either: str | int = 2) -> None: ...
+
+    fitting = check_arguments(sized, {"size": 5, "count": 3, "either": 4}, "o")
+    assert fitting == {"size": "5", "count": 3, "either": 4}
+
+
 def test_arguments_that_fit_pass():
     given = {"rho": 1, "only": "encoder", "betas": [0.9, 1], "mode": "b", "every": 3, "flag": True}
     check_arguments(method, given, "o")

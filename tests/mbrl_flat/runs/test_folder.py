@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,6 +125,17 @@ def test_the_environment_tells_what_a_number_depends_on(tmp_path):
     assert {"python", "platform", "processor", "host_cores", "git_revision", "git_dirty"} <= set(
         told
     )
+
+
+def test_asking_git_leaves_no_lock_that_would_stop_the_next_commit(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        provenance.subprocess,
+        "run",
+        lambda command, **_: asked.append(command) or SimpleNamespace(stdout="1\n"),
+    )
+    describe_environment(torch.device("cpu"))
+    assert {tuple(command[:2]) for command in asked} == {("git", "--no-optional-locks")}
 
 
 def test_without_git_nothing_is_said_of_the_revision(monkeypatch):

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
@@ -400,3 +401,25 @@ def test_the_best_checkpoint_holds_the_agent_and_its_score(tmp_path):
     best = load_safely(folder.best)
     assert torch.equal(best["agent"]["w"], torch.ones(2))
     assert (best["step"], best["score"]) == (7, 12.5)
+
+
+def test_a_disk_that_is_full_at_any_byte_of_a_checkpoint_is_named_and_the_last_one_is_whole(
+    tmp_path,
+):
+    """torch's writer then ends in an error of its own, whose cause is the disk's."""
+    path = tmp_path / "latest.pt"
+    save_atomically({"format": FORMAT, "step": 1}, path)
+    value = {"format": FORMAT, "w": [torch.randn(40, 40) for _ in range(3)], "step": 2}
+    save_atomically(value, tmp_path / "whole.pt")
+    size, (soft, hard) = (tmp_path / "whole.pt").stat().st_size, getrlimit(RLIMIT_FSIZE)
+
+    for limit in (*range(100, size - 2000, 1999), *range(size - 2000, size, 97)):
+        setrlimit(RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(OSError, match="File too large") as caught:
+                save_atomically(value, path)
+        finally:
+            setrlimit(RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.filename == str(path)
+        assert load_safely(path)["step"] == 1
+        assert not path.with_name("latest.pt.tmp").exists()
