@@ -16,7 +16,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from mbrl_flat.cli.build import wrong_value
+from mbrl_flat.cli.build import describe, wrong_value
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 
 _MAX_MESSAGE = 4000
@@ -54,11 +54,8 @@ def _explained(
     key = str(getattr(found, "full_key", None) or "")
     if isinstance(found, ConfigAttributeError | ConfigKeyError) and key:
         return _unknown_key(key, command=command, known=set(known()))
-    if isinstance(found, ValidationError) and key:
-        return _wrong_type(key, getattr(found, "value", None), schema)
-    if isinstance(found, ConfigTypeError) and key:
-        listed = getattr(found, "object_type", None) is list
-        return f"{key} must be {describe(list if listed else dict)}."
+    if isinstance(found, ValidationError | ConfigTypeError) and key:
+        return _wrong_type(key, found, schema)
     if isinstance(found, InterpolationResolutionError | MissingMandatoryValue) and key:
         return f"{key} has no value, or refers to one that does not exist; give one: {key}=VALUE."
     return format_error(error)
@@ -79,11 +76,14 @@ def _unknown_key(key: str, *, command: str, known: set[str]) -> str:
     return str(UnknownNameError("key", key, known))
 
 
-def _wrong_type(key: str, value: Any, schema: type[Any]) -> str:
+def _wrong_type(key: str, error: OmegaConfBaseException, schema: type[Any]) -> str:
+    if isinstance(error, ConfigTypeError):  # a list where settings belong, or the other way round
+        listed = getattr(error, "object_type", None) is list
+        return f"{key} must be {describe(list if listed else dict)}."
     hint: Any = schema
     for name in key.split("."):
         hint = get_type_hints(hint).get(name, Any) if isinstance(hint, type) else Any
-    return wrong_value(key, value, hint)
+    return wrong_value(key, getattr(error, "value", None), hint)
 
 
 _MEMORY = re.compile(
