@@ -43,7 +43,7 @@ TINY = [
         ("run_dir=runs/[x]", ["\"run_dir='runs/[x]'\""]),
         ("optimizer.betas=[0.9", ["a bracket is missing"]),
         ("wandb.tags={a:1}", ["wandb.tags must be a list, such as [a,b]."]),
-        ("+env.kwargs=[1,2]", ["env.kwargs must be a mapping, such as {a: 1}."]),
+        ("agent.config=[1,2]", ["agent.config must be a mapping, such as {a: 1}."]),
         ("wandb.tags=paper", ["wandb.tags must be a list, such as [a,b]"]),
         ("experiment=label_noise", ["mbrl-flat-supervised"]),
         ("agent.config.horizn=4", ["'agent.config.horizn'", "'agent.config.horizon'"]),
