@@ -175,16 +175,24 @@ def _probe(cfg: DictConfig) -> None:
 def _export(cfg: DictConfig) -> None:
     with _error_messages("export", debug=cfg.debug):
         config = build_config(ExportConfig, settings_of(cfg))
-        settings, folder = load_settings(config.run, config.trust)
+        path, out = config.run, config.out
+        if config.pretrained is not None:
+            if path is not None:
+                raise UserError("Give run=FOLDER or pretrained=NAME, not both.")
+            path = str(pretrained_folder(config.pretrained))
+            out = out or str(Path("runs") / "pretrained" / config.pretrained / "export")
+        settings, folder = load_settings(path, config.trust)
         settings |= {"device": "cpu", "threads": config.threads}
         set_planner_dtype(settings, config.dtype)
+        to = folder / "export" if out is None else Path(out)
+        say(f"exporting {folder} to {to}, which takes about a minute")
         files = export_run(
             *build_run(settings),
             folder,
             format=config.format,
             checkpoint=config.checkpoint,
             rows=config.rows,
-            out=folder / "export" if config.out is None else Path(config.out),
+            out=to,
         )
         say("\n".join(map(str, files)))
 

@@ -20,8 +20,12 @@ from mbrl_flat.sweeps import quoted
 EnvMaker = Callable[[], gym.Env[Any, Any]]
 
 
-def env_words(env: str) -> list[str]:
-    """Words of the command line for an environment's short name."""
+def env_words(env: str | EnvMaker | gym.Env[Any, Any]) -> list[str]:
+    """Words of the command line for an environment's short name, or for one that was given."""
+    if not isinstance(env, str):
+        given: Any = type(env.unwrapped) if isinstance(env, gym.Env) else env
+        name = getattr(given, "__name__", "")
+        return ["env=gym", f"env.task={name if name.isidentifier() else 'Environment'}{GIVEN}"]
     suite, separator, task = env.partition(":")
     plugins = plugin_names("env")
     if env in plugins:
@@ -31,13 +35,6 @@ def env_words(env: str) -> list[str]:
         return [f"env={suite}", f"env.task={quoted(task)}"]
     known = separator or env in gym.registry or "-v" in env
     return [f"env={'gym' if known else 'dmc'}", f"env.task={quoted(env)}"]
-
-
-def given_words(env: EnvMaker | gym.Env[Any, Any]) -> list[str]:
-    """Words of the command line for an environment that was given as an object or a function."""
-    found: Any = type(env.unwrapped) if isinstance(env, gym.Env) else env
-    name = getattr(found, "__name__", "")
-    return ["env=gym", f"env.task={name if name.isidentifier() else 'Environment'}{GIVEN}"]
 
 
 def env_maker(env: EnvMaker | gym.Env[Any, Any]) -> EnvMaker:

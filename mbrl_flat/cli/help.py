@@ -1,12 +1,12 @@
 """``--help`` and ``--version``: what a command does, examples, and what it chooses from."""
 
-import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import mbrl_flat.configs
+from mbrl_flat.runtime.versions import version_line
 
 _WHAT = {
     "train": "Train a model-based agent; every run has a folder and can be resumed exactly.",
@@ -99,8 +99,7 @@ def answer(command: str, words: Sequence[str]) -> bool:
         Whether it was asked for; then nothing else is to be done.
     """
     if "--version" in words:
-        sys.stdout.write(f"mbrl-flat {_version('mbrl-flat')} (Python {platform.python_version()}, ")
-        sys.stdout.write(f"torch {_version('torch')})\n")
+        sys.stdout.write(f"{version_line()}\n")
     elif "--help" in words or "-h" in words:
         sys.stdout.write(help_text(command))
     else:
@@ -151,10 +150,3 @@ def _wrapped(head: str, words: Sequence[str], width: int = 100) -> list[str]:
             lines.append(" " * len(head))
         lines[-1] += f" {word}"
     return lines
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

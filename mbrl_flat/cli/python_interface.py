@@ -8,8 +8,7 @@
     agent.learn(20_000)
     action = agent.predict(obs)
 
-Below is the code that the commands use: ``learn`` composes the same configuration as
-``mbrl-flat-train``, writes the same folder and makes the same run, bit for bit.
+Below is the code of the commands: ``learn`` makes the run of ``mbrl-flat-train``, bit for bit.
 """
 
 import shutil
@@ -20,32 +19,25 @@ from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
 from mbrl_flat.cli.composition import compose_values, pretrained_folder, set_values
-from mbrl_flat.cli.environment_units import (
-    EnvironmentUnits,
-    EnvMaker,
-    env_maker,
-    env_words,
-    given_factory,
-    given_words,
-)
+from mbrl_flat.cli.environment_units import EnvMaker, env_maker, env_words, given_factory
+from mbrl_flat.cli.predictor import Predictor
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
-from mbrl_flat.interfaces import Agent, AgentState, Mode
+from mbrl_flat.interfaces import Mode
 from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_run
+from mbrl_flat.runs.export import export_run
 from mbrl_flat.runs.folder import new_run_folder, writing
 from mbrl_flat.runs.loading import load_agent
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.train import train_run
 from mbrl_flat.runtime.device import choose_device
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import load_safely
 
 
@@ -84,7 +76,7 @@ class TrainableAgent:
         values = dict(settings or {})
         self._env = None if isinstance(env, str) else env_maker(env)
         words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
-        words += env_words(env) if isinstance(env, str) else given_words(env)
+        words += env_words(env)
         words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
         words.append(f"seed={seed}")
         if rho is not None:
@@ -93,11 +85,7 @@ class TrainableAgent:
         if run_dir is not None:
             self._cfg.run_dir = str(run_dir)
         self.folder: Path | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._agent: Agent | None = None
-        self._state: AgentState | None = None
+        self._predictor: Predictor | None = None
 
     def learn(
         self,
@@ -123,7 +111,7 @@ class TrainableAgent:
 
         Raises:
             UserError: If the run cannot be made.
-            KeyboardInterrupt: After Ctrl-C, once everything is saved.
+            KeyboardInterrupt: After Ctrl-C, when all is saved.
         """
         new, file = self.folder is None, self._checkpoint
         if file is not None and file.exists() and load_safely(file).get("weights_only"):
@@ -143,7 +131,7 @@ class TrainableAgent:
             write_text_atomically(self.folder / "config.yaml", text)
             callbacks = Callbacks(on_step=on_step, on_evaluation=on_evaluation)
             status = train_run(config, parts, self.folder, callbacks=callbacks)
-        self._reset()
+        self._predictor = None
         if status:
             raise KeyboardInterrupt
         return self
@@ -180,29 +168,15 @@ class TrainableAgent:
             seed: Of the actions' noise, read when the state begins.
 
         Returns:
-            An action, or a batch ``[N, ...]``, in the units of the environment's action space.
+            An action, or a batch ``[N, ...]``, in the environment's units.
         """
-        agent, spec = self._loaded()
-        entries, batched = self._units.entries(obs, spec)
-        rows = len(next(iter(entries.values())))
-        tensors = {name: torch.as_tensor(value) for name, value in entries.items()}
-        begins = np.broadcast_to(np.asarray(is_first, dtype=bool), (rows,))
-        if self._state is None or self._rows != rows:
-            self._state, self._rows = agent.initial_state(rows), rows
-            self._generator = torch.Generator(self._device).manual_seed(seed)
-        if begins.any():
-            self._state = agent.reset_state(self._state, torch.from_numpy(begins.copy()))
-        action, self._state = agent.act(tensors, self._state, mode=mode, generator=self._generator)
-        actions = self._units.actions(action.cpu().numpy(), spec)
-        return actions if batched else actions[0]
+        return self._loaded().predict(obs, is_first=is_first, mode=mode, seed=seed)
 
     def evaluate(self, episodes: int = 10, *, seed: int = 1000) -> dict[str, float]:
         """Play fresh episodes; the row of ``mbrl-flat-evaluate``."""
-        config, parts = self._built()
-        if self.folder is None:
-            raise UserError("This agent has not learned yet; call learn(steps) or load(path).")
-        how = {"episodes": episodes, "seed": seed, "checkpoint": "latest", "video": False}
-        return evaluate_run(config, parts, self.folder, **how)
+        folder = self._learned()
+        how = {"checkpoint": "latest", "video": False, "episodes": episodes, "seed": seed}
+        return evaluate_run(*self._built(), folder, **how)
 
     def save(self, path: str | Path) -> Path:
         """Copy the run's configuration and newest checkpoint to a folder that ``load`` reads.
@@ -216,15 +190,34 @@ class TrainableAgent:
         Raises:
             UserError: If nothing was learned yet or the folder holds files.
         """
-        folder, file = Path(path).expanduser(), self._checkpoint
-        if self.folder is None or file is None or not file.exists():
-            raise UserError("There is nothing to save yet; call learn(steps) first.")
+        made, folder = self._learned(), Path(path).expanduser()
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} exists and is never overwritten; choose another path.")
-        shutil.copytree(self.folder / "checkpoints", folder / "checkpoints")
+        shutil.copytree(made / "checkpoints", folder / "checkpoints")
         for name in ("config.yaml", "environment.json", "metrics.jsonl"):
-            shutil.copy2(self.folder / name, folder / name)
+            shutil.copy2(made / name, folder / name)
         return folder
+
+    def export(
+        self, out: str | Path | None = None, *, format: str = "torch", rows: int = 1
+    ) -> list[Path]:
+        """Write the agent as programs that need no mbrl_flat, as ``mbrl-flat-export`` does.
+
+        Args:
+            out: Folder of the files; ``export`` in the run's folder by default.
+            format: ``torch`` (``torch.export``) or ``onnx``.
+            rows: Observations that a program takes at once.
+
+        Returns:
+            The files written.
+
+        Raises:
+            UserError: If nothing was learned yet or a value is not allowed.
+        """
+        folder = self._learned()
+        to = folder / "export" if out is None else Path(out).expanduser()
+        how = {"format": format, "rows": rows, "checkpoint": "latest", "out": to}
+        return export_run(*self._built(), folder, **how)
 
     @classmethod
     def load(
@@ -255,7 +248,7 @@ class TrainableAgent:
         found._cfg, found.folder = saved, folder
         found._cfg.run_dir = str(folder)
         found._env = None if env is None else env_maker(env)
-        found._reset()
+        found._predictor = None
         return found
 
     @classmethod
@@ -273,24 +266,29 @@ class TrainableAgent:
         """
         return cls.load(pretrained_folder(name))
 
+    def _learned(self) -> Path:
+        file = self._checkpoint
+        if self.folder is None or file is None or not file.exists():
+            raise UserError("This agent has not learned yet; call learn(steps) or load(path).")
+        return self.folder
+
     def _built(self) -> tuple[RunConfig, Parts]:
         config, parts = commands.build_run(self._cfg)
         if self._env is not None:
             parts = replace(parts, env=given_factory(self._env, parts.env))
         return config, parts
 
-    def _loaded(self) -> tuple[Agent, EnvSpec]:
+    def _loaded(self) -> Predictor:
         """The agent at its newest checkpoint, or as it begins."""
-        if self._agent is None:
+        if self._predictor is None:
             config, parts = self._built()
-            self._device = choose_device(config.device)
+            device, file = choose_device(config.device), self._checkpoint
             spec = shapes_of(parts.vectors, parts.env, seed=config.seed)
-            agent, file = build_agent(config, parts, spec, self._device), self._checkpoint
+            agent = build_agent(config, parts, spec, device)
             if file is not None:
-                load_agent(agent, load_safely(file, device=self._device), spec, file)
-            self._agent, self._spec, self._rows = agent, spec, 0
-            self._units = EnvironmentUnits(parts.env(seed=config.seed))
-        return self._agent, self._spec
+                load_agent(agent, load_safely(file, device=device), spec, file)
+            self._predictor = Predictor(agent, spec, parts.env(seed=config.seed), device)
+        return self._predictor
 
 
 class TDMPC2(TrainableAgent):

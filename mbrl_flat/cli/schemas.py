@@ -73,18 +73,21 @@ class ExportConfig:
 
     Attributes:
         run: Folder of the run.
+        pretrained: Name of a pretrained agent, in place of a run.
         format: ``torch`` (``torch.export``) or ``onnx``.
         checkpoint: ``latest`` or ``best``.
         rows: Observations that a program takes at once.
         dtype: Precision of the networks that value plans, ``float32`` or ``bfloat16``; the run's
             by default.
-        out: Folder of the files; ``export`` in the run's by default.
+        out: Folder of the files; ``export`` in the run's, or ``runs/pretrained/NAME/export``, by
+            default.
         threads: CPU threads of torch; 0 chooses by the machine.
         debug: Show tracebacks.
         trust: Modules outside of mbrl_flat whose code the run's folder may execute.
     """
 
     run: str | None = None
+    pretrained: str | None = None
     format: str = "torch"
     checkpoint: str = "latest"
     rows: int = 1

@@ -17,6 +17,21 @@ from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
+from mbrl_flat.runtime.versions import version_line
+
+_EXAMPLES = """\
+examples:
+  mbrl-flat-compare runs
+      all runs of a folder, in report/index.html
+  mbrl-flat-compare runs/A runs/B --out report_ab
+      two runs
+  mbrl-flat-compare runs --by optimizer,optimizer.rho
+      one group for each optimizer and radius
+  mbrl-flat-compare runs --x evaluations --baseline adam_twice
+      at equal gradient evaluations, against another baseline
+  mbrl-flat-compare runs --x frames --reference tdmpc2
+      with published scores
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,8 +129,12 @@ def _path(text: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="mbrl-flat-compare", description="Compare runs in one page, one table and figures."
+        prog="mbrl-flat-compare",
+        description="Compare runs in one page, one table and figures.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of a run, folder of runs, or a glob"
     )

@@ -5,6 +5,7 @@ the next state. ``policy`` is the policy alone; ``planner`` is what evaluation p
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -202,18 +203,25 @@ def write_onnx(acting: Acting, inputs: tuple[Any, ...], path: Path) -> tuple[Pat
     """As ONNX, whose random numbers differ from torch's: they are inputs."""
     file, draws = path.with_suffix(".onnx"), draws_of(acting, inputs)
     given = (*inputs, [values for _, values in draws])
+    # Warnings are those of the exporter's own code, its log names packages that nothing here uses.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of the exporter's own code
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(export_program(acting, given), dynamo=True, verbose=False)
     if program is None:
         raise UserError("torch.onnx.export gave no program.")
     names = [*_described(inputs), *(f"draw_{i}" for i in range(len(draws)))]
     for value, name in zip(program.model.graph.inputs, names, strict=True):
         value.name = name
+    outputs = ["action", *(f"next_state.{name}" for name in inputs[1])]
+    for value, name in zip(program.model.graph.outputs, outputs, strict=True):
+        value.name = name
     program.save(file)
     kinds = {f"draw_{i}": (kind, values) for i, (kind, values) in enumerate(draws)}
     described = {k: {"kind": kind, **_tensor(values)} for k, (kind, values) in kinds.items()}
-    return file, {"file": file.name, "inputs": _described(inputs) | described}
+    return file, {
+        "file": file.name, "inputs": _described(inputs) | described, "outputs": outputs,
+    }  # fmt: skip
 
 
 _WRITERS: Mapping[str, Callable[..., tuple[Path, Any]]] = {

@@ -75,8 +75,8 @@ def test_callbacks_see_every_step_and_every_evaluation(tmp_path):
 
 def test_a_prediction_is_what_the_agent_acts(tmp_path):
     found = small(tmp_path / "run")
-    obs = np.array([0.3, -0.2, 0.1], np.float32)[: found._loaded()[1].obs["state"][0]]
-    agent, spec = found._loaded()
+    obs = np.array([0.3, -0.2, 0.1], np.float32)[: found._loaded().spec.obs["state"][0]]
+    agent, spec = found._loaded().agent, found._loaded().spec
     state, generator = agent.initial_state(1), torch.Generator().manual_seed(0)
     for _ in range(3):
         expected, state = agent.act(
@@ -90,7 +90,7 @@ def test_a_prediction_is_what_the_agent_acts(tmp_path):
 
 def test_a_saved_agent_predicts_as_before_and_learns_on(tmp_path):
     agent = small(tmp_path / "run").learn(60)
-    obs = np.zeros(agent._loaded()[1].obs["state"], np.float32)
+    obs = np.zeros(agent._loaded().spec.obs["state"], np.float32)
     action = agent.predict(obs)
 
     loaded = TDMPC2.load(agent.save(tmp_path / "saved"))
@@ -207,12 +207,14 @@ def test_settings_of_the_environment_hold_for_one_of_the_users_own(tmp_path):
     settings = OWN | {"env.action_repeat": 5}
     agent = TDMPC2(Tilt, preset="debug", run_dir=tmp_path / "run", settings=settings)
 
-    assert agent._loaded()[1].action_repeat == 5
+    assert agent._loaded().spec.action_repeat == 5
 
 
 def test_an_environment_that_was_given_is_asked_for_again(tmp_path):
     agent = TDMPC2(Tilt, preset="debug", run_dir=tmp_path / "run", settings=OWN).learn(60)
 
+    programs = agent.export(tmp_path / "programs")
+    assert [file.name for file in programs] == ["policy.pt2", "planner.pt2", "export.json"]
     assert repr(agent).startswith("TDMPC2(Tilt-from-python, preset=debug, optimizer=adam, steps=60")
     with pytest.raises(UserError, match=r"this run, Tilt, was given from Python.*env=\.\.\."):
         TDMPC2.load(tmp_path / "run").predict(np.zeros(4, np.float32))

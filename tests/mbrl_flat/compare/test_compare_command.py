@@ -15,6 +15,7 @@ from mbrl_flat.compare.curves import Curve
 from mbrl_flat.compare.figures import _band
 from mbrl_flat.compare.main import main
 from mbrl_flat.compare.svg import WIDTH, Scale
+from mbrl_flat.runtime.versions import version_line
 
 SHARP = {
     "probe/sharpness/lambda_max": 5.0,
@@ -424,3 +425,14 @@ def test_the_outline_of_a_band_is_one_for_each_stretch_where_it_is_known():
         [[4, 4], [5, 5], [5, 6], [4, 5]],
     ]
     assert _band(Curve(label="sam", x=x, low=x * nan, mean=x, high=x * nan)) == []
+
+
+def test_help_has_five_examples_and_the_version_is_that_of_all_commands(capsys):
+    for flag in ("--help", "--version"):
+        with pytest.raises(SystemExit) as left:
+            main([flag])
+        assert left.value.code == 0
+    text = capsys.readouterr().out
+
+    assert text.count("\n  mbrl-flat-compare runs") == 5
+    assert text.endswith(version_line() + "\n")

@@ -1,11 +1,13 @@
 """An exported program gives the agent's actions, through the command and through Python."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mbrl_flat.cli import commands
 from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
@@ -110,7 +112,10 @@ def test_an_onnx_program_acts_as_the_agent_with_the_same_random_numbers(program,
 
     given = [*inputs[0].values(), *inputs[1].values(), inputs[2], *draws]
     feed = dict(zip(described["inputs"], (value.numpy() for value in given), strict=True))
-    action = reference.ReferenceEvaluator(str(file)).run(None, feed)[0]
+    program = reference.ReferenceEvaluator(str(file))
+    action = program.run(None, feed)[0]
+    assert list(program.output_names) == described["outputs"]
+    assert described["outputs"][0] == "action"
     np.testing.assert_allclose(action, expected.numpy(), rtol=0.0, atol=1e-5)
 
 
@@ -150,3 +155,20 @@ def test_a_random_agent_has_nothing_to_export(tmp_path, monkeypatch):
     how = {"format": "torch", "checkpoint": "latest", "rows": 1, "out": tmp_path / "out"}
     with pytest.raises(UserError, match="no network to export"):
         export.export_run(config, parts, run, **how)
+
+
+def test_a_pretrained_agent_is_exported_by_its_name(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(
+        commands, "export_run", lambda *run, **how: calls.append((run[2], how["out"])) or []
+    )
+    monkeypatch.setattr("sys.argv", ["export", "pretrained=walker-stand"])
+    cli.export()
+
+    (folder, out), *_ = calls
+    assert (folder / "checkpoints" / "latest.pt").is_file()
+    assert out == Path("runs/pretrained/walker-stand/export")
+    monkeypatch.setattr("sys.argv", ["export", "pretrained=walker-stand", "run=somewhere"])
+    with pytest.raises(SystemExit):
+        cli.export()
+    assert "Give run=FOLDER or pretrained=NAME, not both." in capsys.readouterr().err

@@ -44,7 +44,7 @@ def offered(made, monkeypatch):
 
 def test_weights_are_those_of_the_run_in_half_precision_and_nothing_else(offered):
     found, run = TDMPC2.load_pretrained("point"), TDMPC2.load(offered / "run")
-    ours, theirs = found._loaded()[0], run._loaded()[0]
+    ours, theirs = found._loaded().agent, run._loaded().agent
     for name, value in theirs.model.state_dict().items():
         source = name.replace("target_q.", "q.")
         expected = theirs.model.state_dict()[source].half().float()
