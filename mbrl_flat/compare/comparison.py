@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from mbrl_flat.compare.summary import (
     improvement_over_tasks,
     summarize_groups,
 )
+from mbrl_flat.compare.svg import line_chart, scatter_chart
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.evaluation.reference_scores import ReferenceScore, is_task, load_references
 
@@ -69,6 +71,19 @@ class RunComparison:
     axis: Axis
     statistic: str
     last: float
+
+    @cached_property
+    def curves_drawn(self) -> Mapping[str, list[str]]:
+        """The ``svg`` element of every chart: the page and the files show the same."""
+        return {
+            figure: [line_chart(chart, self.styles) for chart in charts]
+            for figure, charts in self.charts.items()
+        }
+
+    @cached_property
+    def scatters_drawn(self) -> list[str]:
+        """The ``svg`` element of every scatter."""
+        return [scatter_chart(found, self.styles) for _, found in self.scatters]
 
 
 def compare_runs(

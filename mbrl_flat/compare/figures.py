@@ -13,7 +13,7 @@ from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.charts import FIGURES, LOGARITHMIC, TITLES, Chart, describe_correlation
 from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.curves import Curve, ScatterData
-from mbrl_flat.compare.svg import Styles, line_chart, scatter_chart, svg_file
+from mbrl_flat.compare.svg import Styles, svg_file
 from mbrl_flat.runtime.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
     for name, charts in comparison.charts.items():
         of_a_task = sum(chart.task == charts[0].task for chart in charts)
         columns = of_a_task if of_a_task > 1 else 3
-        panels = [(chart.task, line_chart(chart, styles)) for chart in charts]
+        tasks = [chart.task for chart in charts]
+        panels = [*zip(tasks, comparison.curves_drawn[name], strict=True)]
         written += [
             _draw_png(
                 folder / f"{name}.png",
@@ -55,8 +56,10 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
     if comparison.scatters:
         named: set[str] = set()
         panels = [
-            (f"{task}: {describe_correlation(found)}", scatter_chart(found, styles))
-            for task, found in comparison.scatters
+            (f"{task}: {describe_correlation(found)}", svg)
+            for (task, found), svg in zip(
+                comparison.scatters, comparison.scatters_drawn, strict=True
+            )
         ]
         written += [
             _draw_png(

@@ -12,7 +12,7 @@ from mbrl_flat.compare.columns import MIN_SEEDS, Column
 from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.runs import task_names
 from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
-from mbrl_flat.compare.svg import line_chart, read_asset, scatter_chart
+from mbrl_flat.compare.svg import read_asset
 from mbrl_flat.compare.tables import format_number, head, ranked_key, versus_heads, versus_texts
 
 _ASSETS = {"page_css": "style.css", "chart_css": "chart.css", "script": "script.js"}
@@ -84,11 +84,12 @@ Card = tuple[str, str, str]
 def _curves(comparison: RunComparison) -> Iterable[tuple[str, str, list[Card]]]:
     for figure, (heading, text) in HEADINGS.items():
         cards: list[Card] = []
-        for chart in comparison.charts.get(figure, []):
+        drawn = comparison.curves_drawn.get(figure, [])
+        for chart, svg in zip(comparison.charts.get(figure, []), drawn, strict=True):
             note = ""
             if chart.baseline is not None:
                 note = f"Dashed line: random policy, {format_number(chart.baseline)}."
-            cards.append((chart.task, line_chart(chart, comparison.styles), note))
+            cards.append((chart.task, svg, note))
         if cards:
             yield heading, text, cards
 
@@ -96,8 +97,10 @@ def _curves(comparison: RunComparison) -> Iterable[tuple[str, str, list[Card]]]:
 def _scatters(comparison: RunComparison) -> Iterable[tuple[str, str, list[Card]]]:
     if comparison.scatters:
         cards = [
-            (f"{task}: {describe_correlation(found)}", scatter_chart(found, comparison.styles), "")
-            for task, found in comparison.scatters
+            (f"{task}: {describe_correlation(found)}", svg, "")
+            for (task, found), svg in zip(
+                comparison.scatters, comparison.scatters_drawn, strict=True
+            )
         ]
         text = (
             "One dot per run, at its end. A rank correlation over seeds and settings does not "
