@@ -46,7 +46,7 @@ class CheckedReturns(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> Any:
         """Make one frame."""
         found: Any = self.env.step(action)
-        if not (isinstance(found, tuple) and len(found) == 5):
+        if not (isinstance(found, tuple) and len(found) == 5 and isinstance(found[4], Mapping)):
             raise TypeError(
                 "it must return five things: observation, reward, terminated, truncated and a dict"
             )

@@ -103,6 +103,8 @@ def _at(observation: Any, path: Path) -> Any:
 
 
 def _flat(space: spaces.Space[Any], value: Any) -> np.ndarray:
+    if np.iscomplexobj(value):
+        raise TypeError("an observation has complex numbers, and agents take real ones")
     if isinstance(space, spaces.Box):
         with np.errstate(over="ignore"):  # infinity is named where it is collected
             return np.array(value, np.float32).ravel()

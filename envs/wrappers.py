@@ -126,10 +126,15 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return (
                 self._checked(obs),
                 as_number(reward, "reward"),
-                bool(as_number(terminated, "terminated")),
-                bool(as_number(truncated, "truncated")),
+                as_flag(terminated, "terminated"),
+                as_flag(truncated, "truncated"),
                 _kept(info),
             )
+
+    def close(self) -> None:
+        """Close the environment."""
+        with self._boundary("close"):
+            super().close()
 
     def render(self) -> Any:
         """Render as the environment does."""
@@ -244,6 +249,14 @@ def as_number(value: Any, what: str) -> float:
     if array.dtype.kind not in "biuf" and not isinstance(array.item(), Real):
         raise TypeError(f"{what} is {array.item()!r} and not a number")
     return float(array.item())
+
+
+def as_flag(value: Any, what: str) -> bool:
+    """Turn what a step returned into true or false; 0 and 1 are welcome, NaN is neither."""
+    number = as_number(value, what)
+    if number not in (0.0, 1.0):
+        raise ValueError(f"{what} is {number} and neither true nor false")
+    return bool(number)
 
 
 def _kept(info: Mapping[str, Any]) -> dict[str, Any]:

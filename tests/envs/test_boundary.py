@@ -317,6 +317,8 @@ def test_code_that_changes_torch_for_the_whole_process_is_named():
         ((1.0, None, False), "terminated is None and not a number"),
         ((1.0, False, "False"), "truncated is 'False' and not a number"),
         ((10**400, False, False), "OverflowError"),
+        ((1.0, float("nan"), False), "terminated is nan and neither true nor false"),
+        ((1.0, False, 0.5), "truncated is 0.5 and neither true nor false"),
     ],
 )
 def test_what_is_no_number_is_not_taken_for_one(result, said):
@@ -375,3 +377,33 @@ def test_what_making_raises_is_named():
 
     with pytest.raises(EnvironmentFailure, match=r"broken failed in make\(\): OSError: no licence"):
         make_vector(broken, num_envs=1, seed=0)
+
+
+def test_complex_observations_and_a_close_that_fails_are_named():
+    class Complex(Walk):
+        def step(self, action):
+            return np.array([1j, 0.0]), 1.0, False, False, {}
+
+        def close(self):
+            raise OSError("the simulator is gone")
+
+    env = adapt(Complex(), name="'it'", seed=0)
+    env.reset()
+    with pytest.raises(EnvironmentFailure, match=r"'it' failed in step\(\): .*complex numbers"):
+        env.step(np.zeros(1, np.float32))
+    with pytest.raises(EnvironmentFailure, match=r"'it' failed in close\(\): .*simulator is gone"):
+        env.close()
+
+
+@pytest.mark.parametrize("info", [None, [1], "text"])
+def test_a_step_without_its_dict_is_named(info):
+    class Odd(Walk):
+        def step(self, action):
+            return *super().step(action)[:4], info
+
+    gym.register(id="Odd-v0", entry_point=Odd, max_episode_steps=20)
+    try:
+        with pytest.raises(EnvironmentFailure, match=r"must return five things: .* and a dict"):
+            make("Odd-v0", seed=0)  # which plays a step, to see what it draws from
+    finally:
+        del gym.registry["Odd-v0"]
