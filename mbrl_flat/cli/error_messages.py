@@ -19,6 +19,7 @@ from omegaconf.errors import (
 from mbrl_flat.cli.build import describe, wrong_value
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MAX_MESSAGE = 4000
 """A list of every key has 2,200."""
 
@@ -37,7 +38,8 @@ def explain_error(
     Returns:
         One error message.
     """
-    text = _explained(error, command, schema, known)
+    # Text of someone else's file must not steer the terminal.
+    text = _CONTROL.sub("?", _explained(error, command, schema, known))
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 

@@ -128,6 +128,7 @@ def _is_trusted(path: str, trust: Sequence[str]) -> bool:
 
 
 def _untrusted(key: str, path: str, file: Path) -> UserError:
+    path = " ".join(path.split())
     return UserError(
         f"{file} runs code that is not part of mbrl_flat: {key}={path}. If you trust that code and "
         f"this folder, add trust={path}."

@@ -104,3 +104,11 @@ def test_what_is_trusted_is_a_name_or_a_list_of_names(trust):
         trusted(trust)
     assert trusted(None) == []
     assert trusted("a.b") == trusted(["a.b"]) == ["a.b"]
+
+
+def test_a_message_never_steers_the_terminal():
+    """Names in a message may come from the folder of someone else."""
+    message = explain_error(
+        UserError("a\x1b]0;owned\x07 b\x9b2J c\r d"), command="train", schema=object, known=list
+    )
+    assert message == "a?]0;owned? b?2J c? d"

@@ -44,6 +44,7 @@ def read(tmp_path):
         {"env": "os.system"},
         {"model": "subprocess.run"},
         {"env": "my-module.make"},
+        {"_target_": "os.system\n"},
         {"model": "a module.run "},
         {"task": "evil_module:Env-v0"},
         {"task": ["walker-walk", "evil_module:Env-v0"]},
