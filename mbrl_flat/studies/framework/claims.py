@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from mbrl_flat.analysis.stats import (
     Interval,
     benjamini_hochberg,
@@ -63,13 +65,19 @@ class Claim:
 def corrected(claims: Sequence[Claim]) -> list[Claim]:
     """Adjust the p-values of a study's claims for their number (Benjamini and Hochberg, 1995).
 
+    Claims that were added after a look at the results (``not planned`` in their name) are adjusted
+    among all; they do not touch the planned ones, which they could carry below the bound.
+
     Args:
         claims: All claims of one study.
 
     Returns:
         The claims with ``adjusted_p``.
     """
-    adjusted = benjamini_hochberg([claim.p_value for claim in claims])
+    p_values = np.array([claim.p_value for claim in claims])
+    planned = np.array(["not planned" not in claim.name for claim in claims], bool)
+    adjusted = benjamini_hochberg(p_values)
+    adjusted[planned] = benjamini_hochberg(p_values[planned])
     return [replace(claim, adjusted_p=float(p)) for claim, p in zip(claims, adjusted, strict=True)]
 
 

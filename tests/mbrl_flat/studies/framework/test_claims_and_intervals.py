@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mbrl_flat.analysis.stats import standard_error, t_interval
+from mbrl_flat.analysis.stats import benjamini_hochberg, standard_error, t_interval
 from mbrl_flat.studies.framework import TrialRow, TrialRows, corrected, not_tested, sign_claim
 from mbrl_flat.studies.framework.report import claims_csv, claims_markdown
 
@@ -148,3 +148,15 @@ def test_correction_follows_benjamini_and_hochberg():
     assert found[6].corrected == "not tested"
     assert all(claim.corrected in (claim.verdict, "inconclusive") for claim in found)
     assert corrected([]) == []
+
+
+def test_claims_that_were_not_planned_do_not_change_planned_ones():
+    rng = np.random.default_rng(0)
+    names = ("H1", "H2", "H3", "H4", "H5, not planned")
+    draws = [rng.normal(i, 1.0, 6).tolist() for i in range(5)]
+    claims = [sign_claim(n, "s", "m", x, above=0.0) for n, x in zip(names, draws, strict=True)]
+
+    both = corrected(claims)
+
+    assert both[:4] == corrected(claims[:4])
+    assert both[4].adjusted_p == benjamini_hochberg([claim.p_value for claim in claims])[4]
