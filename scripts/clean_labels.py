@@ -11,6 +11,7 @@ import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mbrl_flat.cli.commands import compose_study
 from mbrl_flat.studies.framework import Trial, TrialRows
@@ -55,12 +56,12 @@ def main(file: str, network: str = "mlp") -> None:
         print(f"{method:18} rho {at:<4g} test {statistics.mean(found):.1f} +- {error:.1f}")
 
 
-def as_rows(rows: list[dict[str, object]]) -> TrialRows:
+def as_rows(rows: list[dict[str, Any]]) -> TrialRows:
     """Rows as a study reads them."""
     return TrialRows([TrialRow(row) for row in rows])
 
 
-def read(path: Path) -> list[dict[str, object]]:
+def read(path: Path) -> list[dict[str, Any]]:
     """Rows of the file, numbers as such."""
     with path.open(newline="", encoding="utf-8") as lines:
         return [
@@ -70,7 +71,7 @@ def read(path: Path) -> list[dict[str, object]]:
         ]
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> None:
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """All rows, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, ["method", "rho", "seed", *MEASURED])
