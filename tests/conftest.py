@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from mbrl_flat.cli import main as cli
 from mbrl_flat.envs.dmc import set_renderer
@@ -11,6 +12,8 @@ from mbrl_flat.specs import Continuous, Discrete, EnvSpec
 # Simulators read the choice when the first test module imports one.
 set_renderer()
 torch.set_num_threads(1)
+# The same examples on every machine, and no verdict on how long a busy one takes for them.
+settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mbrl_flat.models.functional import TwoHot, percentile_range, symexp, symlog
@@ -22,7 +22,6 @@ def double(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
-@settings(deadline=None)
 @given(supports, finite)
 def test_a_scalar_within_the_support_comes_back_from_its_two_hot_probabilities(support, value):
     place = symlog(double(value)).clamp(support.low, support.high)
@@ -33,7 +32,6 @@ def test_a_scalar_within_the_support_comes_back_from_its_two_hot_probabilities(s
     torch.testing.assert_close(decoded, symexp(place), rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(supports, st.floats(allow_nan=False))
 def test_two_hot_probabilities_are_probabilities_of_at_most_two_neighbours(support, value):
     probs = support.encode(double(value))
@@ -45,7 +43,6 @@ def test_two_hot_probabilities_are_probabilities_of_at_most_two_neighbours(suppo
     assert used[-1] - used[0] <= 1
 
 
-@settings(deadline=None)
 @given(supports, finite, finite)
 def test_two_hot_keeps_the_order_of_scalars(support, first, second):
     low, high = sorted((first, second))
@@ -55,7 +52,6 @@ def test_two_hot_keeps_the_order_of_scalars(support, first, second):
     assert lower[0] <= lower[1] + 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(finite, min_size=1, max_size=30), st.floats(-100.0, 100.0), st.floats(0.1, 10.0))
 def test_a_distance_of_percentiles_ignores_shifts_and_scales_with_its_input(values, shift, scale):
     x = double(values)

@@ -82,7 +82,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     events=events,
     capacity=st.integers(1, 60),
@@ -115,7 +115,7 @@ def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, le
             assert not (complete_only and newest)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events=events, capacity=st.integers(1, 60), length=st.integers(1, 6))
 def test_exactly_the_slices_that_are_stored_whole_can_be_sampled(events, capacity, length):
     replay = Replay(SPEC, capacity)
@@ -302,7 +302,7 @@ def test_a_draw_follows_from_its_generator_and_moves_no_other():
     assert replay.state_dict()["rng"] == own
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bursts=st.lists(
         st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9), st.booleans()), max_size=5),

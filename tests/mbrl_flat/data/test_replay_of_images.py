@@ -57,7 +57,7 @@ class Player:
             )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=20),
     capacity=st.integers(6, 60),

@@ -310,7 +310,7 @@ def test_planner_and_policy_have_names_of_their_own():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30).filter(
         lambda pairs: len({a for a, _ in pairs}) > 1 and len({b for _, b in pairs}) > 1
