@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
@@ -112,3 +113,11 @@ def test_a_message_never_steers_the_terminal():
         UserError("a\x1b]0;owned\x07 b\x9b2J c\r d"), command="train", schema=object, known=list
     )
     assert message == "a?]0;owned? b?2J c? d"
+
+
+@pytest.mark.parametrize("size", [2**60, 2**62])
+def test_what_does_not_fit_into_memory_is_an_error_message(size):
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(size)
+
+    assert format_error(error.value).startswith("The run does not fit into memory (")

@@ -114,8 +114,3 @@ def test_every_command_explains_itself(name, capsys):
 @pytest.mark.filterwarnings("ignore:Experimental rerun")
 def test_what_the_configuration_library_refuses_is_one_message(fails, words, said):
     assert said in fails(*words)
-
-
-def test_what_does_not_fit_into_memory_is_an_error_message(fails):
-    message = fails(*TINY, f"agent.config.num_bins={2**62}", "run_dir=big")
-    assert "does not fit into memory" in message

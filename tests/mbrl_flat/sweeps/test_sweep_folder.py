@@ -111,14 +111,16 @@ def test_a_sweep_that_was_refused_leaves_nothing_behind(here):
 
 
 @pytest.fixture
-def heeds_ctrl_c():
-    """Python's own handler: a process among several of pytest ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heeds_signals():
+    """Usual handlers: a process of pytest-xdist ignores Ctrl-C, one under nohup SIGHUP."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.usefixtures("heeds_signals")
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU]
 )
