@@ -287,6 +287,7 @@ NOT_EXECUTED = {
     r"humanoid_bench": "needs a package that is not on PyPI",
     r"checkpoint=": "needs a file that the authors published",
     r" (-m|--multirun) ": "is a sweep; the tests of sweeps run some",
+    r"--by variant": "compares the runs of a sweep",
     r"wandb.mode=online|--entity": "needs an account",
     r"scripts/(bench\w*|kill_resume|open_loop_atari|minatar_baseline)\.py": "measures for minutes",
     r"scripts/gpu_check\.py": "measures for minutes",
