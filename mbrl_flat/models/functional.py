@@ -6,8 +6,10 @@ References:
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +68,18 @@ def _decode(logits: Tensor, *, bins: Tensor) -> Tensor:
         return symexp(torch.softmax(logits, -1) @ bins)
 
 
-@lru_cache(maxsize=16)
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compute a tensor once; not while a compiler traces, which warns of caches."""
+    cached = lru_cache(maxsize=16)(make)
+
+    @wraps(make)
+    def get(*key: Any) -> Tensor:
+        return make(*key) if torch.compiler.is_compiling() else cached(*key)
+
+    return get
+
+
+@_kept
 def _even_bins(support: "TwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.linspace(support.low, support.high, support.num_bins, device=device, dtype=dtype)
 
@@ -149,7 +162,7 @@ class TwoHot:
         return two_hot_cross_entropy(logits, position)
 
 
-@lru_cache(maxsize=16)
+@_kept
 def _symexp_bins(support: "SymexpTwoHot", device: torch.device, dtype: torch.dtype) -> Tensor:
     half = support.num_bins // 2
     # Built from the negative half, so that the bins are symmetric to the last bit.
