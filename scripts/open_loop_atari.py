@@ -51,6 +51,14 @@ from mbrl_flat.runs.parts import build_agent
 from mbrl_flat.specs import EnvSpec
 
 CONTEXT, STEPS, FUTURES = 8, (1, 10), 16
+CURVES = {
+    "model": "most likely latents",
+    "copy": "last frame repeated",
+    "mean": "mean training frame",
+    "expected": f"mean of {FUTURES} sampled futures",
+}
+"""Names of the errors in the figure."""
+
 PERIOD, HELD_OUT = 200, 40
 """Of every so many frames so many at the end are for testing."""
 
@@ -181,15 +189,19 @@ def draw(rows: list[dict[str, float]], real: Tensor, shown: Tensor, out: Path) -
     figure, panels = make_panels(len(STEPS))
     for panel, k in zip(panels, STEPS, strict=True):
         minutes = [row["cpu_seconds"] / 60.0 for row in rows]
-        for colour, name in zip(PALETTE, ("model", "copy", "mean", "expected"), strict=False):
+        for colour, (name, label) in zip(PALETTE, CURVES.items(), strict=False):
             values = np.array([row[f"{name}_{k}"] for row in rows])
             half = 1.96 * np.array([row[f"{name}_{k}_error"] for row in rows])
-            panel.plot(minutes, values, color=colour, label=name)
+            panel.plot(minutes, values, color=colour, label=label)
             panel.fill_between(
                 minutes, values - half, values + half, color=colour, alpha=0.15, linewidth=0
             )
         log_axis(panel)
-        panel.set(xlabel="CPU minutes", ylabel="squared error", title=f"{k} ahead")
+        panel.set(
+            xlabel="CPU minutes",
+            ylabel="summed squared error",
+            title=f"{k} step{'s' * (k > 1)} ahead",
+        )
     add_legend(*panels)
     save_figure(figure, out / "errors.png")
     save_figure(

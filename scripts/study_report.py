@@ -5,7 +5,7 @@ Usage: ``python scripts/study_report.py [STUDY ...] [--check] [--figures]``. Rea
 computed) and rewrites the table on the study's page and the counts in docs/results/README.md.
 A claim about curves, which are not committed, keeps the interval that the page shows. ``--check``
 writes nothing and fails if a page differs. ``--figures`` redraws figures; for those
-that need curves, ``--measure kind=map`` measures the trials with that setting once more.
+that need curves, ``--measure kind=map seed=0,1`` measures the trials with such a setting once more.
 """
 
 import argparse
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.figures:
             if options.measure:
                 wanted = dict(setting.split("=", 1) for setting in options.measure)
-                rows = measured_again(study, rows, {k: parse(v) for k, v in wanted.items()})
+                values = {key: list(map(parse, text.split(","))) for key, text in wanted.items()}
+                rows = measured_again(study, rows, values)
             for label, figure in study.figures(rows).items():
                 save_figure(figure, STUDIES / name / f"{label}.png")
     stale = [page for page, text in texts.items() if page.read_text("utf-8") != text]
@@ -101,8 +102,8 @@ def load_rows(study: Study, name: str) -> TrialRows:
 
 
 def measured_again(study: Study, rows: TrialRows, wanted: Mapping[str, Any]) -> TrialRows:
-    """Measure the trials with these settings once more: the file of rows has no curves."""
-    trials = [cell for cell in study.cells(rows) if wanted.items() <= cell.items()]
+    """Measure the trials with these values once more: the file of rows has no curves."""
+    trials = [cell for cell in study.cells(rows) if all(cell.get(k) in wanted[k] for k in wanted)]
     for cell in trials:
         print(f"measuring {cell.label}")
     known = [row for row in rows if not any(cell.items() <= row.items() for cell in trials)]

@@ -1,4 +1,4 @@
-r"""ASAM: the worst point of a ball that is as wide in every direction as the weight there is large.
+r"""ASAM: SAM with a radius for each weight in proportion to its magnitude.
 
 .. math::
     \epsilon = \rho \, T^2 g / (\|T g\|_2 + 10^{-12}) \quad (l_2), \qquad

@@ -1,4 +1,4 @@
-r"""ESAM: SAM that perturbs random tensors and looks again at the examples that mind most.
+r"""ESAM: SAM on random tensors, and on the examples whose loss rises most.
 
 .. math::
     \epsilon_i = \frac{\rho}{\beta} \, \frac{g_i}{\|g_S\|_2 + 10^{-12}} \quad (i \in S), \qquad

@@ -1,4 +1,4 @@
-r"""GSAM: SAM that also climbs in the clean loss where that does not touch the perturbed loss.
+r"""GSAM: SAM that also ascends on the clean loss, orthogonally to the perturbed gradient.
 
 .. math::
     g_\perp = g - \frac{\langle g, g' \rangle}{\|g'\|_2^2} g', \qquad d = g' - \alpha g_\perp

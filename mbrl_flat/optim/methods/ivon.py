@@ -1,4 +1,4 @@
-r"""IVON: variational learning of a Gaussian over the weights at the price of Adam.
+r"""IVON: variational learning of a Gaussian over the weights at the cost of Adam.
 
 .. math::
     \epsilon_i &= z_i / \sqrt{\lambda (h + \delta)}, \quad z_i \sim N(0, I), \qquad

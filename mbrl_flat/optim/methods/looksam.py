@@ -1,4 +1,4 @@
-r"""LookSAM: SAM in every k-th step, whose part across the clean gradient is reused in between.
+r"""LookSAM: SAM in every k-th step; its part orthogonal to the clean gradient is reused.
 
 .. math::
     \text{every k-th step:} \quad d = g', \quad

@@ -1,4 +1,4 @@
-r"""LPF-SGD: descend on the loss smoothed by noise that is as large as the filters.
+r"""LPF-SGD: descend on the loss smoothed by noise in proportion to the filters' norms.
 
 .. math::
     d = \nabla L(w + n), \qquad n_k \sim N(0, (\sigma \|w_k\|_2)^2 I)

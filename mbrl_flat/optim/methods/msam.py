@@ -1,4 +1,4 @@
-r"""MSAM: the gradient a fixed way down the momentum, at the price of the base optimizer.
+r"""MSAM: the gradient a fixed distance down the momentum, at the cost of the base optimizer.
 
 .. math::
     g_t = \nabla L\left(w_t - \rho \, v_t / (\|v_t\|_2 + 10^{-12})\right), \qquad

@@ -1,4 +1,4 @@
-r"""SAMPa: two gradients that do not wait for each other, at SAM's point and ahead of the weights.
+r"""SAMPa: SAM whose two gradients can be computed in parallel, one of them ahead of the weights.
 
 .. math::
     \tilde w_t = w_t + \rho \, \frac{\nabla L(y_t)}{\|\nabla L(y_t)\|_2 + 10^{-12}}, \qquad

@@ -1,4 +1,4 @@
-r"""SASSHA: SAM with steps that the curvature at the perturbed point scales.
+r"""SASSHA: SAM with steps scaled by the curvature at the perturbed point.
 
 .. math::
     g' &= \nabla L(w + \epsilon), \qquad

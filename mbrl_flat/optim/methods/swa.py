@@ -1,4 +1,4 @@
-r"""SWA: act and evaluate with the plain mean of weights along the tail of training.
+r"""SWA: act and evaluate with the plain mean of the weights of the last part of training.
 
 .. math::
     \bar w = \frac{1}{n} \sum_{i=1}^{n} w_{t_0 + 1 + (i - 1) c}

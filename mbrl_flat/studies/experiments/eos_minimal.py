@@ -259,7 +259,8 @@ def _curves(setting: Setting, path: np.ndarray) -> dict[str, Value]:
 
 
 def _draw_run(row: TrialRow) -> Figure:
-    figure, panels = make_panels(4, title=f"{row['setting']}: gradient descent at the edge")
+    words = str(row["setting"]).replace("_", " ")
+    figure, panels = make_panels(4, title=f"Gradient descent at the edge of stability: {words}")
     loss, sharpness, size, plane = panels
     step = row["step"]
     loss.semilogy(step, np.maximum(row["oscillating"], 1e-30), color=PALETTE[1], lw=0.8)
@@ -269,7 +270,7 @@ def _draw_run(row: TrialRow) -> Figure:
     sharpness.plot(step, row["sharpness"], color=PALETTE[0], lw=1.0, label="sharpness")
     sharpness.plot(step, row["solution"], color=PALETTE[2], lw=1.2, label="flow's solution")
     sharpness.axhline(1.0, **GUIDE)
-    sharpness.set_ylabel("in units of 2/eta")
+    sharpness.set_ylabel("sharpness / (2/eta)")
     size.semilogy(step, np.abs(row["beta1"]), color=PALETTE[1], lw=0.6, label="|beta1|")
     size.semilogy(step, row["alpha"], color=PALETTE[0], lw=1.2, label="alpha")
     for axes in (sharpness, size):

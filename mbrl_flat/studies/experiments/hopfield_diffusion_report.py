@@ -121,9 +121,9 @@ def own_gains(rows: TrialRows, policy: str) -> dict[int, float]:
 
 
 _FOREST = {
-    "forgetting": "error's rise, all images",
-    "forgetting_low": "lowest tenth of energy",
-    "forgetting_high": "highest tenth of energy",
+    "forgetting": "forgetting, all images",
+    "forgetting_low": "forgetting, lowest tenth of energy",
+    "forgetting_high": "forgetting, highest tenth of energy",
     "second_loss": "loss of the second task",
 }
 """What the figure shows of each policy."""
@@ -135,7 +135,9 @@ def draw(rows: TrialRows, *, title: str) -> Figure:
     for number, (axes, (metric, label)) in enumerate(zip(panels, _FOREST.items(), strict=True)):
         forest = [
             ForestRow(
-                str(policy).replace("_", " "), rows.where(policy=policy).values(metric), color
+                {"none": "no replay"}.get(str(policy), str(policy).replace("_", " ")),
+                rows.where(policy=policy).values(metric),
+                color,
             )
             for policy, color in zip(rows.distinct("policy"), PALETTE, strict=False)
         ]

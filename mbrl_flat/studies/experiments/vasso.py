@@ -25,7 +25,7 @@ from mbrl_flat.studies.framework.study import Value
 from mbrl_flat.studies.training import build_base, loss_function, train
 
 _WATCHED = {
-    "cosine": "cosine of successive ones",
+    "cosine": "cosine of successive directions",
     "error": "squared error of the direction",
     "excess": "full loss above SAM's",
 }
@@ -131,7 +131,7 @@ class VaSSO(ComparisonStudy):
 
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Accuracy and sharpness against the radius; the adversaries against theta."""
-        figure, panels = make_panels(3, columns=3, title="Averaged adversaries, same weights")
+        figure, panels = make_panels(3, columns=3, title="VaSSO's perturbations, at equal weights")
         for axes, (name, title) in zip(panels, _WATCHED.items(), strict=True):
             for color, net in zip(PALETTE, self.runs.networks, strict=False):
                 ours = rows.where(adversaries=net)

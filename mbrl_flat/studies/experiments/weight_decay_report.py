@@ -217,17 +217,17 @@ def _along(axes: Axes, rows: TrialRows, color: str, label: str) -> None:
 
 
 def _draw_drift(rows: TrialRows) -> Figure:
-    figure, (axes,) = make_panels(1, title="What raises and what lowers the sharpness, seed 0")
+    figure, (axes,) = make_panels(1, title="Forces on the sharpness S, one run each")
     for decay, color in ((_SMALL, PALETTE[0]), (_LARGE, PALETTE[1])):
         for row in _at(rows, "mlp", decay).where(seed=0):
             for curve, style, name in (
-                ("curve_sharpening", "-", "a"),
-                ("curve_pull", "--", "lam kappa"),
+                ("curve_sharpening", "-", "gradient descent, a"),
+                ("curve_pull", "--", "weight decay, lam kappa"),
             ):
                 if curve in row:
-                    label = f"{name}, lam {decay:g}"
+                    label = f"{name} (lam = {decay:g})"
                     axes.plot(row["curve_step"], row[curve], style, color=color, label=label)
     axes.set_yscale("symlog", linthresh=0.1)
-    axes.set(xlabel="step", ylabel="change of S per unit of time")
+    axes.set(xlabel="step", ylabel="rate of change of S")
     add_legend(axes)
     return figure
