@@ -371,6 +371,7 @@ def runs_of_a_reader(tmp_path_factory) -> Path:
     runs = {"runs/NAME": whole, "runs/SAM": [*whole, "optimizer=sam"]}
     for task in ("walker-walk", "cheetah-run"):
         runs[f"recorded/{task}"] = [f"env.task={task}", "agent=random", "steps=500", "eval_every=0"]
+        runs[f"recorded/{task}"] += ["env.action_repeat=2"]  # as the experiment that reads them
     for name, words in runs.items():
         keys = {word.partition("=")[0] for word in words}
         short = [f"{key}={value}" for key, value in SHORT.items() if key not in keys]
