@@ -127,7 +127,8 @@ class EosMinimal:
 
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
         """Loss, sharpness and phase plane of the followed runs; the sweep."""
-        figures = {str(row["setting"]): _draw_run(row) for row in rows.where(kind="followed")}
+        followed = [row for row in rows.where(kind="followed") if "step" in row]  # with curves
+        figures = {str(row["setting"]): _draw_run(row) for row in followed}
         figure, (axes,) = make_panels(1, title="Final sharpness over step size")
         finished = [r for r in rows.where(kind="sweep") if not r.diverged]
         diverged = [float(r["lr"]) for r in rows.where(kind="sweep") if r.diverged]
