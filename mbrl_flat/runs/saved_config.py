@@ -5,6 +5,7 @@ A run folder may come from someone else. Of its ``config.yaml`` only values are 
 way that they say. Anything else, such as a user's own environment, must be named by ``trust``.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def read_catalogue(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
                 special = {k: v for k, v in node.items() if re.fullmatch(r"_\w+_", k)}
                 found.setdefault(str(node["_target_"]), special)
             if isinstance(node, dict):
-                named = (v for k, v in node.items() if k in _CODE_KEYS and _is_dotted(v))
+                named = [v for k, v in node.items() if k in _CODE_KEYS and _is_dotted(v)]
+                named += [path for _, path in _named_code(node)]
                 found.update({path: {} for path in named if path not in found})
     return found
 
@@ -85,8 +87,8 @@ def foreign_targets(settings: Mapping[str, Any], catalogue: Catalogue) -> list[s
     """What a user's own configuration builds beyond the catalogue: to be trusted when resumed."""
     nodes = [node for _, node in _nodes(settings) if isinstance(node, dict)]
     built = [str(node["_target_"]) for node in nodes if "_target_" in node]
-    modules = [module for node in nodes for module in _task_modules(node)]
-    return sorted({*(path for path in built if path not in catalogue), *modules})
+    named = [name for node in nodes for _, name in _named_code(node)]
+    return sorted({name for name in (*built, *named) if name not in catalogue})
 
 
 def _check_built(
@@ -105,17 +107,31 @@ def _check_built(
         path = str(node.get(name))
         if _is_dotted(node.get(name)) and path not in catalogue and not _is_trusted(path, trust):
             raise _untrusted(f"{key}{name}", path, file)
-    for module in _task_modules(node):
-        if not _is_trusted(module, trust):
-            raise _untrusted(f"{key}task", module, file)
+    for name, path in _named_code(node):
+        if path not in catalogue and not _is_trusted(path, trust):
+            raise _untrusted(f"{key}{name}", path, file)
 
 
-def _task_modules(node: Mapping[str, Any]) -> list[str]:
-    """Modules that ``task: module:Id`` imports."""
-    tasks = node.get("task")
-    words = tasks if isinstance(tasks, list) else [tasks]
-    modules = [word.rpartition(":")[0] for word in words if isinstance(word, str)]
-    return [module for module in modules if module and module not in _OWN_MODULES]
+def _named_code(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What values name to be imported by other packages, with the keys that name it."""
+    for key, word in _nodes(node.get("task"), "task."):
+        module = word.rpartition(":")[0] if isinstance(word, str) else ""
+        if module and module not in _OWN_MODULES:  # ``module:Id``
+            yield key[:-1], module
+    if isinstance(source := node.get("pipeline"), str):  # its files say which classes are built
+        yield "pipeline", source
+    for key, word in _nodes(node.get("kwargs"), "kwargs."):  # of gymnasium.make
+        if isinstance(word, str) and _is_importable(word):
+            yield key[:-1], word.replace(":", ".")
+
+
+def _is_importable(text: str) -> bool:
+    """Whether ``module:name`` or ``module.name`` is of a module that there is."""
+    module = re.split("[.:]", text)[0]
+    try:
+        return module != text and importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _is_dotted(value: Any) -> bool:

@@ -14,7 +14,7 @@ from mbrl_flat.runs.folder import create_run_folder, writing
 from mbrl_flat.runs.provenance import write_environment
 from mbrl_flat.runtime.device import use_threads
 from mbrl_flat.runtime.files import write_text_atomically
-from mbrl_flat.studies.framework import Claim, Study, corrected, run_study
+from mbrl_flat.studies.framework import Claim, Study, check_data, corrected, run_study
 from mbrl_flat.studies.framework.report import format_interval
 
 
@@ -62,6 +62,7 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
         Exit status: 0, or 130 after Ctrl-C; then what was computed is kept.
     """
     use_threads(config.threads)
+    check_data(study)
     made = config.run_dir is None or not Path(config.run_dir).is_dir()
     folder, new = _folder(config)
     with writing(folder, new=new, made=made):

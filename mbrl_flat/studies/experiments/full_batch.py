@@ -41,6 +41,10 @@ class FullBatchDigits:
     norm: str = "none"
     activation: str = "tanh"
 
+    def check_data(self) -> None:
+        """Refuse to begin without the digits."""
+        load_data("digits")
+
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training inputs and labels, and those of all other digits to test on."""
         x, y = load_data("digits")

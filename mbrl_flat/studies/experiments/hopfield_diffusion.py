@@ -143,6 +143,11 @@ class HopfieldDiffusion(CheckedSettings):
             "energy_curve": [float(value) for value in start.energy[_FACTORS.index(1.0)]],
         }
 
+    def check_data(self) -> None:
+        """Refuse to begin without the digits, or what the model is made of."""
+        self.tasks()
+        self.schedule()
+
     def tasks(self) -> list[tuple[Tensor, Tensor]]:
         """Images in [-1, 1] and labels of both tasks."""
         x, y = load_data("digits")

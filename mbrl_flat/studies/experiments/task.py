@@ -103,6 +103,10 @@ class NoisyDigits:
         if self.network not in NETWORKS:
             raise UnknownNameError("network", self.network, NETWORKS)
 
+    def check_data(self) -> None:
+        """Refuse to begin without the digits."""
+        _digits()
+
     def split(self, seed: int) -> Split:
         """Make the three parts, standardised, the training labels noisy."""
         x, y = _digits()

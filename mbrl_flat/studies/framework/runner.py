@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,26 @@ def run_study(
     rows = file.select(_known(study, file))
     written = write_report(study, rows, folder, command=command) if not stop.exit_status else []
     return StudyOutcome(rows=rows, written=written, computed=computed, exit_status=stop.exit_status)
+
+
+def check_data(part: Any) -> None:
+    """Refuse a study whose data or packages are missing, before anything is written.
+
+    Args:
+        part: The study, or what one of its fields holds. Parts with a method ``check_data`` say
+            what is missing.
+
+    Raises:
+        UserError: If something is missing.
+    """
+    if callable(check := getattr(part, "check_data", None)):
+        check()
+    if dataclasses.is_dataclass(part):
+        part = [getattr(part, field.name) for field in dataclasses.fields(part)]
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    for inner in part if isinstance(part, list | tuple) else ():
+        check_data(inner)
 
 
 def settings_of(study: Study) -> dict[str, Any]:

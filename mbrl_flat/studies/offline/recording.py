@@ -87,6 +87,21 @@ class Recording(CheckedSettings):
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.folder or _user_cache()) / f"{self.task}_{digest}"
 
+    def check_data(self) -> None:
+        """Refuse to begin without the run, or the environment whose episodes are missing."""
+        if self.run is not None:
+            self._of_run(Path(self.run))
+        elif self._missing:
+            named_part(self.env)(self.task, seed=self.seed).close()
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self.path / f"{number:05d}.npz" for number in range(self.episodes)]
+
+    @property
+    def _missing(self) -> list[int]:
+        return [number for number, file in enumerate(self._files) if not file.exists()]
+
     def load(self) -> dict[str, np.ndarray]:
         """Return all episodes; record those that are not there yet.
 
@@ -96,9 +111,8 @@ class Recording(CheckedSettings):
         """
         if self.run is not None:
             return self._of_run(Path(self.run))
-        files = [self.path / f"{number:05d}.npz" for number in range(self.episodes)]
-        missing = [number for number, file in enumerate(files) if not file.exists()]
-        if missing:
+        files = self._files
+        if missing := self._missing:
             self.path.mkdir(parents=True, exist_ok=True)
             env = named_part(self.env)(self.task, seed=self.seed)
             try:

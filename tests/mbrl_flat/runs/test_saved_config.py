@@ -48,6 +48,10 @@ def read(tmp_path):
         {"model": "a module.run "},
         {"task": "evil_module:Env-v0"},
         {"task": ["walker-walk", "evil_module:Env-v0"]},
+        {"kwargs": {"entry_point": "os:system"}},
+        {"kwargs": {"additional_wrappers": [["w", "subprocess:Popen", {}]]}},
+        {"kwargs": {"deep": [{"er": "http.server"}]}},
+        {"pipeline": "someone/else"},
     ],
 )
 def test_what_no_installed_configuration_builds_is_refused(read, node):
@@ -67,6 +71,12 @@ def test_what_the_user_trusts_is_taken(read, trust, node):
     assert read(trust=[trust], part=dict(node))["part"] == node
     with pytest.raises(UserError, match="not part of mbrl_flat"):
         read(trust=["my_env"], part=dict(node))
+
+
+def test_plain_arguments_of_an_environment_are_taken(read):
+    given = {"is_slippery": False, "map_name": "8x8", "xml_file": "./a.xml", "ratio": "1.5:2"}
+    given |= {"desc": ["SFFF", "FFFG"], "friction": None, "note": "a. b: c"}
+    assert read(part={"kwargs": dict(given)})["part"]["kwargs"] == given
 
 
 def test_a_folder_cannot_trust_itself(read):
