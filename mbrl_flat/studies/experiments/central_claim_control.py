@@ -3,7 +3,7 @@
 All are differences between variants on the same seed; hypotheses as in the plan of the study.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -49,52 +49,71 @@ def control_claims(rows: TrialRows) -> list[Claim]:
         rows: All rows; those of models that were not played are left out.
 
     Returns:
-        R1, R2, H2, H3 and R3 of the plan; none if no model was played.
+        R1, R2, H2, H3, M1 to M4 and R3 of the plan; none if no model was played.
     """
     played = TrialRows([row for row in rows if "return_3" in row])
     if not len(played):
         return []
-    claims: list[Claim] = []
-    for other, words in BASELINES.items():
-        against = f"than {words}"
-        hypotheses: list[tuple[str, str, Measure, str, Bounds]] = [
-            *(
-                ("R1", f"sam earns more {against}, H = {h}", _column(f"return_{h}"), "return", MORE)
-                for h in HORIZONS
-            ),
-            (
-                "R2",
-                f"sam gains more by longer plans {against}",
-                _gain,
-                "return at H = 10 less that at H = 1",
-                MORE,
-            ),
-            *(
-                (
-                    "H2",
-                    f"sam's model is exploited less {against}, k = {k}",
-                    _column(f"plan_relative_bias_{k}"),
-                    "imagined less realised return, share of the realised",
-                    LESS,
-                )
-                for k in EXECUTED
-            ),
-            *(
-                (
-                    "H3",
-                    f"sam keeps more of its return {against}: {noise}",
-                    _share(f"return_{name}"),
-                    "share of the return",
-                    MORE,
-                )
-                for name, noise in NOISE.items()
-            ),
-        ]
-        for name, statement, measure, label, bounds in hypotheses:
-            pair = (_by_seed(played, variant, measure) for variant in ("sam", other))
-            values = list(paired_differences(*pair).values())
-            claims.append(sign_claim(name, statement, f"{label}, difference", values, **bounds))
+    claims = [
+        claim
+        for other in BASELINES
+        for claim in _compared(played, "sam", other, names=("R1", "R2", "H2", "H3"))
+    ]
+    if any(played.where(variant="msam")):
+        names = [f"M{number}, not planned" for number in (1, 2, 3, 4)]
+        claims += _compared(played, "msam", "adam_matched", names=names)
     return [*claims, *(_explained(played, metric) for metric in EXPLAINED_BY)]
+
+
+def _compared(
+    rows: TrialRows, variant: str, other: str, *, names: Sequence[str]
+) -> Iterator[Claim]:
+    """Claim that a variant earns more than another one, is exploited less, and keeps more."""
+    against = f"than {BASELINES[other]}"
+    returns, gain, exploited, kept = names
+    hypotheses: list[tuple[str, str, Measure, str, Bounds]] = [
+        *(
+            (
+                returns,
+                f"{variant} earns more {against}, H = {h}",
+                _column(f"return_{h}"),
+                "return",
+                MORE,
+            )
+            for h in HORIZONS
+        ),
+        (
+            gain,
+            f"{variant} gains more by longer plans {against}",
+            _gain,
+            "return at H = 10 less that at H = 1",
+            MORE,
+        ),
+        *(
+            (
+                exploited,
+                f"{variant}'s model is exploited less {against}, k = {k}",
+                _column(f"plan_relative_bias_{k}"),
+                "imagined less realised return, share of the realised",
+                LESS,
+            )
+            for k in EXECUTED
+        ),
+        *(
+            (
+                kept,
+                f"{variant} keeps more of its return {against}: {noise}",
+                _share(f"return_{name}"),
+                "share of the return",
+                MORE,
+            )
+            for name, noise in NOISE.items()
+        ),
+    ]
+    for name, statement, measure, label, bounds in hypotheses:
+        pair = (_by_seed(rows, each, measure) for each in (variant, other))
+        values = list(paired_differences(*pair).values())
+        yield sign_claim(name, statement, f"{label}, difference", values, **bounds)
 
 
 def _column(name: str) -> Measure:
@@ -127,6 +146,8 @@ def rank_correlations(rows: TrialRows, cause: str, effect: str) -> list[float]:
 
 def _explained(rows: TrialRows, metric: str) -> Claim:
     """Claim that variants with less of something have the larger return, on the same seed."""
+    # Momentum-SAM was played later, and is not among the variants of the plan.
+    rows = TrialRows([row for row in rows if row["variant"] != "msam"])
     return sign_claim(
         "R3",
         f"models with less of it earn more: {EXPLAINED_BY[metric]}",
@@ -177,7 +198,7 @@ def shown_name(variant: str) -> str:
         return words[variant]
     method, _, what = variant.partition("_")
     if method != "sam" or not what:
-        return method_style(variant).name
+        return method_style(variant).name.replace("_", " ")
     return f"SAM, rho {what}" if what[0].isdigit() else f"SAM, {what} alone"
 
 

@@ -94,6 +94,15 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
         for metric in ("train_lambda_max", "value_error_0")
         for variant in MODULES
     ]
+    claims += [
+        _lower(most, "msam, not planned", "msam", other, metric)
+        for other, metric in (
+            ("adam_matched", "test_loss"),
+            ("adam_matched", "state_error_1"),
+            ("adam_matched", "reward_error"),
+            ("sam", "state_error_last"),
+        )
+    ]
     claims += [_lower(most, "flat", "sam", other, "train_lambda_max") for other in BASELINES]
     claims += [_association(most, measure) for measure in SHARPNESS]
     return [*claims, *control_claims(most)]
