@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from mbrl_flat.cli import commands as cli
+from mbrl_flat.logging.jsonl import JsonlLogger
 from mbrl_flat.runs.train import train_run
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.training.checkpoint import load_safely
@@ -153,6 +154,19 @@ def test_a_run_cut_at_a_checkpoint_goes_on_as_if_it_had_not_been(tmp_path, monke
 def test_frames_are_steps_times_the_action_repeat(tmp_path):
     rows = run(tmp_path / "a", "steps=150", "env.action_repeat=2")
     assert all(row["frame"] == 2 * row["step"] for row in rows)
+
+
+def test_the_log_waits_for_the_disk_at_measurements_and_checkpoints_alone(tmp_path, monkeypatch):
+    asked: list[None] = []
+    position = JsonlLogger.position.fget
+    monkeypatch.setattr(
+        JsonlLogger, "position", property(lambda self: (asked.append(None), position(self))[1])
+    )
+
+    run(tmp_path / "a", "steps=100", "updates_per_step=0", "eval_every=50", "probe_every=0")
+
+    # At the start whether it is empty; evaluations at 0, 50, 100; checkpoints at 0, 100.
+    assert len(asked) == 6
 
 
 def test_updates_follow_the_ratio(tmp_path):

@@ -191,8 +191,17 @@ class Trainer:
         due = self.evaluations if self._due("eval", last=last) else []
         if self._due("probe", last=last) and self.updates > 0:
             due = [*due, *self.probes]
+        if due and not self._measured(stop, due):
+            return False
+        self.clocks["eval"].advance(self.step)
+        self.clocks["probe"].advance(self.step)
+        return True
+
+    def _measured(self, stop: Callable[[], bool], due: Sequence[Measurement]) -> bool:
+        """Make these measurements; interrupted, leave everything as it was before them."""
+        # It waits for the disk, so it is not asked at every step.
         position = self.logger.position
-        before, rng = [deepcopy(each.state_dict()) for each in due], rng_state() if due else {}
+        before, rng = [deepcopy(each.state_dict()) for each in due], rng_state()
         try:
             with cancellable(stop):
                 for measurement in due:
@@ -205,8 +214,6 @@ class Trainer:
             self.logger.truncate(position)
             set_rng_state(rng)
             return False
-        self.clocks["eval"].advance(self.step)
-        self.clocks["probe"].advance(self.step)
         return True
 
     def _note(self, row: Mapping[str, float]) -> None:
