@@ -18,6 +18,9 @@ from mbrl_flat.models.categorical import draw_one_hot, straight_through, unimix
 from mbrl_flat.models.functional import full_precision, gaussian_log_prob
 from mbrl_flat.specs import Continuous, Discrete
 
+_MIN_STD, _MAX_STD = 0.1, 1.0
+"""Bounds of a Gaussian policy's deviation."""
+
 NetworkFactory = Callable[[int], nn.Module]
 """Makes a network from features ``[..., F]`` to as many outputs as asked for."""
 
@@ -96,26 +99,16 @@ class GaussianActor(nn.Module):
     Args:
         dim: Number of action entries.
         make_network: Makes the network.
-        min_std: Smallest deviation.
-        max_std: Largest deviation.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        make_network: NetworkFactory,
-        *,
-        min_std: float = 0.1,
-        max_std: float = 1.0,
-    ) -> None:
+    def __init__(self, dim: int, make_network: NetworkFactory) -> None:
         super().__init__()
-        self.min_std, self.max_std = min_std, max_std
         self.network = make_network(2 * dim)
 
     def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = full_precision(self.network(features)).chunk(2, -1)
         spread = torch.sigmoid(raw + 2.0)
-        return torch.tanh(mean), self.min_std + (self.max_std - self.min_std) * spread
+        return torch.tanh(mean), _MIN_STD + (_MAX_STD - _MIN_STD) * spread
 
     def act(self, features: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Sample actions ``[..., A]``."""
@@ -143,8 +136,6 @@ def make_actor(
     make_network: NetworkFactory,
     *,
     mix: float = 0.01,
-    min_std: float = 0.1,
-    max_std: float = 1.0,
 ) -> CategoricalActor | GaussianActor:
     """Build the policy that an action space asks for.
 
@@ -152,12 +143,10 @@ def make_actor(
         space: The environment's actions.
         make_network: Makes the network.
         mix: Share of the uniform distribution, for discrete actions.
-        min_std: Smallest deviation, for continuous ones.
-        max_std: Largest deviation.
 
     Returns:
         The policy.
     """
     if isinstance(space, Discrete):
         return CategoricalActor(space.num, make_network, mix=mix)
-    return GaussianActor(space.dim, make_network, min_std=min_std, max_std=max_std)
+    return GaussianActor(space.dim, make_network)

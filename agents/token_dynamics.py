@@ -101,23 +101,20 @@ class TokenDynamics(nn.Module):
         moves = torch.cat([torch.zeros_like(action[:, :1]), action], 1)
         return before, moves.masked_fill(begins[..., None], 0.0), begins
 
-    def sequence(
-        self, latent: Tensor, action: Tensor, mask: Tensor, *, first_position: int = 0
-    ) -> tuple[Tensor, KVCache]:
+    def sequence(self, latent: Tensor, action: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:
         """Process sequences of tokens.
 
         Args:
             latent: Latents of the step before each ``[B, T, S C]``.
             action: Likewise actions ``[B, T, A]``.
             mask: Who attends to whom ``[B, T, T]``.
-            first_position: Position of the first token, where positions are learned.
 
         Returns:
             Outputs ``[B, T, D]``; keys and values.
         """
         tokens = self.mixer(torch.cat([latent, into_box(action)], -1))
         if self.positions is not None:
-            tokens = self.positions(tokens, first_position)
+            tokens = self.positions(tokens, 0)
         return self.transformer(tokens, mask)
 
     def mask(self, begins: Tensor) -> Tensor:

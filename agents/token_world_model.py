@@ -157,6 +157,20 @@ class TokenWorldModel(nn.Module, ABC):
     def states(self, seen: Observed, targets: Targets) -> ModelState:
         """States of all steps ``[B, T + 1, ...]``, detached."""
 
+    @abstractmethod
+    def append_observed(
+        self, state: ModelState, latent: Tensor, action: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, ModelState]:
+        """Process a token of latents ``[N, S C]`` and actions ``[N, A]`` of the step before.
+
+        Returns:
+            Outputs ``[N, D]``, and what the state remembers; nothing from before ``is_first``.
+        """
+
+    @abstractmethod
+    def append_imagined(self, state: ModelState, action: Tensor) -> tuple[Tensor, ModelState]:
+        """The same for the state's own latents and actions ``[N, A]``, within an episode."""
+
     def extra_losses(
         self, batch: Batch, targets: Targets, seen: Observed, prior: Tensor
     ) -> dict[str, tuple[float, Tensor]]:
@@ -261,6 +275,44 @@ class TokenWorldModel(nn.Module, ABC):
         """Posterior states ``[B, T + 1, ...]``: the same tensors as ``loss`` gives."""
         with restored_rng(), frozen_statistics():
             return self.states(self.observe_all(batch, targets["noise"]), targets)
+
+    @torch.no_grad()
+    def observe(
+        self,
+        state: ModelState,
+        action: Tensor,
+        obs: Observation,
+        is_first: Tensor,
+        *,
+        generator: Generator | None = None,
+    ) -> ModelState:
+        """Take in observations ``[N, ...]``; see ``ImaginationModel.observe``."""
+        begins = is_first[:, None]
+        before = torch.where(begins, self.dynamics.first_latent(), state["latent"])
+        moves = action.masked_fill(begins, 0.0)
+        hidden, memory = self.append_observed(state, before, moves, is_first)
+        latent = self._posterior(obs, generator)
+        shown = self.shown(latent, hidden, generator)
+        return {"latent": latent, self.style.act_on: shown, "hidden": hidden, **memory}
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        state: ModelState,
+        action: Tensor,
+        *,
+        generator: Generator | None = None,
+        most_likely: bool = False,
+    ) -> ModelState:
+        """Prior states ``[N, ...]`` after actions ``[N, A]``."""
+        hidden, memory = self.append_imagined(state, action)
+        latent = self._prior(hidden, most_likely=most_likely, generator=generator)
+        return {"latent": latent, self.style.act_on: latent, "hidden": hidden, **memory}
+
+    def shown(self, latent: Tensor, hidden: Tensor, generator: Generator | None) -> Tensor:
+        """What the policy sees of an observed step beside the output ``[N, D]``: its latent."""
+        del hidden, generator
+        return latent
 
     def _posterior(self, obs: Observation, generator: Generator | None) -> Tensor:
         """Sampled latents ``[N, S C]`` of single observations."""

@@ -26,7 +26,7 @@ from mbrl_flat.agents.storm.config import STORMConfig
 from mbrl_flat.agents.storm.tokens import Tokens
 from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.interfaces import Observation, Targets
+from mbrl_flat.interfaces import Targets
 from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.models.perceptron import Perceptron
@@ -118,17 +118,18 @@ class WorldModel(TokenWorldModel):
 
         valid = valid_windows(seen.begins, size)
         tokens = Tokens(windows(seen.before), windows(seen.moves), valid)
-        return self._state(latent, hidden, targets["prior_noise"], tokens)
-
-    def _state(
-        self, latent: Tensor, hidden: Tensor, prior_noise: Tensor, tokens: Tokens
-    ) -> ModelState:
-        """Name the parts of a state; ``shown`` is what the policy sees of the current step."""
-        shown = latent
-        if self.config.act_on == "prediction":
-            prior = self.dynamics.prior(hidden).detach()
-            shown = straight_through(prior, prior_noise).flatten(-2)
+        shown = self._shown(latent, hidden, targets["prior_noise"])
         return {"latent": latent, "shown": shown, "hidden": hidden, **tokens.to_state()}
+
+    def _shown(self, latent: Tensor, hidden: Tensor, prior_noise: Tensor) -> Tensor:
+        if self.config.act_on == "frame":
+            return latent
+        return straight_through(self.dynamics.prior(hidden).detach(), prior_noise).flatten(-2)
+
+    def shown(self, latent: Tensor, hidden: Tensor, generator: Generator | None) -> Tensor:
+        """The latent or, with ``act_on=prediction``, what the model had predicted of it."""
+        noise = self._noise(len(latent), like=latent, generator=generator)
+        return self._shown(latent, hidden, noise)
 
     def initial_state(self, num: int) -> ModelState:
         """States ``[num, ...]`` before anything was observed; they remember ``act_context``."""
@@ -148,31 +149,19 @@ class WorldModel(TokenWorldModel):
         hidden, cache = self.dynamics.sequence(tokens.latent, tokens.action, tokens.mask())
         return hidden[:, -1], cache._replace(valid=tokens.valid)
 
-    @torch.no_grad()
-    def observe(
-        self,
-        state: ModelState,
-        action: Tensor,
-        obs: Observation,
-        is_first: Tensor,
-        *,
-        generator: Generator | None = None,
-    ) -> ModelState:
-        """Take in observations ``[N, ...]``; see ``ImaginationModel.observe``."""
-        begins = is_first[:, None]
+    def append_observed(
+        self, state: ModelState, latent: Tensor, action: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, ModelState]:
+        """Slide the windows by one token; see ``TokenWorldModel``."""
         old = Tokens.of(state)
-        before = torch.where(begins, self.dynamics.first_latent(), state["latent"])
-        tokens = old._replace(valid=old.valid & ~begins)
-        tokens = tokens.append(before, action.masked_fill(begins, 0.0))
+        tokens = old._replace(valid=old.valid & ~is_first[:, None]).append(latent, action)
         if self.config.act_align == "left":
             moved, last = tokens.left_aligned()
             hidden, _ = self.dynamics.sequence(moved.latent, moved.action, moved.mask())
             hidden = hidden[torch.arange(len(last), device=last.device), last]
         else:
             hidden, _ = self._process(tokens)
-        latent = self._posterior(obs, generator)
-        prior_noise = self._noise(len(latent), like=latent, generator=generator)
-        return self._state(latent, hidden, prior_noise, tokens)
+        return hidden, tokens.to_state()
 
     @torch.no_grad()
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
@@ -181,22 +170,10 @@ class WorldModel(TokenWorldModel):
         shown, memory = state["shown"], cache.with_room(horizon).to_state()
         return {"latent": shown, "shown": shown, "hidden": hidden, **memory}
 
-    @torch.no_grad()
-    def imagine(
-        self,
-        state: ModelState,
-        action: Tensor,
-        *,
-        generator: Generator | None = None,
-        most_likely: bool = False,
-    ) -> ModelState:
-        """Prior states ``[N, ...]`` after actions; without ``begin_rollout`` the window slides."""
+    def append_imagined(self, state: ModelState, action: Tensor) -> tuple[Tensor, ModelState]:
+        """Process one token more; without ``begin_rollout`` the window slides."""
         if "past_latent" in state:
             tokens = Tokens.of(state).append(state["latent"], action)
-            hidden, memory = self._process(tokens)[0], tokens.to_state()
-        else:
-            cache = KVCache.from_state(state)
-            hidden, cache = self.dynamics.step(state["latent"], action, cache)
-            memory = cache.to_state()
-        latent = self._prior(hidden, most_likely=most_likely, generator=generator)
-        return {"latent": latent, "shown": latent, "hidden": hidden, **memory}
+            return self._process(tokens)[0], tokens.to_state()
+        hidden, cache = self.dynamics.step(state["latent"], action, KVCache.from_state(state))
+        return hidden, cache.to_state()

@@ -16,7 +16,7 @@ Deviations from the paper:
 from typing import cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from mbrl_flat.agents.imagination import ModelState
 from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
@@ -25,7 +25,7 @@ from mbrl_flat.agents.twister.contrastive import ContrastivePredictor
 from mbrl_flat.agents.twister.networks import head, initialise
 from mbrl_flat.agents.twister.views import random_boxes, resized_crops, torchvision_boxes
 from mbrl_flat.data.batch import Batch
-from mbrl_flat.interfaces import Observation, Targets
+from mbrl_flat.interfaces import Targets
 from mbrl_flat.models.categorical import straight_through
 from mbrl_flat.models.kv_cache import KVCache, valid_windows, windows_of
 from mbrl_flat.models.perceptron import Perceptron
@@ -139,38 +139,19 @@ class WorldModel(TokenWorldModel):
             **KVCache.empty(num, self.cache_shape, first.device).to_state(),
         }
 
-    @torch.no_grad()
-    def observe(
-        self,
-        state: ModelState,
-        action: Tensor,
-        obs: Observation,
-        is_first: Tensor,
-        *,
-        generator: Generator | None = None,
-    ) -> ModelState:
-        """Take in observations ``[N, ...]``; see ``ImaginationModel.observe``."""
-        begins = is_first[:, None]
-        before = torch.where(begins, self.dynamics.first_latent(), state["latent"])
+    def append_observed(
+        self, state: ModelState, latent: Tensor, action: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, ModelState]:
+        """Process one token more; see ``TokenWorldModel``."""
         cache = KVCache.from_state(state).keep(~is_first)
-        hidden, cache = self.dynamics.step(before, action.masked_fill(begins, 0.0), cache)
-        latent = self._posterior(obs, generator)
-        return {"latent": latent, "hidden": hidden, **cache.to_state()}
+        hidden, cache = self.dynamics.step(latent, action, cache)
+        return hidden, cache.to_state()
+
+    def append_imagined(self, state: ModelState, action: Tensor) -> tuple[Tensor, ModelState]:
+        """Process one token more; see ``TokenWorldModel``."""
+        hidden, cache = self.dynamics.step(state["latent"], action, KVCache.from_state(state))
+        return hidden, cache.to_state()
 
     def begin_rollout(self, state: ModelState, horizon: int) -> ModelState:
         """Copy the cache to where there is room for ``horizon`` steps."""
         return {**state, **KVCache.from_state(state).with_room(horizon).to_state()}
-
-    @torch.no_grad()
-    def imagine(
-        self,
-        state: ModelState,
-        action: Tensor,
-        *,
-        generator: Generator | None = None,
-        most_likely: bool = False,
-    ) -> ModelState:
-        """Prior states ``[N, ...]`` after actions ``[N, A]``."""
-        hidden, cache = self.dynamics.step(state["latent"], action, KVCache.from_state(state))
-        latent = self._prior(hidden, most_likely=most_likely, generator=generator)
-        return {"latent": latent, "hidden": hidden, **cache.to_state()}

@@ -2,12 +2,12 @@ r"""Energy and retrieval of a modern Hopfield network, and the energy of a smoot
 
 .. math::
     E(x | \Xi) &= \tfrac{1}{2} |x|^2
-        - \tfrac{1}{\beta} \log \sum_\mu w_\mu e^{\beta x \cdot \xi_\mu}, \\
+        - \tfrac{1}{\beta} \log \sum_\mu e^{\beta x \cdot \xi_\mu}, \\
     x &\leftarrow \sum_\mu p_\mu \xi_\mu, \quad
-        p = \operatorname{softmax}(\beta x \cdot \xi_\mu + \log w_\mu)
+        p = \operatorname{softmax}(\beta x \cdot \xi_\mu)
 
-A retrieval step is a gradient step of length one. With :math:`w_\mu = e^{-\beta |\xi_\mu|^2 / 2}`
-and :math:`s^2 = 1 / \beta` the energy is, up to a constant, :math:`-s^2` times the log-density of
+A retrieval step is a gradient step of length one. For memories of equal length and
+:math:`s^2 = 1 / \beta` the energy is, up to a constant, :math:`-s^2` times the log-density of
 the data smoothed by a Gaussian of width s, the density that a diffusion model is trained on.
 
 References:
@@ -24,17 +24,17 @@ from torch import Tensor
 from mbrl_flat.errors import UserError
 from mbrl_flat.settings import check_number
 
+_SETTLED = 1e-12
+"""A fixed point is reached when no entry moves by more."""
 
-def energy(
-    x: Tensor, memories: Tensor, *, beta: float, log_weights: Tensor | None = None
-) -> Tensor:
+
+def energy(x: Tensor, memories: Tensor, *, beta: float) -> Tensor:
     """Energy of states under stored memories.
 
     Args:
         x: States ``[..., N, D]``.
         memories: ``[..., M, D]``.
         beta: Inverse temperature.
-        log_weights: Logarithms of the masses ``[..., M]``; zeros by default.
 
     Returns:
         ``[..., N]``.
@@ -42,15 +42,13 @@ def energy(
     Raises:
         UserError: If ``beta`` is not positive or there is no memory.
     """
-    scores = _scores(x, memories, beta, log_weights)
+    scores = _scores(x, memories, beta)
     return 0.5 * x.square().sum(-1) - scores.logsumexp(-1) / beta
 
 
-def attention(
-    x: Tensor, memories: Tensor, *, beta: float, log_weights: Tensor | None = None
-) -> Tensor:
+def attention(x: Tensor, memories: Tensor, *, beta: float) -> Tensor:
     """Share of each memory in a retrieval, ``[..., N, M]``; arguments as for ``energy``."""
-    return _scores(x, memories, beta, log_weights).softmax(-1)
+    return _scores(x, memories, beta).softmax(-1)
 
 
 def retrieve(
@@ -58,8 +56,6 @@ def retrieve(
     memories: Tensor,
     *,
     beta: float,
-    log_weights: Tensor | None = None,
-    tolerance: float = 1e-12,
     max_steps: int = 10_000,
 ) -> Tensor:
     """Follow the update to its fixed points.
@@ -68,8 +64,6 @@ def retrieve(
         x: Where to start ``[..., N, D]``.
         memories: ``[..., M, D]``.
         beta: Inverse temperature.
-        log_weights: Logarithms of the masses ``[..., M]``.
-        tolerance: Stop when no entry moves by more.
         max_steps: Most updates.
 
     Returns:
@@ -79,12 +73,12 @@ def retrieve(
         UserError: If they are not reached within ``max_steps``.
     """
     for _ in range(max_steps):
-        moved = attention(x, memories, beta=beta, log_weights=log_weights) @ memories
-        if (moved - x).abs().max() <= tolerance:
+        moved = attention(x, memories, beta=beta) @ memories
+        if (moved - x).abs().max() <= _SETTLED:
             return moved
         x = moved
     raise UserError(
-        f"Retrieval did not settle to {tolerance} within {max_steps} updates; allow more."
+        f"Retrieval did not settle to {_SETTLED} within {max_steps} updates; allow more."
     )
 
 
@@ -121,24 +115,22 @@ def smoothed_energy(
     return -(scale**2) * (scores.logsumexp(-1) - math.log(count))
 
 
-def neighbour_width(data: Tensor, *, neighbour: int = 5) -> float:
-    """Width for the smoothed energy: the median distance to the so many-th nearest other sample.
+def neighbour_width(data: Tensor) -> float:
+    """Width for the smoothed energy: the median distance to the fifth nearest other sample.
 
     Args:
-        data: Samples ``[M, D]``, at least two.
-        neighbour: Which; the farthest if there are fewer.
+        data: Samples ``[M, D]``, at least two; of fewer than six the farthest counts.
 
     Returns:
         The distance; 0 where most samples have that many equal ones.
     """
     distance = torch.cdist(data, data, compute_mode="donot_use_mm_for_euclid_dist")
-    rank = min(neighbour, len(data) - 1) + 1
+    rank = min(5, len(data) - 1) + 1
     return float(distance.kthvalue(rank, 1).values.median())
 
 
-def _scores(x: Tensor, memories: Tensor, beta: float, log_weights: Tensor | None) -> Tensor:
+def _scores(x: Tensor, memories: Tensor, beta: float) -> Tensor:
     check_number("beta", beta, "(0, inf)")
     if memories.shape[-2] == 0:
         raise UserError("A Hopfield network needs at least one memory.")
-    scores = beta * (x @ memories.mT)
-    return scores if log_weights is None else scores + log_weights.unsqueeze(-2)
+    return beta * (x @ memories.mT)

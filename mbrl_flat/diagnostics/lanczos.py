@@ -113,10 +113,23 @@ def lanczos(
     )  # fmt: skip
 
 
+def largest_eigenvalue(
+    product: Product,
+    like: Tensor,
+    *,
+    generator: torch.Generator,
+    iterations: int,
+    tolerance: float,
+) -> float:
+    """Largest eigenvalue of a matrix, from a random start of the type and device of ``like``."""
+    start = start_vector(like.numel(), generator=generator).to(like)
+    return lanczos(product, start, max_iterations=iterations, tolerance=tolerance).lambda_max
+
+
 def start_vector(
-    size: int, *, generator: torch.Generator, previous: Tensor | None = None, fresh: float = 0.1
+    size: int, *, generator: torch.Generator, previous: Tensor | None = None
 ) -> Tensor:
-    """Return a start ``[size]``: random, or ``previous`` with a little fresh randomness in it.
+    """Return a start ``[size]``: random, or ``previous`` with a tenth of its length in noise.
 
     An exact eigenvector spans a Krylov space of its own: started there, Lanczos would never see
     a direction that has become the sharper one since.
@@ -125,7 +138,6 @@ def start_vector(
         size: Number of entries.
         generator: Source of the randomness, on the CPU.
         previous: Where an earlier, similar matrix had its extreme eigenvectors.
-        fresh: Length of the random part relative to ``previous``.
 
     Returns:
         The vector, float32 on the CPU unless ``previous`` is something else.
@@ -134,7 +146,7 @@ def start_vector(
     if previous is None:
         return noise
     noise = noise.to(previous)
-    return previous / norm(previous) + fresh * noise / norm(noise)
+    return previous / norm(previous) + 0.1 * noise / norm(noise)
 
 
 def _next_direction(product: Product, basis: Tensor) -> tuple[float, Tensor]:

@@ -12,7 +12,7 @@ import torch
 
 from mbrl_flat.diagnostics import perturbed_sharpness
 from mbrl_flat.diagnostics.gauss_newton import of_categorical
-from mbrl_flat.diagnostics.lanczos import Product, lanczos, start_vector
+from mbrl_flat.diagnostics.lanczos import Product, largest_eigenvalue
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales, threshold
 from mbrl_flat.diagnostics.sharpness import LossRegion, sam_gap
 from mbrl_flat.diagnostics.trace import Estimate, hutchinson
@@ -62,8 +62,8 @@ class Trace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preconditioned:
-    """Largest eigenvalue of ``D^{1/2} H D^{1/2}`` with Adam's step sizes; uses the graph.
+class _LargestEigenvalue:
+    """Base of the measures that find one.
 
     Attributes:
         iterations: Most Lanczos iterations.
@@ -72,6 +72,17 @@ class Preconditioned:
 
     iterations: int = 12
     tolerance: float = 0.05
+
+    def of(self, product: Product, region: LossRegion, context: Context) -> float:
+        """Of the matrix that ``product`` multiplies by."""
+        return largest_eigenvalue(
+            product, region.gradient, generator=context.generator, **vars(self)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditioned(_LargestEigenvalue):
+    """Largest eigenvalue of ``D^{1/2} H D^{1/2}`` with Adam's step sizes; uses the graph."""
 
     def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``preconditioned`` and its threshold; nothing for other optimizers than Adam's kind."""
@@ -82,33 +93,25 @@ class Preconditioned:
             return {}
         product = preconditioned(region.product, scales)
         return {
-            "preconditioned": _largest(product, region, context, self.iterations, self.tolerance),
+            "preconditioned": self.of(product, region, context),
             "preconditioned_threshold": threshold(context.optimizer),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoricalGaussNewton:
+class CategoricalGaussNewton(_LargestEigenvalue):
     """Largest eigenvalue of the Gauss-Newton matrix of the cross entropies; uses the graph.
 
     Of their sum with the coefficients of the loss, on its batch and draws; what else the loss holds
     has no part in it. Modules that move none of the logits have zero.
-
-    Attributes:
-        iterations: Most Lanczos iterations.
-        tolerance: Relative residual at which they stop.
     """
-
-    iterations: int = 12
-    tolerance: float = 0.05
 
     def __call__(self, region: LossRegion, context: Context) -> Mapping[str, float]:
         """``gauss_newton``; nothing for agents that do not take their cross entropies apart."""
         if context.categorical is None:
             return {}
         product = of_categorical(context.categorical, region.params)
-        largest = _largest(product, region, context, self.iterations, self.tolerance)
-        return {"gauss_newton": largest}
+        return {"gauss_newton": self.of(product, region, context)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,17 +226,6 @@ class AlongGradient:
             "rayleigh": perturbed_sharpness.rayleigh(region, region.gradient, rho=self.rho),
             "first_order_flatness": perturbed_sharpness.first_order_flatness(region, rho=self.rho),
         }
-
-
-def _largest(
-    product: Product, region: LossRegion, context: Context, iterations: int, tolerance: float
-) -> float:
-    """Largest eigenvalue of the matrix that ``product`` multiplies by."""
-    start = start_vector(region.gradient.numel(), generator=context.generator)
-    found = lanczos(
-        product, start.to(region.gradient), max_iterations=iterations, tolerance=tolerance
-    )
-    return found.lambda_max
 
 
 def _with_error(name: str, found: Estimate) -> dict[str, float]:

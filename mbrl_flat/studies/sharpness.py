@@ -5,9 +5,18 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
+from mbrl_flat.diagnostics.lanczos import Product, largest_eigenvalue
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
 from mbrl_flat.interfaces import ProbeLoss
+
+RHO = 0.05
+"""Radius of ``sam_gap``."""
+
+
+def top_eigenvalue(product: Product, like: Tensor) -> float:
+    """Largest eigenvalue of a matrix of the size of ``like`` ``[n]``, by at most 20 products."""
+    generator = torch.Generator().manual_seed(0)
+    return largest_eigenvalue(product, like, generator=generator, iterations=20, tolerance=1e-2)
 
 
 def measure_sharpness(
@@ -15,10 +24,6 @@ def measure_sharpness(
     x: Tensor,
     y: Tensor,
     loss_of: Callable[[Tensor, Tensor], Tensor],
-    *,
-    rho: float = 0.05,
-    iterations: int = 20,
-    seed: int = 0,
 ) -> Mapping[str, float]:
     """Measure the loss of all examples as a function of all weights, in evaluation mode.
 
@@ -29,9 +34,6 @@ def measure_sharpness(
         x: Inputs ``[N, ...]``.
         y: Labels or targets.
         loss_of: Mean loss of outputs and ``y``.
-        rho: Radius of ``sam_gap``.
-        iterations: Most iterations of Lanczos.
-        seed: Determines its start vector.
 
     Returns:
         ``loss``, ``lambda_max``, ``sam_gap``, ``first_order``, ``grad_norm`` and ``param_norm``.
@@ -41,14 +43,11 @@ def measure_sharpness(
     params = [p for p in model.parameters() if p.requires_grad]
     probe = ProbeLoss(loss=lambda: loss_of(model(x), y), modules={"": params})
     (region,) = loss_regions(probe, per_module=False)
-    generator = torch.Generator().manual_seed(seed)
-    start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
-    spectrum = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)
     measured = {
         "loss": region.value,
-        "lambda_max": spectrum.lambda_max,
-        "sam_gap": sam_gap(region, rho=rho),
-        **norms(region, rho=rho),
+        "lambda_max": top_eigenvalue(region.product, region.gradient),
+        "sam_gap": sam_gap(region, rho=RHO),
+        **norms(region, rho=RHO),
     }
     model.train(was_training)
     return measured

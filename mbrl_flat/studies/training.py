@@ -182,11 +182,8 @@ def train(
     for step, batch in enumerate(_batches(len(x), recipe, generator)):
         check_interrupt()
         inputs, labels = (x, y) if batch is None else (x[batch], y[batch])
-        closure = closure_of(optimizer, lambda: loss_of(model(inputs), labels))  # noqa: B023 - now
-        try:
-            loss = float(optimizer.step(closure))
-        except NonFiniteError as error:
-            raise DivergedError(step, str(error)) from error
+        batch_loss = lambda: loss_of(model(inputs), labels)  # noqa: B023, E731 - called now
+        loss = float(take_step(optimizer, batch_loss, step=step))
         if loss > recipe.max_loss:
             raise DivergedError(step, f"the loss is {loss:.4g}, above {recipe.max_loss:g}.")
         scheduler.step()
@@ -197,6 +194,26 @@ def train(
     model.eval()
     cosine = math.fsum(cosines) / len(cosines) if cosines else math.nan
     return Trained(optimizer=optimizer, steps=total, loss=loss, cosine=cosine)
+
+
+def take_step(optimizer: FlatOptimizer, loss_of: Callable[[], Tensor], *, step: int) -> Any:
+    """Make one step on a loss.
+
+    Args:
+        optimizer: Whose step.
+        loss_of: Computes the loss, as often as the optimizer wants.
+        step: Its number, for the error.
+
+    Returns:
+        What the optimizer returned, for most methods the loss before the step.
+
+    Raises:
+        DivergedError: If the loss or a gradient is not finite.
+    """
+    try:
+        return optimizer.step(closure_of(optimizer, loss_of))
+    except NonFiniteError as error:
+        raise DivergedError(step, str(error)) from error
 
 
 def closure_of(optimizer: FlatOptimizer, loss_of: Callable[[], Tensor]) -> Callable[[], Tensor]:

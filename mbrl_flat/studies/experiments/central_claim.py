@@ -115,8 +115,8 @@ class CentralClaim:
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once; measure along the way, at the end, and where validation is best."""
-        variant, seed = self.variants[str(cell["variant"])], int(cell["seed"] or 0)
-        split = self.task.split(seed, train=int(cell["episodes"] or 0))
+        variant, seed = self.variants[cell["variant"]], cell["seed"]
+        split = self.task.split(seed, train=cell["episodes"])
         settings = {**self.settings, **variant.model}
         model = build_model(self.model, settings, split["train"], seed=seed)
         optimizer = build_optimizer(
@@ -179,8 +179,8 @@ class CentralClaim:
         """Returns and biases of the planner, where they are asked for."""
         if self.control is None:
             return {}
-        seed, task = int(cell["seed"] or 0), self.task
-        scale = task.scale(seed, train=int(cell["episodes"] or 0))
+        seed, task = cell["seed"], self.task
+        scale = task.scale(seed, train=cell["episodes"])
         return self.control.measure(model, task.recording, scale, seed=seed, discount=task.discount)
 
     @staticmethod

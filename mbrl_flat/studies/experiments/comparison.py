@@ -198,7 +198,7 @@ class ComparisonStudy:
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once; accuracies and sharpness."""
-        return self.runs.tasks[str(cell["network"])].measure(cell)
+        return self.runs.tasks[cell["network"]].measure(cell)
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """The declared claims, network after network."""

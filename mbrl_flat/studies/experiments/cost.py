@@ -8,10 +8,11 @@ from mbrl_flat.studies.experiments.methods import method_optimizer
 from mbrl_flat.studies.experiments.task import NoisyDigits
 from mbrl_flat.studies.training import build_base, closure_of, loss_function
 
+_ROUNDS = 30
+"""The median over them counts."""
 
-def step_costs(
-    task: NoisyDigits, methods: Mapping[str, float], *, seed: int, rounds: int = 30
-) -> dict[str, float]:
+
+def step_costs(task: NoisyDigits, methods: Mapping[str, float], *, seed: int) -> dict[str, float]:
     """Time a step of each method over one of the base, all in turn within every round.
 
     Machines slow down and speed up for reasons of their own; what shares a round shares them.
@@ -20,7 +21,6 @@ def step_costs(
         task: Network, data and base.
         methods: Radius of each method.
         seed: Determines weights and batch.
-        rounds: Rounds; the median over them counts.
 
     Returns:
         ``cost_METHOD``: CPU time of a step relative to one of the base.
@@ -36,7 +36,7 @@ def step_costs(
         closure = closure_of(optimizer, lambda model=model: loss_of(model(x), y))
         steps.append((method, partial(optimizer.step, closure)))
     times: dict[str, list[float]] = {method: [] for method, _ in steps}
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         for method, step in steps:
             start = time.process_time()
             step()

@@ -85,15 +85,15 @@ class EosMinimal:
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Run gradient descent and look at the sharpness along it."""
         if cell["kind"] == "followed":
-            setting = self.followed[str(cell["setting"])]
+            setting = self.followed[cell["setting"]]
             path, measured = _run(setting)
             return {**measured, **_curves(setting, path)}
         if cell["kind"] == "sweep":
             burst = self.followed["one_burst"]
-            lr = float(cell["lr"] or 0.0)
+            lr = cell["lr"]
             swept = Setting(l2=burst.l2, lr=lr, start=burst.start, steps=self.sweep_steps)
             return _run(swept)[1]
-        setting = random_setting(int(cell["seed"] or 0), steps=self.start_steps)
+        setting = random_setting(cell["seed"], steps=self.start_steps)
         return {"l2": setting.l2, "step_size": setting.lr, **_run(setting)[1]}
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:

@@ -80,10 +80,8 @@ class Hopfield:
         patterns = cluster_with_outlier(
             num_cluster=self.num_cluster, size=self.size, overlap=self.overlap
         )
-        generator = torch.Generator().manual_seed(int(cell["seed"] or 0))
-        rotation = random_rotations(
-            1, self.size, strength=float(cell["strength"] or 0.0), generator=generator
-        )
+        generator = torch.Generator().manual_seed(cell["seed"])
+        rotation = random_rotations(1, self.size, strength=cell["strength"], generator=generator)
         found = forgetting(patterns, rotation, beta=self.beta)
         rise, gain, n = found.rise[0], found.corrected[0], self.num_cluster
         own = gain.diagonal()

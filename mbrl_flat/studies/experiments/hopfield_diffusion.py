@@ -117,7 +117,7 @@ class HopfieldDiffusion(CheckedSettings):
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Learn the second task with one policy; reconstruct the first before and after."""
-        seed, policy = int(cell["seed"] or 0), str(cell["policy"])
+        seed, policy = cell["seed"], cell["policy"]
         start = _first_task(self, seed)
         kept = choose_replay(
             policy,
@@ -230,12 +230,10 @@ def _first_task(study: HopfieldDiffusion, seed: int) -> FirstTask:
 
 
 @torch.no_grad()
-def denoising_loss(
-    model: nn.Module, images: Tensor, schedule: NoiseSchedule, *, draws: int = 4
-) -> float:
-    """The training loss on images, on noise that is always the same."""
+def denoising_loss(model: nn.Module, images: Tensor, schedule: NoiseSchedule) -> float:
+    """The training loss on images, on four draws of noise that are always the same."""
     generator = torch.Generator().manual_seed(0)
-    losses = [diffusion_loss(model, images, schedule, generator=generator) for _ in range(draws)]
+    losses = [diffusion_loss(model, images, schedule, generator=generator) for _ in range(4)]
     return float(torch.stack(losses).mean())
 
 

@@ -88,10 +88,10 @@ class MomentumSAM(ComparisonStudy):
         """Compute one cell of any of the three kinds."""
         tasks = self.runs.tasks
         if "cost" in cell:
-            methods, seed = {"msam": 1.0, "sam": 0.1}, int(cell["seed"] or 0)
-            return step_costs(tasks[str(cell["cost"])], methods, seed=seed)
+            methods, seed = {"msam": 1.0, "sam": 0.1}, cell["seed"]
+            return step_costs(tasks[cell["cost"]], methods, seed=seed)
         if "evaluation" in cell:
-            task = tasks[str(cell["evaluation"])]
+            task = tasks[cell["evaluation"]]
             return evaluations(task.fitted(cell), batch_size=task.batch_size)
         return super().measure(cell)
 

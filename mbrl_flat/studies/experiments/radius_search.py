@@ -13,6 +13,31 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.studies.framework import Trial, TrialRows
 
 
+def best_radius(
+    rows: TrialRows, radii: Sequence[float], metric: str, *, highest: bool = False
+) -> float:
+    """The radius with the lowest or highest mean of a metric.
+
+    Args:
+        rows: Those among which is chosen.
+        radii: Candidates.
+        metric: By what.
+        highest: Whether more is better.
+
+    Returns:
+        The radius; of equal ones the smaller, and one at which a run diverged only if there is no
+        other.
+    """
+
+    def rank(rho: float) -> tuple[bool, float, float]:
+        at = rows.where(rho=float(rho))
+        values = at.values(metric)
+        mean = math.fsum(values) / len(values) if values else math.inf
+        return bool(at.diverged_at()), -mean if values and highest else mean, rho
+
+    return float(min(radii, key=rank))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RadiusSearch:
     """Methods with their radii, on one task.
@@ -63,25 +88,9 @@ class RadiusSearch:
         )
 
     def chosen(self, rows: TrialRows, method: str) -> float:
-        """Radius with the best mean validation accuracy in the first stage.
-
-        Args:
-            rows: All rows, those of the first stage among them.
-            method: Whose.
-
-        Returns:
-            The radius; of equal ones the smaller, and one at which a run diverged only if there
-            is no other.
-        """
-        ours = self._tried(rows, method)
-
-        def validation_score(rho: float) -> tuple[bool, float, float]:
-            at = ours.where(rho=float(rho))
-            values = at.values("validation_accuracy")
-            mean = math.fsum(values) / len(values) if values else -math.inf
-            return not at.diverged_at(), mean, -rho
-
-        return float(max(self.radii[method], key=validation_score))
+        """Radius with the best mean validation accuracy in the first stage."""
+        tried = self._tried(rows, method)
+        return best_radius(tried, self.radii[method], "validation_accuracy", highest=True)
 
     def edge(self, rows: TrialRows, method: str) -> str:
         """Say whether the chosen radius is an end of its grid, beyond which a better may lie."""

@@ -132,10 +132,10 @@ class NoisyDigits:
 
     def fitted(self, cell: Trial, *, on_step: Callable[[StepInfo], None] | None = None) -> Fitted:
         """Train by the cell's ``method`` at its ``rho``, everything else by its ``seed``."""
-        seed = int(cell["seed"] or 0)
+        seed = cell["seed"]
         split, recipe, model = self.split(seed), self.recipe(), self.model(seed)
         optimizer = method_optimizer(
-            str(cell["method"]), model, base=build_base(recipe), rho=float(cell["rho"] or 0.0)
+            cell["method"], model, base=build_base(recipe), rho=cell["rho"]
         )
         # None of the networks draws anything, so there are no streams to keep.
         optimizer.same_rng = False

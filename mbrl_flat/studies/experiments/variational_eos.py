@@ -129,15 +129,15 @@ class VariationalEos:
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Simulate or train once."""
-        kind, seed = str(cell["kind"]), int(cell.get("seed") or 0)
+        kind, seed = cell["kind"], cell.get("seed", 0)
         if kind == "quadratic":
-            return self._quadratic(float(cell["variance"] or 0.0), int(cell["samples"] or 1))
+            return self._quadratic(cell["variance"], cell["samples"])
         if kind == "map":
-            return self._map(int(cell["samples"] or 1))
+            return self._map(cell["samples"])
         if kind in ("mlp", "vit"):
             values: dict[str, Any] = {f.name: cell[f.name] for f in fields(Noise)}
             return self._noisy(kind, Noise(**values), seed)
-        return self._adaptive(kind, float(cell.get("ess") or 0.0), seed)
+        return self._adaptive(kind, cell.get("ess", 0.0), seed)
 
     def _quadratic(self, variance: float, samples: int) -> dict[str, Value]:
         found = simulated_threshold(

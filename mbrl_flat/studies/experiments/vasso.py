@@ -115,7 +115,7 @@ class VaSSO(ComparisonStudy):
         """Train once, with or without a watch on the adversaries."""
         if "adversaries" not in cell:
             return super().measure(cell)
-        task, seed = self.runs.tasks[str(cell["adversaries"])], int(cell["seed"] or 0)
+        task, seed = self.runs.tasks[cell["adversaries"]], cell["seed"]
         x, y = task.split(seed).train
         model, recipe = task.model(seed), task.recipe()
         watch = Adversaries(
@@ -124,7 +124,7 @@ class VaSSO(ComparisonStudy):
             full_loss=lambda: loss_function(recipe)(model(x), y),
             every=self.every,
         )
-        groups, rho = module_groups({"": model}), float(cell["rho"] or 0.0)
+        groups, rho = module_groups({"": model}), cell["rho"]
         optimizer = RuleSAM(groups, base=build_base(recipe), rule=watch, rho=rho, same_rng=False)
         train(model, x, y, recipe, seed=seed, optimizer=optimizer)
         return watch.means()

@@ -103,12 +103,12 @@ class WeightDecayEos:
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once with gradient descent."""
-        sweep = self.sweeps[str(cell["sweep"])]
-        decay = float(cell["weight_decay"] or 0.0)
+        sweep = self.sweeps[cell["sweep"]]
+        decay = cell["weight_decay"]
         recorder = follow(
             sweep.task,
             full_batch_recipe("sgd", sweep.lr, sweep.steps, weight_decay=decay),
-            seed=int(cell["seed"] or 0),
+            seed=cell["seed"],
             every=self.every,
             extra=partial(_Measures, probes=self.probes),
         )

@@ -9,7 +9,6 @@ References:
     sharpness-aware world models are flatter, their value predictions better. The protocol is ours.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.settings import setting
+from mbrl_flat.studies.experiments.radius_search import best_radius
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
@@ -127,28 +127,19 @@ class WorldModelOffline(OfflineTask):
         if source not in self.subjects[model].radii:
             return 0.0
         tried = rows.where(part="validation", model=model, method=source)
-
-        def validation_score(rho: float) -> tuple[bool, float, float]:
-            at = tried.where(rho=float(rho))
-            scores = at.values("score")
-            mean = math.fsum(scores) / len(scores) if scores else math.inf
-            return bool(at.diverged_at()), mean, rho
-
-        return float(min(self.subjects[model].radii[source], key=validation_score))
+        return best_radius(tried, self.subjects[model].radii[source], "score")
 
     def measure(self, cell: Trial) -> Mapping[str, Value]:
         """Train once and look at the validation or the test episodes."""
-        subject, seed = self.subjects[str(cell["model"])], int(cell["seed"] or 0)
-        name, settings, share = METHODS[str(cell["method"])]
+        subject, seed = self.subjects[cell["model"]], cell["seed"]
+        name, settings, share = METHODS[cell["method"]]
         split = self.split(seed)
         model = build_model(subject.model, subject.settings, split["train"], seed=seed)
-        optimizer = build_optimizer(
-            model, name, lr=subject.lr, rho=float(cell["rho"] or 0.0), settings=settings
-        )
+        optimizer = build_optimizer(model, name, lr=subject.lr, rho=cell["rho"], settings=settings)
         evaluations = int(share * self.evaluations)
         spent = fit(model, split["train"], optimizer, evaluations=evaluations, seed=seed)
         model.calibrate(split["train"].every(2, 1))
-        measured = self.errors(model, split[str(cell["part"])])
+        measured = self.errors(model, split[cell["part"]])
         if cell["part"] == "test":
             measured |= self._fit_and_sharpness(model, split)
         return {"updates": spent.updates, "evaluations": spent.evaluations, **measured}

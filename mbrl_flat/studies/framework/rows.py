@@ -25,7 +25,7 @@ SECONDS = "cpu_seconds"
 """Key of the CPU time that a row took; the only entry that differs when it is recomputed."""
 
 
-class Trial(dict[str, Scalar]):
+class Trial(dict[str, Any]):
     """Settings of one computation, by name; the entry ``seed`` determines its random draws."""
 
     @property

@@ -167,7 +167,7 @@ def _compute(
             return number
         start = time.process_time()
         with restored_rng():
-            seed_everything(int(cell.get("seed") or 0))
+            seed_everything(cell.get("seed", 0))
             try:
                 with cancellable(lambda: stop.signal is not None):
                     measured = dict(study.measure(cell))

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl_flat.errors import DivergedError, NonFiniteError, UnknownNameError, UserError
+from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss
-from mbrl_flat.studies.training import closure_of
+from mbrl_flat.studies.training import take_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,8 @@ class Stage(CheckedSettings):
 
     def build(self, model: nn.Module) -> FlatOptimizer:
         """Make the optimizer of all weights of a model."""
-        if OPTIMIZERS[self.optimizer].has_base:
-            return make_optimizer(
-                self.optimizer, model, base="adam", lr=self.lr, **dict(self.settings)
-            )
-        return make_optimizer(self.optimizer, model, **{"lr": self.lr, **self.settings})
+        base = {"base": "adam"} if OPTIMIZERS[self.optimizer].has_base else {}
+        return make_optimizer(self.optimizer, model, **{"lr": self.lr, **base, **self.settings})
 
 
 def learn(
@@ -91,10 +88,7 @@ def learn(
             noise.set_state(state)  # noqa: B023 - called before the next draw
             return diffusion_loss(model, batch, schedule, generator=noise)  # noqa: B023
 
-        try:
-            optimizer.step(closure_of(optimizer, loss_of))
-        except NonFiniteError as error:
-            raise DivergedError(step, str(error)) from error
+        take_step(optimizer, loss_of, step=step)
     model.eval()
 
 

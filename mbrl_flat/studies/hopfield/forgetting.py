@@ -37,19 +37,16 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.settings import check_number
 
 
-def cluster_with_outlier(
-    *, num_cluster: int, size: int, overlap: float, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def cluster_with_outlier(*, num_cluster: int, size: int, overlap: float) -> Tensor:
     """Patterns of the tractable geometry.
 
     Args:
         num_cluster: Patterns n of the cluster.
         size: Dimensions, at least n + 2.
         overlap: Inner product c of any two of the cluster, in [0, 1).
-        dtype: Type of the entries.
 
     Returns:
-        ``[n + 1, size]``, all of length one; the outlier comes last.
+        ``[n + 1, size]``, float64, all of length one; the outlier comes last.
 
     Raises:
         UserError: If they don't fit, or the overlap is out of range.
@@ -60,7 +57,7 @@ def cluster_with_outlier(
             f"got {size}."
         )
     check_number("overlap", overlap, "[0, 1)")
-    patterns = torch.zeros(num_cluster + 1, size, dtype=dtype)
+    patterns = torch.zeros(num_cluster + 1, size, dtype=torch.float64)
     patterns[:num_cluster, 0] = math.sqrt(overlap)
     rows = torch.arange(num_cluster)
     patterns[rows, rows + 1] = math.sqrt(1.0 - overlap)

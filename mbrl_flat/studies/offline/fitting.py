@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_flat.diagnostics.lanczos import lanczos, start_vector
 from mbrl_flat.diagnostics.perturbed_sharpness import adaptive_sharpness
 from mbrl_flat.diagnostics.sharpness import loss_regions, norms, sam_gap
-from mbrl_flat.errors import DivergedError, NonFiniteError
 from mbrl_flat.interfaces import ProbeLoss
 from mbrl_flat.optim import OPTIMIZERS, FlatOptimizer, make_optimizer, module_groups
 from mbrl_flat.runtime.interrupts import check_interrupt
 from mbrl_flat.runtime.seeding import restored_rng
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.transitions import Subsequences, Transitions
-from mbrl_flat.studies.training import closure_of
+from mbrl_flat.studies.sharpness import RHO, top_eigenvalue
+from mbrl_flat.studies.training import take_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +54,9 @@ def build_optimizer(
         The optimizer, with the model's own bound on the gradient.
     """
     groups = module_groups(model.trained_modules(), lr_scales=model.lr_scales)
-    chosen: dict[str, Any] = {"max_grad_norm": model.max_grad_norm, **(settings or {})}
-    if OPTIMIZERS[name].has_base:
-        return make_optimizer(name, groups, base="adam", lr=lr, rho=rho, **chosen)
-    return make_optimizer(name, groups, **{"lr": lr, **chosen})
+    base = {"base": "adam", "rho": rho} if OPTIMIZERS[name].has_base else {}
+    common = {"lr": lr, "max_grad_norm": model.max_grad_norm}
+    return make_optimizer(name, groups, **{**common, **base, **(settings or {})})
 
 
 def fit(
@@ -104,10 +102,7 @@ def fit(
             calls += 1
             return model.loss(subsequences, targets)  # noqa: B023 - called before the next draw
 
-        try:
-            optimizer.step(closure_of(optimizer, loss_of))
-        except NonFiniteError as error:
-            raise DivergedError(updates, str(error)) from error
+        take_step(optimizer, loss_of, step=updates)
         updates, spent, cost = updates + 1, spent + calls, calls
         while at_point is not None and waiting and spent + cost > waiting[0]:
             model.train(False)
@@ -125,20 +120,13 @@ def loss_on(model: OfflineModel, subsequences: Subsequences) -> float:
 
 
 def sharpness_on(
-    model: OfflineModel,
-    subsequences: Subsequences,
-    *,
-    rho: float = 0.05,
-    iterations: int = 20,
-    scale_invariant: bool = False,
+    model: OfflineModel, subsequences: Subsequences, *, scale_invariant: bool = False
 ) -> dict[str, float]:
     """Largest Hessian eigenvalue of the loss on subsequences, with targets held fixed, and more.
 
     Args:
         model: In evaluation mode.
         subsequences: A batch; compare only what was measured at equal size.
-        rho: Radius of ``sam_gap``.
-        iterations: Most iterations of Lanczos.
         scale_invariant: Measure ``module_scaled_lambda`` and ``adaptive_sharpness`` as well.
 
     Returns:
@@ -154,26 +142,20 @@ def sharpness_on(
     }
     subject = ProbeLoss(loss=lambda: model.loss(subsequences, targets), modules=modules)
     (region,) = loss_regions(subject, per_module=False)
-    generator = torch.Generator().manual_seed(0)
-    start = start_vector(region.gradient.numel(), generator=generator).to(region.gradient)
-    found = lanczos(region.product, start, max_iterations=iterations, tolerance=1e-2)
-    size = norms(region, rho=rho)
+    lambda_max = top_eigenvalue(region.product, region.gradient)
+    size = norms(region, rho=RHO)
     extra: dict[str, float] = {}
     if scale_invariant:
         sizes = [torch.cat([p.detach().flatten() for p in params]) for params in modules.values()]
         scale = torch.cat([weights.norm().expand(len(weights)) for weights in sizes])
-        scaled = lanczos(
-            lambda v: scale * region.product(scale * v),
-            start,
-            max_iterations=iterations,
-            tolerance=1e-2,
+        extra["module_scaled_lambda"] = top_eigenvalue(
+            lambda v: scale * region.product(scale * v), region.gradient
         )
-        extra["module_scaled_lambda"] = scaled.lambda_max
-        extra["adaptive_sharpness"] = adaptive_sharpness(region, rho=rho, eta=0.01)
+        extra["adaptive_sharpness"] = adaptive_sharpness(region, rho=RHO, eta=0.01)
     return {
-        "lambda_max": found.lambda_max,
-        "scaled_lambda": found.lambda_max * size["param_norm"] ** 2,
-        "sam_gap": sam_gap(region, rho=rho),
+        "lambda_max": lambda_max,
+        "scaled_lambda": lambda_max * size["param_norm"] ** 2,
+        "sam_gap": sam_gap(region, rho=RHO),
         "grad_norm": size["grad_norm"],
         "param_norm": size["param_norm"],
         **extra,
