@@ -11,7 +11,6 @@ References:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,11 +22,12 @@ from mbrl_flat.agents.imagination import Heads, ModelOutput, ModelState
 from mbrl_flat.agents.packing import Packing
 from mbrl_flat.agents.token_config import TokenModelConfig
 from mbrl_flat.agents.token_dynamics import TokenDynamics
+from mbrl_flat.agents.token_style import Style
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.interfaces import Metrics, Observation, Targets
 from mbrl_flat.models.categorical import balanced_kl, draw_one_hot, gumbel_noise, straight_through
 from mbrl_flat.models.kv_cache import KVCache
-from mbrl_flat.models.strided_conv import NormName, StridedDecoder, StridedEncoder
+from mbrl_flat.models.strided_conv import StridedDecoder, StridedEncoder
 from mbrl_flat.models.transformer import LearnedPositions
 from mbrl_flat.optim.snapshots import frozen_statistics
 from mbrl_flat.runtime.seeding import restored_rng
@@ -51,33 +51,6 @@ class Observed(NamedTuple):
     """Outputs ``[B, T + 1, D]``."""
     cache: KVCache
     """Keys and values of all steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How an agent builds its networks.
-
-    Attributes:
-        agent: Name, for messages.
-        centre: What is taken off the pixels, which lie in [0, 1].
-        norm: Normalisation of the convolutions.
-        activation: Of convolutions and mixer.
-        eps: Of the mixer's normalisations.
-        head: Makes a head from its numbers of inputs and outputs.
-        heads_see_latent: Whether reward and continuation depend on the latent too.
-        learned_positions: Number of learned positions; 0 for relative ones.
-        act_on: Entry of a state that the policy sees beside the output.
-    """
-
-    agent: str
-    centre: float
-    norm: NormName
-    activation: Callable[[], nn.Module]
-    eps: float
-    head: Callable[[int, int], nn.Module]
-    heads_see_latent: bool
-    learned_positions: int = 0
-    act_on: str = "latent"
 
 
 class TokenWorldModel(nn.Module, ABC):
@@ -161,11 +134,7 @@ class TokenWorldModel(nn.Module, ABC):
     def append_observed(
         self, state: ModelState, latent: Tensor, action: Tensor, is_first: Tensor
     ) -> tuple[Tensor, ModelState]:
-        """Process a token of latents ``[N, S C]`` and actions ``[N, A]`` of the step before.
-
-        Returns:
-            Outputs ``[N, D]``, and what the state remembers; nothing from before ``is_first``.
-        """
+        """Outputs ``[N, D]`` of one token more, and what the state remembers since ``is_first``."""
 
     @abstractmethod
     def append_imagined(self, state: ModelState, action: Tensor) -> tuple[Tensor, ModelState]:

@@ -24,7 +24,8 @@ from torch import Generator, Tensor, nn
 from mbrl_flat.agents.imagination import ModelState
 from mbrl_flat.agents.storm.config import STORMConfig
 from mbrl_flat.agents.storm.tokens import Tokens
-from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
+from mbrl_flat.agents.token_style import Style
+from mbrl_flat.agents.token_world_model import Observed, TokenWorldModel
 from mbrl_flat.data.batch import Batch
 from mbrl_flat.interfaces import Targets
 from mbrl_flat.models.categorical import straight_through

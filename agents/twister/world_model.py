@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.agents.imagination import ModelState
-from mbrl_flat.agents.token_world_model import Observed, Style, TokenWorldModel
+from mbrl_flat.agents.token_style import Style
+from mbrl_flat.agents.token_world_model import Observed, TokenWorldModel
 from mbrl_flat.agents.twister.config import TWISTERConfig
 from mbrl_flat.agents.twister.contrastive import ContrastivePredictor
 from mbrl_flat.agents.twister.networks import head, initialise
