@@ -21,7 +21,7 @@ Catalogue = Mapping[str, Mapping[str, Any]]
 
 _OWN_MODULES = ("ale_py", "minatar")
 """Modules that may stand before the colon of a Gymnasium task without being named by ``trust``."""
-_CODE_KEYS = ("env", "model")
+_CODE_KEYS = ("env", "model", "wrapper")
 """Keys whose values name a function or class by a dotted path, beside ``_target_``."""
 
 

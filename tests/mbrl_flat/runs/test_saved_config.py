@@ -43,6 +43,7 @@ def read(tmp_path):
         {"_target_": "agents.evil.Other"},
         {"env": "os.system"},
         {"model": "subprocess.run"},
+        {"perturbations": {"noise": {"wrapper": "subprocess.run", "strengths": [1]}}},
         {"env": "my-module.make"},
         {"_target_": "os.system\n"},
         {"model": "a module.run "},
