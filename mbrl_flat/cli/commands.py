@@ -78,7 +78,7 @@ def _train(cfg: DictConfig) -> float | None:
             return follow_run(processes, build_run)
         if cfg.resume:
             settings, folder = _resumed(cfg)
-            status = _train_in(folder, settings, build_run(settings), processes, made=None)
+            status = _train_in(folder, settings, build_run(settings), processes, new=False)
         else:
             status = _train_anew(cfg, processes)
     if status:
@@ -93,13 +93,13 @@ def _train_anew(cfg: DictConfig, processes: Processes) -> int:
     exact, path = cfg.run_dir is not None, run_folder_path(cfg.run_dir, cfg.names, cfg.seed)
     cfg.run_dir = str(path)
     settings = settings_of(cfg)
-    built, made = build_run(settings), not path.is_dir()
+    built = build_run(settings)
     folder = create_run_folder(path, exact=exact)
     if folder != path:  # Another run has taken the name meanwhile.
         cfg.run_dir = str(folder)
         settings = settings_of(cfg)
         built = build_run(settings)
-    return _train_in(folder, settings, built, processes, made=made)
+    return _train_in(folder, settings, built, processes, new=True)
 
 
 def _train_in(
@@ -108,11 +108,11 @@ def _train_in(
     built: tuple[RunConfig, Parts],
     processes: Processes,
     *,
-    made: bool | None,
+    new: bool,
 ) -> int:
-    """Train in a folder that exists; ``made`` says whether for this run, ``None`` of an old one."""
-    with writing(folder, new=made is not None, made=bool(made)):
-        if made is not None:
+    """Train in a folder that exists; ``new`` says whether it was made for this run."""
+    with writing(folder, new=new):
+        if new:
             text = OmegaConf.to_yaml(OmegaConf.create(dict(settings)))
             write_text_atomically(folder / "config.yaml", text)
         processes.send(settings)

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from mbrl_flat.errors import UserError
@@ -15,6 +15,8 @@ from mbrl_flat.runtime.files import check_inside
 _PATIENCE_SECONDS = 5.0
 _START = ("config.yaml", "environment.json", "study.json", "data.json", "replay", ".lock")
 """What a start leaves before its first step."""
+_MADE: dict[Path, list[Path]] = {}
+"""Run folders that this process made, each with the folders made for it, innermost first."""
 
 
 def run_folder_path(named: str | None, names: Mapping[str, str], seed: int) -> Path:
@@ -59,11 +61,13 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
         UserError: If the path cannot be made, or exists and was named by the user.
     """
     candidate, number = path, 1
+    above = [parent for parent in path.parents if not parent.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 candidate.mkdir()
+                _MADE[candidate] = [candidate, *above]
                 return candidate
             except FileExistsError:
                 if exact and _is_empty_folder(path):
@@ -84,27 +88,32 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 @contextmanager
-def removed_unless_begun(folder: Path, *, made: bool = True) -> Iterator[None]:
+def removed_unless_begun(folder: Path, *, owned: bool = False) -> Iterator[None]:
     """After an error, remove the files of a run that has not recorded or saved anything.
+
+    A folder that was there before stays, empty, and so do the folders above it.
 
     Args:
         folder: The run's folder.
-        made: Whether it was made for this run; a folder that was there before stays, empty.
+        owned: Remove the folder also where an earlier process made it.
     """
     try:
         yield
     except BaseException:
         if not _is_begun(folder):
-            for path in [folder] if made else folder.iterdir():
-                if path.is_dir():
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+            with suppress(OSError):  # one of them has got something else meanwhile
+                for made in _MADE.get(folder, [folder] if owned else []):
+                    made.rmdir()
         raise
 
 
 @contextmanager
-def writing(folder: Path, *, new: bool, made: bool = True) -> Iterator[None]:
+def writing(folder: Path, *, new: bool) -> Iterator[None]:
     """Keep other processes from writing to a run's folder meanwhile.
 
     Where the file system has no locks nothing is kept from anyone.
@@ -112,7 +121,6 @@ def writing(folder: Path, *, new: bool, made: bool = True) -> Iterator[None]:
     Args:
         folder: The run's folder.
         new: Whether the run is a new one; then ``removed_unless_begun``.
-        made: Whether the folder was made for it.
 
     Raises:
         UserError: If another process writes to it.
@@ -133,7 +141,7 @@ def writing(folder: Path, *, new: bool, made: bool = True) -> Iterator[None]:
     try:
         if new and (folder / "config.yaml").exists():
             raise UserError(f"Another process has begun a run in {folder}; choose another run_dir.")
-        with removed_unless_begun(folder, made=made) if new else nullcontext():
+        with removed_unless_begun(folder) if new else nullcontext():
             yield
     finally:
         if lock is not None:

@@ -63,9 +63,8 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     """
     use_threads(config.threads)
     check_data(study)
-    made = config.run_dir is None or not Path(config.run_dir).is_dir()
     folder, new = _folder(config)
-    with writing(folder, new=new, made=made):
+    with writing(folder, new=new):
         outcome = run_study(
             study,
             folder,

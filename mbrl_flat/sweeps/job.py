@@ -154,7 +154,7 @@ class SweepJob:
                 if arguments is None:
                     self.outcome.status = "finished before"
                 else:
-                    with stop_requests() as request, removed_unless_begun(self.folder):
+                    with stop_requests() as request, removed_unless_begun(self.folder, owned=True):
                         self._run(entry, arguments, request, lock)
             if self.outcome.done:
                 self.outcome.value = _last_value(self.folder, self.outcome.objective)

@@ -11,7 +11,7 @@ import torch
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs import folder as run_folder
 from mbrl_flat.runs import provenance
-from mbrl_flat.runs.folder import create_run_folder
+from mbrl_flat.runs.folder import create_run_folder, writing
 from mbrl_flat.runs.provenance import describe_environment, write_environment
 from mbrl_flat.runtime.files import write_text_atomically
 
@@ -21,6 +21,23 @@ def test_a_folder_and_its_parents_are_made(tmp_path):
 
     assert create_run_folder(path, exact=False) == path
     assert path.is_dir()
+
+
+def _refused_start(folder):
+    with writing(folder, new=True):
+        (folder / "config.yaml").write_text("a: 1")
+        (folder / "replay").symlink_to(folder.parent)
+        raise UserError("refused")
+
+
+def test_a_start_that_fails_removes_all_folders_that_it_made_and_no_other(tmp_path):
+    (tmp_path / "there").mkdir()
+    for path in ("there", "there/run", "new/runs/run"):
+        folder = create_run_folder(tmp_path / path, exact=True)
+        with pytest.raises(UserError, match="refused"):
+            _refused_start(folder)
+
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_names_that_are_taken_are_numbered(tmp_path):
