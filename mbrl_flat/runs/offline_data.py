@@ -17,6 +17,7 @@ import numpy as np
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.runs.loading import refused_if_unfit
 from mbrl_flat.runtime.files import check_inside, write_text_atomically
 from mbrl_flat.runtime.plain_files import read_yaml
 from mbrl_flat.specs import TASK, Continuous, EnvSpec, TaskSpec
@@ -90,7 +91,8 @@ def fill_replay(replay: Replay, config: RunConfig, spec: EnvSpec, folder: Path) 
     for run in _folders(config.offline_data):
         settings = _settings(run)
         index = _index_of(settings, known, run, spec)
-        episodes = list(_episodes(run, settings, known[index]))
+        with refused_if_unfit(run / "checkpoints" / "latest.pt"):
+            episodes = list(_episodes(run, settings, known[index]))
         for episode in episodes:
             _put(replay, episode, index, spec)
         found.append(_summary(run, known[index].name, episodes))
@@ -132,7 +134,11 @@ def _settings(run: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise UserError(f"There is no run at {run}: {file} is missing; check offline_data.")
     check_inside(run)
-    return read_yaml(file)
+    settings = read_yaml(file)
+    names, env = settings.get("names"), settings.get("env")
+    if not (isinstance(names, dict) and "task" in names and isinstance(env, dict)):
+        raise UserError(f"{file} is damaged (it is not the configuration of a run); restore it.")
+    return settings
 
 
 def _index_of(
@@ -164,19 +170,20 @@ def recorded_episodes(run: Path) -> list[EpisodeArrays]:
     Raises:
         UserError: If there is no run.
     """
-    settings = _settings(run)
-    state = load_safely(CheckpointFolder(run / "checkpoints").latest)
-    arrays = load_safely(run / "checkpoints" / "replay" / state["pieces"][0]["name"])["arrays"]
-    # The buffer has a slot more for each episode; its size tells their length.
-    capacity, lanes = settings["replay_capacity"], state["replay"]["num_envs"]
-    extra = (state["replay"]["lane_size"] - 1) * lanes - capacity
-    task = TaskSpec(
-        name=str(settings["names"]["task"]),
-        obs_size=arrays["0/obs/state"].shape[-1],
-        action_size=arrays["0/action"].shape[-1],
-        episode_length=round(capacity / extra),
-    )
-    return list(_episodes(run, settings, task))
+    settings, checkpoints = _settings(run), CheckpointFolder(run / "checkpoints")
+    state = load_safely(checkpoints.latest)
+    with refused_if_unfit(checkpoints.latest):
+        arrays = next(checkpoints.read_pieces(state))
+        # The buffer has a slot more for each episode; its size tells their length.
+        capacity, lanes = settings["replay_capacity"], state["replay"]["num_envs"]
+        extra = (state["replay"]["lane_size"] - 1) * lanes - capacity
+        task = TaskSpec(
+            name=str(settings["names"]["task"]),
+            obs_size=arrays["0/obs/state"].shape[-1],
+            action_size=arrays["0/action"].shape[-1],
+            episode_length=round(capacity / extra),
+        )
+        return list(_episodes(run, settings, task))
 
 
 def _episodes(run: Path, settings: Mapping[str, Any], task: TaskSpec) -> Iterator[EpisodeArrays]:
@@ -190,8 +197,7 @@ def _episodes(run: Path, settings: Mapping[str, Any], task: TaskSpec) -> Iterato
     checkpoints = CheckpointFolder(run / "checkpoints")
     state = load_safely(checkpoints.latest)
     recorded.load_state_dict(state["replay"])
-    for piece in state["pieces"]:
-        arrays = load_safely(checkpoints.path / "replay" / piece["name"])["arrays"]
+    for arrays in checkpoints.read_pieces(state):
         _check_shapes(arrays, task, run)
         recorded.write_back(arrays)
     for env_index, still_open in enumerate(state["replay"]["open"]):

@@ -13,7 +13,7 @@ in the state of a bit generator, are stored as tensors and come back as arrays.
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import save_atomically
 
 _PIECE = re.compile(r"\d{6}\.pt")
+_MAX_CONTAINERS = 1_000_000
+_MAX_DEPTH = 100
 _NUMPY = "numpy array"
 """Key under which an array is stored as a tensor."""
 
@@ -89,10 +91,28 @@ def read_plain_data(path: Path, *, device: torch.device | str = "cpu") -> Any:
 def _read(path: Path, device: torch.device | str) -> Any:
     """Read a file of ``torch.save``; its old format, a bare pickle, is not tried."""
     with zipfile.ZipFile(path) as file:
-        # torch compresses nothing; what is compressed may be a thousand times as large.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+        # torch compresses nothing; what is compressed may be a thousand times as large, and so
+        # may be entries that share their bytes.
+        entries = file.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise zipfile.BadZipFile
-    return torch.load(path, map_location=device, weights_only=True)
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise zipfile.BadZipFile
+    value = torch.load(path, map_location=device, weights_only=True)
+    _check_containers(value)
+    return value
+
+
+def _check_containers(value: Any) -> None:
+    """Refuse containers that are too many or too deep: a few bytes that repeat may be endless."""
+    left, number = [(value, 0)], 0
+    while left:
+        container, depth = left.pop()
+        number += 1
+        if depth > _MAX_DEPTH or number > _MAX_CONTAINERS:
+            raise ValueError(f"more than {_MAX_CONTAINERS} containers or {_MAX_DEPTH} levels")
+        inner = container.values() if isinstance(container, Mapping) else container
+        left += [(item, depth + 1) for item in inner if isinstance(item, Mapping | list | tuple)]
 
 
 def _packed(value: Any, name: str = "") -> Any:
@@ -250,14 +270,18 @@ class CheckpointFolder:
     def read_replay(self, state: Mapping[str, Any], replay: Replay) -> None:
         """Fill ``replay``; no file is touched."""
         replay.load_state_dict(state["replay"])
+        for arrays in self.read_pieces(state):
+            replay.write_back(arrays)
+
+    def read_pieces(self, state: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Read the arrays of each piece that a loaded checkpoint names."""
         for piece in state["pieces"]:
             if not _PIECE.fullmatch(piece["name"]):
                 raise UserError(
                     f"Refused the checkpoint {self.latest}: it names {piece['name']!r} as a part "
                     f"of the replay; use another one."
                 )
-            content = load_safely(self.path / "replay" / piece["name"])
-            replay.write_back(content["arrays"])
+            yield load_safely(self.path / "replay" / piece["name"])["arrays"]
 
     def _drop_unnamed(self) -> None:
         """Delete pieces that no checkpoint names: overwritten, or of a run that was killed."""

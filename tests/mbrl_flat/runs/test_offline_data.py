@@ -10,9 +10,10 @@ import yaml
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs.config import RunConfig
-from mbrl_flat.runs.offline_data import fill_replay
+from mbrl_flat.runs.offline_data import fill_replay, recorded_episodes
+from mbrl_flat.runtime.files import save_atomically
 from mbrl_flat.specs import Continuous, EnvSpec, TaskSpec
-from mbrl_flat.training.checkpoint import CheckpointFolder
+from mbrl_flat.training.checkpoint import CheckpointFolder, load_safely
 
 TASKS = tuple(
     TaskSpec(name=name, obs_size=obs, action_size=actions, episode_length=10)
@@ -128,3 +129,36 @@ def test_what_is_missing_or_of_another_shape_is_told_in_one_sentence(tmp_path):
         fill(capacity=3)
     with pytest.raises(UserError, match=r"There is no run at .*: .*config.yaml is missing"):
         filled(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pieces", [{"name": "../../../a/checkpoints/replay/000000.pt"}]),
+        ("pieces", [{"name": 3}]),
+        ("pieces", 7),
+        ("replay", {}),
+        ("replay", None),
+    ],
+)
+def test_a_checkpoint_of_other_content_is_refused(tmp_path, key, value):
+    run = record(tmp_path / "a", TASKS[0], [5, 5])
+    latest = CheckpointFolder(run / "checkpoints").latest
+    save_atomically(load_safely(latest) | {key: value}, latest)
+    with pytest.raises(UserError, match=r"latest\.pt"):
+        filled(tmp_path, run)
+    with pytest.raises(UserError, match=r"latest\.pt"):
+        recorded_episodes(run)
+
+
+@pytest.mark.parametrize(
+    "change", [{"names": None}, {"names": {}}, {"env": 3}, {"replay_capacity": "x"},
+               {"num_envs": None}, {"replay_capacity": -(2**62)}]
+)  # fmt: skip
+def test_a_configuration_of_other_content_is_refused(tmp_path, change):
+    run = record(tmp_path / "a", TASKS[0], [5, 5])
+    file = run / "config.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    for read in (partial(filled, tmp_path, run), partial(recorded_episodes, run)):
+        with pytest.raises(UserError, match=r"is damaged|does not fit|capacity must"):
+            read()
