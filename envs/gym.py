@@ -101,10 +101,10 @@ def make(
 def make_given(
     factory: Callable[[], Any], *, seed: int, action_repeat: int = 1, size: int = 64
 ) -> Resumable:
-    """Build an environment that was given from Python, with the care that ``make`` takes.
+    """Build an environment by calling a function of the user, instead of by its Gymnasium id.
 
     Args:
-        factory: Makes a Gymnasium environment.
+        factory: Takes no arguments and makes a Gymnasium environment.
         seed: Determines every episode.
         action_repeat: Frames per step; rewards are summed.
         size: Height and width of images in the observation.
@@ -135,10 +135,12 @@ def make_given(
 def adapt(
     env: gym.Env[Any, Any], *, name: str, seed: int, action_repeat: int = 1, size: int = 64
 ) -> Resumable:
-    """Wrap an environment for agents.
+    """Wrap one environment object for agents: time limit, action repeat, units, entries.
+
+    ``make`` and ``make_given`` call it for each environment that they build.
 
     Args:
-        env: It.
+        env: An environment that exists, bare or in wrappers of its own.
         name: What error messages call it.
         seed: Determines every episode.
         action_repeat: Frames per step; rewards are summed.

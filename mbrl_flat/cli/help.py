@@ -25,9 +25,9 @@ EXAMPLES = {
     ),
     "evaluate": (
         ("run=runs/NAME", "ten episodes of the latest checkpoint"),
-        ("run=runs/NAME episodes=50 seed=7", "more episodes, other ones"),
+        ("run=runs/NAME episodes=50 seed=7", "50 episodes, with seeds of their own"),
         ("run=runs/NAME checkpoint=best video=true", "record the first episode"),
-        ("run=runs/NAME device=cuda threads=4", "where to compute"),
+        ("pretrained=walker-stand video=true", "a pretrained agent that comes with mbrl_flat"),
         ("checkpoint=FILE env.task=dog-run agent.config.size=5", "an official TD-MPC2 checkpoint"),
     ),
     "probe": (
@@ -41,7 +41,7 @@ EXAMPLES = {
         ("run=runs/NAME", "policy.pt2, and planner.pt2 of TD-MPC2, in runs/NAME/export"),
         ("run=runs/NAME --format onnx", "policy.onnx and planner.onnx"),
         ("run=runs/NAME checkpoint=best out=robot", "the best weights, in another folder"),
-        ("run=runs/NAME dtype=bfloat16", "value plans in bfloat16"),
+        ("run=runs/NAME dtype=bfloat16", "the planner computes values in bfloat16"),
         ("run=runs/NAME rows=4", "for four observations at once"),
     ),
     "supervised": (
@@ -72,19 +72,21 @@ GROUPS = {
 """What each command chooses from."""
 
 _KEYS = {
-    "train": "mbrl_flat/runs/config.py",
+    "train": "docs/reference/configuration.md and mbrl_flat/runs/config.py",
     "evaluate": "mbrl_flat/cli/schemas.py",
     "probe": "mbrl_flat/cli/schemas.py",
     "export": "mbrl_flat/cli/schemas.py",
     "supervised": "mbrl_flat/studies/command.py",
 }
+_RUN_PRESETS = ("cpu", "debug", "default")
+_SWEEPS = ("train", "supervised")
 _FLAGS = (
     ("--cfg job", "print the configuration and do nothing else"),
     ("--config-dir DIR", "add a folder of configurations of your own"),
-    ("-m, --multirun", "a run for each combination of the values given (train, supervised)"),
+    ("-m, --multirun", "a sweep: one run for each combination of the values given"),
     ("--shell-completion install=bash", 'completion: eval "$(COMMAND -sc install=bash)"'),
     ("--hydra-help", "the flags of Hydra, which composes the configuration"),
-    ("--version", "the version"),
+    ("--version", "print the versions of mbrl_flat, Python and torch"),
 )
 
 
@@ -118,14 +120,15 @@ def help_text(command: str) -> str:
     lines += ["", "choose by GROUP=NAME:"] if groups else []
     for group in groups:
         lines += _wrapped(f"  {group:15}", _choices(group, command))
+    flags = [flag for flag in _FLAGS if command in _SWEEPS or not flag[0].startswith("-m")]
     lines += [
         "",
-        f"settings: KEY=VALUE, described in {_KEYS[command]}; --cfg job prints them with their",
-        "values.",
+        f"settings: KEY=VALUE, described in {_KEYS[command]};",
+        "--cfg job prints them with their values.",
         "`+KEY=VALUE` adds a key that a part takes, `~KEY` removes one, `KEY=[a,b]` is a list.",
         "",
         "flags:",
-        *(f"  {flag:32}{remark}" for flag, remark in _FLAGS),
+        *(f"  {flag:32}{remark}" for flag, remark in flags),
     ]
     return "\n".join(lines).replace("COMMAND", name) + "\n"
 
@@ -137,8 +140,9 @@ def _choices(group: str, command: str) -> list[str]:
         study = command == "supervised"
         files = [file for file in files if ("\nstudy:" in file.read_text("utf-8")) == study]
     elif group == "preset":
-        other = ("cpu", "debug") if command == "supervised" else ("ci",)
-        files = [file for file in files if file.stem not in other]
+        study = command == "supervised"
+        files = [file for file in files if (file.stem not in _RUN_PRESETS) == study]
+        files += [folder / "default.yaml"] if study else []
     plugins = [point.name for point in entry_points(group=f"mbrl_flat.{group}s")]
     return [file.stem for file in files] + (plugins if group != "optimizer" else [])
 

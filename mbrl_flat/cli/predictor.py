@@ -15,8 +15,8 @@ class Predictor:
     """Keeps the planner's or the recurrent state of an agent, one for each row.
 
     Args:
-        agent: It.
-        spec: Its shapes.
+        agent: The agent that acts.
+        spec: Shapes of its observations and actions, without the leading axis.
         env: The environment as the run wraps it.
         device: Where the agent is.
     """
