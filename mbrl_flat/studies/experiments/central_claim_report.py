@@ -87,6 +87,14 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     claims += [_lower(most, "H1e", "sam", other, "state_error_last") for other in REGULARISERS]
     claims += [_dose(most, radii, metric) for metric in DOSED]
     claims += [
+        _lower(most, "H4a, not planned", variant, other, metric)
+        for variant, other, metric in (
+            ("sam_0.005", "adam", "value_error_0"),
+            ("sam_0.1", "adam", "value_error_0"),
+            ("sam_0.1", "adam_matched", "state_error_last"),
+        )
+    ]
+    claims += [
         _lower(most, "H4b", variant, "adam_matched", "state_error_last") for variant in MODULES
     ]
     claims += [
