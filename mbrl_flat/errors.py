@@ -89,7 +89,7 @@ class UnknownNameError(UserError):
     """
 
     def __init__(self, kind: str, name: object, allowed: Iterable[str], *, where: str = "") -> None:
-        names = sorted(allowed)
+        names = sorted(set(allowed))
         nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
         if nearest:
             hint = f"did you mean {' or '.join(map(repr, nearest))}?"

@@ -29,6 +29,7 @@ from mbrl_flat.cli.composition import (
     compose_run,
     compose_study,
     composed,
+    given_overrides,
     load_run,
     load_settings,
     plain,
@@ -129,7 +130,7 @@ def _evaluate(cfg: DictConfig) -> None:
         config = build_config(EvaluateConfig, settings)
         check_episodes(config.episodes, seed=config.seed)
         how = {"episodes": config.episodes, "seed": config.seed, "video": config.video}
-        shapes = part_settings(HydraConfig.get().overrides.task)
+        shapes = part_settings(given_overrides())
         if config.pretrained is not None:
             row = _evaluate_pretrained(config, shapes, **how)
         elif config.run is None and config.checkpoint not in ("latest", "best"):
@@ -222,7 +223,7 @@ def _supervised(cfg: DictConfig) -> None:
 def _job(command: str) -> SweepJob | None:
     """The run of a sweep that this process was started for, if it was."""
     explain = partial(_explain, command=command)
-    return SweepJob.of_this_process(HydraConfig.get().overrides.task, explain=explain)
+    return SweepJob.of_this_process(given_overrides(), explain=explain)
 
 
 def _train_in_sweep(cfg: DictConfig, job: SweepJob) -> float | None:
@@ -245,7 +246,7 @@ def _resumed(cfg: DictConfig) -> tuple[dict[str, Any], Path]:
     """The settings of a run that exists, with the few that may differ."""
     settings, folder = load_settings(cfg.resume, cfg.trust, study="study" in cfg)
     saved = OmegaConf.create(settings)
-    for key in resumable_keys(HydraConfig.get().overrides.task):
+    for key in resumable_keys(given_overrides()):
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key))
     return plain(saved), folder
 

@@ -70,9 +70,15 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     return settings
 
 
+def given_overrides() -> list[str]:
+    """The settings of the command line as they were typed, references unresolved."""
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return words
+
+
 def check_removals(cfg: DictConfig) -> None:
     """Refuse ``~key`` of what a part cannot be without."""
-    for word in HydraConfig.get().overrides.task:
+    for word in given_overrides():
         above, _, last = word.removeprefix("~").partition("=")[0].rpartition(".")
         node = OmegaConf.select(cfg, above) if word.startswith("~") else None
         there = isinstance(node, DictConfig) and last not in node
@@ -251,7 +257,7 @@ def apply_preset(cfg: DictConfig) -> None:
         raise UnknownNameError("preset", cfg.preset, ["default", *cfg.presets], where=cfg.name)
     OmegaConf.set_struct(cfg, value=False)  # A preset may have what was taken out.
     sized = OmegaConf.create({"study": OmegaConf.merge(cfg.study, cfg.presets.get(cfg.preset, {}))})
-    for override in HydraConfig.get().overrides.task:
+    for override in given_overrides():
         above, _, last = setting_key(override).rpartition(".")
         if override.startswith("~study."):
             OmegaConf.select(sized, above).pop(last, None)

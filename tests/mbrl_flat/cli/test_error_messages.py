@@ -121,3 +121,8 @@ def test_what_does_not_fit_into_memory_is_an_error_message(size):
         torch.empty(size)
 
     assert format_error(error.value).startswith("The run does not fit into memory (")
+
+
+@pytest.mark.parametrize("word", ["seed=${a}", "steps=${steps}", "seed=${oc.env:NO_SUCH_VARIABLE}"])
+def test_a_setting_that_refers_to_nothing_is_refused_in_one_line(fails, word):
+    assert "refers to one that does not exist" in fails("preset=debug", "env=dummy", word)
