@@ -60,8 +60,13 @@ def run_study(
         TrialRows and files.
 
     Raises:
-        UserError: If the folder holds the rows of other settings.
+        UserError: If the folder holds the rows of other settings, or the settings name no trial.
     """
+    if not study.cells(TrialRows()):
+        raise UserError(
+            "These settings leave the study without a trial; give each list a value and each "
+            "count at least 1."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _claim_folder(study, folder)
     if on_start is not None:

@@ -1,4 +1,4 @@
-"""A study whose data or packages are missing is refused before anything is written or said."""
+"""A study without data, packages or trials is refused before anything is written or said."""
 
 import sys
 
@@ -19,6 +19,8 @@ from mbrl_flat.studies.experiments import task
         (["experiment=hopfield_latent_diffusion"], "diffusers"),
         (["experiment=central_claim", "study.task.recording.run=nowhere"], "nowhere"),
         (["experiment=central_claim", "study.task.recording.env=a.b"], "nothing called 'a.b'"),
+        (["experiment=hopfield", "study.strengths=[]"], "without a trial"),
+        (["experiment=hopfield", "study.rotations=0"], "without a trial"),
     ],
 )
 def test_what_is_missing_is_said_first(fails, tmp_path, monkeypatch, words, missing):
