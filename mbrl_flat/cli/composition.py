@@ -60,13 +60,14 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
         The values, interpolations resolved.
 
     Raises:
-        UserError: If a number fits no machine type.
+        UserError: If a number fits no machine type, or ``trust`` is no name.
     """
     settings = plain(cfg)
     try:
         check_values(settings)
     except ValueError as error:
         raise UserError(f"{error}; give a smaller one.") from error
+    trusted(settings.get("trust"))
     return settings
 
 

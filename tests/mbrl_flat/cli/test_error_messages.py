@@ -126,3 +126,8 @@ def test_what_does_not_fit_into_memory_is_an_error_message(size):
 @pytest.mark.parametrize("word", ["seed=${a}", "steps=${steps}", "seed=${oc.env:NO_SUCH_VARIABLE}"])
 def test_a_setting_that_refers_to_nothing_is_refused_in_one_line(fails, word):
     assert "refers to one that does not exist" in fails("preset=debug", "env=dummy", word)
+
+
+@pytest.mark.parametrize("word", ["trust=3", "trust=[3]", "trust=['']", "trust={a: 1}"])
+def test_trust_that_names_nothing_is_refused_by_a_run_that_needs_none(fails, word):
+    assert "trust must be a module" in fails("preset=debug", "env=dummy", word)
