@@ -133,7 +133,7 @@ def test_a_misspelt_key_gets_one_of_the_same_command(fails, entry, arguments, kn
 def test_a_misspelt_task_names_the_nearest_one_and_leaves_no_folder(fails, tmp_path):
     message = fails(*[a for a in TINY if a != "env=dummy"], "env.task=walker-wlak")
     assert message.startswith("Unknown task 'walker-wlak' for env=dmc; did you mean 'walker-walk'")
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_leaves_no_folder(fails, tmp_path, monkeypatch):

@@ -27,15 +27,10 @@ def points():
 
 
 def test_the_energy_is_its_definition(memories, points):
-    weights = torch.tensor([0.5, 1.0, 2.0, 0.1, 3.0], dtype=torch.float64)
-
-    values = energy(points, memories, beta=1.7, log_weights=weights.log())
+    values = energy(points, memories, beta=1.7)
 
     for x, value in zip(points, values, strict=True):
-        total = sum(
-            float(w) * math.exp(1.7 * float(x @ xi))
-            for w, xi in zip(weights, memories, strict=True)
-        )
+        total = sum(math.exp(1.7 * float(x @ xi)) for xi in memories)
         np.testing.assert_allclose(value, 0.5 * float(x @ x) - math.log(total) / 1.7, rtol=1e-12)
 
 
@@ -73,15 +68,15 @@ def test_energies_of_the_tractable_geometry_are_the_known_ones():
     np.testing.assert_allclose(at_fixed_points[[0, -1]], [-0.50923, -0.50051], atol=5e-6)
 
 
-def test_with_weights_for_unequal_lengths_it_is_the_smoothed_energy(memories, points):
+def test_for_memories_of_length_one_it_is_the_smoothed_energy_and_a_constant(memories, points):
     scale = 0.6
-    beta = 1.0 / scale**2
-    log_weights = -0.5 * beta * memories.square().sum(-1)
+    memories = torch.nn.functional.normalize(memories, dim=-1)
 
-    hopfield = energy(points, memories, beta=beta, log_weights=log_weights)
+    hopfield = energy(points, memories, beta=1.0 / scale**2)
     smoothed = smoothed_energy(points, memories, scale=scale)
 
-    torch.testing.assert_close(hopfield, smoothed - scale**2 * math.log(len(memories)))
+    constant = 0.5 + scale**2 * math.log(len(memories))
+    torch.testing.assert_close(hopfield, smoothed - constant)
 
 
 def test_the_smoothed_energy_is_minus_the_scaled_log_of_the_kernel_mean(memories, points):

@@ -8,7 +8,7 @@ import pytest
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs import folder as run_folder
-from mbrl_flat.runs.folder import writing
+from mbrl_flat.runs.folder import create_run_folder, writing
 from mbrl_flat.runtime.file_lock import take_lock
 
 
@@ -39,9 +39,9 @@ def test_a_folder_that_another_process_writes_to_is_left_to_it(tmp_path, monkeyp
 
 
 def test_a_new_folder_is_removed_when_its_run_did_not_begin(tmp_path):
-    (tmp_path / "run").mkdir()
+    folder = create_run_folder(tmp_path / "run", exact=True)
 
-    with pytest.raises(UserError), writing(tmp_path / "run", new=True):
+    with pytest.raises(UserError), writing(folder, new=True):
         raise UserError("a wrong word")
 
     assert list(tmp_path.iterdir()) == []
