@@ -72,7 +72,7 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 def given_overrides() -> list[str]:
-    """The settings of the command line as they were typed, references unresolved."""
+    """The settings of the command line as they were typed, with their references."""
     words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return words
 
