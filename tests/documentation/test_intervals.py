@@ -21,7 +21,6 @@ INTERVAL = re.compile(rf"(?<![\w.])({NUMBER})(?: %| points)? \[({NUMBER}), ({NUM
 RUNS = ("first_machine", "seeds")
 OF_CURVES_THAT_WERE_NOT_KEPT = {
     "docs/environments/pixels.md": 4,
-    "docs/studies/weight_decay_eos/README.md": 2,
 }
 
 
