@@ -289,7 +289,7 @@ NOT_EXECUTED = {
     r"\bmy_\w+": "needs a module of the reader; the tests of its kind make one",
     r"checkpoint=": "needs a file that the authors published",
     r" (-m|--multirun) ": "is a sweep; the tests of sweeps run some",
-    r"--by variant": "compares the runs of a sweep",
+    r"runs/\S+ --by variant": "compares the runs of a sweep",
     r"wandb.mode=online|--entity": "needs an account",
     r"scripts/(bench\w*|kill_resume|open_loop_atari|minatar_baseline)\.py": "measures for minutes",
     r"scripts/gpu_check\.py": "measures for minutes",
@@ -297,6 +297,7 @@ NOT_EXECUTED = {
     r"experiment=(?!label_noise)\w+ .*preset=ci": "runs at this preset in the tests of studies",
     r"nproc-per-node=([3-9]|\d\d)": "asks for more processes than a small machine has cores",
     r"nnodes": "needs several machines",
+    r"resume=runs/central_claim": "resumes a study that is not executed here",
     r"runs/mt30": "needs recordings of thirty tasks",
     r"python -m": "is a tool's own command",
 }

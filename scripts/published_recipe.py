@@ -1,0 +1,91 @@
+"""Test the plan of the online half of the central claim: how much of the published gain is SAM's.
+
+Reads the ``seeds.csv`` that ``mbrl-flat-compare --by variant --last 0.5`` writes and prints the
+table of claims P1 to P6 (docs/studies/central_claim/plan.md): differences paired by seed, Student's
+interval, p-values adjusted over all claims. ``--page`` replaces the table of a page.
+
+    python scripts/published_recipe.py report/seeds.csv --page PAGE.md
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from study_report import replace_tables
+from tables_by_seed import Results, compare, read
+
+from mbrl_flat.analysis.stats import Interval, standard_error, t_quantile
+from mbrl_flat.studies.framework import Claim, corrected, sign_claim
+from mbrl_flat.studies.framework.report import claims_markdown
+
+RETURNS = (
+    ("P1", "the published recipe earns more than Adam", "published", "adam"),
+    ("P2", "SAM is the reason: the recipe earns more than without SAM",
+     "published", "published_tiny"),
+    ("P3", "the changes beside SAM are a reason: the recipe without SAM earns more than Adam",
+     "published_tiny", "adam"),
+    ("P4", "SAM alone earns more than Adam", "sam", "adam"),
+    ("P4", "SAM on encoder and dynamics earns more than Adam", "sam_encoder_dynamics", "adam"),
+    ("P5", "all changes that Adam can have earn more", "adam_sides", "adam"),
+    ("P5", "losses not divided by the horizon earn more", "adam_undivided", "adam"),
+    ("P5", "the policy on encoded observations earns more", "adam_encoded", "adam"),
+    ("P5", "clipping by module earns more", "adam_by_module", "adam"),
+    ("P5", "the left-over gradient earns more", "adam_left_over", "adam"),
+)  # fmt: skip
+"""Claim, words, variant and control of the claims on returns."""
+FLATTER = ("P6", "SAM makes the recipe's model flatter", "published", "published_tiny")
+_POWER = 0.8416  # 80 % quantile of the normal distribution
+
+
+def claims_of(results: Results) -> list[Claim]:
+    """Claims of every task.
+
+    Args:
+        results: Value by task, column, variant and seed.
+
+    Returns:
+        The claims, adjusted for their number; one of a variant without runs is "not tested".
+    """
+    found: list[Claim] = []
+    for task, columns in results.items():
+        for name, words, variant, control in RETURNS:
+            each = compare(columns["final_return"], variant, control, ratio=False)
+            found.append(
+                sign_claim(name, f"{task}: {words}", "difference of returns", each.tolist(),
+                           above=0.0, note=_detectable(each))
+            )  # fmt: skip
+        name, words, variant, control = FLATTER
+        ratios = compare(columns["lambda_max"], variant, control, ratio=True)
+        metric = "largest Hessian eigenvalue, ratio"
+        flatter = sign_claim(name, f"{task}: {words}", metric, np.log(ratios).tolist(), below=0.0)
+        found.append(replace(flatter, interval=Interval(*map(math.exp, flatter.interval))))
+    return corrected(found)
+
+
+def _detectable(each: np.ndarray) -> str:
+    """The difference that these seeds would show with 80 % power."""
+    if len(each) < 2:
+        return ""
+    return f"detectable {(t_quantile(len(each) - 1) + _POWER) * standard_error(each):.3g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read, test, print or write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
+    parser.add_argument("--page", type=Path, metavar="PAGE.md", help="replace the table in it")
+    options = parser.parse_args(arguments)
+    claims = claims_of(read(options.reports))
+    print(claims_markdown(claims))
+    if options.page:
+        text = options.page.read_text(encoding="utf-8")
+        options.page.write_text(replace_tables(text, claims), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
