@@ -72,6 +72,8 @@ def check_setting(item: Field[Any], value: Any, *, where: str = "") -> None:
             raise UserError(f"{item.name} must be two numbers, got {value!r}.")
         for number in value:
             check_number(item.name, number, allowed)
+    elif item.type is bool and not isinstance(value, bool):
+        raise UserError(f"{item.name} must be true or false, got {value!r}.")
     elif float in kinds or int in kinds:
         check_number(item.name, value, allowed, whole=float not in kinds)
 

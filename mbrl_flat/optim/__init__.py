@@ -16,7 +16,7 @@ from mbrl_flat.optim.methods.gam import GAM
 from mbrl_flat.optim.methods.gnp import GNP
 from mbrl_flat.optim.methods.gsam import GSAM
 from mbrl_flat.optim.methods.ivon import IVON
-from mbrl_flat.optim.methods.laprop import LaProp
+from mbrl_flat.optim.methods.laprop import LaProp, LaPropOptimizer
 from mbrl_flat.optim.methods.looksam import LookSAM
 from mbrl_flat.optim.methods.lpf_sgd import LPFSGD
 from mbrl_flat.optim.methods.msam import MomentumSAM
@@ -38,6 +38,7 @@ from mbrl_flat.optim.methods.wsam import WSAM
 from mbrl_flat.optim.methods.zsharp import ZSharp
 from mbrl_flat.optim.muon import MuonWithAdamW
 from mbrl_flat.optim.registry import OPTIMIZERS, Entry, make_optimizer, register
+from mbrl_flat.optim.step_options import StepOptions
 from mbrl_flat.optim.with_base import PlainOptimizer
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "FriendlySAM",
     "FunctionalSAM",
     "LaProp",
+    "LaPropOptimizer",
     "LookSAM",
     "MomentumSAM",
     "MuonWithAdamW",
@@ -80,6 +82,7 @@ __all__ = [
     "SAMAsPublished",
     "SAMPa",
     "StableSAM",
+    "StepOptions",
     "VaSSO",
     "ZSharp",
     "evaluation_params",

@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import FlatOptimizer
-from mbrl_flat.optim.closure_evaluator import Closure
+from mbrl_flat.optim.closure_evaluator import Closure, check_step_arguments
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.with_base import HasBase, PlainOptimizer
@@ -91,6 +91,7 @@ class Averaging(HasBase):
         Raises:
             UserError: If the averages are in place.
         """
+        check_step_arguments(self, closure, scaler)
         if self._trained:
             raise UserError("Leave evaluation_params before the next optimizer step.")
         loss = self.inner.step(closure, scaler=scaler)
@@ -144,5 +145,7 @@ class Averaging(HasBase):
 
 def evaluation_params(optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
     """Hold the weights to act, evaluate and measure with: for most methods those there are."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"evaluation_params takes an optimizer, got {optimizer!r}.")
     ours = isinstance(optimizer, FlatOptimizer)
     return optimizer.evaluation_params() if ours else nullcontext()

@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim.base_optimizers import BaseFactory, named_if_it_fails
-from mbrl_flat.optim.closure_evaluator import CLOSURE, Closure, ClosureEvaluator, GradientMean
+from mbrl_flat.optim.closure_evaluator import (
+    Closure,
+    ClosureEvaluator,
+    GradientMean,
+    check_step_arguments,
+)
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
 from mbrl_flat.optim.norms import clip_grads, describe_nonfinite, joint_norm
@@ -25,12 +30,13 @@ from mbrl_flat.optim.parameters import (
     Params,
     all_params,
     as_groups,
-    check_real,
+    check_params,
     claim_keys,
     scale_lr,
 )
 from mbrl_flat.optim.saved_optimizer import SavedOptimizer
 from mbrl_flat.optim.settings import check_settings
+from mbrl_flat.optim.signature import SHARED
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.synchronization import average_gradients
 
@@ -41,10 +47,6 @@ __all__ = [
     "Params",
     "StepOptions",
 ]
-
-
-_SHARED = ("every", "only", "unselected_gradient")
-"""Settings that stand last in configurations and on pages."""
 
 
 class OptimizerFactory(Protocol):
@@ -99,7 +101,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             base: The base and its learning rate, for methods that have one.
         """
         self._check()
-        groups = as_groups(module_groups({"": params}) if isinstance(params, nn.Module) else params)
+        groups = as_groups(module_groups(params) if isinstance(params, nn.Module) else params)
         self._statistics = [buffer for g in groups for buffer in g.pop("flat_buffers", [])]
         # ``base`` is an argument of the methods that have one; type checkers refuse to read it.
         self.base_optimizer = self._make_base(groups, *base)
@@ -122,6 +124,9 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         self._check_options({name: getattr(self, name) for name in OPTION_NAMES})
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
+        for name in options:
+            if name not in OPTION_NAMES:
+                raise UnknownNameError("step option", name, OPTION_NAMES)
         check_settings(StepOptions, options)
         if options.get("sync") == "local" and self.refuses_local:
             raise UserError(self.refuses_local)
@@ -137,7 +142,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
 
     def _make_base(self, groups: list[ParamGroup], *base: Any) -> torch.optim.Optimizer:
         """Make the optimizer that takes the final gradient."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is no method; take SAM or Adam")
 
     @property
     def reported(self) -> int:
@@ -149,7 +154,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         """Names and defaults of the method's own settings, without the step options."""
         own = [item for item in fields(cls) if item.name not in OPTION_NAMES]
         # Those that all methods share stand last.
-        return {f.name: f.default for f in sorted(own, key=lambda f: f.name in _SHARED)}
+        return {f.name: f.default for f in sorted(own, key=lambda f: f.name in SHARED)}
 
     def own_settings(self) -> dict[str, Any]:
         """The method's own settings, without the step options."""
@@ -201,8 +206,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             UserError: If the closure is missing, returns no loss or leaves no gradient.
             NonFiniteError: If loss or gradient is not finite and ``on_nonfinite=raise``.
         """
-        if not closure:
-            raise UserError(f"{type(self).__name__}.step was given {closure!r}; {CLOSURE}")
+        check_step_arguments(self, closure, scaler)
         if "grad_scale" in self.__dict__:
             raise UserError(
                 "scaler.step(optimizer, closure) scales once, and a closure is evaluated several "
@@ -312,7 +316,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             super().add_param_group(param_group)
             return
         group = as_groups([param_group])[0]
-        check_real(group)
+        check_params(group)
         self._statistics += group.pop("flat_buffers", [])
         self.base.add_param_group(group)
         claim_keys(self.param_groups[-1], self.base.defaults)

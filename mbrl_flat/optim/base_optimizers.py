@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.parameters import PREFIX, ParamGroup, all_params
+from mbrl_flat.settings import check_number
 
 _Base = TypeVar("_Base", bound=torch.optim.Optimizer)
 
@@ -66,7 +67,11 @@ def make_base(base: Base, groups: list[ParamGroup], lr: float | None) -> torch.o
             other parameters.
         UnknownNameError: If no optimizer has this name.
     """
+    if lr is not None:
+        check_number("lr", lr, "[0, inf)")
     if isinstance(base, torch.optim.Optimizer):
+        if lr is not None:
+            raise UserError(f"Give lr={lr} to the base itself: base was given as an object.")
         made = _taken_over(base, groups)
     else:
         settings: dict[str, Any] = {} if lr is None else {"lr": lr}
@@ -85,21 +90,33 @@ def make_base(base: Base, groups: list[ParamGroup], lr: float | None) -> torch.o
         elif lr is not None:
             raise UserError(f"Give lr={lr} to the base itself: base was given as a factory.")
         factory: Any = base
-        made = _built(factory, groups)
+        made = built(factory, groups)
     _check_base(made)
     if callable(train := getattr(made, "train", None)):
         train()
     return made
 
 
-def _built(base: BaseFactory, groups: list[ParamGroup]) -> torch.optim.Optimizer:
+def built(base: BaseFactory, groups: list[ParamGroup]) -> torch.optim.Optimizer:
+    """Call a factory with the groups.
+
+    Returns:
+        The optimizer that it makes.
+
+    Raises:
+        UserError: If it refuses its settings or makes something else.
+    """
     name = getattr(getattr(base, "func", base), "__name__", "The base optimizer")
     try:
-        return base(groups)
+        made = base(groups)
     except UserError:
         raise
     except (ValueError, TypeError, AttributeError) as error:
         message = f"{name} refuses its settings: {error}"
+    else:
+        if isinstance(made, torch.optim.Optimizer):
+            return made
+        message = f"base={name} makes {made!r}, which is no optimizer; return one of torch's kind."
     raise UserError(message)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.snapshots import BufferSnapshot, RNGSnapshot, frozen_statistics
@@ -23,6 +24,15 @@ Closure = Callable[[], Tensor]
 
 CLOSURE = "give a closure that zeroes the gradients, computes the loss, calls backward, returns it."
 """What to tell a user whose closure is none."""
+
+
+def check_step_arguments(owner: object, closure: object, scaler: object) -> None:
+    """Refuse what is no closure, and no scaler, in the name of the optimizer that was given it."""
+    closures = closure if isinstance(closure, list | tuple) else [closure]
+    if not closures or not all(map(callable, closures)):
+        raise UserError(f"{type(owner).__name__}.step was given {closure!r}; {CLOSURE}")
+    if scaler is not None and not isinstance(scaler, GradScaler):
+        raise UserError(f"scaler must be a torch.amp.GradScaler or None, got {scaler!r}.")
 
 
 @runtime_checkable

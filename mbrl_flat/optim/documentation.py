@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from mbrl_flat import optim
 from mbrl_flat.analysis.plot_style import method_style
 from mbrl_flat.optim import OPTIMIZERS, Entry
+from mbrl_flat.optim.signature import example_arguments, meanings
 from mbrl_flat.optim.step_options import StepOptions
 
 _HEAD = """\
@@ -146,9 +146,6 @@ _NOTES = {
 _RHO = {"sam": 0.01, "msam": 0.01, "random_direction": 0.01, "vasso": 0.01, "sam_on": 0.1}
 """Radii of the control study (TD-MPC2); elsewhere SAM's there is a fifth of its default."""
 
-_ATTRIBUTES = re.compile(r"^Attributes:\n((?:[ ]{4}.*\n|\n(?=[ ]{4}))+)", re.MULTILINE)
-_ATTRIBUTE = re.compile(r"^(\w+): (.*(?:\n[ ]{4,}.*)*)", re.MULTILINE)
-
 _SECTIONS = (r"How to choose [a-z ]+", "References", "Deviations from the paper")
 
 
@@ -157,25 +154,16 @@ def pages() -> dict[str, str]:
     entries = [OPTIMIZERS[name] for name in sorted(OPTIMIZERS)]
     listed = "| name | what it is | paper |\n|---|---|---|\n" + "".join(map(_summary, entries))
     rows = "".join(map(_row, entries))
-    options = "".join(f"| `{key}` | {text} |\n" for key, text in meanings(StepOptions).items())
+    options = "".join(f"| `{key}` | {text} |\n" for key, text in _briefly(StepOptions).items())
     head = f"{_HEAD.format(number=len(entries))}{listed}"
     index = f"{head}{_TABLE}{rows}{_NOTES_ON_ALL}{_OPTIONS}{options}{_GENERATED}"
     return {"README.md": index, **{f"{entry.name}.md": _page(entry) for entry in entries}}
 
 
-def meanings(kind: type) -> dict[str, str]:
-    """What is said first of each setting in the docstrings of a class and of its bases."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        text = inspect.cleandoc(each.__dict__.get("__doc__") or "") + "\n"
-        for attributes in _ATTRIBUTES.findall(text):
-            pairs = _ATTRIBUTE.findall(inspect.cleandoc(attributes))
-            found |= {name: _first_sentence(words) for name, words in pairs}
-    return found
-
-
-def _first_sentence(words: str) -> str:
-    return re.split(r"\.(?: |$)", " ".join(words.split()), maxsplit=1)[0].replace("``", "`")
+def _briefly(kind: type) -> dict[str, str]:
+    """What is said first of each setting."""
+    first = re.compile(r"\.(?: |$)")
+    return {k: first.split(v, 1)[0].replace("``", "`") for k, v in meanings(kind).items()}
 
 
 def _summary(entry: Entry) -> str:
@@ -209,10 +197,9 @@ def _page(entry: Entry) -> str:
     text = _text(entry)
     if re.search(r"\bd =", text):  # what the base takes is written so
         text = text.replace("\n## ", f"{_NOTATION}\n## ", 1)
-    known = meanings(entry.kind)
+    known = _briefly(entry.kind)
     settings = "".join(
-        f"| `{name}` | {'required' if value is inspect.Parameter.empty else f'`{value}`'} "
-        f"| {known.get(name, '')} |\n"
+        f"| `{name}` | `{value}` | {known.get(name, '')} |\n"
         for name, value in entry.settings.items()
     )
     return (
@@ -220,14 +207,8 @@ def _page(entry: Entry) -> str:
         f"{_cost(entry)}{_example(entry)}{_measured(entry)}"
         f"## Settings\n\n| setting | default | meaning |\n|---|---|---|\n{settings}\n"
         "Every method also takes the [options of a step](README.md#options-of-a-step), such as "
-        f"`max_grad_norm`.\nClass: `{_class_name(entry.kind)}`. {_command(entry)}\n"
+        f"`max_grad_norm`.\nClass: `mbrl_flat.optim.{entry.kind.__name__}`. {_command(entry)}\n"
     )
-
-
-def _class_name(kind: type) -> str:
-    """Where it is imported from; LaProp's wrapper has no name in the package."""
-    short = hasattr(optim, kind.__name__)
-    return f"{'mbrl_flat.optim' if short else kind.__module__}.{kind.__name__}"
 
 
 def _command(entry: Entry) -> str:
@@ -254,12 +235,7 @@ def _cost(entry: Entry) -> str:
 
 
 def _example(entry: Entry) -> str:
-    required = (k for k, v in entry.settings.items() if v is inspect.Parameter.empty)
-    given = {"base": '"adam"', "lr": "1e-3"} if entry.has_base else {}
-    given |= {name: "1000" for name in required if name not in given}
-    if "rho" in entry.settings and "rho" not in given:
-        given["rho"] = f"{entry.settings['rho']:g}"
-    words = "".join(f", {name}={value}" for name, value in given.items())
+    words = example_arguments(entry.kind)
     return (
         "## Example\n\n[Install](../start/install.md) the package, then:\n"
         f"```python\n{_CODE.format(name=entry.name, words=words)}```\n"

@@ -45,18 +45,26 @@ _ABSENT = {
 
 
 def module_groups(
-    modules: Mapping[str, nn.Module], *, lr_scales: Mapping[str, float] | None = None
+    modules: nn.Module | Mapping[str, nn.Module], *, lr_scales: Mapping[str, float] | None = None
 ) -> list[ParamGroup]:
     """One parameter group for each module.
 
     Args:
-        modules: Modules by the names that users select. A parameter that several of them share
-            belongs to the first.
+        modules: Modules by the names that users select, or one without a name. A parameter that
+            several of them share belongs to the first.
         lr_scales: Learning rate relative to the base's, by module name.
 
     Returns:
         The groups; modules without parameters have none.
+
+    Raises:
+        UserError: If something else is given.
     """
+    modules = {"": modules} if isinstance(modules, nn.Module) else modules
+    if not isinstance(modules, Mapping) or not all(
+        isinstance(module, nn.Module) for module in modules.values()
+    ):
+        raise UserError(f"module_groups takes a module or modules by name, got {type(modules)}.")
     scales = lr_scales or {}
     seen: set[nn.Parameter] = set()
     groups: list[ParamGroup] = []
@@ -127,7 +135,8 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
     """
     if only is None:
         return {param for group in groups for param in group["params"]}
-    if isinstance(only, str) or not only:
+    listed = isinstance(only, Sequence) and all(isinstance(name, str) for name in only)
+    if isinstance(only, str) or not listed or not only:
         raise UserError(
             f"only={only!r} selects nothing; give a list of module names such as "
             f"[encoder, dynamics], or null for all parameters."

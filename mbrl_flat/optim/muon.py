@@ -7,12 +7,14 @@ from torch import Tensor
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base_optimizers import register_base
-from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.parameters import ParamGroup, as_groups
+from mbrl_flat.optim.signature import names_arguments
 
 _LISTS = ("param_names", "flat_kinds", "flat_owners")
 
 
 @register_base("muon")
+@names_arguments
 class MuonWithAdamW(torch.optim.Optimizer):
     """``torch.optim.Muon`` on parameters of two dimensions, ``torch.optim.AdamW`` on the others.
 
@@ -47,9 +49,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 f"muon needs lr and weight_decay of at least 0 and momentum in [0, 1), got {lr}, "
                 f"{weight_decay} and {momentum}."
             )
-        entries: list[Any] = list(params)
-        groups = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
-        halves = [half for group in groups for half in _halves(group)]
+        halves = [half for group in as_groups(params) for half in _halves(group)]
         defaults = {"lr": lr, "weight_decay": weight_decay}
         super().__init__(halves, defaults)
         # Each of the two owns the dictionaries of its groups, and so the rates of schedulers.

@@ -16,6 +16,11 @@ PREFIX = "flat_"
 PLAIN_KEYS = ("rho", "lr_scale", "name")
 """Keys that a caller may write without the prefix, where the base has no key of that name."""
 
+_WANTED = (
+    "The optimizer was given {}; give the model, its parameters, named parameters or a list of "
+    "groups with the key 'params'."
+)
+
 
 def as_groups(params: Params) -> list[ParamGroup]:
     """Groups that belong to us, so that the caller's dictionaries stay as they are.
@@ -27,24 +32,28 @@ def as_groups(params: Params) -> list[ParamGroup]:
         New groups of the same parameters.
 
     Raises:
-        UserError: If there are none, or complex ones.
+        UserError: If there are none, complex ones, or something else.
     """
+    if not isinstance(params, Iterable) or isinstance(params, Tensor | str | Mapping):
+        raise UserError(_WANTED.format(type(params).__name__))
     entries: list[Any] = list(params)
     if not entries:
         raise UserError("The optimizer was given no parameters; check that the model has any.")
     groups = [{"params": entries}]
     if isinstance(entries[0], dict):
-        groups = [{**entry, "params": _listed(entry["params"])} for entry in entries]
+        groups = [{**entry, "params": _listed(entry)} for entry in entries]
     for group in groups:
-        check_real(group)
+        check_params(group)
     return groups
 
 
-def check_real(group: Mapping[str, Any]) -> None:
-    """Refuse complex parameters, whose perturbations are not defined here."""
+def check_params(group: Mapping[str, Any]) -> None:
+    """Refuse what is no parameter, and complex ones: their perturbations are not defined here."""
     for entry in group["params"]:
         param = entry[1] if isinstance(entry, tuple) else entry
-        if isinstance(param, Tensor) and param.is_complex():
+        if not isinstance(param, Tensor):
+            raise UserError(_WANTED.format(f"{type(param).__name__} among its parameters"))
+        if param.is_complex():
             raise UserError(
                 f"The optimizer was given a complex parameter of shape {tuple(param.shape)}, and "
                 "takes real ones only; store it as torch.view_as_real(...) and view it as complex "
@@ -52,8 +61,11 @@ def check_real(group: Mapping[str, Any]) -> None:
             )
 
 
-def _listed(params: Any) -> list[Any]:
+def _listed(group: Mapping[str, Any]) -> list[Any]:
     """Parameters of a group, of which torch lets one stand alone."""
+    if "params" not in group:
+        raise UserError(f"A parameter group needs the key 'params', got {sorted(group)}.")
+    params = group["params"]
     return [params] if isinstance(params, Tensor) else list(params)
 
 

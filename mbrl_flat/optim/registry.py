@@ -10,6 +10,7 @@ from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params
+from mbrl_flat.optim.signature import describe, names_arguments
 from mbrl_flat.optim.step_options import OPTION_NAMES
 from mbrl_flat.optim.with_base import HasBase
 
@@ -79,6 +80,11 @@ class _Catalogue(dict[str, Entry]):
             load_entry_points()
         return super().__contains__(name)
 
+    def __missing__(self, name: str) -> Entry:
+        if name in self:
+            return self[name]
+        raise KeyError(str(UnknownNameError("optimizer", name, self)))
+
 
 OPTIMIZERS: dict[str, Entry] = _Catalogue()
 """Every registered optimizer by name."""
@@ -102,8 +108,12 @@ def register(
     """
 
     def enter(kind: type[_Method]) -> type[_Method]:
+        if not (isinstance(kind, type) and issubclass(kind, FlatOptimizer)):
+            raise TypeError(f"@register takes a subclass of FlatOptimizer, got {kind!r}.")
         made = dataclass(kw_only=True, eq=False, repr=False)(kind)
         made.method = name
+        names_arguments(made)
+        describe(made)
         OPTIMIZERS[name] = Entry(
             name=name, build=made, paper=paper, evaluations=evaluations, memory=memory, **facts
         )
@@ -150,6 +160,10 @@ def make_optimizer(
         >>> model = nn.Linear(2, 1)
         >>> optimizer = make_optimizer("sam", model, base="sgd", lr=0.1, rho=0.05)
     """
+    if not isinstance(name, str):
+        raise UserError(
+            f"make_optimizer takes a name and then the parameters, got {type(name).__name__} first."
+        )
     if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", name, OPTIMIZERS)
     entry = OPTIMIZERS[name]

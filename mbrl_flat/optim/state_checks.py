@@ -48,6 +48,8 @@ def check_state(
 
 def _check_keys(state: Mapping[str, Any]) -> None:
     """Refuse what is no state of ours."""
+    if not isinstance(state, Mapping):
+        raise UserError(f"load_state_dict takes what state_dict() gave, got {state!r}.")
     if set(state) not in (KEYS, KEYS | {"made_by", "shapes"}):
         raise UserError(
             "This is not the state of an optimizer of mbrl_flat: it has the keys "

@@ -9,6 +9,7 @@ import torch
 from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.optim.base_optimizers import Base, averaged_by_base, make_base
 from mbrl_flat.optim.parameters import ParamGroup
+from mbrl_flat.optim.signature import names_arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -34,6 +35,7 @@ class HasBase(FlatOptimizer):
         return averaged_by_base(self.base_optimizer)
 
 
+@names_arguments
 @dataclass(kw_only=True, eq=False, repr=False)
 class PlainOptimizer(HasBase):
     """The base optimizer behind the common interface: one evaluation, no perturbation."""

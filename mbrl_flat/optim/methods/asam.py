@@ -62,7 +62,7 @@ def adaptive_ascent(
 
 @register("asam", paper="arXiv:2102.11600", evaluations=2, memory=2, neutral={"rho": 0.0})
 class ASAM(SharpnessAware):
-    """ASAM; see the module for the equations.
+    """ASAM.
 
     Attributes:
         eta: Added to the size of every weight, so that zeros move too.

@@ -33,7 +33,7 @@ from mbrl_flat.optim.with_base import HasBase
 
 @register("cr_sam", paper="arXiv:2312.13555", evaluations=3, memory=3, neutral={"rho": 0.0})
 class CRSAM(HasBase, RadiusOptimizer):
-    """CR-SAM; see the module for the equations.
+    """CR-SAM.
 
     Attributes:
         rho: Radius.

@@ -36,7 +36,7 @@ def fisher_ascent(selection: SelectedParams, *, eta: float) -> Perturbation:
 
 @register("fisher_sam", paper="arXiv:2206.04920", evaluations=2, memory=2, neutral={"rho": 0.0})
 class FisherSAM(SharpnessAware):
-    """Fisher SAM; see the module for the equations.
+    """Fisher SAM.
 
     Attributes:
         eta: Weight of the Fisher information in the metric; 0 is SAM.

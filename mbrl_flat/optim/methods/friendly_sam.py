@@ -31,7 +31,7 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("friendly_sam", paper="arXiv:2403.12350", evaluations=2, memory=3, neutral={"rho": 0.0})
 class FriendlySAM(SharpnessAware):
-    """Friendly SAM; see the module for the equations.
+    """Friendly SAM.
 
     Attributes:
         mean_share: Share sigma of the average that is subtracted; 0 is SAM.

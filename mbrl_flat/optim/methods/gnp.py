@@ -36,7 +36,7 @@ def mix(clean: list[Tensor], perturbed: list[Tensor], alpha: float) -> list[Tens
 
 @register("gnp", paper="arXiv:2202.03599", evaluations=2, memory=2, neutral={"rho": 0.0})
 class GNP(SharpnessAware):
-    """Penalised gradient norm; see the module for the equations.
+    """Penalised gradient norm.
 
     Attributes:
         alpha: Weight of the perturbed gradient; 1 is SAM.

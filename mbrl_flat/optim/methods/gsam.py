@@ -28,7 +28,7 @@ from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 @register("gsam", paper="arXiv:2203.08065", evaluations=2, memory=2, neutral={"rho": 0.0})
 class GSAM(SharpnessAware):
-    """GSAM; see the module for the equations.
+    """GSAM.
 
     Attributes:
         alpha: Weight of the climb across the perturbed gradient; 0 is SAM.

@@ -39,9 +39,11 @@ from mbrl_flat.optim.methods.plain import TorchOptimizer
 from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import check_settings, setting
+from mbrl_flat.optim.signature import names_arguments
 
 
 @register_base("laprop")
+@names_arguments
 class LaProp(ParameterwiseUpdate):
     """The equations of the module; its average of normalised gradients is ``exp_avg``.
 

@@ -66,7 +66,7 @@ BUFFERS = (
     needs="a base with momentum",
 )
 class MomentumSAM(HasBase, RadiusOptimizer):
-    """One evaluation, perturbed against the momentum; see the module for the equations.
+    """One evaluation, perturbed against the momentum.
 
     Attributes:
         rho: Radius, or a schedule of it.

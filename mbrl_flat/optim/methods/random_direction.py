@@ -28,7 +28,7 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("random_direction", evaluations=2, memory=2, neutral={"rho": 0.0})
 class RandomDirection(SharpnessAware):
-    """Perturbation of length ``rho``, uniform over directions; see the module for the equations."""
+    """Perturbation of length ``rho``, uniform over directions."""
 
     follows_gradient = False
 

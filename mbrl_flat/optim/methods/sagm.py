@@ -31,7 +31,7 @@ from mbrl_flat.optim.sharpness_aware import (
 
 @register("sagm", paper="arXiv:2303.10353", evaluations=2, memory=2, neutral={"rho": 0.0})
 class SAGM(SharpnessAware):
-    """SAGM; see the module for the equations.
+    """SAGM.
 
     Attributes:
         alpha: Subtracted from ``rho / |g|``.

@@ -28,4 +28,4 @@ from mbrl_flat.optim.sharpness_aware import SharpnessAware
 
 @register("sam", paper="arXiv:2010.01412", evaluations=2, memory=1, neutral={"rho": 0.0})
 class SAM(SharpnessAware):
-    """SAM with radius ``rho``; see the module for the equations."""
+    """SAM with radius ``rho``."""

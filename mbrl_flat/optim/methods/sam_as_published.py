@@ -58,7 +58,7 @@ from mbrl_flat.optim.with_base import HasBase
     "sam_as_published", paper="arXiv:2010.01412", evaluations=2, memory=2, neutral={"rho": 0.0}
 )
 class SAMAsPublished(HasBase, RadiusOptimizer):
-    """SAM whose unselected parameters step between the evaluations; see the module.
+    """SAM whose unselected parameters step between the evaluations.
 
     Attributes:
         rho: Radius.

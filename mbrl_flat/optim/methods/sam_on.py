@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.errors import UserError
 from mbrl_flat.optim.groups import NORM_TYPES, selected
 from mbrl_flat.optim.methods.asam import adaptive_ascent
 from mbrl_flat.optim.methods.fisher_sam import fisher_ascent
@@ -68,24 +68,19 @@ _KNOWN = frozenset(kind.__name__ for kind in NORM_TYPES)
     needs="normalisation layers",
 )
 class SAMON(SharpnessAware):
-    """SAM on normalisation layers; see the module for the equations.
+    """SAM on normalisation layers.
 
     Attributes:
         rho: Radius.
-        form: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer`` or ``fisher``.
+        form: Whose perturbation: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer``, ``fisher``.
         layers: Perturb ``norm`` layers only, or all ``other`` parameters instead.
         norm_layers: Further normalisation layers, by the names of their classes or as in ``only``.
     """
 
     rho: Radius = 0.5
-    form: str = "sam"
+    form: Literal["sam", "asam_l2", "asam_linf", "asam_layer", "fisher"] = "sam"
     layers: Literal["norm", "other"] = "norm"
     norm_layers: Sequence[str] | None = None
-
-    def _check(self) -> None:
-        super()._check()
-        if self.form not in FORMS:
-            raise UnknownNameError("form", str(self.form), FORMS, where="sam_on")
 
     def __post_init__(self, params: Any, *base: Any) -> None:
         """Find the layers, and say what was found if that is not plain."""
@@ -103,12 +98,15 @@ class SAMON(SharpnessAware):
         return FORMS[self.form](selection)
 
     def _kind(self) -> set[nn.Parameter]:
-        norm = selected(self.param_groups, ["norm"] if not self.norm_layers else self._names())
+        norm = selected(self.param_groups, self._names())
         return norm if self.layers == "norm" else set(self._params()) - norm
 
     def _names(self) -> list[str]:
+        if not self.norm_layers:
+            return ["norm"]
+        selected(self.param_groups, self.norm_layers)  # refuses what is no list of names
         kinds = {kind for group in self.param_groups for kind in group.get("flat_kinds", [])}
-        return [*(["norm"] if "norm" in kinds else []), *(self.norm_layers or [])]
+        return [*(["norm"] if "norm" in kinds else []), *self.norm_layers]
 
     def _chosen(self) -> dict[nn.Parameter, float]:
         kind = self._kind()

@@ -39,7 +39,7 @@ from mbrl_flat.optim.with_base import HasBase
 
 @register("sampa", paper="arXiv:2410.10683", evaluations=2, memory=4, neutral={"rho": 0.0})
 class SAMPa(HasBase, RadiusOptimizer):
-    """SAM along the last gradient ahead; see the module for the equations.
+    """SAM along the last gradient ahead.
 
     Attributes:
         rho: Radius.

@@ -33,7 +33,7 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("ssam", paper="arXiv:2210.05177", evaluations=2, memory=3.25, neutral={"rho": 0.0})
 class SSAM(SharpnessAware):
-    """Sparse SAM; see the module for the equations.
+    """Sparse SAM.
 
     What it keeps for each parameter: ``fisher``, the sum of squared gradients, ``mask``, and
     ``masked_at``, the step of that mask.

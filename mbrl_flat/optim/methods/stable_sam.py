@@ -28,7 +28,7 @@ from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 @register("stable_sam", paper="arXiv:2401.07250", evaluations=2, memory=2, neutral={"rho": 0.0})
 class StableSAM(SharpnessAware):
-    """SAM whose final gradient is as long as the clean one; see the module for the equation."""
+    """SAM whose final gradient is as long as the clean one."""
 
     needs_clean = True
 

@@ -26,7 +26,7 @@ from mbrl_flat.optim.settings import setting
 
 @register("swa", paper="arXiv:1803.05407", evaluations=1, memory=1, neutral={"start": 10})
 class SWA(Averaging):
-    """Average the weights of the tail; see the module for the equation.
+    """Average the weights of the tail.
 
     Attributes:
         start: Steps before the average begins.

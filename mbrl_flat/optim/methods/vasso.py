@@ -39,7 +39,7 @@ def smoothed_ascent(selection: SelectedParams, *, theta: float) -> Perturbation:
 
 @register("vasso", paper="arXiv:2309.15639", evaluations=2, memory=2, neutral={"rho": 0.0})
 class VaSSO(SharpnessAware):
-    """VaSSO; see the module for the equations.
+    """VaSSO.
 
     Attributes:
         theta: Weight of the new gradient in the average; 1 is SAM.

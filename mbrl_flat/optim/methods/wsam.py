@@ -34,7 +34,7 @@ from mbrl_flat.optim.sharpness_aware import MethodState, SharpnessAware
 
 @register("wsam", paper="arXiv:2305.15817", evaluations=2, memory=2, neutral={"rho": 0.0})
 class WSAM(SharpnessAware):
-    """WSAM; see the module for the equations.
+    """WSAM.
 
     Attributes:
         rho: Radius.

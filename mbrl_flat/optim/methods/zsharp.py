@@ -31,7 +31,7 @@ from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, Sharpn
 
 @register("zsharp", paper="arXiv:2505.02369", evaluations=2, memory=2, neutral={"rho": 0.0})
 class ZSharp(SharpnessAware):
-    """SAM along the largest z-scores; see the module for the equations.
+    """SAM along the largest z-scores.
 
     Attributes:
         percentile: Share of the entries of a tensor that are left out.
