@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.base import FlatOptimizer
-from mbrl_flat.optim.closure_evaluator import Closure, check_step_arguments
+from mbrl_flat.optim.closure_evaluator import Closure, check_call
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.with_base import HasBase, PlainOptimizer
@@ -91,7 +91,7 @@ class Averaging(HasBase):
         Raises:
             UserError: If the averages are in place.
         """
-        check_step_arguments(self, closure, scaler)
+        check_call(self, closure, scaler)
         if self._trained:
             raise UserError("Leave evaluation_params before the next optimizer step.")
         loss = self.inner.step(closure, scaler=scaler)

@@ -16,12 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
 from mbrl_flat.optim.base_optimizers import BaseFactory, named_if_it_fails
-from mbrl_flat.optim.closure_evaluator import (
-    Closure,
-    ClosureEvaluator,
-    GradientMean,
-    check_step_arguments,
-)
+from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean, check_call
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
 from mbrl_flat.optim.norms import clip_grads, describe_nonfinite, joint_norm
@@ -206,7 +201,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             UserError: If the closure is missing, returns no loss or leaves no gradient.
             NonFiniteError: If loss or gradient is not finite and ``on_nonfinite=raise``.
         """
-        check_step_arguments(self, closure, scaler)
+        check_call(self, closure, scaler)
         if "grad_scale" in self.__dict__:
             raise UserError(
                 "scaler.step(optimizer, closure) scales once, and a closure is evaluated several "

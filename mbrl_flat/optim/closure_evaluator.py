@@ -26,7 +26,7 @@ CLOSURE = "give a closure that zeroes the gradients, computes the loss, calls ba
 """What to tell a user whose closure is none."""
 
 
-def check_step_arguments(owner: object, closure: object, scaler: object) -> None:
+def check_call(owner: object, closure: object, scaler: object) -> None:
     """Refuse what is no closure, and no scaler, in the name of the optimizer that was given it."""
     closures = closure if isinstance(closure, list | tuple) else [closure]
     if not closures or not all(map(callable, closures)):
