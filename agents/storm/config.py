@@ -1,4 +1,4 @@
-"""Hyperparameters of STORM; defaults are the published ones, but for ``norm`` and ``act_on``.
+"""Hyperparameters of STORM; the published ones but for ``act_on``, ``act_align``, percentiles.
 
 References:
     Zhang et al., "STORM: Efficient Stochastic Transformer based World Models for Reinforcement
