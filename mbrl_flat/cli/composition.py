@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from mbrl_flat.cli.plugins import offer_plugins, plugin_targets
 from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.logging.labels import part_names
+from mbrl_flat.optim import FlatOptimizer
+from mbrl_flat.optim.settings import check_settings
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.parts import Parts, VectorFunctions
 from mbrl_flat.runs.resume import existing_run
@@ -111,6 +113,9 @@ def build_run(cfg: Mapping[str, Any] | DictConfig) -> tuple[RunConfig, Parts]:
     for name, part in zip(names, (agent, env, optimizer), strict=True):
         if not callable(part):
             raise UserError(f"{name} has no _target_; choose one by {name}=NAME.")
+    method = optimizer.func if isinstance(optimizer, partial) else optimizer
+    if isinstance(method, type) and issubclass(method, FlatOptimizer):
+        check_settings(method, optimizer.keywords if method is not optimizer else {})
     probes = {name: build(node, f"probes.{name}") for name, node in config.probes.items()}
     for name, part in probes.items():
         if not callable(part):

@@ -40,6 +40,11 @@ def env_words(env: str | EnvMaker | gym.Env[Any, Any]) -> list[str]:
 def env_maker(env: EnvMaker | gym.Env[Any, Any]) -> EnvMaker:
     """A function that makes the environment; an object is copied each time."""
     if not isinstance(env, gym.Env):
+        if not callable(env):
+            raise UserError(
+                f"env must be a task, a gymnasium.Env, its class or a function that makes one, got "
+                f"{env!r}."
+            )
         return env
 
     def copied() -> gym.Env[Any, Any]:

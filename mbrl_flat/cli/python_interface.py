@@ -22,12 +22,14 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
-from mbrl_flat.cli.composition import compose_values, pretrained_folder, set_values
-from mbrl_flat.cli.environment_units import EnvMaker, env_maker, env_words, given_factory
+from mbrl_flat.cli.composition import pretrained_folder, set_values
+from mbrl_flat.cli.environment_units import EnvMaker, env_maker, given_factory
 from mbrl_flat.cli.predictor import Predictor
+from mbrl_flat.cli.run_arguments import check_environment, compose_arguments
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Mode
+from mbrl_flat.optim.signature import names_arguments
 from mbrl_flat.runs.callbacks import Callbacks
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.evaluate import evaluate_run
@@ -38,9 +40,11 @@ from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.train import train_run
 from mbrl_flat.runtime.device import choose_device
 from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.settings import check_number
 from mbrl_flat.training.checkpoint import load_safely
 
 
+@names_arguments
 class TrainableAgent:
     """An agent, its environment and its run folder.
 
@@ -58,6 +62,7 @@ class TrainableAgent:
 
     Raises:
         UserError: If a name or a value is not allowed.
+        TypeError: If there is no such argument.
     """
 
     agent_name: ClassVar[str]
@@ -73,19 +78,15 @@ class TrainableAgent:
         run_dir: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        values = dict(settings or {})
         self._env = None if isinstance(env, str) else env_maker(env)
-        words = [f"agent={self.agent_name}", f"preset={preset}", f"optimizer={optimizer}"]
-        words += env_words(env)
-        words += [f"{key}={values.pop(key)}" for key in list(values) if "/" in key]
-        words.append(f"seed={seed}")
-        if rho is not None:
-            values["optimizer.rho"] = rho
-        self._cfg = compose_values(words, values)
+        self._cfg = compose_arguments(
+            self.agent_name, env, settings, preset=preset, optimizer=optimizer, rho=rho, seed=seed
+        )
         if run_dir is not None:
             self._cfg.run_dir = str(run_dir)
         self.folder: Path | None = None
         self._predictor: Predictor | None = None
+        self._built()
 
     def learn(
         self,
@@ -101,7 +102,7 @@ class TrainableAgent:
         ``mbrl-flat-train resume=FOLDER steps=TOTAL``. Ctrl-C saves a checkpoint first.
 
         Args:
-            steps: How many.
+            steps: Agent steps to make beyond those made, at least 1.
             progress: Show a progress bar.
             on_step: Called with the number of steps made, whenever it changes.
             on_evaluation: Called with the step and the metrics of every evaluation.
@@ -113,6 +114,8 @@ class TrainableAgent:
             UserError: If the run cannot be made.
             KeyboardInterrupt: After Ctrl-C, when all is saved.
         """
+        check_number("steps", steps, "[1, inf)", whole=True)
+        callbacks = Callbacks(on_step=on_step, on_evaluation=on_evaluation)
         new, file = self.folder is None, self._checkpoint
         if file is not None and file.exists() and load_safely(file).get("weights_only"):
             raise UserError(
@@ -129,7 +132,6 @@ class TrainableAgent:
         with writing(self.folder, new=new):
             text = OmegaConf.to_yaml(self._cfg, resolve=True)
             write_text_atomically(self.folder / "config.yaml", text)
-            callbacks = Callbacks(on_step=on_step, on_evaluation=on_evaluation)
             status = train_run(config, parts, self.folder, callbacks=callbacks)
         self._predictor = None
         if status:
@@ -239,7 +241,8 @@ class TrainableAgent:
             An agent that predicts, and learns on where its run stopped.
 
         Raises:
-            UserError: If there is no such run, or it is another agent's.
+            UserError: If there is no such run, it is another agent's, or the environment has
+                other observations or actions than the run's.
         """
         saved, folder = commands.load_run(str(path), trust=trust)
         if saved.names["agent"] != cls.agent_name:
@@ -249,6 +252,8 @@ class TrainableAgent:
         found._cfg.run_dir = str(folder)
         found._env = None if env is None else env_maker(env)
         found._predictor = None
+        if env is not None:
+            check_environment(*found._built(), folder)
         return found
 
     @classmethod

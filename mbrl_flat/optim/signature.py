@@ -78,8 +78,8 @@ def names_arguments(kind: _Kind) -> _Kind:
         except TypeError as error:
             hint = _BASE_HINT if "base" in others and (len(args) > 1 or settings) else ""
             raise TypeError(
-                f"{kind.__name__}: {error}; it takes {first}, and by name {', '.join(others)}."
-                f"{hint}"
+                f"{type(self).__name__}: {error}; it takes {first}, and by name "
+                f"{', '.join(others)}.{hint}"
             ) from None
         init(self, *args, **settings)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mbrl_flat.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
@@ -15,6 +17,11 @@ class Callbacks:
 
     on_step: Callable[[int], None] | None = None
     on_evaluation: Callable[[int, Mapping[str, float]], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not callable(value):
+                raise UserError(f"{name} must be a function, got {value!r}.")
 
     def after(self, first: Callable[[int], object]) -> Callable[[int], object]:
         """A function of the step that calls ``first`` and then ``on_step``."""

@@ -247,6 +247,17 @@ def test_an_observation_of_another_kind_is_refused(tmp_path, obs, message):
             {"settings": {"seed_steps": "few"}},
             r"^seed_steps must be a whole number or null, got 'few'\.$",
         ),
+        ({"optimizer": "sam", "rho": -1}, "^rho must be a number of at least 0 .* got -1; rho=0"),
+        ({"optimizer": "sam", "settings": {"optimizer.every": 0}}, "^every must be at least 1, go"),
+        (
+            {"optimizer": torch.optim.SGD},
+            r"^optimizer must be a name such as 'cpu' or 'sam', got",
+        ),
+        ({"preset": 3}, "^preset must be a name"),
+        ({"seed": -1}, "^seed must"),
+        ({"settings": {"eval_every": -1}}, "^eval_every must be at least 0, got -1"),
+        ({"settings": {"agent.config.horizon": -1}}, "horizon must be at least 1, got -1"),
+        ({"settings": [3]}, r"^settings must be values by dotted names, got \[3\]"),
     ],
 )
 def test_a_wrong_argument_gets_the_message_of_the_command(kwargs, message):
@@ -254,9 +265,44 @@ def test_a_wrong_argument_gets_the_message_of_the_command(kwargs, message):
         TDMPC2("dummy:point", **{"preset": "debug", **kwargs})
 
 
-def test_a_number_of_steps_is_a_whole_number(tmp_path):
-    with pytest.raises(UserError, match=r"^steps must be a whole number, got 60\.5\.$"):
-        small(tmp_path / "run").learn(60.5)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((60.5,), r"^steps must be a whole number, got 60\.5\.$"),
+        (("many",), r"^steps must be a whole number, got 'many'\.$"),
+        ((None,), r"^steps must be a whole number, got None\.$"),
+        ((0,), r"^steps must be at least 1, got 0\.$"),
+    ],
+)
+def test_a_number_of_steps_is_a_whole_number(tmp_path, arguments, message):
+    agent = small(tmp_path / "run")
+
+    with pytest.raises(UserError, match=message):
+        agent.learn(*arguments)
+    with pytest.raises(UserError, match=r"^on_step must be a function, got 3\.$"):
+        agent.learn(60, on_step=3)
+
+
+def test_an_argument_that_an_agent_does_not_know_is_answered_with_those_that_it_knows():
+    with pytest.raises(TypeError, match=r"^STORM: .*'lr'; it takes env, and by name preset, optim"):
+        STORM("dummy:point", lr=0.1)
+    with pytest.raises(TypeError, match=r"^STORM: too many positional arguments; it takes env"):
+        STORM("dummy:point", "debug")
+    with pytest.raises(UserError, match=r"^env must be a task, a gymnasium\.Env, .* got 3\.$"):
+        STORM(3)
+
+
+class Wider(Tilt):
+    """One action more."""
+
+    action_space = gym.spaces.Box(2.0, 6.0, (2,), np.float32)
+
+
+def test_an_environment_with_other_spaces_is_refused_when_it_is_given(tmp_path):
+    TDMPC2(Tilt, preset="debug", run_dir=tmp_path / "run", settings=OWN).learn(60)
+
+    with pytest.raises(UserError, match="had 1 continuous actions, now has 2"):
+        TDMPC2.load(tmp_path / "run", env=Wider)
 
 
 @pytest.mark.parametrize(("episodic", "notes"), [(False, 1), (True, 0)])
