@@ -98,7 +98,7 @@ def describe(kind: type) -> None:
     """Write the docstring of a registered class out: equations, source, arguments, an example."""
     known, own = meanings(kind), inspect.cleandoc(kind.__doc__ or "")
     setattr(kind, "_meanings", _attributes(own))  # noqa: B010 - types have no such attribute
-    module = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "")
+    module = inspect.cleandoc(getattr(sys.modules.get(kind.__module__), "__doc__", None) or "")
     params = inspect.signature(kind).parameters.values()
     lines = [
         f"{p.name}{_type_and_default(p)}: {re.sub(_NULL, 'None', known.get(p.name, ''))}"
