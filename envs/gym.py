@@ -9,6 +9,7 @@ import copy
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium as gym
@@ -60,7 +61,7 @@ def make(
     render: bool = False,
     action_repeat: int = 1,
     size: int = 64,
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Resumable:
     """Build an environment by its Gymnasium id.
 
@@ -84,7 +85,7 @@ def make(
 
     def build() -> Resumable:
         return adapt(
-            _made(task, kwargs or {}, render), name=repr(task), seed=seed,
+            _made(task, kwargs, render), name=repr(task), seed=seed,
             action_repeat=action_repeat, size=size,
         )  # fmt: skip
 
@@ -185,7 +186,9 @@ def _checked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 def _made(task: str, kwargs: Mapping[str, Any], render: bool) -> gym.Env[Any, Any]:
-    module, _, name = task.rpartition(":")
+    module, colon, name = task.rpartition(":")
+    if colon and not all(map(str.isidentifier, module.split("."))):
+        raise UserError(f"{task!r} names no module before its colon; write MODULE:ID, or ID alone.")
     if task.endswith(GIVEN) or task == "Custom-v0":  # the latter in older runs
         raise UserError(
             f"The environment of this run, {task.removesuffix(GIVEN)}, was given from "

@@ -6,12 +6,17 @@ The commands print their message without a traceback and exit with status 2.
 import difflib
 import importlib.util
 import json
+import signal
 from collections.abc import Iterable
 from importlib import metadata
 from urllib.parse import unquote, urlparse
 
 _MAX_TEXT = 500
 """Characters of another program's error that a message repeats."""
+_MAX_VALUE = 100
+"""Characters of a name that is compared with others."""
+_MAX_NAMES = 50
+"""Names that a message lists."""
 
 
 class UserError(ValueError):
@@ -44,8 +49,10 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error in an environment's call has its message already, or is Ctrl-C."""
-    # All else is the environment's fault, also what is no Exception, such as sys.exit().
-    return isinstance(error, UserError) or type(error) is KeyboardInterrupt
+    # All else is the environment's fault, also what is no Exception, such as sys.exit(), and what
+    # looks like Ctrl-C where that is noted or ignored, as in a worker.
+    by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, UserError) or (type(error) is KeyboardInterrupt and by_signal)
 
 
 def shown_error(error: BaseException) -> str:
@@ -90,9 +97,13 @@ class UnknownNameError(UserError):
 
     def __init__(self, kind: str, name: object, allowed: Iterable[str], *, where: str = "") -> None:
         names = sorted(set(allowed))
-        nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+        wanted = str(name)[:_MAX_VALUE]
+        nearest = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
         if nearest:
             hint = f"did you mean {' or '.join(map(repr, nearest))}?"
+        elif len(names) > _MAX_NAMES:
+            nearest = difflib.get_close_matches(wanted, names, n=5, cutoff=0.0)
+            hint = f"the nearest of {len(names)} are {', '.join(nearest)}."
         else:
             hint = f"choose one of: {', '.join(names) if names else 'none is registered'}."
         super().__init__(f"Unknown {kind} {name!r}{f' for {where}' if where else ''}; {hint}")

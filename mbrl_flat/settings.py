@@ -10,7 +10,7 @@ A number declares its interval, a choice its names:
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
@@ -67,15 +67,29 @@ def check_setting(item: Field[Any], value: Any, *, where: str = "") -> None:
     if choices and value not in choices:
         raise UnknownNameError(item.name, value, choices, where=where)
     allowed = item.metadata.get("allowed", "(-inf, inf)")
-    if get_origin(item.type) is tuple:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise UserError(f"{item.name} must be two numbers, got {value!r}.")
-        for number in value:
-            check_number(item.name, number, allowed)
-    elif item.type is bool and not isinstance(value, bool):
+    if get_origin(item.type) is tuple and (not _is_list(value) or len(value) != 2):
+        raise UserError(f"{item.name} must be two numbers, got {value!r}.")
+    if item.type is bool and not isinstance(value, bool):
         raise UserError(f"{item.name} must be true or false, got {value!r}.")
-    elif float in kinds or int in kinds:
-        check_number(item.name, value, allowed, whole=float not in kinds)
+    _check_numbers(item.name, value, item.type, allowed)
+
+
+def _check_numbers(name: str, value: Any, annotation: Any, allowed: str) -> None:
+    """Check a number, or those in lists and mappings, where the annotation says that it is one."""
+    kinds, inner = kinds_of(annotation), get_args(annotation)
+    if float in kinds or int in kinds:
+        if value is not None or types.NoneType not in kinds:
+            check_number(name, value, allowed, whole=float not in kinds)
+    elif get_origin(annotation) is Mapping and isinstance(value, Mapping):
+        for key, one in value.items():
+            _check_numbers(f"{name}.{key}", one, inner[1], allowed)
+    elif get_origin(annotation) in (Sequence, tuple) and _is_list(value):
+        for one in value:
+            _check_numbers(name, one, inner[0], allowed)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:

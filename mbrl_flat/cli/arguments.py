@@ -2,15 +2,23 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    QuotedString,
+    RangeSweep,
+)
 from hydra.errors import HydraException
 
 import mbrl_flat.configs
 from mbrl_flat.cli.help import EXAMPLES, GROUPS
+from mbrl_flat.cli.schemas import SCHEMAS, annotation_of
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.runs.resume import resumable_keys
 from mbrl_flat.sweeps.command import wants_sweep
@@ -36,6 +44,7 @@ _HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
 _VARIABLE = re.compile(r"\$(\w+)")
 """Of the shell; what is written ``${a.b}`` is a setting or a resolver of OmegaConf."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
+_MOST_RUNS = 100_000
 _PARSER = OverridesParser.create()
 
 
@@ -81,6 +90,9 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
     for word, override in zip(settings, overrides, strict=True):
         _check_path(word, override)
         _check_setting(word, override, command=command, sweep=sweep)
+        _check_switch(word, override, command=command)
+    if sweep:
+        _check_runs(settings, overrides)
     if not sweep and _is_resumed(overrides):
         tuple(resumable_keys(word for word in settings if not word.startswith("hydra")))
         # The composed optimizer is not that of the run, and may lack the key.
@@ -171,7 +183,7 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
             f"{word} holds several values: -m makes a run of each, {key}=[{given}] is a list of "
             f"them."
         )
-    choices = sorted(file.stem for file in (CONFIGS / key).glob("*.yaml")) if key else []
+    choices = _choices(key)
     if not choices:
         return
     if key not in GROUPS[command] and not override.is_add():
@@ -184,6 +196,51 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
         belongs = "supervised" if "\nstudy:" in text else "train"
         if belongs != command:
             raise UserError(f"{word} is one of mbrl-flat-{belongs}.")
+
+
+def _check_switch(word: str, override: Override, *, command: str) -> None:
+    """Refuse what OmegaConf would turn into true or false, such as 7."""
+    key, given = override.key_or_group, _values(override)
+    if override.is_delete() or annotation_of(SCHEMAS[command], key) is not bool:
+        return
+    for value in given:
+        # Text is judged by OmegaConf: it may be a reference, or yes.
+        if not isinstance(value, bool | str | QuotedString):
+            raise UserError(f"{key} must be true or false, got {word.partition('=')[2]}.")
+
+
+def _check_runs(words: Sequence[str], overrides: Sequence[Override]) -> None:
+    """Refuse a sweep that names no run, or more than anybody makes."""
+    runs, searched = 1, any(word.startswith("hydra/sweeper=") for word in words)
+    for word, override in zip(words, overrides, strict=True):
+        values = override.value()
+        if isinstance(values, RangeSweep) and not values.step:
+            raise UserError(f"{word} has the step 0; give another one.")
+        number = sum(1 for _ in islice(_values(override), _MOST_RUNS + 1))
+        if number == 0:
+            raise UserError(f"{word} names no value, so the sweep has no run; name at least one.")
+        runs *= number
+        if runs > _MOST_RUNS and not searched:
+            raise UserError(
+                f"{word} makes this a sweep of more than {_MOST_RUNS:,} runs; split it."
+            )
+
+
+def _values(override: Override) -> Iterable[object]:
+    """The values that a word of the command line gives, one or those of a sweep."""
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.step:
+        return value.range()
+    if isinstance(value, ChoiceSweep):
+        return value.list
+    if isinstance(value, Glob):
+        return value.filter(_choices(override.key_or_group)) or [value]
+    return [value]
+
+
+def _choices(key: str) -> list[str]:
+    """Names of the configurations of a group; none if the key is no group."""
+    return sorted(file.stem for file in (CONFIGS / key).glob("*.yaml")) if key else []
 
 
 def _check_path(word: str, override: Override) -> None:

@@ -63,9 +63,12 @@ def build(node: Any, key: str = "") -> Any:
     if "_target_" not in node:
         return built
     target = locate(node["_target_"], f"{key}._target_")
+    for name in _SPECIAL.keys() & node.keys():
+        check_value(f"{key}.{name}", node[name], _SPECIAL[name])
     built = check_arguments(target, built, key)
     if node.get("_partial_"):
         return partial(target, **built)
+    _check_complete(target, built, node, key)
     try:
         return target(**built)
     except MissingExtraError:
@@ -76,7 +79,23 @@ def build(node: Any, key: str = "") -> Any:
         raise UserError(f"{reason}{place}") from error
 
 
-_SPECIAL = ("_target_", "_partial_", "_convert_", "_recursive_")
+_SPECIAL: Mapping[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+}
+"""What Hydra's own keys of a part take."""
+
+
+def _check_complete(target: Any, given: Mapping[str, Any], node: Any, key: str) -> None:
+    """Refuse to build a part without an argument that has no default."""
+    for name in _arguments(target)[0]:
+        if name not in given and is_required(target, name):
+            how = f"give it: +{key}.{name}=VALUE"
+            if "_partial_" in node:
+                how = f"{key}._partial_=true leaves it to the run"
+            raise UserError(f"{key} needs a value of {name}; {how}.")
 
 
 def locate(path: Any, key: str) -> Any:
@@ -207,11 +226,22 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
         raise UserError(wrong_value(key, value, hint))
     _check_size(key, value)
-    for number in value if isinstance(value, list) else [value]:
+    _check_finite(key, value)
+
+
+def _check_finite(key: str, value: Any) -> None:
+    """Refuse numbers that are not finite, also within mappings and lists."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_finite(f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_finite(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
         # A bound on a gradient or a step may be infinite, which means that there is none.
-        unbounded = number == math.inf and _BOUND.search(key)
-        if isinstance(number, float) and not math.isfinite(number) and not unbounded:
-            raise UserError(f"{key} must be finite, got {number}.")
+        unbounded = value == math.inf and _BOUND.search(key)
+        if not (unbounded or (math.isinf(value) and key.startswith("env.kwargs."))):
+            raise UserError(f"{key} must be finite, got {value}.")
 
 
 def wrong_value(key: str, value: Any, hint: Any) -> str:

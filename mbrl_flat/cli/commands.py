@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 from mbrl_flat.cli.arguments import parse_arguments
 from mbrl_flat.cli.build import build, build_config
 from mbrl_flat.cli.composition import (
-    SCHEMAS,
     apply_preset,
     build_run,
     catalogue,
@@ -41,7 +40,7 @@ from mbrl_flat.cli.composition import (
 from mbrl_flat.cli.error_messages import exceeds_memory, explain_error, raised_by_configuration
 from mbrl_flat.cli.help import GROUPS
 from mbrl_flat.cli.plugins import offer_plugins
-from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
+from mbrl_flat.cli.schemas import SCHEMAS, EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
 from mbrl_flat.errors import NonFiniteError, UserError
 from mbrl_flat.evaluation.episodes import check_episodes

@@ -20,7 +20,7 @@ from mbrl_flat.cli.arguments import CONFIGS
 from mbrl_flat.cli.build import build, build_config, is_required, locate
 from mbrl_flat.cli.error_messages import explain_error
 from mbrl_flat.cli.plugins import offer_plugins, plugin_targets
-from mbrl_flat.cli.schemas import EvaluateConfig, ExportConfig, ProbeConfig
+from mbrl_flat.cli.schemas import SCHEMAS
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.logging.labels import part_names
 from mbrl_flat.optim import FlatOptimizer
@@ -31,16 +31,7 @@ from mbrl_flat.runs.resume import existing_run
 from mbrl_flat.runs.saved_config import Catalogue, read_catalogue, read_saved_config
 from mbrl_flat.runtime.plain_files import check_values
 from mbrl_flat.runtime.settings import dotted_keys, setting_key
-from mbrl_flat.studies.command import SupervisedConfig
 
-SCHEMAS: dict[str, type[Any]] = {
-    "train": RunConfig,
-    "evaluate": EvaluateConfig,
-    "probe": ProbeConfig,
-    "export": ExportConfig,
-    "supervised": SupervisedConfig,
-}
-"""The settings of each command."""
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
 

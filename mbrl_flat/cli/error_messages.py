@@ -3,7 +3,7 @@
 import re
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, get_type_hints
+from typing import Any
 
 from hydra.errors import MissingConfigException
 from omegaconf.errors import (
@@ -17,11 +17,27 @@ from omegaconf.errors import (
 )
 
 from mbrl_flat.cli.build import describe, wrong_value
+from mbrl_flat.cli.schemas import annotation_of
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_EXISTS = re.compile(r"An item is already at '([^']*)'")
+"""What Hydra says to ``+key=value`` of a key that is there."""
+
+
+def _longer(size: int, but: str = "") -> re.Pattern[str]:
+    """Values in quotes or brackets and unbroken words of more characters, without those ``but``."""
+    return re.compile(
+        rf"(?<![^\s=(\[{{:,])(['\"])(?:(?!\1)[^{but}\n]){{{size},}}\1(?![^\s,.;:)\]}}])"
+        rf"|\[[^\[\]{but}]{{{size},}}\]|\{{[^{{}}{but}]{{{size},}}\}}|[^\s'\"{but}]{{{size},}}"
+    )
+
+
+_LONG = (_longer(100, "/"), _longer(400))
+"""Values that are shortened; those with slashes may be paths."""
+_KEPT = 60
+"""Characters that are left of such a value."""
 _MAX_MESSAGE = 4000
-"""A list of every key has 2,200."""
 
 
 def explain_error(
@@ -40,6 +56,8 @@ def explain_error(
     """
     # Text of someone else's file must not steer the terminal.
     text = _CONTROL.sub("?", _explained(error, command, schema, known))
+    for long in _LONG:
+        text = long.sub(lambda found: f"{found[0][:_KEPT]}...{found[0][-1]}", text)
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
 
 
@@ -82,10 +100,7 @@ def _wrong_type(key: str, error: OmegaConfBaseException, schema: type[Any]) -> s
     if isinstance(error, ConfigTypeError):  # a list where settings belong, or the other way round
         listed = getattr(error, "object_type", None) is list
         return f"{key} must be {describe(list if listed else dict)}."
-    hint: Any = schema
-    for name in key.split("."):
-        hint = get_type_hints(hint).get(name, Any) if isinstance(hint, type) else Any
-    return wrong_value(key, getattr(error, "value", None), hint)
+    return wrong_value(key, getattr(error, "value", None), annotation_of(schema, key))
 
 
 _MEMORY = re.compile(
@@ -119,5 +134,7 @@ def format_error(error: BaseException) -> str:
     if isinstance(error, OSError):
         file = error.filename or "the run folder"
         return f"{error.strerror or error}: {file}; what was saved before is whole."
+    if exists := _EXISTS.search(str(error)):
+        return f"{exists[1]} is there already; leave out the +: {exists[1]}=VALUE."
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     return " ".join(filter(None, lines))

@@ -1,7 +1,10 @@
-"""The keys of ``mbrl-flat-evaluate``, ``mbrl-flat-probe`` and ``mbrl-flat-export``."""
+"""The keys of the commands; those of runs and studies are described beside their code."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
+
+from mbrl_flat.runs.config import RunConfig
+from mbrl_flat.studies.command import SupervisedConfig
 
 
 @dataclass(kw_only=True)
@@ -96,3 +99,21 @@ class ExportConfig:
     threads: int = 0
     debug: bool = False
     trust: Any = None
+
+
+SCHEMAS: dict[str, type[Any]] = {
+    "train": RunConfig,
+    "evaluate": EvaluateConfig,
+    "probe": ProbeConfig,
+    "export": ExportConfig,
+    "supervised": SupervisedConfig,
+}
+"""The settings of each command."""
+
+
+def annotation_of(schema: type[Any], key: str) -> Any:
+    """The annotation of a setting by its dotted name; ``Any`` where the schema says nothing."""
+    hint: Any = schema
+    for name in key.split("."):
+        hint = get_type_hints(hint).get(name, Any) if isinstance(hint, type) else Any
+    return hint

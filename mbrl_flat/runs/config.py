@@ -8,6 +8,7 @@ from mbrl_flat.data.mirror import MIRROR_CHOICES
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.evaluation.episodes import EvaluationConfig
 from mbrl_flat.logging.wandb import WANDB_MODES
+from mbrl_flat.runs.objective import check_objective
 from mbrl_flat.runtime.device import check_threads
 from mbrl_flat.runtime.seeding import check_seed
 from mbrl_flat.settings import check_number
@@ -191,6 +192,7 @@ class RunConfig:
             )
         if self.sync not in ("global", "local"):
             raise UnknownNameError("sync", self.sync, ("global", "local"))
+        check_objective(self.objective)
         check_seed(self.seed)
         check_threads(self.threads)
         _ = self.schedule(0), self.replay_config, self.evaluation, self.logging

@@ -22,7 +22,7 @@ from mbrl_flat.optim.averaging import evaluation_params
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import load_saved_agent
 from mbrl_flat.runs.parts import Parts
-from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.files import check_writable, write_text_atomically
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 
@@ -174,6 +174,7 @@ def export_run(
     check_number("rows", rows, "[1, inf)", whole=True)
     if format == "onnx":
         require_extra("onnx", "onnx", "onnxscript")
+    check_writable(out)
     loaded = load_saved_agent(
         config, parts, folder, checkpoint, device=torch.device("cpu"), seed=config.seed
     )

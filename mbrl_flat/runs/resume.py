@@ -10,7 +10,7 @@ from mbrl_flat.runtime.settings import has_prefix, setting_key
 
 _RESUMABLE = (
     "resume", "steps", "device", "threads", "debug", "progress", "parallel_envs",
-    "trust", "on_nonfinite", "model_lr",
+    "trust", "on_nonfinite", "model_lr", "objective",
 )  # fmt: skip
 """Keys that may differ when a run is resumed; everything else comes from its folder."""
 METHOD_SCALES = (

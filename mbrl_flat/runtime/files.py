@@ -79,6 +79,22 @@ def write_text_atomically(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before anything is computed for it.
+
+    Args:
+        folder: It need not exist.
+
+    Raises:
+        UserError: If it, or the nearest folder above that exists, is none or is read-only.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise UserError(f"Cannot write to {folder}: {nearest} is not a folder; choose another one.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write to {folder}: {nearest} is read-only; choose another one.")
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Rows of a table, the names of its columns first, as CSV."""
     text = io.StringIO()

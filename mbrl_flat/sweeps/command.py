@@ -10,9 +10,10 @@ from types import FrameType
 from mbrl_flat.distributed.processes import is_launched
 from mbrl_flat.errors import MissingExtraError, UserError
 from mbrl_flat.logging.console import say
+from mbrl_flat.runs.objective import check_objective
 from mbrl_flat.runtime.interrupts import STOP_SIGNALS
+from mbrl_flat.runtime.settings import setting_key
 from mbrl_flat.sweeps.folder import SweepFolder
-from mbrl_flat.sweeps.objective import check_objective
 
 _PLUGIN = re.compile(
     r"hydra_plugins\.hydra_(\w+)|hydra/(?:launcher|sweeper)/(joblib|submitit|ray|optuna)"
@@ -55,6 +56,18 @@ def wants_sweep(arguments: Sequence[str]) -> bool:
     return any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
 
 
+def _check(arguments: Sequence[str]) -> None:
+    """Refuse what no sweep can do, before its folder is made."""
+    if is_launched():
+        raise UserError(
+            "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
+        )
+    if shows := next(filter(_SHOWS.match, arguments), None):
+        raise UserError(f"{shows} shows one run and -m starts many; leave out one of them.")
+    for argument in [a for a in arguments if setting_key(a) == "objective"]:
+        check_objective(argument.partition("=")[2].strip("'\""))
+
+
 def make_sweep(
     arguments: list[str], main: Callable[[], object], refusals: tuple[type[Exception], ...]
 ) -> None:
@@ -70,13 +83,7 @@ def make_sweep(
             configuration shall be shown.
         MissingExtraError: If it is not installed.
     """
-    if is_launched():
-        raise UserError(
-            "torchrun splits one run and -m starts many; leave out -m, or start the sweep alone."
-        )
-    if shows := next(filter(_SHOWS.match, arguments[1:]), None):
-        raise UserError(f"{shows} shows one run and -m starts many; leave out one of them.")
-    check_objective(arguments[1:])
+    _check(arguments[1:])
     sweep = SweepFolder.begin(arguments[1:])
     say(f"sweep folder: {sweep.folder}")
     arguments += sweep.arguments()
@@ -105,5 +112,8 @@ def make_sweep(
         lines, done = sweep.end()
         if lines:
             say(lines)
+    if not lines:
+        sweep.undo()
+        raise UserError("The sweep has no run: no setting that was given names a value.")
     if not done:
         sys.exit(1)

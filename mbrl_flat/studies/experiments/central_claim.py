@@ -17,6 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.optim import OPTIMIZERS
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.central_claim_report import central_claims, draw
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
 from mbrl_flat.studies.framework.study import Value
@@ -31,7 +33,7 @@ TRACKED = ("state_error_1", "state_error_last", "reward_error", "value_error_0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(CheckedSettings):
     """One way of training.
 
     Attributes:
@@ -43,14 +45,19 @@ class Variant:
     """
 
     method: str = "adam"
-    rho: float = 0.0
-    share: float = 1.0
+    rho: float = setting(0.0, "[0, inf)")
+    share: float = setting(1.0, "(0, 1]")
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in OPTIMIZERS:
+            raise UnknownNameError("method", self.method, OPTIMIZERS)
+
 
 @dataclass(frozen=True, kw_only=True)
-class CentralClaim:
+class CentralClaim(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -77,17 +84,18 @@ class CentralClaim:
     task: OfflineTask
     model: str
     settings: Mapping[str, Any]
-    lr: float = 1e-3
+    lr: float = setting(1e-3, "(0, inf)")
     variants: Mapping[str, Variant]
     groups: Sequence[Sequence[str]]
-    episodes: Sequence[int] = (80,)
-    evaluations: int = 4000
-    points: Sequence[int] = (500, 1000, 2000, 4000)
-    first_seed: int = 100
-    seeds: int = 10
+    episodes: Sequence[int] = setting((80,), "[1, inf)")
+    evaluations: int = setting(4000, "[1, inf)")
+    points: Sequence[int] = setting((500, 1000, 2000, 4000), "[1, inf)")
+    first_seed: int = setting(100, "[0, inf)")
+    seeds: int = setting(10, "[1, inf)")
     control: Control | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (name for group in self.groups for name in group):
             if name not in self.variants:
                 raise UnknownNameError("variant", name, self.variants)

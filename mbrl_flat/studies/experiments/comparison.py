@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import add_legend, make_panels
 from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
@@ -21,7 +22,7 @@ from mbrl_flat.studies.framework.study import Value
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodComparison:
+class MethodComparison(CheckedSettings):
     """Methods, radii, networks and seeds of a study.
 
     Attributes:
@@ -33,14 +34,15 @@ class MethodComparison:
         seeds: Seeds at the best one.
     """
 
-    radii: Mapping[str, Mapping[str, Sequence[float]]]
+    radii: Mapping[str, Mapping[str, Sequence[float]]] = setting(allowed="[0, inf)")
     controls: Mapping[str, str]
     networks: Sequence[str]
     tasks: Mapping[str, NoisyDigits]
-    tries: int = 2
-    seeds: int = 5
+    tries: int = setting(2, "[1, inf)")
+    seeds: int = setting(5, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for network in self.networks:
             for known in (self.tasks, self.radii):
                 if network not in known:
@@ -178,7 +180,7 @@ class RadiusRatio:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonStudy:
+class ComparisonStudy(CheckedSettings):
     """Base of a study of one method on the label-noise task.
 
     Attributes:

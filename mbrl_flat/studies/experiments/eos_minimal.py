@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.edge_of_stability.minimal_example import MinimalExample, upward_crossings
 from mbrl_flat.studies.experiments.sweep_plots import GUIDE
 from mbrl_flat.studies.framework import Claim, Trial, TrialRow, TrialRows, not_tested, sign_claim
@@ -33,7 +34,7 @@ _FLOW_SUBSTEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(CheckedSettings):
     """Model, step size and start of one run.
 
     Attributes:
@@ -43,14 +44,14 @@ class Setting:
         steps: Length.
     """
 
-    l2: float
-    lr: float
+    l2: float = setting(allowed="(0, inf)")
+    lr: float = setting(allowed="(0, inf)")
     start: Sequence[float]
-    steps: int
+    steps: int = setting(allowed="[1, inf)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EosMinimal:
+class EosMinimal(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -68,10 +69,12 @@ class EosMinimal:
     )
 
     followed: Mapping[str, Setting]
-    lrs: Sequence[float] = (2.05, 2.1, 2.2, 2.5, 2.8, 3.0, 3.2, 3.5, 3.8, 4.2, 5.0)
-    sweep_steps: int = 20_000
-    starts: int = 100
-    start_steps: int = 20_000
+    lrs: Sequence[float] = setting(
+        (2.05, 2.1, 2.2, 2.5, 2.8, 3.0, 3.2, 3.5, 3.8, 4.2, 5.0), "(0, inf)"
+    )
+    sweep_steps: int = setting(20_000, "[1, inf)")
+    starts: int = setting(100, "[0, inf)")
+    start_steps: int = setting(20_000, "[1, inf)")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """All three kinds at once."""

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.errors import UnknownNameError, UserError
+from mbrl_flat.runtime.seeding import restored_rng
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.data import load_data, standardised
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature, CurvatureTracker
 from mbrl_flat.studies.models import Perceptron, SmallCNN, VisionTransformer
@@ -20,7 +22,7 @@ Extra = Callable[[nn.Module, Curvature, StepInfo], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullBatchDigits:
+class FullBatchDigits(CheckedSettings):
     """The first digits in one batch, in float64; half the squared error against one-hot labels.
 
     Attributes:
@@ -33,17 +35,21 @@ class FullBatchDigits:
         activation: Theirs.
     """
 
-    size: int = 500
+    size: int = setting(500, "[1, inf)")
     network: str = "mlp"
-    hidden: Sequence[int] = (32, 32)
-    channels: Sequence[int] = (8, 16)
-    width: int = 32
+    hidden: Sequence[int] = setting((32, 32), "[1, inf)")
+    channels: Sequence[int] = setting((8, 16), "[1, inf)")
+    width: int = setting(32, "[1, inf)")
     norm: str = "none"
     activation: str = "tanh"
 
     def check_data(self) -> None:
-        """Refuse to begin without the digits."""
-        load_data("digits")
+        """Refuse to begin without the digits, with more than there are, or with no network."""
+        x, _ = load_data("digits")
+        if self.size >= len(x):
+            raise UserError(f"size must be below {len(x)}, all digits, got {self.size}.")
+        with restored_rng():
+            self.model(0)
 
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training inputs and labels, and those of all other digits to test on."""

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.sweep_plots import draw_means
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
 from mbrl_flat.studies.framework.study import Value
@@ -41,7 +42,7 @@ GAINS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hopfield:
+class Hopfield(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -59,12 +60,12 @@ class Hopfield:
         'Application to Diffusion Models", arXiv:2605.27975'
     )
 
-    num_cluster: int = 12
-    size: int = 50
-    overlap: float = 0.35
-    beta: float = 8.0
-    strengths: Sequence[float] = (0.02, 0.05, 0.1, 0.2)
-    rotations: int = 400
+    num_cluster: int = setting(12, "[2, inf)")
+    size: int = setting(50, "[1, inf)")
+    overlap: float = setting(0.35, "[0, 1)")
+    beta: float = setting(8.0, "(0, inf)")
+    strengths: Sequence[float] = setting((0.02, 0.05, 0.1, 0.2), "[0, inf)")
+    rotations: int = setting(400, "[0, inf)")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Every rotation at every strength."""

@@ -95,11 +95,11 @@ class HopfieldDiffusion(CheckedSettings):
     budget: float = setting(0.05, "(0, 1)")
     share: float = setting(0.25, "(0, 1)")
     outliers: float = setting(0.02, "[0, 1)")
-    width: int = 16
-    diffusion_steps: int = 200
-    times: Sequence[float] = (0.4, 0.2, 0.6)
-    draws: int = 2
-    sampler_steps: int = 10
+    width: int = setting(16, "[1, inf)")
+    diffusion_steps: int = setting(200, "[2, inf)")
+    times: Sequence[float] = setting((0.4, 0.2, 0.6), "(0, 1)")
+    draws: int = setting(2, "[1, inf)")
+    sampler_steps: int = setting(10, "[1, inf)")
     seeds: int = setting(5, "[1, inf)")
 
     def __post_init__(self) -> None:
@@ -107,8 +107,8 @@ class HopfieldDiffusion(CheckedSettings):
         for policy in self.policies:
             if policy not in POLICIES:
                 raise UnknownNameError("replay policy", policy, POLICIES)
-        if not self.times or not all(0.0 < time < 1.0 for time in self.times):
-            raise UserError(f"times must lie within (0, 1), got {list(self.times)}.")
+        if not self.times:
+            raise UserError("times must hold a number within (0, 1), got none.")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Every policy, seed after seed, so that its first task is learned once."""

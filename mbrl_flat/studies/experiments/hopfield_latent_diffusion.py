@@ -69,7 +69,7 @@ class HopfieldLatentDiffusion(HopfieldDiffusion):
 
     first: Stage = field(default_factory=lambda: Stage(steps=1000, lr=1e-5, batch_size=4))
     second: Stage = field(default_factory=lambda: Stage(steps=300, lr=1e-5, batch_size=4))
-    times: Sequence[float] = (0.4,)
+    times: Sequence[float] = setting((0.4,), "(0, 1)")
     pipeline: str = STABLE_DIFFUSION
     prompt: str = "a handwritten digit"
     image_size: int = setting(512, "[8, inf)")

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mbrl_flat.errors import UnknownNameError
 from mbrl_flat.optim import (
+    OPTIMIZERS,
     FlatOptimizer,
     MomentumSAM,
     PlainOptimizer,
@@ -76,6 +78,17 @@ CONTROLS: dict[str, Callable[[nn.Module, BaseFactory, float], FlatOptimizer]] = 
     "random_mask": _masked,
 }
 """Methods that exist for comparison alone and are in no registry."""
+
+
+def check_method(method: str) -> None:
+    """Refuse what ``method_optimizer`` does not know.
+
+    Raises:
+        UnknownNameError: If there is no such method.
+    """
+    known = {"base", *CONTROLS, *VARIANTS, *OPTIMIZERS}
+    if method not in known:
+        raise UnknownNameError("method", method, known)
 
 
 def method_optimizer(

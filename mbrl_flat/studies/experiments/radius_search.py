@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.settings import CheckedSettings, setting
+from mbrl_flat.studies.experiments.methods import check_method
 from mbrl_flat.studies.framework import Trial, TrialRows
 
 
@@ -39,7 +41,7 @@ def best_radius(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadiusSearch:
+class RadiusSearch(CheckedSettings):
     """Methods with their radii, on one task.
 
     Attributes:
@@ -49,16 +51,19 @@ class RadiusSearch:
         common: Further settings of all cells, such as the network.
     """
 
-    radii: Mapping[str, Sequence[float]]
-    tries: int
-    seeds: int
+    radii: Mapping[str, Sequence[float]] = setting(allowed="[0, inf)")
+    tries: int = setting(allowed="[1, inf)")
+    seeds: int = setting(allowed="[1, inf)")
     common: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.tries <= self.seeds:
             raise UserError(
                 f"tries must lie between 1 and seeds, got tries={self.tries}, seeds={self.seeds}."
             )
+        for method in self.radii:
+            check_method(method)
         empty = [method for method, values in self.radii.items() if not values]
         if empty:
             raise UserError(f"{empty[0]} has no radius to try; give at least one, 0 for none.")

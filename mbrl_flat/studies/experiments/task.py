@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.data import (
     Split,
     load_data,
@@ -80,7 +81,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyDigits:
+class NoisyDigits(CheckedSettings):
     """The task; its settings.
 
     Attributes:
@@ -93,19 +94,20 @@ class NoisyDigits:
     """
 
     network: str = "mlp"
-    noise: float = 0.4
-    train_size: int = 900
-    validation_size: int = 300
-    epochs: int = 40
-    batch_size: int = 64
+    noise: float = setting(0.4, "[0, 1]")
+    train_size: int = setting(900, "[1, inf)")
+    validation_size: int = setting(300, "[1, inf)")
+    epochs: int = setting(40, "[1, inf)")
+    batch_size: int = setting(64, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.network not in NETWORKS:
             raise UnknownNameError("network", self.network, NETWORKS)
 
     def check_data(self) -> None:
-        """Refuse to begin without the digits."""
-        _digits()
+        """Refuse to begin without the digits, or with more than there are."""
+        self.split(0)
 
     def split(self, seed: int) -> Split:
         """Make the three parts, standardised, the training labels noisy."""

@@ -25,6 +25,7 @@ from mbrl_flat.diagnostics.hvp import Hessian
 from mbrl_flat.diagnostics.lanczos import lanczos
 from mbrl_flat.diagnostics.preconditioned import preconditioned, step_scales
 from mbrl_flat.optim.methods.vgd import threshold
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature
 from mbrl_flat.studies.edge_of_stability.descent_map import descent_probability, simulated_threshold
 from mbrl_flat.studies.experiments.full_batch import (
@@ -42,7 +43,7 @@ from mbrl_flat.studies.training import StepInfo, accuracy, half_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Noise(CheckedSettings):
     """Weight noise of one run.
 
     Attributes:
@@ -51,13 +52,13 @@ class Noise:
         dof: Degrees of freedom of Student-t noise; null for Gaussian.
     """
 
-    sigma: float = 0.0
-    samples: int = 1
-    dof: float | None = None
+    sigma: float = setting(0.0, "[0, inf)")
+    samples: int = setting(1, "[1, inf)")
+    dof: float | None = setting(None, "(0, inf)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalEos:
+class VariationalEos(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -89,26 +90,26 @@ class VariationalEos:
         "NeurIPS 2025, arXiv:2506.12903"
     )
 
-    variances: Sequence[float] = (1e-3, 1e-2, 1e-1)
-    samples: Sequence[int] = (1, 4, 16)
-    draws: int = 400_000
-    quadratic_lr: float = 0.1
+    variances: Sequence[float] = setting((1e-3, 1e-2, 1e-1), "(0, inf)")
+    samples: Sequence[int] = setting((1, 4, 16), "[1, inf)")
+    draws: int = setting(400_000, "[1, inf)")
+    quadratic_lr: float = setting(0.1, "(0, inf)")
     task: FullBatchDigits = field(default_factory=FullBatchDigits)
     noises: Sequence[Noise]
-    lr: float = 0.2
-    steps: int = 2000
+    lr: float = setting(0.2, "(0, inf)")
+    steps: int = setting(2000, "[1, inf)")
     vit: FullBatchDigits
     vit_noises: Sequence[Noise]
-    vit_lr: float = 0.05
-    vit_steps: int = 500
-    adam_lr: float = 0.002
-    ivon_lr: float = 0.2
-    ivon_beta2: float = 0.9999
-    ivon_steps: int = 1000
-    temperatures: Sequence[float] = (1e3, 1e4)
-    hess_init: float = 1.0
-    seeds: int = 5
-    every: int = 50
+    vit_lr: float = setting(0.05, "(0, inf)")
+    vit_steps: int = setting(500, "[1, inf)")
+    adam_lr: float = setting(0.002, "(0, inf)")
+    ivon_lr: float = setting(0.2, "(0, inf)")
+    ivon_beta2: float = setting(0.9999, "[0, 1)")
+    ivon_steps: int = setting(1000, "[1, inf)")
+    temperatures: Sequence[float] = setting((1e3, 1e4), "(0, inf)")
+    hess_init: float = setting(1.0, "(0, inf)")
+    seeds: int = setting(5, "[0, inf)")
+    every: int = setting(50, "[1, inf)")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Quadratics first, then seed by seed."""

@@ -17,6 +17,7 @@ from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_pa
 from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import smoothed_ascent
 from mbrl_flat.optim.sharpness_aware import RuleSAM
+from mbrl_flat.settings import setting
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim
 from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_means
@@ -97,9 +98,9 @@ class VaSSO(ComparisonStudy):
         ),
     )
 
-    theta: float = 0.2
-    thetas: Sequence[float] = (0.02, 0.05, 0.2, 0.5, 1.0)
-    every: int = 20
+    theta: float = setting(0.2, "(0, 1]")
+    thetas: Sequence[float] = setting((0.02, 0.05, 0.2, 0.5, 1.0), "(0, 1]")
+    every: int = setting(20, "[1, inf)")
 
     def cells(self, rows: TrialRows) -> Sequence[Trial]:
         """Accuracies on every network; then the adversaries at the chosen radius."""

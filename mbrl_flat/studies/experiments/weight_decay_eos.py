@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from mbrl_flat.errors import UnknownNameError
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.edge_of_stability.curvature import Curvature, drift
 from mbrl_flat.studies.edge_of_stability.kernel import (
     kernel_distance,
@@ -46,7 +47,7 @@ from mbrl_flat.studies.training import StepInfo, half_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecaySweep:
+class DecaySweep(CheckedSettings):
     """Networks of one kind under several weight decays.
 
     Attributes:
@@ -57,13 +58,13 @@ class DecaySweep:
     """
 
     task: FullBatchDigits = field(default_factory=FullBatchDigits)
-    lr: float = 0.2
-    steps: int = 3000
-    weight_decays: Sequence[float] = (0.0, 0.001, 0.005, 0.01, 0.02, 0.03)
+    lr: float = setting(0.2, "(0, inf)")
+    steps: int = setting(3000, "[1, inf)")
+    weight_decays: Sequence[float] = setting((0.0, 0.001, 0.005, 0.01, 0.02, 0.03), "[0, inf)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightDecayEos:
+class WeightDecayEos(CheckedSettings):
     """The study; its settings.
 
     Attributes:
@@ -82,11 +83,12 @@ class WeightDecayEos:
 
     sweeps: Mapping[str, DecaySweep]
     only: Sequence[str]
-    seeds: int = 5
-    every: int = 50
-    probes: int = 20
+    seeds: int = setting(5, "[0, inf)")
+    every: int = setting(50, "[1, inf)")
+    probes: int = setting(20, "[1, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.only:
             if name not in self.sweeps:
                 raise UnknownNameError("sweep", name, self.sweeps)

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.settings import setting
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.radius_search import best_radius
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows
@@ -46,7 +46,7 @@ VALIDATION_SEED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class ModelSettings(CheckedSettings):
     """A world model and what is tried on it.
 
     Attributes:
@@ -58,10 +58,11 @@ class ModelSettings:
 
     model: str
     settings: Mapping[str, Any]
-    lr: float
-    radii: Mapping[str, Sequence[float]]
+    lr: float = setting(allowed="(0, inf)")
+    radii: Mapping[str, Sequence[float]] = setting(allowed="[0, inf)")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for method, values in self.radii.items():
             if method not in METHODS:
                 raise UnknownNameError("method", method, METHODS)

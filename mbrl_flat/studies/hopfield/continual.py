@@ -29,7 +29,7 @@ class Stage(CheckedSettings):
 
     optimizer: str = "adam"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 1e-3
+    lr: float = setting(1e-3, "(0, inf)")
     steps: int = setting(1000, "[1, inf)")
     batch_size: int = setting(64, "[2, inf)")
 

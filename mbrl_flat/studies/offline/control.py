@@ -32,6 +32,7 @@ from torch import Tensor
 from mbrl_flat.diagnostics.robustness_probe import EnvPerturbation
 from mbrl_flat.errors import UserError
 from mbrl_flat.planning.mppi import MPPIConfig, draw_noise, mppi
+from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.offline.recording import Recording, joined, named_part
 from mbrl_flat.studies.offline.transitions import Scale
 
@@ -60,7 +61,7 @@ class Played(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Control:
+class Control(CheckedSettings):
     """How models are tried; the settings.
 
     Attributes:
@@ -75,12 +76,12 @@ class Control:
             ``scaled``, as in ``mbrl_flat.diagnostics.robustness_probe.EnvPerturbation``.
     """
 
-    episodes: int = 2
-    horizons: Sequence[int] = (1, 3, 10)
-    executed: Sequence[int] = (1, 3, 5, 10)
-    num_samples: int = 64
-    num_elites: int = 8
-    iterations: int = 4
+    episodes: int = setting(2, "[1, inf)")
+    horizons: Sequence[int] = setting((1, 3, 10), "[1, inf)")
+    executed: Sequence[int] = setting((1, 3, 5, 10), "[1, inf)")
+    num_samples: int = setting(64, "[1, inf)")
+    num_elites: int = setting(8, "[1, inf)")
+    iterations: int = setting(4, "[1, inf)")
     perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

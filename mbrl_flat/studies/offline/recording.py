@@ -19,6 +19,7 @@ import numpy as np
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs.offline_data import recorded_episodes
+from mbrl_flat.runtime.files import check_writable
 from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.offline.behaviour import action_sequence
 
@@ -73,10 +74,10 @@ class Recording(CheckedSettings):
     episodes: int = setting(200, "[1, inf)")
     length: int = setting(100, "[1, inf)")
     tail: int = setting(60, "[0, inf)")
-    seed: int = 0
+    seed: int = setting(0, "[0, inf)")
     folder: str | None = None
     run: str | None = None
-    start: int = 0
+    start: int = setting(0, "[0, inf)")
 
     @property
     def path(self) -> Path:
@@ -92,6 +93,7 @@ class Recording(CheckedSettings):
         if self.run is not None:
             self._of_run(Path(self.run))
         elif self._missing:
+            check_writable(self.path)
             named_part(self.env)(self.task, seed=self.seed).close()
 
     @property

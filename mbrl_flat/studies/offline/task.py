@@ -32,10 +32,10 @@ class OfflineTask(CheckedSettings):
     """
 
     recording: Recording = field(default_factory=Recording)
-    pool: int = 120
+    pool: int = setting(120, "[1, inf)")
     validation: int = setting(24, "[1, inf)")
     train: int = setting(80, "[1, inf)")
-    discount: float = 0.95
+    discount: float = setting(0.95, "[0, 1]")
     horizon: int = setting(10, "[1, inf)")
 
     def __post_init__(self) -> None:

@@ -8,15 +8,15 @@ import torch
 from mbrl_flat.cli import main as cli
 from mbrl_flat.errors import UserError
 from mbrl_flat.evaluation.evaluator import EpisodeEvaluator
+from mbrl_flat.runs.objective import EVALUATION, check_objective
 from mbrl_flat.runs.parts import build_agent
-from mbrl_flat.sweeps.objective import EVALUATION, check_objective
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "eval/return_mean",
-        "'eval/success_rate'",
+        "eval/success_rate",
         "eval/walker-walk/return_mean",
         "probe/value/rmse",
         "train/total_loss",
@@ -24,7 +24,7 @@ from mbrl_flat.sweeps.objective import EVALUATION, check_objective
     ],
 )
 def test_what_a_run_may_have_passes(name):
-    check_objective(["-m", "seed=1,2", f"objective={name}"])
+    check_objective(name)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_a_run_may_have_passes(name):
 )
 def test_what_no_run_can_have_is_refused(name, said):
     with pytest.raises(UserError, match=said) as caught:
-        check_objective(["-m", f"objective={name}"])
+        check_objective(name)
 
     assert str(caught.value).startswith(f"Unknown metric {name!r} for objective; ")
 
