@@ -46,7 +46,7 @@ class Variant(CheckedSettings):
 
     method: str = "adam"
     rho: float = setting(0.0, "[0, inf)")
-    share: float = setting(1.0, "(0, 1]")
+    share: float = setting(1.0, "(0, inf)")
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
 

@@ -99,8 +99,8 @@ def test_long_values_are_shortened_and_the_rest_is_kept(text):
 @pytest.mark.parametrize(
     "text",
     [
-        f"resume it with resume=/home/{'a' * 70}/{'b' * 70}.",
-        f"run: pip install -e '/home/{'a' * 70}/{'b' * 70}[dmc]'.",
+        f"resume it with resume=/folder/{'a' * 70}/{'b' * 70}.",
+        f"run: pip install -e '/folder/{'a' * 70}/{'b' * 70}[dmc]'.",
         f"the run's folder {'and more words ' * 30}of the agent's.",
         f"choose one of: {', '.join(f'name_{n}' for n in range(50))}.",
     ],

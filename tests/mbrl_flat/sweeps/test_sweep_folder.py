@@ -165,7 +165,8 @@ def test_an_empty_folder_is_refused(word, here):
 def test_a_sweep_of_nohup_lives_on_when_the_terminal_is_closed():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        make_sweep(["mbrl-flat-train", "-m"], lambda: os.kill(os.getpid(), signal.SIGHUP), ())
+        with pytest.raises(UserError, match="The sweep has no run"):  # so it came to its end
+            make_sweep(["mbrl-flat-train", "-m"], lambda: os.kill(os.getpid(), signal.SIGHUP), ())
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
