@@ -51,7 +51,8 @@ class PixelEncoder(nn.Module):
             raise UserError(
                 f"The encoder cannot turn images of {shape[1]}x{shape[2]} pixels into a latent of "
                 f"{latent_dim} features ({cells} positions are left after its convolutions); "
-                f"use 64x64, which leaves 16."
+                f"enlarge them to 64x64 (env.size=64), which leaves 16, or take an agent that "
+                f"encodes them at their own size: dreamerv3, storm or twister."
             )
         self.simnorm_size = simnorm_size
         widths = [shape[0], channels, channels, channels, latent_dim // cells]
