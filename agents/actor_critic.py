@@ -61,11 +61,11 @@ class ActorCriticConfig(CheckedSettings):
     """What the papers choose differently; the defaults are DreamerV3's.
 
     Attributes:
-        discount: ``gamma``.
+        discount: Factor ``gamma`` per step, in [0, 1].
         lambda_: Mixing weight of the returns.
         entropy_coef: Weight ``eta`` of the policy's entropy.
         low_percentile: Lower end of the range of returns.
-        high_percentile: Upper end.
+        high_percentile: Upper end of the range of returns, above the lower one, at most 100.
         range_rate: Rate at which both ends follow the returns.
         weighting: ``discounted`` weighs step t by the chance to get there, discounted
             (DreamerV3); ``discounted_later`` likewise, undiscounted for the first step (TWISTER's
@@ -127,10 +127,10 @@ class ActorCritic(nn.Module):
     """Policy, critic, the critic's slow copy and the running range of returns.
 
     Args:
-        actor: The policy.
+        actor: The policy network, from latents to a distribution over actions.
         critic: Network from features ``[..., F]`` to logits ``[..., num_bins]``.
         bins: What the critic's logits stand for.
-        config: Settings.
+        config: Discounts, coefficients and learning rates of actor and critic.
     """
 
     low: Tensor
@@ -163,7 +163,7 @@ class ActorCritic(nn.Module):
         """Compute both losses on a rollout of H steps from N states.
 
         Args:
-            imagined: The rollout.
+            imagined: Imagined latents, actions and rewards, ``[B, H, ...]``.
             replayed: The sequences that it started from, N = B T in this order; needed where
                 ``replay_coef`` is not zero.
 
@@ -272,7 +272,7 @@ class BoundedOptimizer:
     """Parameters, their own optimizer and a bound on the norm of their gradient.
 
     Args:
-        modules: Whose parameters.
+        modules: Networks whose parameters the optimizer moves.
         make: Makes the optimizer.
         max_grad_norm: Bound on the joint norm; None for an optimizer that clips by itself.
     """

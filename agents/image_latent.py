@@ -80,7 +80,7 @@ class LatentEncoder(nn.Module):
     """Convolutions and a linear map to the logits of all categoricals.
 
     Args:
-        images: Convolutions.
+        images: Encoder of images ``[N, C, H, W]``.
         shape: Of the latent.
         mix: Share of the uniform distribution.
     """

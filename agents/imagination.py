@@ -194,7 +194,7 @@ def imagine(
         model: The world model, in evaluation mode (no dropout).
         policy: Chooses the actions.
         state: Start states ``[N, ...]``.
-        horizon: Steps H.
+        horizon: Number of imagined steps H, at least 1.
         generator: Source of all samples.
 
     Returns:

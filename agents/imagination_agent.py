@@ -62,7 +62,7 @@ class ImaginationAgent:
         model: The world model, an ``nn.Module`` as well.
         actor_critic: Policy and critic.
         optimizers: Of the behaviour, by name.
-        config: Settings.
+        config: Batch size, horizon and rates that all imagination agents share.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss with ``torch.compile``.

@@ -29,8 +29,8 @@ def make_token_agent(
     Args:
         spec: The environment's shapes.
         model: The world model.
-        actor: The policy.
-        critic: The critic.
+        actor: The policy network, from latents to a distribution over actions.
+        critic: The value network, from latents to two-hot logits.
         clipped_apart: Whether actor and critic have a bound on the gradient norm each.
         device: Where everything lives.
         settings: Further arguments of ``ImaginationAgent``.

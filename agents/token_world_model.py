@@ -58,7 +58,7 @@ class TokenWorldModel(nn.Module, ABC):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TokenModelConfig``.
         style: How the networks are built.
     """
 

@@ -127,17 +127,17 @@ class AtariGame(gym.Env[Any, Any]):
     alone; the emulator itself draws nothing.
 
     Args:
-        task: The game.
-        seed: Seed.
-        render: Allow ``render()``.
+        task: Name of the game, as in ``env.task``.
+        seed: Determines every episode of this environment.
+        render: Whether ``render()`` will be called, as for videos.
         action_repeat: Frames per step.
         size: Height and width of the observation.
         noop_max: Most frames without an action at the start.
-        noop_min: Fewest.
+        noop_min: Fewest actions without effect at the start of an episode, at least 0.
         sticky: Probability that a frame repeats the action of the frame before.
         life_loss: One of ``LIFE_LOSS``.
         full_action_space: All 18 actions.
-        max_frames: Longest episode.
+        max_frames: Frames after which an episode is truncated.
         frame_stack: Newest observations joined.
     """
 

@@ -124,8 +124,8 @@ class SuiteTask(gym.Env[Any, Any]):
     Args:
         domain: Domain of the suite.
         task: Task of the domain.
-        seed: Seed.
-        render: Allow ``render()``.
+        seed: Determines every episode of this environment.
+        render: Whether ``render()`` will be called, as for videos.
         action_repeat: Frames per step.
         camera: Index or name of a camera; the usual one if ``None``.
         fast_rendering: Leave out shadows and reflections.

@@ -152,7 +152,7 @@ class CustomTask:
     Attributes:
         domain: Module of the suite.
         kind: Class of the task.
-        settings: Its arguments.
+        settings: Keyword arguments of the task's constructor, by name.
         reward: Replaces its reward, as a function of the physics.
         model: Replaces the domain's model.
         ground: A plane that the suite draws on one side of the start only.

@@ -29,7 +29,7 @@ def make(
         task: ``point``; ``point-discrete`` with five actions; ``point-terminating``, which ends
             where the point leaves the unit box.
         seed: Determines every episode.
-        render: Allow ``render()``.
+        render: Whether ``render()`` will be called, as for videos.
         action_repeat: Frames per step.
         episode_length: Frames per episode.
         obs: ``state``, or ``rgb`` for images of 64x64 pixels.

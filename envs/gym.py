@@ -30,7 +30,7 @@ class CheckedReturns(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Names what an environment returns where it is not what Gymnasium's interface says.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -69,7 +69,7 @@ def make(
         task: Id such as ``Pendulum-v1``; in ``module:Id`` the module is imported first, which
             registers its environments.
         seed: Determines every episode.
-        render: Allow ``render()``.
+        render: Whether ``render()`` will be called, as for videos.
         action_repeat: Frames per step; rewards are summed.
         size: Height and width of images in the observation.
         kwargs: Further arguments of ``gymnasium.make``.

@@ -106,8 +106,8 @@ class HumanoidTask(gym.Env[Any, Any]):
         robot: Robot of the package.
         control: ``pos`` or ``torque``, as the package pairs it with the robot.
         task: Task of the package.
-        seed: Seed.
-        render: Allow ``render()``.
+        seed: Determines every episode of this environment.
+        render: Whether ``render()`` will be called, as for videos.
         camera: Camera of the model; by default the task's own.
     """
 

@@ -77,7 +77,7 @@ def load_model(path: str) -> Any:
     """Compile a model, with a flat texture for each whose file is missing.
 
     Args:
-        path: Model file.
+        path: The MuJoCo model, an XML file of the package.
 
     Returns:
         The ``MjModel``; its shadow map is small enough for software rendering.

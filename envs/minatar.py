@@ -47,7 +47,7 @@ def make(
     Args:
         task: One of ``GAMES``.
         seed: Determines every episode.
-        render: Allow ``render()``.
+        render: Whether ``render()`` will be called, as for videos.
         obs: ``grid`` or ``rgb``.
         size: Height and width of the observation, at least 10.
         sticky: Probability that a frame repeats the action of the frame before.
@@ -81,15 +81,15 @@ class MinAtarGame(gym.Env[Any, Any]):
     """One game. Its randomness follows from ``np_random`` alone: every reset seeds the game.
 
     Args:
-        task: The game.
-        seed: Seed.
-        render: Allow ``render()``.
+        task: Name of the game, as in ``env.task``.
+        seed: Determines every episode of this environment.
+        render: Whether ``render()`` will be called, as for videos.
         obs: ``grid`` or ``rgb``.
         size: Height and width of the observation.
         sticky: Probability that a frame repeats the action of the frame before.
         difficulty_ramping: Games get harder with time.
         full_action_space: All six actions.
-        max_frames: Longest episode.
+        max_frames: Frames after which an episode is truncated.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as in Gymnasium

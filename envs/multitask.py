@@ -68,7 +68,7 @@ def make(
         task: All of them: ``mt30``, or names joined by ``+``.
         seed: Determines every episode.
         base: ``base(name, seed=..., render=...)`` makes one task by its name.
-        render: Allow ``render()``.
+        render: Whether ``render()`` will be called, as for videos.
         index: Which task is built.
         score_range: Returns that count as 0 and as 1 of the normalised score, in every task.
 
@@ -96,7 +96,7 @@ class PaddedTask(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: The task, with the observation ``state``.
-        tasks: All tasks.
+        tasks: Shapes of all tasks, whose largest sizes this one is padded to.
         index: Which of them this is.
     """
 

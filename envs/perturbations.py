@@ -32,7 +32,7 @@ class ActionNoise(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Adds Gaussian noise to actions, or replaces discrete ones by random ones.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         strength: Standard deviation in units of [-1, 1]; probability for discrete actions.
         seed: Determines the noise.
     """
@@ -57,7 +57,7 @@ class ObservationNoise(gym.ObservationWrapper[Any, Any, Any], RecordConstructorA
     """Adds Gaussian noise to observations.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         strength: Standard deviation as a share of ``scale``, of images as a share of 255.
         scale: Standard deviation of each entry of the observation over recorded steps.
         seed: Determines the noise.
@@ -94,7 +94,7 @@ class ActionDelay(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Applies each action some steps later; until then zero, or the first discrete one.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         strength: Steps, a whole number.
     """
 
@@ -126,7 +126,7 @@ class ChangedDynamics(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     control.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         strength: At least 0.
         quantity: ``mass`` (with inertia), ``gravity``, ``friction`` or ``actuator`` (strength).
 

@@ -30,7 +30,7 @@ class OwnGlobalStreams(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Gives an environment's code global random streams of its own, seeded at every reset.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:

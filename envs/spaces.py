@@ -29,7 +29,7 @@ class ObservationEntries(gym.ObservationWrapper[Any, Any, Any], RecordConstructo
     name of their entry, or ``rgb`` where the observation is one image.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         size: Height and width of images. Larger ones are averaged, smaller ones get a black border.
         name: What error messages call the environment.
 
@@ -160,7 +160,7 @@ class UnitActions(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     The map is affine, in float64, rounded for integers, and constant where the bounds meet.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         name: What error messages call it.
 
     Raises:

@@ -111,10 +111,10 @@ def make_vector(
 
     Args:
         factory: Makes one of them.
-        num_envs: How many.
+        num_envs: Number of environments N side by side, at least 1.
         seed: Seed of all; the seed of the i-th does not depend on how many there are.
         parallel: Give each a process of its own.
-        render: Allow ``render()``.
+        render: Whether ``render()`` will be called, as for videos.
 
     Returns:
         The vector environment; ended ones start over by ``reset(options={"reset_mask": mask})``.
@@ -192,7 +192,7 @@ def restore_vector(env: Vector, state: list[dict[str, Any]]) -> dict[str, np.nda
 
     Args:
         env: Environments made as those were.
-        state: Their state.
+        state: What ``vector_state`` returned for as many environments.
 
     Returns:
         The current observations ``[N, ...]``.

@@ -46,7 +46,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     environment must follow from its ``np_random``, which is saved.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         episode_length: Longest episode in steps.
         action_repeat: Frames per step.
         score_range: Returns that count as 0 and as 1 of the normalised score.
@@ -294,7 +294,7 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Repeats each action and sums the rewards, until the episode ends.
 
     Args:
-        env: The environment.
+        env: The environment to wrap; it is closed with this one.
         num: Frames per step.
     """
 

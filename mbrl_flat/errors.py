@@ -131,7 +131,7 @@ def install_command(extra: str) -> str:
     """The command that adds an extra to this installation, from where it was installed.
 
     Args:
-        extra: Its name.
+        extra: Name of the extra in ``pip install 'mbrl-flat[NAME]'``, such as ``dmc``.
 
     Returns:
         ``pip install`` with the clone, archive or repository that pip recorded (PEP 610); with the

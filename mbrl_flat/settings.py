@@ -103,9 +103,9 @@ def check_number(name: str, value: Any, allowed: str, *, whole: bool = False) ->
 
     Args:
         name: What it is, for the error message.
-        value: The number.
+        value: What the user gave; numbers and scalar tensors are accepted.
         allowed: The interval, such as ``[0, 1)``. ``inf]`` admits infinity.
-        whole: Refuse fractions.
+        whole: Whether fractions such as 1.5 are refused.
 
     Raises:
         UserError: If it is no number, or beyond the interval.

@@ -40,7 +40,7 @@ def dreamerv3(
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss with ``torch.compile``.

@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
     """
 
     def __init__(self, spec: EnvSpec, config: DreamerV3Config) -> None:
@@ -100,7 +100,7 @@ class ImageHead(nn.Module):
         deter_size: Size of the deterministic part.
         stoch_size: Size of the stochastic part.
         shape: ``(C, height, width)``.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
         deter_size: Size of the deterministic part.
         stoch_size: Size of the stochastic part.
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class RSSM(nn.Module):
     Args:
         embed_size: Size of the encoder's output.
         action_size: Size of an action.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
     """
 
     def __init__(self, embed_size: int, action_size: int, config: DreamerV3Config) -> None:

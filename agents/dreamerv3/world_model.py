@@ -40,7 +40,7 @@ class WorldModel(nn.Module):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``DreamerV3Config``.
         discount: Folded into the target of the continuation head.
     """
 

@@ -33,7 +33,7 @@ def make(
 
     Args:
         spec: The environment's shapes: one image, discrete actions.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``STORMConfig``.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss.

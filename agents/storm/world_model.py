@@ -58,7 +58,7 @@ class WorldModel(TokenWorldModel):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``STORMConfig``.
     """
 
     config: STORMConfig

@@ -51,7 +51,7 @@ class TDMPC2:
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the loss and the planner's objective with ``torch.compile``.
@@ -133,7 +133,7 @@ class TDMPC2:
         """Choose actions ``[N, A]`` for observations ``[N, n]``.
 
         Args:
-            obs: Observations.
+            obs: Observations by name, each ``[N, ...]``.
             state: What the last call returned, or ``initial_state``.
             mode: ``explore`` plans and adds noise, ``eval`` plans, ``policy`` samples the prior.
             generator: The only source of randomness, on the agent's device; torch's own if

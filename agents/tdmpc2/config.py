@@ -66,7 +66,7 @@ class TDMPC2Config(CheckedSettings):
             of a step (``fixed``), or on targets ``recomputed`` at the weights of each evaluation,
             from the same draws. They differ where the optimizer evaluates at perturbed weights.
         log_std_min: Lower bound of the policy's log standard deviation.
-        log_std_max: Upper bound.
+        log_std_max: Upper bound of the policy's log standard deviation.
         target_rate: Share of the way that target Q-functions move in an update (tau).
         discount_denom: The discount heuristic's divisor of the episode length.
         discount_min: Its lower bound.

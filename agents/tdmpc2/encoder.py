@@ -22,7 +22,7 @@ def make_encoder(spec: EnvSpec, config: TDMPC2Config) -> nn.Module:
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
 
     Returns:
         A module from ``[..., n]`` or ``[..., C, H, W]`` to ``[..., D]``.

@@ -35,7 +35,7 @@ def imagine_plan(
 
     Args:
         agent: Whose model and policy; it stays as it is.
-        obs: ``[N, ...]``.
+        obs: Observations by name, each ``[N, ...]``.
         generator: Source of the planner's noise, on the agent's device.
         horizon: Actions of the plan.
         num_samples: Sampled plans in an iteration; by default those of the agent.

@@ -65,7 +65,7 @@ class LatentPlanner:
     Args:
         model: The world model, in evaluation mode when called.
         policy: The policy prior.
-        config: MPPI hyperparameters.
+        config: Horizon, samples, elites and temperature of MPPI.
         dtype: Precision of the networks that value plans. In ``bfloat16`` they are copied before
             each plan; returns are summed, and prior sequences rolled out, in full precision.
     """

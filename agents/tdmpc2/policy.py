@@ -35,7 +35,7 @@ class Policy(nn.Module):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
     """
 
     def __init__(self, spec: EnvSpec, config: TDMPC2Config) -> None:
@@ -55,7 +55,7 @@ class Policy(nn.Module):
         neither.
 
         Args:
-            latent: ``[..., D]``.
+            latent: Latents of the encoder or the dynamics, ``[..., D]``.
             noise: Standard normal ``[..., A]``; drawn from torch's global stream if absent.
 
         Returns:
@@ -125,7 +125,7 @@ def policy_loss(sample: PolicySample, q: Tensor, scale: Tensor, config: TDMPC2Co
         sample: Actions at ``z_0..z_H``, leading shape ``[B, H + 1]``.
         q: Their values ``[B, H + 1]``, differentiable in the action.
         scale: Running scale S.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
 
     Returns:
         Scalar loss.

@@ -92,7 +92,7 @@ class TaskTable(nn.Module):
 
     Args:
         spec: The shapes, and the tasks.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
 
     Raises:
         UserError: If there are no tasks to tell apart.
@@ -133,7 +133,7 @@ def make_task_table(spec: EnvSpec, config: TDMPC2Config) -> TaskTable | None:
 
     Args:
         spec: The shapes, and the tasks.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
 
     Returns:
         The table; None for a single task.

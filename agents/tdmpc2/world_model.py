@@ -58,7 +58,7 @@ class WorldModel(nn.Module):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TDMPC2Config``.
     """
 
     def __init__(self, spec: EnvSpec, config: TDMPC2Config) -> None:

@@ -29,7 +29,7 @@ def make(
 
     Args:
         spec: The environment's shapes: one image, discrete or continuous actions.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TWISTERConfig``.
         optimizer: Makes the world model's optimizer from its parameter groups.
         device: Where everything lives.
         compile: Compile the world-model loss.

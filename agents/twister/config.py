@@ -22,7 +22,7 @@ class TWISTERConfig(TokenModelConfig):
     Attributes:
         num_layers: Layers of every head, of actor and critic; all have ``hidden`` features.
         contrastive_coef: Weight of the contrastive loss; 0 leaves it out, and its cost.
-        contrastive_steps: Horizons K.
+        contrastive_steps: Steps K ahead that the contrastive loss predicts, at least 1.
         contrastive_decay: Base of the horizons' weights.
         min_crop_area: Smallest area of a crop.
         crop: How crops are drawn: ``continuous`` sides and places, cut to the image; or whole

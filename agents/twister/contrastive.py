@@ -26,8 +26,9 @@ def info_nce(query: Tensor, key: Tensor) -> Tensor:
     """Cross-entropy of finding key i for query i among all keys, by plain dot products.
 
     Args:
-        query: ``[M, D]``.
-        key: ``[M, D]``.
+        query: Predicted features, ``[M, D]``.
+        key: Features of the futures; row i belongs to query i, the others are negatives, ``[M,
+            D]``.
 
     Returns:
         ``-log softmax(query key^T)_ii``, ``[M]``, in float32.
@@ -57,7 +58,7 @@ class ContrastivePredictor(nn.Module):
         latent_size: Size L of a latent.
         action_size: Size A of an action.
         hidden: Features of both layers of each network.
-        steps: Horizons K.
+        steps: Number of steps K ahead, each with a predictor of its own.
         decay: Base w of the weights.
     """
 

@@ -25,10 +25,10 @@ def random_boxes(
     in ``[1 / max_ratio, max_ratio]``, the place uniform; a side longer than the image is cut.
 
     Args:
-        num: How many.
-        min_area: Smallest area.
-        max_ratio: Largest ratio.
-        device: Where.
+        num: Number of boxes N.
+        min_area: Smallest area of a box as a fraction of the image, in (0, 1].
+        max_ratio: Largest ratio of width to height, at least 1.
+        device: Device on which the boxes are drawn.
 
     Returns:
         ``[num, 4]``: centre x, centre y, half width, half height, the image being [-1, 1].
@@ -56,12 +56,12 @@ def torchvision_boxes(
     they are longer than the image; after ``tries`` draws the whole image is taken.
 
     Args:
-        num: How many.
+        num: Number of boxes N.
         size: Height and width of the images.
         min_area: Smallest area, a share of the image's.
         max_ratio: Largest ratio of width to height.
-        tries: Draws.
-        device: Where.
+        tries: Draws of a box before the whole image is taken, at least 1.
+        device: Device on which the boxes are drawn.
 
     Returns:
         ``[num, 4]`` as ``random_boxes`` gives them.

@@ -38,7 +38,7 @@ class WorldModel(TokenWorldModel):
 
     Args:
         spec: The environment's shapes.
-        config: Hyperparameters.
+        config: Sizes, coefficients and rates; see ``TWISTERConfig``.
     """
 
     config: TWISTERConfig

@@ -37,7 +37,7 @@ def draw_forest(
     """Draw the rows from the top down.
 
     Args:
-        axes: The panel.
+        axes: The panel of matplotlib to draw into.
         rows: What is drawn; a row without values has its name alone.
         reference: Where a vertical line stands.
         ratio: Take the mean of the logarithms and draw on a logarithmic axis.

@@ -161,7 +161,7 @@ def log_axis(axes: "Axes", which: str = "y") -> None:
     """Make an axis logarithmic with a few plain ticks that do not collide; call it after drawing.
 
     Args:
-        axes: The panel.
+        axes: The panel of matplotlib whose ticks are set.
         which: ``x`` or ``y``.
     """
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -234,7 +234,7 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     """Write a figure under a temporary name, then rename it: a reader never sees half of it.
 
     Args:
-        figure: The figure.
+        figure: The figure of matplotlib; it is closed afterwards.
         path: Where to; its ending says which kind, such as ``.png`` or ``.svg``.
 
     Returns:

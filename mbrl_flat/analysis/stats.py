@@ -41,7 +41,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     scores give their mean.
 
     Args:
-        scores: ``[..., N]``.
+        scores: One score for each of N runs, ``[..., N]``.
 
     Returns:
         ``[...]``.
@@ -58,7 +58,7 @@ def normalise(score: np.ndarray | float, *, random: float, reference: float) -> 
     expert-normalised one.
 
     Args:
-        score: Any shape.
+        score: Returns or other raw scores, any shape.
         random: What a random policy gets.
         reference: What a human or an expert gets.
 
@@ -89,7 +89,7 @@ def stratified_bootstrap(
         strata: For each task the scores of its seeds ``[N_task]``; the numbers may differ.
         statistic: What is estimated.
         rng: Source of the resamples.
-        num_resamples: How many.
+        num_resamples: Bootstrap samples; 2000 or more for a 95 % interval.
         confidence: Coverage that is aimed at.
 
     Returns:
@@ -131,7 +131,7 @@ def bootstrap_band(
     Args:
         values: ``[N, G]``, a curve for each of N seeds.
         rng: Source of the resamples.
-        num_resamples: How many.
+        num_resamples: Bootstrap samples; 2000 or more for a 95 % interval.
         confidence: Coverage that is aimed at.
 
     Returns:
@@ -193,8 +193,8 @@ def probability_of_improvement(treatment: np.ndarray, control: np.ndarray) -> fl
     """Chance that a run of the treatment beats a run of the control; a tie counts half.
 
     Args:
-        treatment: Scores ``[N]``.
-        control: Scores ``[M]``.
+        treatment: Scores of the method in question, one a seed, ``[N]``.
+        control: Scores of what it is compared with, ``[M]``.
 
     Returns:
         ``P(X > Y) + P(X = Y) / 2``, the Mann-Whitney statistic divided by ``N M``.
@@ -207,8 +207,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Rank correlation of two lists ``[N]``; tied values share the mean of their ranks.
 
     Args:
-        x: Values ``[N]``.
-        y: Values ``[N]``.
+        x: First quantity, ``[N]``, at least two values.
+        y: Second quantity of the same runs, ``[N]``.
 
     Returns:
         A number in [-1, 1]; NaN for fewer than two pairs, a constant list, or a NaN in either list.

@@ -186,7 +186,7 @@ def build_config(schema: type[Any], settings: Mapping[str, Any], key: str = "") 
     """Build a dataclass from settings that must be its fields; dataclasses in it likewise.
 
     Args:
-        schema: The dataclass.
+        schema: The dataclass whose fields the values are checked against.
         settings: Values by name; what is absent has its default.
         key: Dotted name of ``settings``.
 

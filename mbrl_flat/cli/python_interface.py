@@ -232,7 +232,7 @@ class TrainableAgent:
         """Read what ``save`` wrote, or any run folder of this agent; nothing in it is executed.
 
         Args:
-            path: The folder.
+            path: A folder that ``save`` wrote, or the folder of a run.
             env: The environment, where it was given as an object or a function.
             trust: Modules outside of mbrl_flat whose code the folder may execute, such as that of
                 an environment of yours.

@@ -17,12 +17,12 @@ class EvaluateConfig:
         checkpoint: ``latest`` or ``best``; without a run, a file that the authors of an agent
             published.
         episodes: Episodes to play.
-        seed: Determines them.
+        seed: Determines the episodes; the same seed plays the same ones again.
         video: Record the first one.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads of torch; 0 chooses by the machine.
         progress: Show a progress bar.
-        debug: Show tracebacks.
+        debug: Show the traceback of an error beside its message.
         trust: Modules outside of mbrl_flat whose code the run's folder may execute.
         env: Environment of a published checkpoint.
         agent: Agent of a published checkpoint.
@@ -55,7 +55,7 @@ class ProbeConfig:
         seed: Determines batches and episodes.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads of torch; 0 chooses by the machine.
-        debug: Show tracebacks.
+        debug: Show the traceback of an error beside its message.
         trust: Modules outside of mbrl_flat whose code the run's folder may execute.
     """
 
@@ -85,7 +85,7 @@ class ExportConfig:
         out: Folder of the files; ``export`` in the run's, or ``runs/pretrained/NAME/export``, by
             default.
         threads: CPU threads of torch; 0 chooses by the machine.
-        debug: Show tracebacks.
+        debug: Show the traceback of an error beside its message.
         trust: Modules outside of mbrl_flat whose code the run's folder may execute.
     """
 

@@ -32,8 +32,8 @@ def scaled(run: Run, series: Series, axis: Axis) -> Series:
     begins with none of either, and has no evaluations up to the last line before it learns.
 
     Args:
-        run: Whose series.
-        series: Against steps.
+        run: The run that the series is of.
+        series: A metric against agent steps.
         axis: What to count in.
 
     Returns:
@@ -66,7 +66,7 @@ def common_point(runs: Iterable[Run], axis: Axis) -> float:
 
     Args:
         runs: All runs of one task; those not yet evaluated after their start do not count.
-        axis: The axis.
+        axis: What the curves are drawn against, such as frames or gradient evaluations.
 
     Returns:
         The point, NaN if no run got anywhere.

@@ -89,7 +89,7 @@ def build_charts(
     """Average every metric of every task; those that nobody measured are left out.
 
     Args:
-        groups: All groups.
+        groups: Groups of runs, one for each setting and task.
         axis: Unit of x.
         references: Published methods to overlay on returns.
         rng: Source of the bootstrap.

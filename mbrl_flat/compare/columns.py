@@ -76,7 +76,7 @@ def final(series: Series, *, share: float = FINAL_SHARE) -> float:
     """Mean over the last part of a run: less noisy than its last value alone.
 
     Args:
-        series: One metric.
+        series: One metric of a run against agent steps.
         share: How much of the steps, from the end, counts.
 
     Returns:
@@ -113,7 +113,7 @@ def return_at(run: Run, match: Match, axis: Axis | None = None) -> float:
     curve have the same return wherever they were evaluated.
 
     Args:
-        run: The run.
+        run: The run whose evaluations are read.
         match: Where it is read.
         axis: On which axis; on that of the comparison unless given.
 

@@ -181,7 +181,7 @@ def choose_baselines(groups: Sequence[Group], wanted: str | None) -> dict[str, G
     """Choose the baseline of each task.
 
     Args:
-        groups: All groups.
+        groups: Groups of runs, one for each setting and task.
         wanted: Optimizer or label; without it adam, or else the first group of a task.
 
     Returns:

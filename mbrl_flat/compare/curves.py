@@ -52,8 +52,8 @@ def average(group: Group, name: str, *, axis: Axis, rng: np.random.Generator) ->
     mean over the few that went furthest would be of other runs than the rest of it.
 
     Args:
-        group: Whose runs.
-        name: The metric.
+        group: The group whose runs are averaged.
+        name: Name of the metric, such as ``eval/return_mean``.
         axis: Unit of x.
         rng: Source of the bootstrap.
 
@@ -88,7 +88,7 @@ def published(methods: Sequence[str], groups: Sequence[Group], axis: Axis) -> li
     """Published curves of one task, plus and minus one standard deviation over seeds.
 
     Args:
-        methods: Which methods.
+        methods: Names of the methods whose published curves are wanted.
         groups: The groups of the task; they say how many frames a step has.
         axis: Unit of x; what other code computed is not known in evaluations or hours.
 

@@ -33,7 +33,7 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
 
     Args:
         comparison: What is drawn.
-        folder: Where to.
+        folder: Folder that the PNG files are written to.
 
     Returns:
         The files written.

@@ -72,7 +72,7 @@ def group_styles(groups: Sequence[Group]) -> dict[str, GroupStyle]:
     radii of a sweep.
 
     Args:
-        groups: All groups.
+        groups: Groups of runs, one for each setting and task.
 
     Returns:
         Style by label, in the order of the groups.

@@ -86,7 +86,7 @@ def summarize_groups(
     """Reduce groups to rows of the table.
 
     Args:
-        groups: All groups.
+        groups: Groups of runs, one for each setting and task.
         statistic: How seeds are put together.
         baselines: Baseline by task.
         rng: Source of the bootstrap.

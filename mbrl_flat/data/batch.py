@@ -61,7 +61,7 @@ def first_part(
     """The first part of a batch, at least one subsequence, and of what was computed for it.
 
     Args:
-        batch: B subsequences.
+        batch: A batch of B subsequences; it is not changed.
         targets: Tensors ``[B n, ...]`` with any whole n.
         fraction: How much of the batch, in (0, 1].
 

@@ -9,7 +9,7 @@ def check_capacity(replay: Replay, spec: EnvSpec, *, length: int, steps: int) ->
     """Refuse a replay that an episode in progress would empty of all whole ones.
 
     Args:
-        replay: Still empty.
+        replay: The replay, still empty; its slots and environments count.
         spec: Says how long episodes may be.
         length: Transitions in a subsequence.
         steps: Environment steps of the run; if all of them fit, nothing is ever overwritten.

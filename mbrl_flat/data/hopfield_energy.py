@@ -34,7 +34,7 @@ def energy(x: Tensor, memories: Tensor, *, beta: float) -> Tensor:
     Args:
         x: States ``[..., N, D]``.
         memories: ``[..., M, D]``.
-        beta: Inverse temperature.
+        beta: Inverse temperature, above 0; larger values make the nearest pattern count alone.
 
     Returns:
         ``[..., N]``.
@@ -63,8 +63,8 @@ def retrieve(
     Args:
         x: Where to start ``[..., N, D]``.
         memories: ``[..., M, D]``.
-        beta: Inverse temperature.
-        max_steps: Most updates.
+        beta: Inverse temperature, above 0; larger values make the nearest pattern count alone.
+        max_steps: Updates after which an iteration that has not converged is ended.
 
     Returns:
         The fixed points ``[..., N, D]``.

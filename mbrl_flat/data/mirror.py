@@ -75,7 +75,7 @@ class DeviceMirror:
         """Gather from one array, after the slots written since are sent.
 
         Args:
-            name: Which array.
+            name: Name of the array in the storage, such as ``reward``.
             env_index: Environment of each subsequence ``[M, 1]``.
             slots: Slots of each subsequence ``[M, T]``.
             write_pos: Number of slots written by each environment so far ``[num_envs]``.

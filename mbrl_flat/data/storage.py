@@ -36,8 +36,8 @@ def allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.nda
     """Make an array of zeros ``[*shape]``.
 
     Args:
-        shape: Its shape.
-        dtype: Its type.
+        shape: Shape of the array, the capacity first.
+        dtype: NumPy type of its entries.
         folder: Where the file is that holds it; ``None`` keeps it in memory. The file has no name
             and vanishes with the process: what must last is in the checkpoints.
 

@@ -19,7 +19,7 @@ def draw_starts(
         first: First position of each environment at which a subsequence may begin ``[num_envs]``.
         last: Position of each environment behind the last slot that may be read ``[num_envs]``.
         length: Transitions T of a subsequence.
-        num: How many.
+        num: Number of starts to draw.
         rng: Source of the draw.
 
     Returns:
@@ -66,7 +66,7 @@ def are_subsequences(
     Args:
         episode: Episode numbers of all slots ``[num_envs, slots]``, a ring.
         starts: Environment and position of each candidate ``[M, 2]``.
-        length: Transitions T.
+        length: Transitions T of a subsequence, at least 1.
         heldout: Which part is wanted.
         across_episodes: Whether a subsequence may run over the end of an episode.
 
@@ -106,7 +106,7 @@ def any_subsequence(
 
     Args:
         episode: Episode numbers of all slots of one environment, in the order of writing ``[n]``.
-        length: Transitions T.
+        length: Transitions T of a subsequence, at least 1.
         heldout: Which part is wanted.
         across_episodes: Whether a subsequence may run over the end of an episode.
 

@@ -35,7 +35,7 @@ class LossBound:
     """Upper bound of the population loss.
 
     Attributes:
-        empirical: ``L_S``.
+        empirical: Mean loss ``L_S`` of the sample.
         sharpness: ``S_rho``, a gap within the radius.
         complexity: What the number and size of the weights cost.
     """
@@ -65,10 +65,10 @@ def loss_bound(
     Args:
         loss: Empirical loss ``L_S``.
         gap: Worst gap within ``rho``; the one-step SAM gap is a lower bound of it.
-        rho: Radius.
-        param_norm: ``|w|``.
-        num_params: ``k``.
-        num_samples: ``n``.
+        rho: Radius of the perturbation of the weights, at least 0.
+        param_norm: Euclidean norm ``|w|`` of all weights.
+        num_params: Number ``k`` of weights.
+        num_samples: Number ``n`` of examples in the sample, at least 2.
         delta: Probability that the bound fails.
 
     Returns:
@@ -123,7 +123,7 @@ def lipschitz_value_gap(
         reward_error: Mean absolute error of the reward.
         latent_error: Mean distance of predicted and actual next latents.
         lipschitz: Lipschitz constant of the value in the latent.
-        discount: ``gamma``.
+        discount: Factor ``gamma`` per step, in [0, 1].
 
     Returns:
         ``e_r / (1 - gamma)`` and ``gamma Lip(V) E|z' - zhat'| / (1 - gamma)``.

@@ -42,9 +42,9 @@ class BoundsProbe(SeededProbe):
     what moves with what; neither is a certificate.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         horizon: Steps k of the measured value gap.
-        batch_size: Subsequences.
+        batch_size: Subsequences that the loss is averaged over.
         delta: Probability that the PAC-Bayes bound fails.
         seed: Determines the subsequences.
 
@@ -61,7 +61,7 @@ class BoundsProbe(SeededProbe):
         """Measure.
 
         Args:
-            agent: Whose model.
+            agent: The trained agent whose world model predicts; it is not changed.
             replay: Where the subsequences come from.
 
         Returns:

@@ -82,7 +82,7 @@ def training_batch(
     Args:
         agent: The agent.
         replay: Where they come from.
-        num: How many.
+        num: Number of subsequences B.
         rng: Source of the draw.
         length: Transitions; by default as many as the agent learns from.
         heldout: From held-out episodes, otherwise from those that it trains on.
@@ -105,8 +105,8 @@ def episode_batch(
 
     Args:
         replay: Where they come from.
-        num: How many.
-        length: Transitions.
+        num: Number of subsequences B.
+        length: Transitions T of each.
         rng: Source of the draw.
         heldout: From held-out episodes, otherwise from those that are trained on.
 

@@ -65,7 +65,7 @@ def lanczos(
     """Find the extreme eigenpairs by Lanczos with full re-orthogonalisation.
 
     Args:
-        product: The matrix.
+        product: Multiplies the symmetric matrix by a vector ``[n]``, such as a Hessian.
         start: Any vector ``[n]`` but zero; a direction that it lacks altogether is never found.
         max_iterations: Most products; the basis takes as many vectors of memory.
         min_iterations: Fewest products: a start near one eigenvector looks converged too early.

@@ -60,7 +60,7 @@ def filter_direction(params: Sequence[Tensor], generator: torch.Generator) -> Te
     """Draw a direction ``[n]`` whose filters have the norms of the weights' filters.
 
     Args:
-        params: The weights.
+        params: The weights whose filters give the direction its scale.
         generator: Source of the draw, on the CPU.
 
     Returns:
@@ -84,7 +84,7 @@ def top_eigenvectors(
 
     Args:
         region: The loss, with its graph intact.
-        count: How many.
+        count: Number of eigenvectors, of the largest eigenvalues.
         generator: Source of the start vectors, on the CPU.
         iterations: Most Lanczos iterations for each.
 
@@ -128,7 +128,7 @@ def loss_slice(
         probed: The loss and its parameters.
         dimensions: 1 or 2.
         directions: ``filter`` (random, filter-normalised) or ``eigenvector`` (the sharpest).
-        radius: Largest coefficient.
+        radius: Largest coefficient of a direction; the slice goes from minus to plus it.
         points: Coefficients along each direction; odd, so that the weights are among them.
         seed: Determines the directions.
 

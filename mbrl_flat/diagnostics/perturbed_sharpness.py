@@ -33,7 +33,7 @@ def worst_case_sharpness(region: LossRegion, *, rho: float, steps: int) -> float
 
     Args:
         region: The loss and the weights that move.
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         steps: Ascent steps, each of length ``rho`` and followed by a projection; 1 is the SAM
             gap. Steps this long go around the ball quickly; those that fall are not counted.
 
@@ -73,7 +73,7 @@ def first_order_flatness(region: LossRegion, *, rho: float) -> float:
 
     Args:
         region: The loss and the weights that move.
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
 
     Returns:
         A lower bound of ``rho`` times the largest gradient norm within the radius.

@@ -99,10 +99,10 @@ class PlanFollower:
     """Acts by executing whole plans, one after the other.
 
     Args:
-        agent: The agent.
+        agent: A trained agent that plans; it is not changed.
         plan: See ``PlannerBiasProbe``.
         horizon: Actions of a plan.
-        num_samples: Sampled plans.
+        num_samples: Number of plans that are sampled for each observation.
 
     Attributes:
         imagined: Imagined returns ``[N]`` of each plan, in order.

@@ -42,7 +42,7 @@ def step_scales(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> T
 
     Args:
         optimizer: What trains the parameters, or an optimizer around it.
-        params: Which.
+        params: The parameters, in the order of the answer.
 
     Returns:
         ``eta_i / P_i``; None for optimizers of another kind and before the first step.

@@ -54,8 +54,8 @@ def fit_readout(latent: Tensor, state: Tensor, *, ridge: float = 1e-6) -> Readou
     """Regress states ``[N, S]`` on latents ``[N, D]``.
 
     Args:
-        latent: Inputs.
-        state: Outputs.
+        latent: Latents, ``[N, D]``.
+        state: Physical states to be read from them, ``[N, S]``.
         ridge: Penalty on the squared weights, relative to the mean variance of a latent entry.
 
     Returns:
@@ -76,8 +76,8 @@ def fit_tuned_readout(
     """Regress targets ``[B, T, F]`` on latents ``[B, T, D]`` where D may be above B T.
 
     Args:
-        latent: Inputs.
-        target: Outputs.
+        latent: Latents, ``[N, D]``.
+        target: What is to be read from them, ``[N, S]``.
         ridges: Penalties; the one that does best on the last quarter of subsequences is taken.
 
     Returns:
@@ -118,7 +118,7 @@ def open_loop(agent: Inspectable, start: Tensor, action: Tensor) -> tuple[Tensor
     """Unroll the model with recorded actions.
 
     Args:
-        agent: Whose model.
+        agent: The trained agent whose world model predicts; it is not changed.
         start: Latents ``[B, D]``.
         action: ``[B, K, A]``.
 
@@ -147,8 +147,8 @@ def rollout_errors(
     """Measure open-loop errors on subsequences ``[B, K]`` for k = 1 to K.
 
     Args:
-        agent: Whose model.
-        batch: Recorded subsequences.
+        agent: The trained agent whose world model predicts; it is not changed.
+        batch: Recorded subsequences, actions included, that the model is run along.
         readout: Map from what heads read to observations, for ``state_error_<k>``.
         reference: A frozen encoder and the map to it, for ``reference_error_<k>``.
 

@@ -58,7 +58,7 @@ class RolloutProbe(SeededProbe):
         """Measure.
 
         Args:
-            agent: Whose model.
+            agent: The trained agent whose world model predicts; it is not changed.
             replay: Where the subsequences come from.
 
         Returns:
@@ -106,7 +106,7 @@ def heldout_losses(agent: Inspectable, replay: Replay, num: int, *, seed: int) -
     """World-model loss on subsequences as the agent trains on, from both kinds of episodes.
 
     Args:
-        agent: Whose loss.
+        agent: The trained agent whose model loss is measured; it is not changed.
         replay: Where the subsequences come from.
         num: How many of each kind.
         seed: Determines them and what the loss draws, which is the same for both.

@@ -48,7 +48,7 @@ class Trace:
     """Trace of the Hessian by Hutchinson's estimator; uses the graph.
 
     Attributes:
-        samples: Hessian-vector products.
+        samples: Random vectors, one Hessian-vector product each; the error falls as their root.
     """
 
     samples: int = 8
@@ -119,7 +119,7 @@ class SamGaps:
     """The one-step SAM gap on a grid of radii; moves the weights.
 
     Attributes:
-        rhos: The radii.
+        rhos: Radii of the perturbations, one column of the row for each.
     """
 
     rhos: Sequence[float] = (0.01, 0.05, 0.1, 0.5)
@@ -151,8 +151,8 @@ class WorstCaseSharpness(_Gap):
     """The highest gap found by several steps of ascent within a ball; moves the weights.
 
     Attributes:
-        rho: Radius.
-        steps: Ascent steps.
+        rho: Radius of the perturbation of the weights, at least 0.
+        steps: Gradient ascent steps within the ball, at least 1.
     """
 
     rho: float = 0.05
@@ -214,7 +214,7 @@ class AlongGradient:
     """Curvature along the gradient, and the first-order flatness of GAM; moves the weights.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
     """
 
     rho: float = 0.05

@@ -69,7 +69,7 @@ class SharpnessProbe(SeededProbe):
         """Measure.
 
         Args:
-            agent: Whose loss.
+            agent: The trained agent whose model loss is measured; it is not changed.
             replay: Where the batches come from.
 
         Returns:

@@ -51,8 +51,8 @@ def draw_endings(
 
     Args:
         replay: Where they come from; some subsequence of this length must be there.
-        num: Most subsequences.
-        length: Transitions K.
+        num: Most subsequences that are drawn; fewer if fewer episodes end.
+        length: Transitions K of each, the last of which ends the episode or not.
         rng: Source of the draw.
         heldout: Whether from held-out episodes.
 
@@ -75,8 +75,8 @@ def predicted(agent: Inspectable, batch: Batch) -> Tensor:
     """Predict whether subsequences ``[B, K]`` end the task with their last transition.
 
     Args:
-        agent: Whose model.
-        batch: The subsequences.
+        agent: The trained agent whose world model predicts; it is not changed.
+        batch: Recorded subsequences ``[B, T, ...]``.
 
     Returns:
         Probabilities ``[K, B]``, in row k - 1 those from k steps before the end.

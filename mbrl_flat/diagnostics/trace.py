@@ -48,7 +48,7 @@ def hutchinson(
     """Estimate the trace.
 
     Args:
-        product: The matrix.
+        product: Multiplies the matrix by a vector ``[n]``, such as a Hessian.
         like: Any vector ``[n]`` of the type and device that it takes.
         samples: Number of products.
         generator: Source of the draws, on the CPU.

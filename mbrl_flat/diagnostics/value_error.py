@@ -61,8 +61,8 @@ def discounted_returns(
     """Return ``G_t = r_t + gamma (1 - d_t) G_{t+1}`` ``[T]`` of rewards ``[T]``, in float64.
 
     Args:
-        reward: ``r_0..r_{T-1}``.
-        discount: ``gamma``.
+        reward: Rewards ``r_0..r_{T-1}`` of one episode, ``[T]``.
+        discount: Factor ``gamma`` per step, in [0, 1].
         tail: ``G_T``, the value beyond the end.
         ends: ``d_0..d_{T-1}``, bool: steps beyond which nothing counts; by default there are none.
 
@@ -88,7 +88,7 @@ def estimates_and_returns(
 
     Args:
         episode: The record; without estimates it yields no pair.
-        discount: ``gamma``.
+        discount: Factor ``gamma`` per step, in [0, 1].
         truncation: ``bootstrap`` what lies beyond the end of a truncated episode with the last
             estimate, which is then not judged itself, or ``drop`` it.
         num_steps: Number of first steps that are judged; by default all.
@@ -116,8 +116,8 @@ def common_steps(
     """Number of first steps at which no time limit hides more than ``tolerance`` of the value.
 
     Args:
-        episodes: The records.
-        discount: ``gamma``.
+        episodes: Records of evaluation episodes with the critic's estimates.
+        discount: Factor ``gamma`` per step, in [0, 1].
         truncation: With ``bootstrap`` the last step of a truncated episode stands for what follows.
         tolerance: Largest weight ``gamma^(T - t)`` of what lies beyond a time limit.
 
@@ -141,8 +141,8 @@ def value_error(
     """Compare estimates and returns over the steps of all episodes that can be judged.
 
     Args:
-        episodes: The records.
-        discount: ``gamma``.
+        episodes: Records of evaluation episodes with the critic's estimates.
+        discount: Factor ``gamma`` per step, in [0, 1].
         truncation: ``bootstrap`` or ``drop``; see the module.
         tolerance: Largest weight of what lies beyond a time limit, in (0, 1].
 

@@ -59,8 +59,8 @@ def check_episodes(episodes: int, *, seed: int, name: str = "episodes") -> None:
     """Refuse what no episodes can be played with.
 
     Args:
-        episodes: How many.
-        seed: Determines them.
+        episodes: How many are played, at least 1.
+        seed: Determines the episodes; the same seed plays the same ones again.
         name: What the user calls their number.
 
     Raises:
@@ -141,7 +141,7 @@ def evaluate(
     from a generator of their own, and the global streams are put back.
 
     Args:
-        agent: Who acts.
+        agent: The agent that chooses the actions.
         envs: Environments whose episodes end by themselves, without automatic reset.
         spec: Their shapes.
         episodes: How many, in rounds of as many as there are environments.

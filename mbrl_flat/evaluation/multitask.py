@@ -63,7 +63,7 @@ def shapes_of(vectors: Any, env: Callable[..., Env[Any, Any]], *, seed: int) -> 
     Args:
         vectors: ``make_vector`` and ``spec_of``.
         env: Makes the environment.
-        seed: Its seed.
+        seed: Seed of the environment that is made for it and closed.
 
     Returns:
         The shapes.

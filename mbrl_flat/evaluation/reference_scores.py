@@ -95,7 +95,7 @@ def score_scale(
 
     Args:
         env: Family of the task, such as ``dmc``.
-        task: The task.
+        task: Name of the task, as in ``env.task``.
         expert: Published method whose last score is 1; without it the human player where there is
             one (Atari), or the largest episode return (Control Suite: rewards in [0, 1]
             over 1000 frames).

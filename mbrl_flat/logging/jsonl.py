@@ -135,7 +135,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read JSON objects, one a line; a last line without its end, still being written, is left out.
 
     Args:
-        path: The file.
+        path: A file with one JSON object a line.
 
     Returns:
         One dictionary a line, ``null`` as NaN, metrics under their current names.

@@ -48,7 +48,7 @@ def mish(x: Tensor) -> Tensor:
     where the textbook form takes an exponential, a logarithm and a hyperbolic tangent.
 
     Args:
-        x: Any shape.
+        x: Input of any shape; every entry is treated alike.
 
     Returns:
         Same shape.
@@ -100,7 +100,7 @@ def norm_activation(
     Args:
         x: ``[..., D]``, or ``[K, R, D]`` for K members with parameters of their own.
         weight: ``[D]`` or ``[K, D]``.
-        bias: Like ``weight``.
+        bias: Shift of the normalised features, of the shape of ``weight``.
         simnorm_size: Members of a SimNorm group; None for Mish.
         eps: Added to the variance.
 

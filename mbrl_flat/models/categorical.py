@@ -19,7 +19,7 @@ def unimix(logits: Tensor, share: float) -> Tensor:
     """Mix each categorical with the uniform one.
 
     Args:
-        logits: ``[..., C]``.
+        logits: Unnormalised log-probabilities of the C classes, ``[..., C]``.
         share: Weight of the uniform distribution, in [0, 1).
 
     Returns:
@@ -51,7 +51,7 @@ def straight_through(log_probs: Tensor, noise: Tensor | None) -> Tensor:
     the weights, so that every evaluation of one optimizer step sees the same randomness.
 
     Args:
-        log_probs: ``[..., C]``.
+        log_probs: Normalised log-probabilities of the C classes, ``[..., C]``.
         noise: Gumbel draws ``[..., C]``; None takes the most likely class.
 
     Returns:
@@ -69,7 +69,7 @@ def draw_one_hot(log_probs: Tensor, *, generator: Generator | None = None) -> Te
     """Draw one-hot samples without gradient, from one uniform number for each categorical.
 
     Args:
-        log_probs: ``[..., C]``.
+        log_probs: Normalised log-probabilities of the C classes, ``[..., C]``.
         generator: Source of the draws; torch's global stream by default.
 
     Returns:

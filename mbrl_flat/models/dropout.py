@@ -16,7 +16,7 @@ def dropout(x: Tensor, p: float, *, training: bool, dim: int = 0) -> Tensor:
     numbers an element, where a mask takes one each; the distribution is the same.
 
     Args:
-        x: Any shape.
+        x: Input of any shape; every entry is treated alike.
         p: Probability, in [0, 1).
         training: Without training the input is returned as it is.
         dim: Where the rows of the batch run.

@@ -30,9 +30,9 @@ class KVCache(NamedTuple):
         """Make a cache of filled slots that count for nothing.
 
         Args:
-            num: Rows N.
+            num: Number of rows N, such as environments.
             shape: Layers, heads, slots and head size.
-            device: Where.
+            device: Device of keys and values.
 
         Returns:
             Zeros; nothing valid.
@@ -73,7 +73,7 @@ class KVCache(NamedTuple):
         """Copy into a cache with room for ``steps`` more.
 
         Args:
-            steps: How many.
+            steps: Number of further steps that there has to be room for.
 
         Returns:
             The cache. Each one that comes of it may be continued once: two continuations would
@@ -98,7 +98,7 @@ class KVCache(NamedTuple):
         """Append to one layer.
 
         Args:
-            layer: Which.
+            layer: Index of the layer, from 0.
             key: ``[N, Hh, 1, D]``.
             value: ``[N, Hh, 1, D]``.
 
@@ -126,7 +126,7 @@ def windows_of(sequence: Tensor, size: int) -> Tensor:
 
     Args:
         sequence: ``[B, Hh, T, D]``.
-        size: Slots C.
+        size: Slots C that the cache remembers of each row.
 
     Returns:
         ``[B, T, Hh, C, D]``: the last slot of step t holds step t; before the sequence there are
@@ -141,7 +141,7 @@ def valid_windows(is_first: Tensor, size: int) -> Tensor:
 
     Args:
         is_first: Where episodes begin, bool ``[B, T]``.
-        size: Slots C.
+        size: Slots C that the cache remembers of each row.
 
     Returns:
         Bool ``[B, T, C]``.

@@ -70,8 +70,8 @@ def norm_layer(name: NormName, channels: int, *, eps: float) -> nn.Module:
     """Build a normalisation of feature maps.
 
     Args:
-        name: Which.
-        channels: Channels C.
+        name: ``batch`` or ``layer``.
+        channels: Number of channels C of its input ``[N, C, H, W]``.
         eps: Added to the variance; BatchNorm keeps its own customary 1e-5.
 
     Returns:
@@ -95,9 +95,9 @@ class StridedEncoder(nn.Module):
         size: Its height and width.
         stages: Number of halvings.
         width: Channels of the first stage.
-        norm: Normalisation.
+        norm: Name of the normalisation layer, as ``norm_layer`` takes it.
         activation: Makes the activation.
-        eps: Of LayerNorm.
+        eps: Added to the variance in LayerNorm, above 0.
 
     Attributes:
         out_features: Number of features.
@@ -138,9 +138,9 @@ class StridedDecoder(nn.Module):
         size: Its height and width.
         stages: Number of doublings.
         width: Channels of the last stage.
-        norm: Normalisation.
+        norm: Name of the normalisation layer, as ``norm_layer`` takes it.
         activation: Makes the activation.
-        eps: Of LayerNorm.
+        eps: Added to the variance in LayerNorm, above 0.
     """
 
     def __init__(

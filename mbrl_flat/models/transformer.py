@@ -33,7 +33,7 @@ class TransformerConfig(CheckedSettings):
 
     Attributes:
         size: Features of a token.
-        num_layers: Blocks.
+        num_layers: Number of blocks, at least 1.
         num_heads: Heads; they divide ``size``.
         feedforward: Hidden features of the feed-forward part.
         dropout: Of attention weights and of both residual branches.
@@ -94,7 +94,7 @@ class RelativePositions(nn.Module):
     """Scores of queries for distances: ``(q_i + v)^T W r_d``.
 
     Args:
-        config: Shape.
+        config: Width, heads, layers and memory of the transformer.
     """
 
     sinusoids: Tensor
@@ -136,7 +136,7 @@ class Attention(nn.Module):
     """Multi-head self-attention without biases in its linear maps.
 
     Args:
-        config: Shape.
+        config: Width, heads, layers and memory of the transformer.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -183,7 +183,7 @@ class Block(nn.Module):
     """Attention and feed-forward part, each with residual and LayerNorm after it.
 
     Args:
-        config: Shape.
+        config: Width, heads, layers and memory of the transformer.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -206,7 +206,7 @@ class CausalTransformer(nn.Module):
     """A stack of blocks.
 
     Args:
-        config: Shape.
+        config: Width, heads, layers and memory of the transformer.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -239,7 +239,7 @@ class CausalTransformer(nn.Module):
         """Take in one token more.
 
         Args:
-            x: ``[N, size]``.
+            x: Tokens of this step, ``[N, size]``.
             cache: What came before; a cache with room is continued in place.
 
         Returns:

@@ -56,7 +56,7 @@ def make_base(base: Base, groups: list[ParamGroup], lr: float | None) -> torch.o
     Args:
         base: A name in ``BASES`` or in the package ``pytorch-optimizer``, an optimizer class, a
             factory, or an optimizer object, whose groups are taken over.
-        groups: Parameter groups.
+        groups: Parameter groups as torch takes them, each with ``params``.
         lr: Learning rate for a name or a class.
 
     Returns:

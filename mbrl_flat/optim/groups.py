@@ -119,7 +119,7 @@ def selected(groups: Sequence[ParamGroup], only: Sequence[str] | None) -> set[nn
     """Parameters that a user's choice names.
 
     Args:
-        groups: All groups.
+        groups: All parameter groups of the optimizer.
         only: Names of groups (``encoder``), dotted names or their beginnings (``encoder.0``),
             shell patterns (``*.linear.weight``), kinds (``norm``, ``bias``, ``weight``) or classes
             of layers (``LlamaRMSNorm``). With a minus before it, what it names is taken out:

@@ -22,7 +22,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         params: Parameters or groups.
-        lr: Learning rate.
+        lr: Learning rate, at least 0.
         weight_decay: Decay of the weights, apart from the gradient.
         momentum: Decay of Muon's momentum.
         betas: Decay of AdamW's moments.

@@ -54,7 +54,7 @@ def clip_grads(
 
     Args:
         groups: Parameter groups; parameters without a gradient are left out.
-        bound: Largest norm.
+        bound: Largest norm that gradients may have, above 0.
         scope: ``joint`` bounds the norm of all groups together, ``module`` that of each.
         norm: Joint norm of the gradients, if it is known.
     """

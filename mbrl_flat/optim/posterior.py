@@ -24,7 +24,7 @@ class Posterior(ParameterwiseUpdate):
     ``damping_key`` name the two numbers in the groups.
 
     Args:
-        groups: Parameter groups.
+        groups: Parameter groups as torch takes them, each with ``params``.
         defaults: Settings of the groups.
 
     Attributes:

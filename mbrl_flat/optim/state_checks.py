@@ -17,7 +17,7 @@ def identity(made_by: Sequence[str], groups: Sequence[ParamGroup]) -> dict[str, 
 
     Args:
         made_by: The method's name, then that of its base.
-        groups: All groups.
+        groups: All parameter groups of the optimizer.
 
     Returns:
         Entries to be saved: the names, and the shapes of the parameters group by group.
@@ -38,7 +38,7 @@ def check_state(
     Args:
         state: What was given.
         made_by: Names of the method and its base.
-        groups: All groups.
+        groups: All parameter groups of the optimizer.
         entries: What the method itself would save now.
     """
     _check_keys(state)
@@ -95,7 +95,7 @@ def check_groups(state: Mapping[str, Any], groups: Sequence[ParamGroup]) -> None
 
     Args:
         state: What the base's ``state_dict`` gave.
-        groups: All groups.
+        groups: All parameter groups of the optimizer.
 
     Raises:
         UserError: If the numbers of parameters differ.

@@ -122,7 +122,7 @@ def mppi(
         prior: Sequences of the policy prior ``[N, P, H, A]``.
         previous_mean: ``Plan.mean`` of the step before ``[N, H, A]``; zeros at an episode's start.
         noise: The draws of this call.
-        config: Hyperparameters.
+        config: Horizon, samples, elites, iterations and temperature.
         explore: Add noise of the first step's standard deviation to the action.
 
     Returns:

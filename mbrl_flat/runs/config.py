@@ -23,7 +23,7 @@ class WandbConfig:
     Attributes:
         mode: ``disabled``, ``offline``, ``online``, or ``auto`` (what the environment variable
             ``WANDB_MODE`` says, else offline).
-        project: Project.
+        project: Name of the W&B project that the run appears in.
         entity: Account or team; the default one if null.
         group: Group of runs; by default the seeds of one setting, as in ``mbrl-flat-compare``.
         tags: Labels beside task, agent, optimizer and preset.
@@ -72,7 +72,7 @@ class LoggingConfig:
 
     Attributes:
         steps: Length of the run, for the progress bar.
-        progress: Show one.
+        progress: Whether to show a progress bar.
         wandb: Mirror in Weights & Biases.
     """
 
@@ -111,7 +111,7 @@ class RunConfig:
         resume: Folder of a run to resume.
         trust: Modules outside of mbrl_flat whose code a resumed run's folder may execute; one name
             or a list.
-        debug: Show tracebacks.
+        debug: Show the traceback of an error beside its message.
         progress: Show a progress bar.
         on_nonfinite: ``raise`` or ``skip``.
         num_envs: Environments at once.
@@ -120,7 +120,7 @@ class RunConfig:
             the whole batch, ``local`` each process by that of its own rows.
         offline_data: Folders of earlier runs, or patterns of them, to learn from alone: nothing is
             collected, and a step is an update.
-        updates_per_step: Update-to-data ratio.
+        updates_per_step: Updates per agent step, above 0; 0.5 is one in every second step.
         seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
         log_every: Interval of training metrics in steps.
         eval_every: Interval of evaluations in steps; 0 means never.

@@ -24,8 +24,8 @@ def evaluate_pretrained(
         config: Configuration of the agent and the environment.
         parts: The pluggable parts.
         file: The checkpoint; nothing of it is executed.
-        episodes: How many.
-        seed: Determines them.
+        episodes: How many are played, at least 1.
+        seed: Determines the episodes; the same seed plays the same ones again.
         video: Record the first one, in ``videos`` beside the file.
 
     Returns:
@@ -72,8 +72,8 @@ def evaluate_run(
         config: The run's configuration.
         parts: Its pluggable parts.
         folder: The run's folder.
-        episodes: How many.
-        seed: Determines them.
+        episodes: How many are played, at least 1.
+        seed: Determines the episodes; the same seed plays the same ones again.
         checkpoint: ``latest`` or ``best``.
         video: Record the first one.
         out: Folder of ``evaluations.jsonl`` and ``videos``; the run's by default.

@@ -131,8 +131,8 @@ def export_program(acting: Acting, inputs: tuple[Any, ...]) -> torch.export.Expo
     """Trace a program for inputs of these shapes.
 
     Args:
-        acting: The program.
-        inputs: Example inputs.
+        acting: The module that maps observations and state to actions and the next state.
+        inputs: Tensors of the shapes that the program will take.
 
     Returns:
         The program; its weights are constants in it.

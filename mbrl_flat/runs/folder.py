@@ -25,7 +25,7 @@ def run_folder_path(named: str | None, names: Mapping[str, str], seed: int) -> P
     Args:
         named: Where, if the user said so.
         names: What its task, agent and optimizer are called.
-        seed: Its seed.
+        seed: The run's seed, the last part of the name.
 
     Returns:
         That path, or one below ``runs`` that is named by all this and the time.
@@ -50,7 +50,7 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
     """Make a new folder.
 
     Args:
-        path: Where.
+        path: The wanted folder; if it exists, a number is added to its name.
         exact: The user named this path: an existing run there is an error. Otherwise a number is
             appended until the name is free, also when many processes ask in the same second.
 

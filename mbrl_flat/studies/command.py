@@ -35,7 +35,7 @@ class SupervisedConfig:
         threads: CPU threads of torch; 0 chooses by the machine. Results are exactly reproducible
             for an equal number of threads.
         progress: Show a progress bar.
-        debug: Show tracebacks.
+        debug: Show the traceback of an error beside its message.
     """
 
     study: Any = field(default_factory=dict)

@@ -161,7 +161,7 @@ def train(
         model: Maps ``[B, ...]`` to ``[B, K]``.
         x: Inputs ``[N, ...]``, in the model's dtype.
         y: Labels ``[N]`` or targets ``[N, K]``.
-        recipe: How.
+        recipe: Optimizer, learning rate, batch size, epochs and loss.
         seed: Determines the order of the examples.
         optimizer: In place of the recipe's, for one that is not in the registry.
         on_step: Called after each step, in training mode; it may measure, not change anything.
@@ -235,7 +235,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     Args:
         model: Maps ``[N, ...]`` to ``[N, K]``; its mode is left as it is found.
         x: Inputs ``[N, ...]``.
-        y: Labels ``[N]``.
+        y: Class labels ``[N]``, whole numbers from 0.
 
     Returns:
         A number in [0, 1].

@@ -40,7 +40,7 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     """Read a checkpoint without executing anything from it.
 
     Args:
-        path: The file.
+        path: The checkpoint, a ``.pt`` file.
         device: Where its tensors go.
 
     Returns:
@@ -62,7 +62,7 @@ def read_plain_data(path: Path, *, device: torch.device | str = "cpu") -> Any:
     """Read any file of ``torch.save`` that holds tensors and plain data.
 
     Args:
-        path: The file.
+        path: The checkpoint, a ``.pt`` file.
         device: Where its tensors go.
 
     Returns:
@@ -158,7 +158,7 @@ class CheckpointFolder:
     """The ``checkpoints`` folder of one run.
 
     Args:
-        path: The folder.
+        path: The folder ``checkpoints`` of a run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -188,7 +188,7 @@ class CheckpointFolder:
 
         Args:
             state: Everything but the replay.
-            replay: The buffer.
+            replay: The replay, saved beside the checkpoint so that the run resumes exactly.
         """
         position = np.zeros_like(replay.write_pos) if self._position is None else self._position
         begin = (replay.write_pos - replay.slots_per_env).clip(0)

@@ -60,8 +60,8 @@ class Collector:
     """Steps all environments at once; each has a ring of its own in the replay.
 
     Args:
-        agent: Who acts.
-        envs: Where.
+        agent: The agent that chooses the actions.
+        envs: The environments that it acts in.
         replay: Where transitions go.
         watch: Told how long acting and the environments take.
         seed: Determines random actions and exploration noise.

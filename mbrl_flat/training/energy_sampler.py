@@ -72,9 +72,9 @@ class EnergySampler:
     """Draws a share of every batch from subsequences that a replay policy has chosen.
 
     Args:
-        replay: Where from.
+        replay: The replay whose subsequences are chosen.
         agent: Who learns; its latents are the memories.
-        config: How.
+        config: Policy, energy and how many candidates there are for each place of a batch.
         seed: Determines candidates and choices; with ``share`` next to nothing, batches are those
             of uniform replay.
 

@@ -30,8 +30,8 @@ class UniformSampler:
     """Every stored subsequence is as likely.
 
     Args:
-        replay: Where from.
-        agent: Who learns.
+        replay: The replay that batches are drawn from.
+        agent: The agent, which says batch size and sequence length.
     """
 
     def __init__(self, replay: Replay, agent: Agent) -> None:

@@ -65,10 +65,10 @@ class BSAM(RadiusOptimizer):
     """Two evaluations: under noise, and up the slope found there.
 
     Attributes:
-        lr: Rate eta.
+        lr: Learning rate eta, at least 0.
         rho: Radius, or a schedule of it.
         betas: Decay of momentum and precision.
-        prior: Prior precision.
+        prior: Precision of the Gaussian prior, at least 0; over ``num_data`` it is the decay.
         damping: The gamma of the equations.
         num_data: Number N of training examples.
         init_precision: The first s.

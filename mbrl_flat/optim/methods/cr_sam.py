@@ -36,7 +36,7 @@ class CRSAM(HasBase, RadiusOptimizer):
     """CR-SAM.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         gamma: Weight of the second difference.
         beta: Weight of the first difference.
     """

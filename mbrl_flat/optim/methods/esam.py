@@ -120,7 +120,7 @@ class ESAM(SharpnessAware):
     """SAM with a new choice of tensors and examples in every step.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         beta: Probability of a tensor to be perturbed.
         gamma: Share of the examples that the second gradient is taken of.
     """

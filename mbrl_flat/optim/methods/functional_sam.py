@@ -98,7 +98,7 @@ class FunctionalSAM(SharpnessAware):
     """SAM on the network alone.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         outputs: Parameters of the layers that return F, as in ``only``; null for the last module.
     """
 

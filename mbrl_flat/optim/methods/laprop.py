@@ -49,7 +49,7 @@ class LaProp(ParameterwiseUpdate):
 
     Args:
         params: Parameters, named parameters or groups.
-        lr: Rate eta.
+        lr: Learning rate eta, at least 0.
         betas: Decay of the average and of the squares, each in [0, 1).
         eps: Guard of the division.
         weight_decay: Decay delta of the weights, apart from the gradient.

@@ -44,7 +44,7 @@ class LookSAM(SharpnessAware):
     """SAM in every k-th step, and a part of its gradient in between.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         alpha: Weight of what is reused.
         every: The k of the paper.
         scope: Whether the part across the gradient is taken of all parameters together or of every

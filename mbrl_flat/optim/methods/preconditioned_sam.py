@@ -39,7 +39,7 @@ class PreconditionedSAM(SharpnessAware):
     """SAM in Adam's metric.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         eps: The epsilon of the equations.
         decay: Decay of the squares where the base keeps none.
     """

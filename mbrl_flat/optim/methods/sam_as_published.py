@@ -61,7 +61,7 @@ class SAMAsPublished(HasBase, RadiusOptimizer):
     """SAM whose unselected parameters step between the evaluations.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
     """
 
     rho: Radius = 0.05

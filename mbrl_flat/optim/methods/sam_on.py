@@ -71,7 +71,7 @@ class SAMON(SharpnessAware):
     """SAM on normalisation layers.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         form: Whose perturbation: ``sam``, ``asam_l2``, ``asam_linf``, ``asam_layer``, ``fisher``.
         layers: Perturb ``norm`` layers only, or all ``other`` parameters instead.
         norm_layers: Further normalisation layers, by the names of their classes or as in ``only``.

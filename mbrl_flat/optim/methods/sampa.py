@@ -42,7 +42,7 @@ class SAMPa(HasBase, RadiusOptimizer):
     """SAM along the last gradient ahead.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         ahead_weight: The lambda of the equations: weight of the gradient ahead.
         parallel: Each of two processes evaluates at one of the points and gets the gradient of the
             other. Both are given the same weights, batches and seed; ``sync`` stays ``none``.

@@ -76,8 +76,8 @@ class SASSHA(RadiusOptimizer):
     """SAM with second-order steps.
 
     Attributes:
-        lr: Rate eta.
-        rho: Radius.
+        lr: Learning rate eta, at least 0.
+        rho: Radius of the perturbation of the weights, at least 0.
         betas: Decay of gradient and curvature.
         eps: Guard of the division.
         weight_decay: Decay of the weights, apart from the gradient.

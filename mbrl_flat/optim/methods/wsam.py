@@ -37,7 +37,7 @@ class WSAM(SharpnessAware):
     """WSAM.
 
     Attributes:
-        rho: Radius.
+        rho: Radius of the perturbation of the weights, at least 0.
         gamma: Weight of the sharpness.
         form: Whether the sharpness term goes through the base (``coupled``) or past it.
     """

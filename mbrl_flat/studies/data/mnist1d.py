@@ -42,7 +42,7 @@ def mnist1d(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Generate curves, as many of each kind as of any other, up to one.
 
     Args:
-        count: How many.
+        count: Number of signals to make.
         seed: Determines every draw.
 
     Returns:

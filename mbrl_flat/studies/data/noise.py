@@ -12,7 +12,7 @@ def symmetric_label_noise(y: Tensor, rate: float, *, num_classes: int, seed: int
     So ``rate * (1 - 1/K)`` of the labels are wrong on average.
 
     Args:
-        y: Labels ``[N]``.
+        y: Class labels ``[N]``, whole numbers from 0.
         rate: Share that is resampled, in [0, 1]; exactly ``round(rate * N)`` labels are.
         num_classes: K.
         seed: Determines which and what.

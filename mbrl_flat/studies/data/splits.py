@@ -21,7 +21,7 @@ def split_indices(y: Tensor, sizes: Mapping[str, int], *, seed: int) -> dict[str
     """Choose disjoint parts at random, every class in every part.
 
     Args:
-        y: Labels ``[N]``.
+        y: Class labels ``[N]``, whole numbers from 0.
         sizes: Examples of each part, by its name; together at most N.
         seed: Determines the parts.
 
@@ -55,7 +55,7 @@ def train_validation_test(x: Tensor, y: Tensor, *, train: int, validation: int, 
 
     Args:
         x: Inputs ``[N, ...]``.
-        y: Labels ``[N]``.
+        y: Class labels ``[N]``, whole numbers from 0.
         train: Examples to train on.
         validation: Examples to choose settings by.
         seed: Determines the parts.

@@ -25,7 +25,7 @@ def descent_probability(
     Args:
         curvatures: Values of lambda ``[L]``; the gradient at the start is one.
         variances: Values of the noise's variance ``[V]``.
-        lr: Step size.
+        lr: Step size eta of gradient descent, above 0.
         num_samples: Samples of a step.
         draws: Steps behind each entry.
         rng: Source of the noise.
@@ -58,7 +58,7 @@ def simulated_threshold(
 
     Args:
         variance: Of the noise.
-        lr: Step size.
+        lr: Step size eta of gradient descent, above 0.
         num_samples: Samples of a step.
         draws: Steps behind each mean.
         rng: Source of the noise.

@@ -100,7 +100,7 @@ class MinimalExample(CheckedSettings):
         :math:`\max(l_1 \alpha_\infty^2, l_2 (\alpha_\infty^2 + \alpha_\infty^{-2}))`.
 
         Args:
-            theta: ``[..., 3]``.
+            theta: The three weights, ``[..., 3]``.
 
         Returns:
             The sharpness of that minimum.
@@ -113,9 +113,9 @@ class MinimalExample(CheckedSettings):
         """Run gradient descent.
 
         Args:
-            start: ``[3]``.
+            start: The three weights to begin with, ``[3]``.
             lr: Step size eta.
-            steps: How many.
+            steps: Number of gradient steps.
 
         Returns:
             The trajectory ``[steps + 1, 3]``, the start included.
@@ -144,7 +144,7 @@ class MinimalExample(CheckedSettings):
         """Integrate gradient flow by the classical Runge-Kutta method.
 
         Args:
-            start: ``[3]``.
+            start: The three weights to begin with, ``[3]``.
             time: How long, in units in which gradient descent advances by ``lr`` a step.
             steps: Equal steps of the integrator.
 

@@ -161,7 +161,7 @@ def draw_control(rows: TrialRows) -> dict[str, Figure]:
     """Draw returns by horizon, exploitation and kept shares of all variants, each seed a point.
 
     Args:
-        rows: All rows.
+        rows: Finished trials of the study, one mapping each.
 
     Returns:
         The figure ``control``; none if no model was played.

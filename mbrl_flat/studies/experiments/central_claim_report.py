@@ -61,7 +61,7 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     """Compare the rows with the plan.
 
     Args:
-        rows: All rows.
+        rows: Finished trials of the study, one mapping each.
         radii: Radius of each variant.
 
     Returns:
@@ -216,7 +216,7 @@ def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
     """Draw the forest plot, the curves along training, the dose-response, and control.
 
     Args:
-        rows: All rows.
+        rows: Finished trials of the study, one mapping each.
         radii: Radius of each variant.
 
     Returns:

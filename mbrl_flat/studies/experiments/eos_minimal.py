@@ -39,9 +39,9 @@ class Setting(CheckedSettings):
 
     Attributes:
         l2: Variance of the relevant input; that of the other is 1.
-        lr: Step size.
+        lr: Step size eta of gradient descent, above 0.
         start: alpha, beta1, beta2.
-        steps: Length.
+        steps: Number of gradient steps.
     """
 
     l2: float = setting(allowed="(0, inf)")

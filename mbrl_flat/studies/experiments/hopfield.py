@@ -49,7 +49,7 @@ class Hopfield(CheckedSettings):
         num_cluster: Patterns of the cluster.
         size: Dimensions.
         overlap: Inner product of any two of the cluster.
-        beta: Inverse temperature.
+        beta: Inverse temperature, above 0; larger values make the nearest pattern count alone.
         strengths: Strengths of the rotation.
         rotations: Rotations of each strength; the seed of a row is its number.
     """

@@ -99,7 +99,7 @@ def method_optimizer(
     Args:
         method: A key of ``VARIANTS`` or ``CONTROLS``, ``base`` for the base alone, or a name in
             the registry.
-        model: Whose weights.
+        model: The network whose weights the optimizer moves.
         base: Makes the optimizer that takes the final gradient.
         rho: Radius; 0 for a method that has none.
 

@@ -22,8 +22,8 @@ def best_radius(
 
     Args:
         rows: Those among which is chosen.
-        radii: Candidates.
-        metric: By what.
+        radii: Values of rho that were run.
+        metric: Name of the column of the rows that decides.
         highest: Whether more is better.
 
     Returns:

@@ -25,8 +25,8 @@ def draw_means(
     """Draw means over seeds with their 95 % intervals.
 
     Args:
-        axes: Where.
-        x: Places.
+        axes: The panel of matplotlib to draw into.
+        x: Places of the means on the horizontal axis, such as radii.
         values: At each place one value for each seed.
         style: Passed on to ``errorbar``.
     """
@@ -42,7 +42,7 @@ def draw_sweep(axes: Axes, rows: TrialRows, metric: str, label: str) -> None:
     radius is a diamond.
 
     Args:
-        axes: Where.
+        axes: The panel of matplotlib to draw into.
         rows: Of one data set and model.
         metric: What is on the y axis; eigenvalues have a logarithmic one.
         label: How it is called there.

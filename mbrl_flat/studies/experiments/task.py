@@ -55,7 +55,7 @@ class Fitted:
     Attributes:
         model: In evaluation mode.
         split: What it was trained on, with the noisy labels, and the rest.
-        recipe: How.
+        recipe: Optimizer, learning rate, batch size, epochs and loss.
         trained: What training reported.
     """
 

@@ -53,7 +53,7 @@ class DecaySweep(CheckedSettings):
     Attributes:
         task: Data and network.
         lr: Step size eta.
-        steps: Length.
+        steps: Number of gradient steps of each run.
         weight_decays: Values of lam.
     """
 
@@ -163,7 +163,7 @@ def summarise(recorder: Recorder, *, lr: float, weight_decay: float) -> dict[str
     Args:
         recorder: The curves.
         lr: Step size eta; sharpness is given in units of ``2 / eta``.
-        weight_decay: lam.
+        weight_decay: Coefficient lambda of the squared norm, at least 0.
 
     Returns:
         Numbers and thinned curves.

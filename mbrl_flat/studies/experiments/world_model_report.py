@@ -57,7 +57,7 @@ def offline_claims(rows: TrialRows, model: str) -> list[Claim]:
 
     Args:
         rows: TrialRows of test episodes.
-        model: Whose.
+        model: Name of the world model that the claims are about.
 
     Returns:
         SAM against both baselines in every metric; the other methods and the control in the

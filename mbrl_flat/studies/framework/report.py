@@ -22,8 +22,8 @@ def write_report(study: Study, rows: TrialRows, folder: Path, *, command: str) -
     """Write tables and figures of a study whose rows are all there.
 
     Args:
-        study: Whose.
-        rows: Its rows.
+        study: The study that the report is of.
+        rows: Its finished trials, one mapping each.
         folder: Where to; files of an earlier report are replaced.
         command: How the study is run again.
 
@@ -109,7 +109,7 @@ def summary_markdown(rows: TrialRows) -> str:
     """Every setting with the mean of every number over its seeds, and its standard error.
 
     Args:
-        rows: All rows.
+        rows: Finished trials of the study, one mapping each.
 
     Returns:
         Markdown; settings with the same entries share a table.

@@ -22,8 +22,8 @@ class Stage(CheckedSettings):
     Attributes:
         optimizer: Name in the registry; on Adam where it has a base.
         settings: The method's own settings, such as ``{"rho": 0.05}``.
-        lr: Learning rate.
-        steps: Updates.
+        lr: Learning rate, at least 0.
+        steps: Number of updates.
         batch_size: Images in a batch.
     """
 
@@ -63,8 +63,8 @@ def learn(
     Args:
         model: Predicts noise from noisy images and integer times.
         images: The task's ``[N, C, Hh, Ww]`` in [-1, 1].
-        schedule: The noise.
-        stage: How.
+        schedule: How much noise each of the T diffusion steps has.
+        stage: Optimizer, learning rate, number of updates and batch size.
         replayed: Old images ``[K, C, Hh, Ww]``; none by default.
         share: Share of every batch that is drawn from them.
         seed: Determines batches, times and noise.
@@ -101,7 +101,7 @@ def shuffle_pixels(images: Tensor, count: int, *, seed: int) -> tuple[Tensor, Te
 
     Args:
         images: ``[N, C, Hh, Ww]``.
-        count: How many.
+        count: Number of images whose pixels are shuffled.
         seed: Determines which, and how.
 
     Returns:

@@ -72,9 +72,9 @@ def diffusion_loss(
     """Squared error of the predicted noise at random times.
 
     Args:
-        denoiser: The model.
+        denoiser: The network that predicts the noise of ``[N, C, H, W]``.
         images: Clean images in [-1, 1], ``[N, C, Hh, Ww]``.
-        schedule: The noise.
+        schedule: How much noise each of the T diffusion steps has.
         generator: Source of times and noise, on the CPU.
 
     Returns:
@@ -93,10 +93,10 @@ def reconstruct(
     """Follow the deterministic sampler from ``x_t`` to a clean image.
 
     Args:
-        denoiser: The model.
+        denoiser: The network that predicts the noise of ``[N, C, H, W]``.
         noisy: ``[N, C, Hh, Ww]`` at ``time``.
         time: Where they are, in 0..T-1.
-        schedule: The noise.
+        schedule: How much noise each of the T diffusion steps has.
         num_steps: Steps of the sampler; fewer where ``time`` is smaller.
 
     Returns:
@@ -134,10 +134,10 @@ def reconstruction_error(
     same draws.
 
     Args:
-        denoiser: The model.
+        denoiser: The network that predicts the noise of ``[N, C, H, W]``.
         images: ``[N, C, Hh, Ww]`` in [-1, 1].
         time: How far each is noised, in 0..T-1.
-        schedule: The noise.
+        schedule: How much noise each of the T diffusion steps has.
         draws: Draws of the noise.
         num_steps: Steps of the sampler.
 

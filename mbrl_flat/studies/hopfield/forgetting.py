@@ -92,7 +92,7 @@ def forgetting(patterns: Tensor, rotations: Tensor, *, beta: float) -> Forgettin
     Args:
         patterns: ``[K, D]``.
         rotations: ``[R, D, D]``.
-        beta: Inverse temperature.
+        beta: Inverse temperature, above 0; larger values make the nearest pattern count alone.
 
     Returns:
         The measurements.
@@ -121,7 +121,7 @@ def replay_gain(share: Tensor, rise: Tensor, *, beta: float) -> Tensor:
     Args:
         share: Share of the replayed memory in a retrieval of the other.
         rise: The other's intrinsic forgetting, of a shape that broadcasts.
-        beta: Inverse temperature.
+        beta: Inverse temperature, above 0; larger values make the nearest pattern count alone.
 
     Returns:
         The gain, in units of energy.

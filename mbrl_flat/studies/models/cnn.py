@@ -15,9 +15,9 @@ class SmallCNN(nn.Sequential):
     Inputs are ``[B, C, H, W]``, outputs ``[B, out_features]``.
 
     Args:
-        in_channels: C.
+        in_channels: Channels C of the images ``[N, C, H, W]``.
         image_size: H = W; divisible by 2 for each block.
-        out_features: Outputs.
+        out_features: Size of the last axis of the output, such as the number of classes.
         channels: Of each block.
         norm: ``none``, ``batch`` or ``layer``.
         activation: ``relu``, ``tanh`` or ``gelu``.

@@ -17,7 +17,7 @@ class Perceptron(nn.Sequential):
     Args:
         in_features: Entries of an input.
         hidden: Widths of the hidden layers.
-        out_features: Outputs.
+        out_features: Size of the last axis of the output, such as the number of classes.
         norm: ``none``, ``batch`` or ``layer``, before each activation.
         activation: ``relu``, ``tanh`` or ``gelu``.
         bias: Whether linear layers have biases.

@@ -23,7 +23,7 @@ class ResNet20(nn.Module):
 
     Args:
         in_channels: Channels of an image.
-        out_features: Outputs.
+        out_features: Size of the last axis of the output, such as the number of classes.
         width: Channels of the first stage.
         blocks: n, blocks of a stage.
         norm: ``none``, ``batch`` or ``layer``.
@@ -71,7 +71,7 @@ class WideResNet(nn.Module):
 
     Args:
         in_channels: Channels of an image.
-        out_features: Outputs.
+        out_features: Size of the last axis of the output, such as the number of classes.
         depth: 6n + 4; 16 in WideResNet-16-4.
         widening: k; 4 in WideResNet-16-4.
         norm: ``none``, ``batch`` or ``layer``.

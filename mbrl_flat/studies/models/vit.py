@@ -17,7 +17,7 @@ class VisionTransformer(nn.Module):
     Args:
         in_channels: Channels of an image.
         image_size: H = W, divisible by the patch.
-        out_features: Outputs.
+        out_features: Size of the last axis of the output, such as the number of classes.
         patch_size: Side of a patch.
         width: Features of a token; ViT-tiny has 192.
         depth: Layers; ViT-tiny has 12.

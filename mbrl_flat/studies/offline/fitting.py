@@ -44,9 +44,9 @@ def build_optimizer(
     """Make a method of the registry for a world model, on Adam where it has a base.
 
     Args:
-        model: Whose weights.
-        name: Method.
-        lr: Learning rate.
+        model: The network whose weights the optimizer moves.
+        name: Name of the method in the registry of optimizers.
+        lr: Learning rate, at least 0.
         rho: Radius; 0 for a method that has none.
         settings: Further settings of the method.
 

@@ -63,7 +63,7 @@ class OfflineModel(Protocol):
         Args:
             subsequences: ``context + horizon`` transitions each; actions alone are read of the last
                 ``horizon`` of them.
-            horizon: K.
+            horizon: Number of steps K to predict, at least 1.
 
         Returns:
             The predictions, without gradient.
