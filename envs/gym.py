@@ -95,7 +95,8 @@ def make(
         with closing(build()) as drawn:
             drawn.name = repr(task)
             drawn.reset(seed=seed)
-            drawn.render()
+            if drawn.render() is None:
+                raise UserError(f"Environment {task!r} draws no images; leave out video=true.")
     return env
 
 

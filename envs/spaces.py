@@ -106,8 +106,13 @@ def _flat(space: spaces.Space[Any], value: Any) -> np.ndarray:
     if np.iscomplexobj(value):
         raise TypeError("an observation has complex numbers, and agents take real ones")
     if isinstance(space, spaces.Box):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"an observation holds {array.dtype}, and agents take numbers")
         with np.errstate(over="ignore"):  # infinity is named where it is collected
-            return np.array(value, np.float32).ravel()
+            return np.array(array, np.float32).ravel()
+    if not space.contains(value := np.asarray(value, space.dtype).reshape(space.shape)):
+        raise ValueError(f"an observation is {value.tolist()}, which is not in {space}")
     return np.asarray(spaces.flatten(space, value), np.float32)
 
 
@@ -141,6 +146,8 @@ class _ImageEntry:
 
     def __call__(self, value: Any) -> np.ndarray:
         image = np.asarray(value)
+        if image.dtype.kind not in ("iu" if self._exact else "biuf"):
+            raise TypeError(f"an image holds {image.dtype}, which its space does not")
         if image.shape != self._given:
             raise ValueError(f"an image has shape {image.shape}, its space has {self._given}")
         if not self._exact:

@@ -1,10 +1,11 @@
 """Several environments side by side, and the state of all of them."""
 
 import multiprocessing
+import queue
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
@@ -12,14 +13,32 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
+from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours, shown_error
 from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.runtime.interrupts import STOP_SIGNALS
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import Continuous, Discrete, EnvSpec
+
+_PATIENCE_SECONDS = 30.0
+"""How long a process may take to end or to say what went wrong."""
+
+
+def _work(index: int, make: Callable[[], Any], *places: Any) -> None:
+    """The loop of a process; what making its environment raises is sent, not printed."""
+    pipe, _, _, errors = places[:4]
+    try:
+        env = make()
+    except BaseException as error:
+        with suppress(EOFError, OSError):  # of a leader that is gone
+            pipe.recv()
+            errors.put((index, UserError, str(error), ""))
+            pipe.send((None, False))
+        return
+    with suppress(EOFError, OSError):
+        _async_worker(index, lambda: env, *places)
 
 
 class Workers(AsyncVectorEnv):
@@ -30,9 +49,15 @@ class Workers(AsyncVectorEnv):
     """
 
     def __init__(self, thunks: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
-        self.processes = []
-        with _blocked_signals(), self._boundary():
-            super().__init__(thunks, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+        self.processes, self.parent_pipes = [], []
+        try:
+            with _blocked_signals(), self._boundary():
+                super().__init__(
+                    thunks, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_work
+                )
+        except BaseException:
+            self.close_extras(terminate=True)
+            raise
 
     def reset_wait(self, *args: Any, **settings: Any) -> Any:
         """Wait for all resets."""
@@ -55,16 +80,30 @@ class Workers(AsyncVectorEnv):
             super().step_async(actions)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """End all processes; those that are gone or do not answer are killed."""
-        gone = [process for process in self.processes if not process.is_alive()]
-        if terminate or gone:
-            for process in self.processes:
+        """End all processes; those that are gone or do not answer in time are killed."""
+        patience = _PATIENCE_SECONDS if timeout is None else timeout
+        deadline = time.monotonic() + (0.0 if terminate else patience)
+        for pipe in [] if terminate else filter(None, self.parent_pipes):
+            with suppress(OSError):  # of a process that is gone
+                pipe.send(("close", None))
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
                 process.kill()
-            terminate = True
-        if terminate:
-            # Nothing is waited for: no answer comes.
-            self._state = AsyncState.DEFAULT
-        super().close_extras(timeout, terminate)
+                process.join()
+        for pipe in filter(None, self.parent_pipes):
+            pipe.close()
+        self._state = AsyncState.DEFAULT  # nothing is waited for any more
+
+    def _raise_if_errors(self, successes: Iterable[bool]) -> None:
+        if all(successes):
+            return
+        self._state = AsyncState.DEFAULT
+        try:
+            _, kind, error, _ = self.error_queue.get(timeout=_PATIENCE_SECONDS)
+        except queue.Empty as empty:  # the process ended before it could say why
+            raise EOFError from empty
+        raise error if isinstance(error, BaseException) else kind(error)
 
     @contextmanager
     def _boundary(self) -> Iterator[None]:
@@ -121,13 +160,20 @@ def make_vector(
 
     Raises:
         UserError: If ``num_envs`` is less than one.
+        EnvironmentFailure: If one cannot be made, or they differ in their spaces.
     """
     check_number("num_envs", num_envs, "[1, inf)", whole=True)
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(num_envs)]
     thunks = [partial(_build, factory, seeds[slot], slot, render) for slot in range(num_envs)]
-    if parallel:
-        return Workers(thunks)
-    return SyncVectorEnv(thunks, autoreset_mode=AutoresetMode.DISABLED)
+    try:
+        if parallel:
+            return Workers(thunks)
+        return SyncVectorEnv(thunks, autoreset_mode=AutoresetMode.DISABLED)
+    except RuntimeError as error:  # of Gymnasium, which compares the spaces
+        raise EnvironmentFailure(
+            f"Environment {_name_of(factory)} has other spaces whenever it is made: "
+            f"{shown_error(error)}; give all of them the same."
+        ) from error
 
 
 def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable:

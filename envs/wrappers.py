@@ -1,9 +1,9 @@
 """Wrappers that every kind of environment may need."""
 
 import multiprocessing
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from gymnasium.utils import RecordConstructorArgs
 
+from mbrl_flat.envs.returned import as_flag, as_frame, as_number, check_finite, kept
 from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
+from mbrl_flat.runtime.interrupts import time_limit
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import TaskSpec
 
 Obs = dict[str, np.ndarray]
 
-_INFO = ("success", "life_lost", "new_episode")
-"""Entries of ``info`` that a run reads."""
+_CLOSE_SECONDS = 20.0
+"""How long an environment may take to close."""
 
 
 @runtime_checkable
@@ -93,6 +95,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._start: dict[str, Any] = {}
         self._actions: list[np.ndarray] = []
         self._obs: Obs = {}
+        self._frame_shape: tuple[int, ...] | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -115,7 +118,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 seed = None
             self._actions = []
             obs, info = self.env.reset(seed=seed, options=options)
-            return self._checked(obs), _kept(info)
+            return self._checked(obs), kept(info)
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Step and remember the action."""
@@ -123,23 +126,34 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._actions.append(np.array(action))
         with self._boundary("step"):
             obs, reward, terminated, truncated, info = self.env.step(action)
+            number = as_number(reward, "reward")
+            check_finite(number, "reward")
             return (
                 self._checked(obs),
-                as_number(reward, "reward"),
+                number,
                 as_flag(terminated, "terminated"),
                 as_flag(truncated, "truncated"),
-                _kept(info),
+                kept(info),
             )
 
     def close(self) -> None:
-        """Close the environment."""
-        with self._boundary("close"):
-            super().close()
+        """Close the environment; a failure is noted, since nothing depends on it any more."""
+        try:
+            with self._boundary("close"), time_limit(_CLOSE_SECONDS):
+                super().close()
+        except EnvironmentFailure as error:
+            if self.slot == 0:
+                sys.stderr.write(f"note: {error}\n")
 
-    def render(self) -> Any:
-        """Render as the environment does."""
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Draw an image ``[height, width, 3]``, uint8; None without a ``render_mode``."""
         with self._boundary("render"):
-            return self.env.render()
+            frame = self.env.render()
+            if frame is None and self.env.render_mode is None:
+                return None
+            frame = as_frame(frame, self._frame_shape)
+        self._frame_shape = frame.shape
+        return frame
 
     @contextmanager
     def _boundary(self, call: str) -> Iterator[None]:
@@ -167,11 +181,16 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                     f"the observation {name!r} has shape {np.shape(obs[name])}, but the "
                     f"observation space has {part.shape}"
                 )
+            check_finite(obs[name], f"observation {name!r}")
         self._obs = obs
         return obs
 
     def resume_state(self) -> dict[str, Any]:
         """How the present episode was reset and its actions since; or its present state, copied."""
+        with self._boundary("save_state"):
+            return self._resume_state()
+
+    def _resume_state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"obs": {k: torch.tensor(v) for k, v in self._obs.items()}}
         if self._seeds is not None:
             state["seeds"] = self._seeds.bit_generator.state
@@ -225,46 +244,6 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def restore_slot(self, states: list[dict[str, Any]]) -> Obs:
         """Return to this environment's own of several states."""
         return self.restore(states[self.slot])
-
-
-def as_number(value: Any, what: str) -> float:
-    """Turn what a step returned into a float; arrays of one entry are welcome.
-
-    Args:
-        value: A number, or an array of any shape with one entry.
-        what: What it is called.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: If it is not one number.
-        TypeError: If it is no number, such as text or None.
-    """
-    if isinstance(value, (bool, int, float)):
-        return float(value)
-    array = np.asarray(value)
-    if array.size != 1:
-        raise ValueError(f"{what} has shape {array.shape} and is not one number")
-    if array.dtype.kind not in "biuf" and not isinstance(array.item(), Real):
-        raise TypeError(f"{what} is {array.item()!r} and not a number")
-    return float(array.item())
-
-
-def as_flag(value: Any, what: str) -> bool:
-    """Turn what a step returned into true or false; 0 and 1 are welcome, NaN is neither."""
-    number = as_number(value, what)
-    if number not in (0.0, 1.0):
-        raise ValueError(f"{what} is {number} and neither true nor false")
-    return bool(number)
-
-
-def _kept(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Those entries that a run reads; others may have any shape, which vectors do not take."""
-    kept = {name: info[name] for name in _INFO if name in info}
-    if "success" not in kept and "is_success" in info:
-        kept["success"] = info["is_success"]
-    return kept
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,12 +63,14 @@ def read_regular(path: Path, *, limit: int) -> bytes:
             never ends.
     """
     try:
-        size = path.stat().st_size
-        if not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is a pipe or a device, not a file; restore it.")
-        if size > limit:
-            raise UserError(f"{path} is damaged (larger than {limit:,} bytes); restore it.")
-        return path.read_bytes()
+        # What was opened is judged, which nobody can replace any more; a pipe does not wait.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{path} is a pipe or a device, not a file; restore it.")
+            if found.st_size > limit:
+                raise UserError(f"{path} is damaged (larger than {limit:,} bytes); restore it.")
+            return file.read(limit + 1)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
@@ -125,6 +128,12 @@ def check_inside(folder: Path) -> None:
             if path.is_fifo() or path.is_char_device() or path.is_block_device():
                 raise UserError(f"{path} is a pipe or a device; remove it.")
             if not path.is_symlink():
+                # Lines are appended in place; other files are replaced.
+                if path.suffix == ".jsonl" and path.stat().st_nlink > 1:
+                    raise UserError(
+                        f"{path} is a hard link, to which lines would be written outside "
+                        f"of {folder} too; replace it by a copy."
+                    )
                 continue
             target = Path(os.path.realpath(path))
             if path.is_relative_to(target) or not target.is_relative_to(home):

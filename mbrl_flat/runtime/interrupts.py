@@ -125,3 +125,27 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         _tell(b"interrupted\n")
         sys.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``TimeoutError`` in the body after a time; outside the main thread there is no limit.
+
+    Args:
+        seconds: How long the body may take.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise TimeoutError(f"it took more than {seconds:g} seconds")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)

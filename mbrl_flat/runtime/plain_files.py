@@ -59,8 +59,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read the mapping that a JSON file holds; otherwise as ``read_yaml``."""
+    text = _read(path)
     try:
-        settings = json.loads(_read(path))
+        settings = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it.") from error
     return _checked(settings, path)

@@ -14,6 +14,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,9 @@ def _packed(value: Any, name: str = "") -> Any:
         return items if isinstance(value, list) else tuple(items)
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return {_NUMPY: torch.from_numpy(value.copy())}
+    if isinstance(value, np.ndarray):
+        with suppress(TypeError):  # text and objects are no tensors
+            return {_NUMPY: torch.from_numpy(value.copy())}
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | Tensor):
         return value
     if isinstance(value, torch.dtype | torch.device | torch.Size):
@@ -149,8 +151,9 @@ def _unpacked(value: Any) -> Any:
         if value.keys() == {_NUMPY}:
             return value[_NUMPY].numpy()
         return {key: _unpacked(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unpacked(item) for item in value]
+    if isinstance(value, list | tuple):
+        items = [_unpacked(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     return value
 
 

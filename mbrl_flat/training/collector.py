@@ -95,7 +95,6 @@ class Collector:
     def start(self) -> None:
         """Begin every environment's first episode."""
         obs, _ = self.envs.vector.reset()
-        _check_finite(obs, np.zeros(self.num_envs))
         self._begin(obs, np.ones(self.num_envs, bool))
         self.state = self.agent.initial_state(self.num_envs)
 
@@ -118,7 +117,6 @@ class Collector:
             chosen = spec.action.to_env(action)
         with self.watch.measure("env"):
             outcome = self.envs.vector.step(chosen)
-        _check_finite(outcome[0], outcome[1])
         self._record(acted, outcome)
         self.watch.add_steps(self.num_envs)
 
@@ -165,7 +163,6 @@ class Collector:
             self.running_length[done] = 0
             with self.watch.measure("env"):
                 fresh, _ = self.envs.vector.reset(options={"reset_mask": done})
-            _check_finite(fresh, np.zeros(self.num_envs))
             self._begin(fresh, done)
             self.state = self.agent.reset_state(self.state, torch.from_numpy(done))
 
@@ -206,26 +203,6 @@ class Collector:
         device = self.noise.device
         self.state = {name: value.to(device) for name, value in state["agent_state"].items()}
         self.obs = as_tensors(self.envs.restore(state["envs"]))
-
-
-def _check_finite(obs: Mapping[str, np.ndarray], reward: np.ndarray) -> None:
-    """Refuse what an environment returned if it is not finite or too large for float32.
-
-    Raises:
-        NonFiniteError: Names the environment and the entry.
-    """
-    for name, value in {**obs, "reward": reward}.items():
-        with np.errstate(over="ignore"):
-            bad = ~np.isfinite(value.astype(np.float32)) if value.dtype.kind == "f" else None
-        if bad is None or not bad.any():
-            continue
-        env_index, *entry = (int(i) for i in np.argwhere(bad)[0])
-        number = value[(env_index, *entry)]
-        what = "reward" if name == "reward" else f"observation {name!r}{entry}"
-        raise NonFiniteError(
-            f"environment {env_index} returned {number} as its {what}, so the fault is not the "
-            f"agent's; correct the environment, then resume."
-        )
 
 
 class OfflineCollector:

@@ -104,10 +104,18 @@ class Trainer:
             Whether the run is complete.
 
         Raises:
-            NonFiniteError: If an update, or what an environment returned, is not finite; names the
-                step and the last checkpoint.
+            NonFiniteError: If an update is not finite; names the step and the last checkpoint.
+            EnvironmentFailure: If an environment fails or returns what is not finite; likewise.
             UserError: If nothing could be learned from the data that was collected.
         """
+        try:
+            return self._run(stop)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(
+                f"Stopped at step {self.step}: {error} Of this run {self._last_good()}."
+            ) from error
+
+    def _run(self, stop: Callable[[], bool]) -> bool:
         while not self.finished:
             self._learn(stop)
             last = self.step >= self.config.steps
@@ -129,10 +137,6 @@ class Trainer:
             raise NonFiniteError(
                 f"Stopped at step {self.step + self.collector.num_envs}: {error} Nothing was "
                 f"recorded of this step; {self._last_good()}."
-            ) from error
-        except EnvironmentFailure as error:
-            raise EnvironmentFailure(
-                f"Stopped at step {self.step}: {error} Of this run {self._last_good()}."
             ) from error
         self.step += self.collector.num_envs
         self.on_step(self.step)

@@ -13,8 +13,9 @@ from typing import Any
 
 from mbrl_flat.analysis.stats import paired_differences
 from mbrl_flat.errors import UserError
-from mbrl_flat.logging.jsonl import read_rows
+from mbrl_flat.logging.jsonl import read_rows, read_whole_lines
 from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.plain_files import check_values
 
 Scalar = float | int | str | bool | None
 
@@ -81,11 +82,7 @@ class TrialRows(Sequence[TrialRow]):
 
     def values(self, metric: str) -> list[float]:
         """Finite values of a metric; rows that diverged or lack it are left out."""
-        return [
-            float(row[metric])
-            for row in self._rows
-            if row.get(metric) is not None and math.isfinite(row[metric])
-        ]
+        return [value for row in self._rows if math.isfinite(value := _number(row, metric))]
 
     def minus(self, other: "TrialRows", metric: str, theirs: str = "") -> list[float]:
         """Differences of a metric over the seeds that both have.
@@ -104,17 +101,34 @@ class TrialRows(Sequence[TrialRow]):
     def by_seed(self, metric: str) -> dict[int, float]:
         """Finite values of a metric by the row's seed."""
         return {
-            int(row["seed"]): float(row[metric])
+            int(_number(row, "seed")): value
             for row in self._rows
-            if row.get(metric) is not None and math.isfinite(row[metric])
+            if math.isfinite(value := _number(row, metric))
         }
 
     def diverged_at(self) -> list[int]:
         """Steps at which rows diverged."""
-        return [int(row[DIVERGED]) for row in self._rows if row.diverged]
+        return [int(_number(row, DIVERGED)) for row in self._rows if row.diverged]
 
 
 _ABSENT = object()
+
+
+def _number(row: TrialRow, name: str) -> float:
+    """A number of a row.
+
+    Returns:
+        The number; NaN where there is none.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    value = row.get(name)
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float):
+        raise UserError(f"A row of the study has {name}={value!r}, not a number; delete that line.")
+    return float(value)
 
 
 class RowFile:
@@ -131,18 +145,21 @@ class RowFile:
         self.path = path
         self._rows: dict[str, TrialRow] = {}
         if path.exists():
-            content = path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                write_text_atomically(path, whole.decode())
             for line in read_rows(path):
                 self._remember(line)
+            whole = read_whole_lines(path)
+            if len(whole) != path.stat().st_size:
+                write_text_atomically(path, whole.decode())
 
     def _remember(self, line: Mapping[str, Any]) -> None:
         entries = dict(line)
         cell = entries.pop("cell", None)
         if not isinstance(cell, Mapping):
             raise UserError(f"{self.path} is not the record of a study: a line has no 'cell'.")
+        try:
+            check_values(dict(line))
+        except ValueError as error:
+            raise UserError(f"{self.path} is damaged ({error}); delete that line.") from error
         row = TrialRow({**cell, **entries})
         row.settings = list(cell)
         self._rows[Trial(cell).key] = row

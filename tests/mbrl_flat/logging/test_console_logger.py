@@ -54,6 +54,23 @@ def test_a_line_shows_the_probes_of_its_own_step_and_a_dash_without_them(streams
     assert second.split()[-1] == "-"
 
 
+def test_a_probe_that_measured_nothing_leaves_a_dash(streams):
+    lines, bar = streams
+    logger = ConsoleLogger(100, lines=lines, bar=bar)
+
+    logger.write({"eval/return_mean": 1.0, "probe/sharpness/sam_gap": 0.125}, step=1, frame=1)
+    logger.write({"probe/sharpness/sam_gap": 0.5}, step=2, frame=2)  # without an evaluation
+    logger.write({"eval/return_mean": 2.0}, step=3, frame=3)
+    logger.write({"probe/sharpness/lambda_max": 7.0}, step=3, frame=3)
+    logger.advance(4)
+    logger.write({"eval/return_mean": 3.0}, step=4, frame=4)
+    logger.write({"probe/sharpness/sam_gap": 0.25}, step=4, frame=4)
+    logger.close()
+
+    gaps = [line.split()[-1] for line in lines.getvalue().splitlines()[1:]]
+    assert gaps == ["0.125", "-", "0.25"]
+
+
 def test_training_rows_are_lines_only_without_a_terminal(streams):
     row = {"train/total_loss": 0.5, "time/steps_per_second": 33.0}
     lines, bar = streams

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import re
 from contextlib import nullcontext
 from functools import partial
@@ -16,7 +17,7 @@ from mbrl_flat.data.capacity import why_no_update
 from mbrl_flat.data.replay import Replay
 from mbrl_flat.data.storage import allocate
 from mbrl_flat.envs.wrappers import Resumable
-from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.errors import EnvironmentFailure, UserError
 from mbrl_flat.runs.loading import append_row, check_shapes, check_weights, shapes_of_spec
 from mbrl_flat.runtime.files import check_inside
 from mbrl_flat.specs import Continuous, EnvSpec
@@ -69,7 +70,7 @@ def test_a_number_that_is_not_finite_is_named_and_not_recorded(entry, reward, sa
     collector.step(random=True)
     collector.step(random=True)
 
-    with pytest.raises(NonFiniteError, match=re.escape(f"environment 0 {said}")):
+    with pytest.raises(EnvironmentFailure, match=re.escape(f"it {said}")):
         collector.step(random=True)
 
     assert len(collector.replay) == 3
@@ -87,6 +88,29 @@ def test_the_state_of_every_bit_generator_survives_a_checkpoint(tmp_path, kind):
     other = np.random.Generator(kind(4))
     other.bit_generator.state = saved
     assert np.array_equal(other.normal(size=5), rng.normal(size=5))
+
+
+def test_the_state_of_streams_without_a_bit_generator_survives_a_checkpoint(tmp_path):
+    """States are tuples there, with an array in one of them."""
+    legacy, python, philox = np.random.RandomState(3), random.Random(3), np.random.Philox(3)
+    states = {"legacy": legacy.get_state(), "python": python.getstate(), "philox": philox.state}
+
+    CheckpointFolder(tmp_path).save_latest({"envs": [{"copy": states}]}, Replay(SPEC, 10))
+    saved = CheckpointFolder(tmp_path).load_latest(device=torch.device("cpu"))["envs"][0]["copy"]
+
+    twins = np.random.RandomState(4), random.Random(4), np.random.Philox(4)
+    twins[0].set_state(saved["legacy"])
+    twins[1].setstate(saved["python"])
+    twins[2].state = saved["philox"]
+    assert twins[0].normal() == legacy.normal()
+    assert twins[1].random() == python.random()
+    assert twins[2].random_raw() == philox.random_raw()
+
+
+@pytest.mark.parametrize("value", [np.array(["a"]), np.array([None]), np.array(["2020"], "M8[Y]")])
+def test_arrays_that_are_no_numbers_are_named(tmp_path, value):
+    with pytest.raises(UserError, match=r"envs/0/copy holds a ndarray\. A checkpoint takes"):
+        CheckpointFolder(tmp_path).save_latest({"envs": [{"copy": value}]}, Replay(SPEC, 10))
 
 
 def test_what_a_checkpoint_cannot_hold_is_named_before_anything_is_written(tmp_path):

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.diagnostics.preconditioned import step_scales, threshold
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim import make_optimizer
 from mbrl_flat.studies.experiments.full_batch import FullBatchDigits, follow
 from mbrl_flat.studies.experiments.variational_eos import Noise, VariationalEos
+from mbrl_flat.studies.experiments.variational_report import make_claims
 from mbrl_flat.studies.experiments.weight_decay_eos import DecaySweep, WeightDecayEos
 from mbrl_flat.studies.framework import run_study
+from mbrl_flat.studies.framework.rows import TrialRow, TrialRows
 from mbrl_flat.studies.training import Recipe
 
 SMALL = FullBatchDigits(size=120, hidden=(16,))
@@ -47,6 +50,25 @@ def test_simulated_thresholds_are_within_two_percent(variational):
 
     assert all(abs(ratio - 1.0) < 0.02 for ratio in rows.where(kind="quadratic").values("ratio"))
     assert {c.name: c.verdict for c in study.claims(rows)}["V1"] == "supported"
+
+
+@pytest.mark.parametrize("settings", [[0.01], [0.01, 0.02, 0.04], [0.01] * 9])
+def test_settings_of_one_seed_are_not_taken_for_seeds(settings):
+    """However many settings there are, the interval is that of the seeds' means."""
+    of_seed = {0: 0.9, 1: 1.0, 2: 1.2}
+    rows = [
+        TrialRow(
+            kind="mlp", dof=None, sigma=s, samples=1, seed=seed, over_threshold=ratio + 0.1 * s
+        )
+        for seed, ratio in of_seed.items()
+        for s in settings
+    ]
+
+    (claim,) = [c for c in make_claims(TrialRows(rows)) if c.name == "V5"]
+
+    means = [ratio + 0.1 * np.mean(settings) for ratio in of_seed.values()]
+    assert claim.num_seeds == 3
+    np.testing.assert_allclose(claim.interval, t_interval(means), rtol=1e-12)
 
 
 def test_the_sharpness_is_ordered_in_sigma_and_in_samples(variational):
