@@ -193,15 +193,21 @@ def draw_control(rows: TrialRows) -> dict[str, Figure]:
 
 def shown_name(variant: str) -> str:
     """Name of a variant in figures."""
-    words = {"adam": "Adam, equal updates", "adam_matched": "Adam, equal evaluations"}
-    if variant in words:
-        return words[variant]
+    words = {
+        "adam": "Adam, equal updates",
+        "adam_matched": "Adam, equal evaluations",
+        "adam_slow": "Adam, lr 3e-4",
+        "random_0.1": "random direction, rho 0.1",
+    }
     method, _, what = variant.partition("_")
-    if method != "sam" or not what:
-        return method_style(variant).name.replace("_", " ")
-    return f"SAM, rho {what}" if what[0].isdigit() else f"SAM, {what} alone"
+    if variant in words or method not in ("sam", "msam") or not what:
+        return words.get(variant) or method_style(variant).name.replace("_", " ")
+    name = method_style(method).name
+    return f"{name}, rho {what}" if what[0].isdigit() else f"{name}, {what} alone"
 
 
 def shown_color(variant: str) -> str:
-    """SAM at any radius and on any module has SAM's colour; Adam's two lengths have their own."""
-    return method_style("sam" if variant.startswith("sam_") else variant).color
+    """A method has its colour at any radius and on any module; Adam has one for each length."""
+    method = variant.partition("_")[0]
+    same = {"sam": "sam", "msam": "msam", "random": "random_direction"}
+    return method_style("adam" if variant == "adam_slow" else same.get(method, variant)).color

@@ -45,6 +45,10 @@ METRICS = {
 PRIMARY = ("test_loss", "state_error_last")
 DOSED = (*PRIMARY, "value_error_0")
 """Metrics with a dose-response; that of the value was not planned."""
+CONTROLS = {
+    "adam_slow": "Adam with shorter steps",
+    "random_0.1": "a random direction of length 0.1",
+}
 REGULARISERS = {"weight_decay": "weight decay", "dropout": "dropout"}
 MODULES = ("sam_dynamics", "sam_encoder", "sam_heads", "msam")
 SHARPNESS = {
@@ -53,6 +57,39 @@ SHARPNESS = {
     "train_module_scaled_lambda": "the same with every module over its norm",
     "train_adaptive_sharpness": "adaptive sharpness",
 }
+
+ADDED = ("adam_slow", "msam_0.03", "random_0.1", "msam_0.3")
+"""Variants that were added after all others; they are not among those that H6 compares."""
+COMPARED = (
+    ("H4a, not planned", "sam_0.005", "adam", "value_error_0"),
+    ("H4a, not planned", "sam_0.1", "adam", "value_error_0"),
+    ("H4a, not planned", "sam_0.1", "adam_matched", "state_error_last"),
+    *(("H4b", variant, "adam_matched", "state_error_last") for variant in MODULES),
+    *(
+        ("H4b, not planned", variant, "adam_matched", metric)
+        for metric in ("train_lambda_max", "value_error_0")
+        for variant in MODULES
+    ),
+    ("msam, not planned", "msam", "adam_matched", "test_loss"),
+    ("msam, not planned", "msam", "adam_matched", "state_error_1"),
+    ("msam, not planned", "msam", "adam_matched", "reward_error"),
+    ("msam, not planned", "msam", "sam", "state_error_last"),
+    *(("flat", "sam", other, "train_lambda_max") for other in BASELINES),
+    ("X1, not planned", "msam_0.03", "adam_matched", "state_error_last"),
+    ("X1, not planned", "msam_0.3", "adam_matched", "state_error_last"),
+    ("X2, not planned", "msam", "adam_slow", "state_error_last"),
+    ("X3, not planned", "msam", "random_0.1", "state_error_last"),
+    ("X, not planned", "msam_0.03", "sam", "train_lambda_max"),
+    ("X, not planned", "msam_0.03", "sam", "state_error_last"),
+    ("X, not planned", "adam_slow", "adam_matched", "state_error_last"),
+    ("X, not planned", "random_0.1", "adam_matched", "state_error_last"),
+    *(
+        ("X, not planned", variant, "adam_matched", metric)
+        for metric in ("train_lambda_max", "value_error_0")
+        for variant in ADDED
+    ),
+)
+"""Claims that one variant has less of something than another: name, variant, other, metric."""
 
 _POWER = 0.8416  # 80 % quantile of the normal distribution
 
@@ -86,32 +123,7 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     ]
     claims += [_lower(most, "H1e", "sam", other, "state_error_last") for other in REGULARISERS]
     claims += [_dose(most, radii, metric) for metric in DOSED]
-    claims += [
-        _lower(most, "H4a, not planned", variant, other, metric)
-        for variant, other, metric in (
-            ("sam_0.005", "adam", "value_error_0"),
-            ("sam_0.1", "adam", "value_error_0"),
-            ("sam_0.1", "adam_matched", "state_error_last"),
-        )
-    ]
-    claims += [
-        _lower(most, "H4b", variant, "adam_matched", "state_error_last") for variant in MODULES
-    ]
-    claims += [
-        _lower(most, "H4b, not planned", variant, "adam_matched", metric)
-        for metric in ("train_lambda_max", "value_error_0")
-        for variant in MODULES
-    ]
-    claims += [
-        _lower(most, "msam, not planned", "msam", other, metric)
-        for other, metric in (
-            ("adam_matched", "test_loss"),
-            ("adam_matched", "state_error_1"),
-            ("adam_matched", "reward_error"),
-            ("sam", "state_error_last"),
-        )
-    ]
-    claims += [_lower(most, "flat", "sam", other, "train_lambda_max") for other in BASELINES]
+    claims += [_lower(most, *compared) for compared in COMPARED]
     claims += [_association(most, measure) for measure in SHARPNESS]
     return [*claims, *control_claims(most)]
 
@@ -132,7 +144,7 @@ def _lower(rows: TrialRows, name: str, variant: str, other: str, metric: str) ->
 
 
 def _name(variant: str) -> str:
-    return {**BASELINES, **REGULARISERS}.get(variant, variant)
+    return {**BASELINES, **REGULARISERS, **CONTROLS}.get(variant, variant)
 
 
 def _detectable(changes: Sequence[float]) -> str:
@@ -199,13 +211,15 @@ def _dose(rows: TrialRows, radii: Mapping[str, float], metric: str) -> Claim:
                       "rank correlation of rho and the metric", per_seed, below=0.0)  # fmt: skip
 
 
-def is_dose(variant: str) -> bool:
-    """Whether a variant is SAM on all modules, at some radius; Adam at equal updates has 0."""
-    return variant in ("sam", "adam") or variant.removeprefix("sam_").replace(".", "").isdigit()
+def is_dose(variant: str, method: str = "sam") -> bool:
+    """Whether a variant is the method on all modules at some radius; ``adam`` counts as 0."""
+    radius = variant.removeprefix(f"{method}_").replace(".", "")
+    return variant in (method, "adam") or radius.isdigit()
 
 
 def _association(rows: TrialRows, measure: str) -> Claim:
     """Claim that sharper variants have the larger ten-step error, on the same seed."""
+    rows = TrialRows([row for row in rows if row["variant"] not in ADDED])
     per_seed = rank_correlations(rows, measure, "state_error_last")
     return sign_claim("H6", f"flatter variants predict better: {SHARPNESS[measure]}",
                       "rank correlation with the ten-step error over variants", per_seed,
@@ -236,15 +250,16 @@ def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
     ):  # fmt: skip
         _draw_curves(axes, most, metric, words)
     add_legend(*panels)
-    title = "Dose-response: SAM against Adam at equal updates, %"
+    title = "Dose-response against Adam at equal updates, %"
     doses, panels = make_panels(len(DOSED), columns=3, title=title)
     for axes, metric in zip(panels, DOSED, strict=True):
         _draw_doses(axes, most, radii, metric)
+    add_legend(*panels)
     return {"forest": forest, "curves": curves, "doses": doses, **draw_control(most)}
 
 
 def _forest(rows: TrialRows, metric: str) -> list[ForestRow]:
-    variants = [name for name in rows.distinct("variant") if name != "adam_matched"]
+    variants = sorted({*rows.distinct("variant")} - {"adam_matched"}, key=shown_name)
     return [
         ForestRow(
             shown_name(variant),
@@ -275,20 +290,23 @@ def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
 
 
 def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric: str) -> None:
-    doses = sorted((rho, name) for name, rho in radii.items() if is_dose(name) and rho > 0.0)
-    color = method_style("sam").color
-    drawn = {
-        rho: [percent(c) for c in changes]
-        for rho, name in doses
-        if (changes := _changes(rows, name, "adam", metric))
-    }
-    for rho, changes in drawn.items():
-        axes.plot([rho] * len(changes), changes, "o", color=color, ms=3, alpha=0.5)
-        low, middle, high = t_interval(changes)
-        bar = [[middle - low], [high - middle]]
-        axes.errorbar([rho], [middle], bar, color=color, marker="D", ms=4)
-    axes.axhline(0.0, color="#555555", lw=1, ls="--")
-    if drawn:  # a study that stopped early has none yet
+    # Where both have the same radius the second stands beside the first.
+    for method, baseline, shift in (("sam", "adam", 1.0), ("msam", "adam_matched", 1.06)):
+        doses = {rho: v for v, rho in radii.items() if is_dose(v, method) and rho > 0.0}
+        found = {
+            rho * shift: [percent(c) for c in _changes(rows, doses[rho], baseline, metric)]
+            for rho in sorted(doses)
+        }
+        found = {rho: changes for rho, changes in found.items() if changes}
+        if not found:  # a study that stopped early has none yet
+            continue
+        style = method_style(method)
+        for rho, changes in found.items():
+            axes.plot([rho] * len(changes), changes, "o", color=style.color, ms=3, alpha=0.5)
+        low, middle, high = np.transpose([t_interval(changes) for changes in found.values()])
+        bars = [middle - low, high - middle]
+        axes.errorbar([*found], middle, bars, color=style.color, marker="D", ms=4, label=style.name)
         log_axis(axes, "x")
+    axes.axhline(0.0, color="#555555", lw=1, ls="--")
     axes.set_xlabel("rho")
-    axes.set_ylabel(METRICS[metric])
+    axes.set_title(METRICS[metric], fontsize=10)
