@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from study_report import replace_tables
+from study_report import TABLE
 from tables_by_seed import Results, compare, read
 
 from mbrl_flat.analysis.stats import Interval, standard_error, t_quantile
@@ -37,6 +37,8 @@ RETURNS = (
 )  # fmt: skip
 """Claim, words, variant and control of the claims on returns."""
 FLATTER = ("P6", "SAM makes the recipe's model flatter", "published", "published_tiny")
+HEAD = "uncorrected verdict"
+"""Column by which the table is found; ``study_report.py`` looks after those with a ``verdict``."""
 _POWER = 0.8416  # 80 % quantile of the normal distribution
 
 
@@ -80,11 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
     parser.add_argument("--page", type=Path, metavar="PAGE.md", help="replace the table in it")
     options = parser.parse_args(arguments)
-    claims = claims_of(read(options.reports))
-    print(claims_markdown(claims))
+    table = claims_markdown(claims_of(read(options.reports))).replace(
+        " verdict | adj", f" {HEAD} | adj"
+    )
+    print(table)
     if options.page:
         text = options.page.read_text(encoding="utf-8")
-        options.page.write_text(replace_tables(text, claims), encoding="utf-8")
+        new = TABLE.sub(lambda found: table if HEAD in found[0] else found[0], text)
+        options.page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_claims_are_the_plans_contrasts(script, tmp_path, capsys):
     lines = ["task,label,seed,final_return,lambda_max", *(f"cart,{row}" for row in ROWS)]
     report.write_text("\n".join(lines), encoding="utf-8")
     page = tmp_path / "page.md"
-    page.write_text("before\n| verdict |\n|---|\n| x |\nafter\n", encoding="utf-8")
+    page.write_text("before\n| uncorrected verdict |\n|---|\n| x |\nafter\n", encoding="utf-8")
 
     script.main([str(report), "--page", str(page)])
 
