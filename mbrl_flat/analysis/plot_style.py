@@ -78,6 +78,8 @@ VARIANTS: Mapping[str, MethodStyle] = {
     "random_mask": MethodStyle("SAM, random weights", "#7FA3B8"),
     "msam_flipped": MethodStyle("Momentum-SAM, sign flipped", "#8C5A00"),
     "vasso_0.2": MethodStyle("VaSSO", "#009E73"),
+    "published": MethodStyle("published recipe", "#08306B"),
+    "published_tiny": MethodStyle("published recipe, rho near 0", "#6BAED6"),
     "weight_decay": MethodStyle("weight decay", "#B5B000"),
     "dropout": MethodStyle("dropout", "#8B2635"),
 }
