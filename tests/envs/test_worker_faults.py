@@ -177,9 +177,10 @@ def test_what_is_no_image_is_named(faulty, fault, said):
 
 
 def test_ctrl_c_is_told_from_an_interrupt_of_the_environments_own():
-    assert is_ours(KeyboardInterrupt())
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        assert is_ours(KeyboardInterrupt())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker
         assert not is_ours(KeyboardInterrupt())
     finally:
         signal.signal(signal.SIGINT, before)

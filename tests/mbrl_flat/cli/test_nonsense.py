@@ -21,7 +21,7 @@ LONG = "x" * 3000
         (["env=gym", "+env.kwargs.a=[1,{b:nan}]"], "env.kwargs.a.b must be finite, got nan."),
         (["env=gym", "env.task=:CartPole-v1"], "':CartPole-v1' names no module before its colon"),
         (["env=gym", "env.task=a..b:CartPole-v1"], "names no module before its colon"),
-        (["env=gym", "env.task=Foo-v0"], "'Foo-v0' for env=gym; the nearest of "),
+        (["env=gym", "env.task=Qqqq-v0"], "'Qqqq-v0' for env=gym; the nearest of "),
         (["env=dummy", "objective="], "Unknown metric '' for objective"),
         (["env=dummy", "objective=eval/retrun_mean"], "did you mean 'eval/return_mean'"),
         (["env=dummy", "agent._partial_=7"], "agent._partial_ must be true or false, got 7."),

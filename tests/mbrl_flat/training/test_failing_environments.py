@@ -9,12 +9,11 @@ from mbrl_flat.training.trainer import Trainer
 
 
 def test_a_failing_environment_ends_the_run_with_step_and_last_checkpoint():
-    def fail(*, random):
+    def fail(stop):
         raise EnvironmentFailure("Environment 'X-v0' failed in step(): OSError: gone.")
 
     trainer = SimpleNamespace(
-        collector=SimpleNamespace(step=fail, num_envs=1),
-        config=SimpleNamespace(seed_steps=0),
+        _run=fail,
         step=120,
         _last_good=lambda: "the last good checkpoint is R/latest.pt (step 100)",
     )
@@ -22,4 +21,4 @@ def test_a_failing_environment_ends_the_run_with_step_and_last_checkpoint():
     with pytest.raises(
         EnvironmentFailure, match=r"step 120: Environment 'X-v0' failed.*R/latest.pt \(step 100\)"
     ):
-        Trainer._advance(trainer)
+        Trainer.run(trainer)

@@ -103,7 +103,7 @@ def test_a_policy_that_forgets_less_on_every_seed_holds():
     [
         ({"policies": ["rndom"]}, "'random'"),
         ({"budget": 0.0}, r"budget must lie in \(0, 1\), got 0.0"),
-        ({"times": []}, "times must lie within"),
+        ({"times": []}, "times must hold a number within"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
     ],
 )

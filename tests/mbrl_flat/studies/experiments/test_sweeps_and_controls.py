@@ -63,7 +63,11 @@ def test_of_equal_radii_the_smaller_is_chosen_and_one_that_diverges_is_not():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"tries": 4}, "tries=4"), ({"tries": 0}, "tries=0"), ({"radii": {"sam": []}}, "sam has no")],
+    [
+        ({"tries": 4}, "tries=4"),
+        ({"tries": 0}, "tries must be at least 1"),
+        ({"radii": {"sam": []}}, "sam has no"),
+    ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(UserError, match=message):
