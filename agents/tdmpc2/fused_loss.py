@@ -6,7 +6,7 @@ go through torch.
 """
 
 import ctypes
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,11 @@ from mbrl_flat.interfaces import Metrics, Targets
 from mbrl_flat.models import fused, kernels
 from mbrl_flat.models.mlp import MLP
 
-if TYPE_CHECKING:
-    from mbrl_flat.agents.tdmpc2.world_model import WorldModel
-
 NETWORKS = ("encoder", "dynamics", "reward", "q")
 PARTS = ("consistency", "reward", "value")
 
 
-def usable(model: "WorldModel", batch: Batch) -> bool:
+def usable(model: Any, batch: Batch) -> bool:
     """Whether the loss on this batch can be computed in one call."""
     plain = model.termination is None and model.tasks is None and isinstance(model.encoder, MLP)
     plain = plain and not model.is_hooked
@@ -34,7 +31,7 @@ def usable(model: "WorldModel", batch: Batch) -> bool:
     )
 
 
-def evaluate(model: "WorldModel", batch: Batch, targets: Targets) -> tuple[Tensor, Metrics, Tensor]:
+def evaluate(model: Any, batch: Batch, targets: Targets) -> tuple[Tensor, Metrics, Tensor]:
     """Loss, metrics and latents; see ``WorldModel.loss``."""
     rows = batch.reward.flatten()[:, None]
     mask = model.q.dropout_mask(model.q.num, rows)
@@ -53,7 +50,7 @@ class _Inputs:
 
     def __init__(
         self,
-        model: "WorldModel",
+        model: Any,
         batch: Batch,
         targets: Targets,
         mask: Tensor | None,

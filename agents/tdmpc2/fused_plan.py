@@ -5,7 +5,7 @@ without termination, in float32 on few threads. Anything else goes through torch
 """
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +14,8 @@ from mbrl_flat.models import fused, kernels
 from mbrl_flat.planning.mppi import Fit
 from mbrl_flat.specs import Continuous
 
-if TYPE_CHECKING:
-    from mbrl_flat.agents.tdmpc2.planner import LatentPlanner, PlanNoise
 
-
-def usable(planner: "LatentPlanner", latent: Tensor) -> bool:
+def usable(planner: Any, latent: Tensor) -> bool:
     """Whether plans from latents ``[N, D]`` can be searched in one call."""
     model = planner.model
     plain = model.termination is None and not model.layout.embedding and not model.training
@@ -27,9 +24,7 @@ def usable(planner: "LatentPlanner", latent: Tensor) -> bool:
 
 
 @torch.no_grad()
-def search(
-    planner: "LatentPlanner", latent: Tensor, previous_mean: Tensor, noise: "PlanNoise"
-) -> Fit:
+def search(planner: Any, latent: Tensor, previous_mean: Tensor, noise: Any) -> Fit:
     """Fit a Gaussian to the best plans; see ``LatentPlanner.plan`` for the arguments."""
     model, policy, config = planner.model, planner.policy, planner.config
     num, (horizon, size) = latent.shape[0], previous_mean.shape[1:]
