@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from torch import Tensor
 
@@ -88,7 +88,7 @@ def _check_numbers(name: str, value: Any, annotation: Any, allowed: str) -> None
             _check_numbers(name, one, inner[0], allowed)
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 

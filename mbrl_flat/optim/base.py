@@ -8,7 +8,7 @@ clip once, on the final gradient -> step of the base optimizer.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import InitVar, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +210,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         if scaler is not None and not scaler.is_enabled():
             scaler = None
         self._begin()
-        loss, count = self._final_gradient(closure, scaler)
+        loss, count = self._final_gradient(cast(Closure, closure), scaler)
         self._finish(loss, count, scaler)
         return loss
 
