@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 import sys
 from pathlib import Path
 
@@ -71,6 +72,27 @@ def test_a_failed_run_stops_no_other_and_is_listed_with_its_reason(sweep, capsys
     assert "3 runs: 1 failed, 2 finished" in lines
     listed = next(line for line in lines if line.startswith("  "))
     assert listed.endswith("seed-13_threads-1: failed: Bad luck.")
+
+
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_begins_no_other_run_also_where_a_shell_lets_it_be_ignored(
+    sweep, monkeypatch, before
+):
+    begun = []
+
+    def interrupted(command, *, request, **kwargs):
+        begun.append(command)
+        request.signal = signal.SIGINT
+        return 128 + signal.SIGINT
+
+    monkeypatch.setattr(jobs, "run_in_process", interrupted)
+    previous = signal.signal(signal.SIGINT, before)
+    try:
+        status, _ = sweep("seed=1,2")
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+    assert (status, len(begun)) == (128 + signal.SIGINT, 1)
 
 
 def test_a_second_start_makes_what_is_missing_or_new(sweep):

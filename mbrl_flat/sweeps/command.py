@@ -40,7 +40,10 @@ def _stopped_by_signals() -> Iterator[None]:
         del frame
         raise _Stopped(number)
 
-    others = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+    # A shell starts what runs in the background with Ctrl-C ignored; a run obeys it all the same,
+    # and the sweep must not begin the next one then.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    others = [number for number in STOP_SIGNALS if number != signal.SIGINT or ignored]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started by nohup
         others.remove(signal.SIGHUP)
     previous = {number: signal.signal(number, stop) for number in others}
