@@ -42,7 +42,7 @@ class BoundsProbe(SeededProbe):
     what moves with what; neither is a certificate.
 
     Attributes:
-        rho: Radius of the perturbation of the weights, at least 0.
+        rho: Radius of the perturbation of the weights, above 0.
         horizon: Steps k of the measured value gap.
         batch_size: Subsequences that the loss is averaged over.
         delta: Probability that the PAC-Bayes bound fails.

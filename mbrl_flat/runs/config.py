@@ -120,7 +120,7 @@ class RunConfig:
             the whole batch, ``local`` each process by that of its own rows.
         offline_data: Folders of earlier runs, or patterns of them, to learn from alone: nothing is
             collected, and a step is an update.
-        updates_per_step: Updates per agent step, above 0; 0.5 is one in every second step.
+        updates_per_step: Updates per agent step; 0.5 is one in every second step, 0 none at all.
         seed_steps: Random steps before learning; by default five episodes, within 1000 to 5000.
         log_every: Interval of training metrics in steps.
         eval_every: Interval of evaluations in steps; 0 means never.

@@ -50,7 +50,7 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
     """Make a new folder.
 
     Args:
-        path: The wanted folder; if it exists, a number is added to its name.
+        path: The wanted folder, such as ``runs/NAME``.
         exact: The user named this path: an existing run there is an error. Otherwise a number is
             appended until the name is free, also when many processes ask in the same second.
 

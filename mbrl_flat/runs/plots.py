@@ -27,7 +27,7 @@ def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         rows: What ``read_metrics`` gave.
-        name: Name of the metric, such as ``train/return``.
+        name: Name of the metric, such as ``episode/return``.
 
     Returns:
         Steps ``[N]`` and finite values ``[N]``, both float64, in the order of the rows.

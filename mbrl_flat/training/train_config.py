@@ -15,7 +15,7 @@ class TrainConfig(CheckedSettings):
         seed: Determines every random draw.
         seed_steps: Steps of random actions before learning; when they are over, as many updates
             are made as would have been due.
-        updates_per_step: Updates per agent step, above 0; 0.5 is one in every second step.
+        updates_per_step: Updates per agent step; 0.5 is one in every second step, 0 none at all.
         log_every: Interval of training metrics.
         eval_every: Interval of evaluations; 0 means never.
         probe_every: Interval of the probes; 0 means never.

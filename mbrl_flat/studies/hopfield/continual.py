@@ -22,7 +22,7 @@ class Stage(CheckedSettings):
     Attributes:
         optimizer: Name in the registry; on Adam where it has a base.
         settings: The method's own settings, such as ``{"rho": 0.05}``.
-        lr: Learning rate, at least 0.
+        lr: Learning rate, above 0.
         steps: Number of updates.
         batch_size: Images in a batch.
     """
