@@ -15,12 +15,14 @@ from mbrl_flat.compare.comparison import RunComparison
 from mbrl_flat.compare.curves import Curve, ScatterData
 from mbrl_flat.compare.svg import Styles, svg_file
 from mbrl_flat.runtime.files import write_text_atomically
+from mbrl_flat.runtime.parallel import map_in_processes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
+_FEW_RUNS = 50
 _SCATTER = "sharpness_scatter"
 FIGURE_NAMES = tuple(
     f"{name}.{ending}" for name in (*FIGURES, _SCATTER) for ending in ("png", "svg")
@@ -38,41 +40,35 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
+    styles, scatters = comparison.styles, comparison.scatters
     written: list[Path] = []
-    styles = comparison.styles
+    pictures: list[Callable[[], Path]] = []
     for name, charts in comparison.charts.items():
         of_a_task = sum(chart.task == charts[0].task for chart in charts)
         columns = of_a_task if of_a_task > 1 else 3
+        parts = [partial(_draw_chart, chart=chart, styles=styles) for chart in charts]
+        pictures.append(partial(_draw_png, folder / f"{name}.png", parts, columns))
         tasks = [chart.task for chart in charts]
         panels = [*zip(tasks, comparison.curves_drawn[name], strict=True)]
-        written += [
-            _draw_png(
-                folder / f"{name}.png",
-                [partial(_draw_chart, chart=chart, styles=styles) for chart in charts],
-                columns,
-            ),
-            _draw_svg(folder / f"{name}.svg", panels, styles, columns),
-        ]
-    if comparison.scatters:
+        written.append(_draw_svg(folder / f"{name}.svg", panels, styles, columns))
+    if scatters:
         named: set[str] = set()
-        panels = [
-            (f"{task}: {describe_correlation(found)}", svg)
-            for (task, found), svg in zip(
-                comparison.scatters, comparison.scatters_drawn, strict=True
-            )
+        parts = [
+            partial(_draw_scatter, task=task, scatter=found, styles=styles, named=named)
+            for task, found in scatters
         ]
-        written += [
-            _draw_png(
-                folder / f"{_SCATTER}.png",
-                [
-                    partial(_draw_scatter, task=task, scatter=found, styles=styles, named=named)
-                    for task, found in comparison.scatters
-                ],
-                2,
-            ),
-            _draw_svg(folder / f"{_SCATTER}.svg", panels, styles, 2),
-        ]
-    return written
+        pictures.append(partial(_draw_png, folder / f"{_SCATTER}.png", parts, 2))
+        titles = [f"{task}: {describe_correlation(found)}" for task, found in scatters]
+        panels = [*zip(titles, comparison.scatters_drawn, strict=True)]
+        written.append(_draw_svg(folder / f"{_SCATTER}.svg", panels, styles, 2))
+    # A process of its own imports matplotlib once more, which few curves are not worth.
+    many = len(comparison.runs) > _FEW_RUNS
+    written += map_in_processes(_call, pictures, share=2 if many else len(pictures) + 1)
+    return sorted(written)
+
+
+def _call(draw: Callable[[], Path]) -> Path:
+    return draw()
 
 
 def _draw_svg(path: Path, panels: list[tuple[str, str]], styles: Styles, columns: int) -> Path:

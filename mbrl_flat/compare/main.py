@@ -17,8 +17,10 @@ from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
+from mbrl_flat.runtime.parallel import map_in_processes
 from mbrl_flat.runtime.versions import version_line
 
+_RUNS_PER_PROCESS = 20
 _EXAMPLES = """\
 examples:
   mbrl-flat-compare runs
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     try:
         comparison = compare_runs(
-            [load_run(folder) for folder in find_runs(arguments.runs)],
+            map_in_processes(load_run, find_runs(arguments.runs), share=_RUNS_PER_PROCESS),
             baseline=arguments.baseline,
             axis=arguments.x,
             statistic=arguments.statistic,

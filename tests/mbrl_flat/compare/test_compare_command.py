@@ -198,6 +198,22 @@ def test_the_same_runs_give_the_same_report(make_run, compare, out):
     assert (out / "index.html").read_text() == first
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forked processes are for Linux")
+def test_several_processes_give_the_same_report(make_run, compare, out, monkeypatch):
+    for seed in range(3):
+        make_run("adam", seed=seed, metrics=SHARP)
+        make_run("sam", seed=seed, metrics=SHARP)
+    reports = []
+    for cores in ({0}, {0, 1, 2}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        monkeypatch.setattr("mbrl_flat.compare.main._RUNS_PER_PROCESS", 1)
+        monkeypatch.setattr("mbrl_flat.compare.figures._FEW_RUNS", 0)
+        assert compare() == 0
+        reports.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert reports[0] == reports[1]
+    assert {"index.html", "return.png", "sharpness_scatter.png"} <= reports[0].keys()
+
+
 def test_the_baseline_comes_first_and_can_be_chosen(make_run, compare, out):
     make_run("adam")
     make_run("sam")
