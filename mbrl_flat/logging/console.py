@@ -29,6 +29,7 @@ class ConsoleLogger:
 
     Args:
         total_steps: Length of the run in steps.
+        updates_per_step: Updates per step, from which the time that is left is told.
         description: What stands in front of the bar, such as the run's name.
         progress: Whether a bar is wanted at all.
         lines: Where the table goes; standard output unless given.
@@ -39,6 +40,7 @@ class ConsoleLogger:
         self,
         total_steps: int,
         *,
+        updates_per_step: float = 1.0,
         description: str = "",
         progress: bool = True,
         lines: TextIO | None = None,
@@ -63,6 +65,7 @@ class ConsoleLogger:
         self._has_started = False
         self._step = 0
         self._burst: tuple[float, int, float] | None = None
+        self._updates_per_step = updates_per_step
 
     def advance(self, step: int) -> None:
         """Move the bar; cheap enough to be called at every step."""
@@ -95,12 +98,16 @@ class ConsoleLogger:
         if now - told < _SECONDS_BETWEEN_LINES:
             return
         self._burst = (start, first, now)
-        left = pending * (now - start) / (updates - first)
+        an_update = (now - start) / (updates - first)
+        later = (self._total - self._step) * self._updates_per_step
         text = f"{updates:,} of {updates + pending:,.0f} updates"
+        # Evaluations and actions come on top, of which nothing is known yet.
+        run = f"at least {duration((pending + later) * an_update)} for the run"
         if self.interactive:
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(f"{text}, {run}")
         else:
-            self._line(f"step {self._step:,}, {text}, about {duration(left)} left at this step")
+            left = f"about {duration(pending * an_update)} left at this step"
+            self._line(f"step {self._step:,}, {text}, {left}, {run}")
 
     def write(self, metrics: Mapping[str, float], *, step: int, frame: int) -> None:
         """Move the bar; an evaluation and the probes of its step become a line of the table."""

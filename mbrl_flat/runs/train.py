@@ -133,7 +133,7 @@ def build_trainer(
         fill_replay(replay, config, spec, folder)
     write_environment(folder, device)
     callbacks, logs = callbacks or Callbacks(), config.logging
-    console = ConsoleLogger(logs.steps, description=folder.name, progress=logs.progress)
+    console = _console(config, folder)
     mirrors = _mirrors(logs, asdict(config), folder, spec)
     logger = MultiLogger(JsonlLogger(folder / "metrics.jsonl"), console, *mirrors, callbacks)
     stack.callback(logger.close)
@@ -153,6 +153,15 @@ def build_trainer(
         sampler=_sampler(config, replay, agent),
     )
     return trainer, saved
+
+
+def _console(config: RunConfig, folder: Path) -> ConsoleLogger:
+    return ConsoleLogger(
+        config.logging.steps,
+        updates_per_step=config.updates_per_step,
+        description=folder.name,
+        progress=config.logging.progress,
+    )
 
 
 def _environments(config: RunConfig, parts: Parts, stack: ExitStack) -> TrainEnvs:

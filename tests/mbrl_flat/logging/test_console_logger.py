@@ -96,3 +96,20 @@ def test_on_a_terminal_the_bar_shows_progress_and_the_last_return():
     assert "walker" in bar.getvalue()
     assert "return=123.4" in bar.getvalue()
     assert "123.4" in lines.getvalue()
+
+
+def test_the_time_of_updates_at_once_is_told_for_the_step_and_the_run(streams, monkeypatch):
+    lines, bar = streams
+    logger = ConsoleLogger(6000, updates_per_step=0.5, lines=lines, bar=bar)
+    logger.advance(1000)
+    for now, updates in ((0.0, 1), (1.0, 11), (20.0, 201)):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        logger.learn(updates, 500 - updates)
+    logger.learn(500, 0.0)
+
+    # An update takes 0.1 seconds; 299 are due at this step, and 5,000 steps with half of one each
+    # are still to come.
+    assert lines.getvalue() == (
+        "step 1,000, 201 of 500 updates, about 30 seconds left at this step, "
+        "at least 5 minutes for the run\n"
+    )
