@@ -102,8 +102,8 @@ def test_the_time_of_updates_at_once_is_told_for_the_step_and_the_run(streams, m
     lines, bar = streams
     logger = ConsoleLogger(6000, updates_per_step=0.5, lines=lines, bar=bar)
     logger.advance(1000)
-    for now, updates in ((0.0, 1), (1.0, 11), (20.0, 201)):
-        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+    for seconds, updates in ((0.0, 1), (1.0, 11), (20.0, 201)):
+        monkeypatch.setattr("time.monotonic", lambda seconds=seconds: seconds)
         logger.learn(updates, 500 - updates)
     logger.learn(500, 0.0)
 
