@@ -125,7 +125,9 @@ def _draw(
     if not replay.can_sample(length, heldout=heldout, across_episodes=across):
         kind = "held-out episodes" if heldout else "episodes"
         where = "neighbouring " if across else ""
-        hint = ", or heldout_fraction above 0" if heldout and replay.num_heldout == 0 else ""
+        hint = ""
+        if heldout and replay.num_heldout == 0:
+            hint = ", or heldout_fraction above 0 and a replay_capacity of three whole episodes"
         raise NothingToMeasure(
             f"the replay has no {length} transitions in a row in {where}{kind}; it needs longer "
             f"episodes, a smaller horizon or a longer run{hint}."

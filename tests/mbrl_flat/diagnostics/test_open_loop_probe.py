@@ -121,6 +121,14 @@ def test_without_a_decoder_or_long_episodes_the_reason_is_named(replay, tmp_path
         probe(tmp_path, horizon=40)(Shifted(), replay)
 
 
+def test_a_replay_too_small_to_hold_episodes_out_is_named(tmp_path):
+    small = Replay(SPEC, SPEC.episode_length, heldout_fraction=0.9, seed=0)
+    small.begin(0, {"image": np.zeros((3, 4, 6), np.uint8)})
+
+    with pytest.raises(NothingToMeasure, match="replay_capacity of three whole episodes"):
+        probe(tmp_path)(Shifted(), small)
+
+
 def test_a_resumed_open_loop_probe_draws_the_same_subsequences(replay, tmp_path):
     first = probe(tmp_path, videos=0)
     first(Shifted(0.1), replay)
