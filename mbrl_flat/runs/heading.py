@@ -47,7 +47,7 @@ def describe_run(config: RunConfig, trainer: Trainer, folder: Path, device: torc
         "agent": f"{names.get('agent', type(agent).__name__)}, {what}, preset {config.preset}",
         "task": f"{names.get('env', 'env')} {names.get('task', '')}, seed {config.seed}",
         "optimizer": f"{names.get('optimizer', '') + radius if parameters else 'none'}, on {where}",
-        "length": f"{steps:,} steps ({steps * repeat:,} frames){learns if parameters else ''}",
+        "length": f"{steps:,} steps ({steps * repeat:,} frames){learns if parameters and first else ''}",
         "folder": str(folder),
     }
     return "\n".join(f"{name:10} {text}" for name, text in lines.items())

@@ -42,15 +42,18 @@ def test_the_table_goes_between_the_marks_and_nothing_else_changes(tables, tmp_p
     page = tmp_path / "speed.md"
     page.write_text(f"# Speed\n{tables.MARKS[0]}\nold\n{tables.MARKS[1]}\nafter\n")
     rows = [row("act", 10.0), row("act", 2.5, size="1"), row("sample", 0.3)]
+    rows += [row("update adam", 4.0), row("update sam", 6.0)]
+    tables.relate(rows[-1], rows)
 
     tables.write_table(report(rows), page)
 
     lines = page.read_text().splitlines()
     assert lines[:2] == ["# Speed", tables.MARKS[0]]
     assert lines[-2:] == [tables.MARKS[1], "after"]
-    assert "| | walker-walk, 5 | walker-walk, 1 | GPU |" in lines
-    assert "| act | 10.0 | 2.5 | not measured |" in lines
-    assert "| sample | 0.3 |  | not measured |" in lines
+    assert "| | walker-walk, 5 | walker-walk, 1 |" in lines
+    assert "| act | 10.0 | 2.5 |" in lines
+    assert "| sample | 0.3 |  |" in lines
+    assert not any("update sam" in line for line in lines)
 
 
 def test_a_page_without_marks_is_left_alone(tables, tmp_path):
