@@ -40,14 +40,14 @@ def describe_run(config: RunConfig, trainer: Trainer, folder: Path, device: torc
     )
     where = f"{device.type}, {threads} {'thread' if threads == 1 else 'threads'}"
     steps, first = trainer.config.steps, trainer.config.seed_steps
-    learns = (
-        f", {first:,} of them random, then {first * config.updates_per_step:,.0f} updates at once"
-    )
+    learns = ""
+    if parameters and first:
+        learns = f", {first:,} random, then {first * config.updates_per_step:,.0f} updates at once"
     lines = {
         "agent": f"{names.get('agent', type(agent).__name__)}, {what}, preset {config.preset}",
         "task": f"{names.get('env', 'env')} {names.get('task', '')}, seed {config.seed}",
         "optimizer": f"{names.get('optimizer', '') + radius if parameters else 'none'}, on {where}",
-        "length": f"{steps:,} steps ({steps * repeat:,} frames){learns if parameters and first else ''}",
+        "length": f"{steps:,} steps ({steps * repeat:,} frames){learns}",
         "folder": str(folder),
     }
     return "\n".join(f"{name:10} {text}" for name, text in lines.items())

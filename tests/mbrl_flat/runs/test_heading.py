@@ -10,7 +10,7 @@ from mbrl_flat.runs.heading import describe_run
 @pytest.mark.parametrize(
     ("network", "optimizer", "length"),
     [
-        (torch.nn.Linear(3, 4), "sam, rho=0.01, on cpu", ", 20 of them random, then 10 updates"),
+        (torch.nn.Linear(3, 4), "sam, rho=0.01, on cpu", ", 20 random, then 10 updates"),
         (None, "none, on cpu", "(200 frames)"),
     ],
 )
