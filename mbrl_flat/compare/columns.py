@@ -166,8 +166,9 @@ def _mean_of(name: str) -> Callable[[Run, Match], float]:
 def _mean_speed(run: Run, _: Match) -> float:
     """Steps over seconds of the whole run: the fast random start weighs what it lasted."""
     speed = run.series("time/steps_per_second")
-    steps = np.diff(speed.steps, prepend=0)
-    return float(steps.sum() / (steps / speed.values).sum()) if steps.any() else np.nan
+    made = speed.values > 0.0  # none in the row that a resume writes before its first step
+    steps = np.diff(speed.steps, prepend=0)[made]
+    return float(steps.sum() / (steps / speed.values[made]).sum()) if steps.any() else np.nan
 
 
 COLUMNS = (

@@ -195,6 +195,16 @@ def test_the_speed_of_a_run_is_its_steps_over_its_seconds(make_run):
     assert found.rows[0].cells["steps_per_second"].by_seed == {0: pytest.approx(3.0)}
 
 
+def test_a_row_that_a_resume_wrote_before_its_first_step_has_no_speed(make_run):
+    rows = [(100, {"time/steps_per_second": 100.0}), (200, {"time/steps_per_second": 50.0})]
+    rows += [(200, {"time/steps_per_second": 0.0}), (300, {"time/steps_per_second": 2.0})]
+
+    found = compare_runs([load_run(make_run(rows=rows))])
+
+    # 100 steps in one second and 100 in fifty; those up to 200 are not counted.
+    assert found.rows[0].cells["steps_per_second"].by_seed == {0: pytest.approx(200 / 51)}
+
+
 def test_a_setting_that_no_run_has_is_named(load):
     with pytest.raises(UserError, match=r"did you mean 'optimizer\.rho'"):
         group_runs([load("sam", 2, settings={"rho": 0.1})], by=["optimizer.rhoo"])
