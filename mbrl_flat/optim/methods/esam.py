@@ -7,8 +7,9 @@ r"""ESAM: SAM on random tensors, and on the examples whose loss rises most.
 where every tensor is in S with probability beta, and :math:`B^+` is the share gamma of the batch
 whose loss rises most, :math:`l(w + \epsilon, x) - l(w, x)`. Gradients of tensors that are not in S
 are not formed in the first evaluation, unless closures are ``compiled``; finding :math:`B^+` takes
-a forward pass. With ``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the closure has to give the
-loss of every example; see ``Examples``.
+a forward pass. With ``beta=gamma=1`` it is SAM. With ``gamma`` below 1 the closure is an
+object with a method ``losses(chosen)`` too, which gives the loss of every example chosen:
+``mbrl_flat.optim.methods.esam.Examples`` shows one.
 
 How to choose rho:
     As for SAM with the same model: the division by beta keeps the expected perturbation. A smaller

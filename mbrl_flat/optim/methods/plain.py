@@ -1,4 +1,4 @@
-"""Adam, AdamW and SGD behind the common driver: one evaluation, no perturbation."""
+"""Adam, AdamW and SGD of torch, as baselines: one gradient evaluation, no perturbation."""
 
 from collections.abc import Callable
 from functools import partial

@@ -2,6 +2,7 @@ r"""SAM as the public code of TD-MPC2 with SAM runs it, **with a defect of that 
 
 It is here to reproduce published runs and to tell what is due to SAM and what to the defect. To
 train, take ``optimizer=sam`` with ``unselected_gradient=clean``, which has no defect.
+``+variant=published`` on the command line is this method with the other changes of that code.
 
 Selected parameters P (``only=[encoder, dynamics]``) take SAM's step. All others, the heads Q, take
 a step of the base **between** the two evaluations, along the clean gradient plus the perturbed

@@ -4,8 +4,8 @@ r"""VaSSO: SAM whose direction is a moving average of the clean gradients.
     m_t = (1 - \theta) m_{t-1} + \theta g_t, \quad m_0 = g_0, \qquad
     \epsilon = \rho \, m_t / (\|m_t\|_2 + 10^{-12}), \qquad d = \nabla L(w + \epsilon)
 
-The noise of one batch makes SAM's adversary friendly; the average makes it steadier. ``theta=1`` is
-SAM.
+The noise of one batch makes SAM's perturbation less adversarial; the average reduces this noise.
+``theta=1`` is SAM.
 
 How to choose rho:
     As for SAM: 0.2 with theta 0.9 in the authors' recipe for CIFAR-100. On TD-MPC2 0.01 with theta
