@@ -42,12 +42,12 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
     """
     styles, scatters = comparison.styles, comparison.scatters
     written: list[Path] = []
-    pictures: list[Callable[[], Path]] = []
+    drawings: list[Callable[[], Path]] = []
     for name, charts in comparison.charts.items():
         of_a_task = sum(chart.task == charts[0].task for chart in charts)
         columns = of_a_task if of_a_task > 1 else 3
         parts = [partial(_draw_chart, chart=chart, styles=styles) for chart in charts]
-        pictures.append(partial(_draw_png, folder / f"{name}.png", parts, columns))
+        drawings.append(partial(_draw_png, folder / f"{name}.png", parts, columns))
         tasks = [chart.task for chart in charts]
         panels = [*zip(tasks, comparison.curves_drawn[name], strict=True)]
         written.append(_draw_svg(folder / f"{name}.svg", panels, styles, columns))
@@ -57,13 +57,13 @@ def draw_figures(comparison: RunComparison, folder: Path) -> list[Path]:
             partial(_draw_scatter, task=task, scatter=found, styles=styles, named=named)
             for task, found in scatters
         ]
-        pictures.append(partial(_draw_png, folder / f"{_SCATTER}.png", parts, 2))
+        drawings.append(partial(_draw_png, folder / f"{_SCATTER}.png", parts, 2))
         titles = [f"{task}: {describe_correlation(found)}" for task, found in scatters]
         panels = [*zip(titles, comparison.scatters_drawn, strict=True)]
         written.append(_draw_svg(folder / f"{_SCATTER}.svg", panels, styles, 2))
     # A process of its own imports matplotlib once more, which few curves are not worth.
     many = len(comparison.runs) > _FEW_RUNS
-    written += map_in_processes(_call, pictures, share=2 if many else len(pictures) + 1)
+    written += map_in_processes(_call, drawings, share=2 if many else len(drawings) + 1)
     return sorted(written)
 
 
