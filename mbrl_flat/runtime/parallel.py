@@ -13,6 +13,8 @@ from mbrl_flat.errors import UserError
 
 A = TypeVar("A")
 B = TypeVar("B")
+_MOST_PROCESSES = 8
+"""A container may have fewer cores than it sees, and each process takes memory."""
 
 
 def map_in_processes(function: Callable[[A], B], items: Sequence[A], *, share: int = 1) -> list[B]:
@@ -33,7 +35,7 @@ def map_in_processes(function: Callable[[A], B], items: Sequence[A], *, share: i
         UserError: If a process was killed.
         Exception: What the function raised for one of the items.
     """
-    count = len(items) // share
+    count = min(len(items) // share, _MOST_PROCESSES)
     if sys.platform != "linux" or (count := min(count, len(os.sched_getaffinity(0)))) < 2:
         return [function(item) for item in items]
     context = get_context("fork")

@@ -34,6 +34,11 @@ def test_few_items_are_left_to_this_process() -> None:
     ]
 
 
+def test_there_are_never_more_than_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert len({process for _, process in map_in_processes(_with_process, range(100))}) == 8
+
+
 @pytest.mark.parametrize("where", [0, 1, 2])
 @pytest.mark.parametrize(
     "error",
