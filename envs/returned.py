@@ -45,6 +45,7 @@ def kept(info: Mapping[str, Any]) -> dict[str, Any]:
     success = info.get("success", info.get("is_success"))
     if success is not None:
         found["success"] = as_number(success, "info['success']")
+        check_finite(found["success"], "info['success']")
     for name in ("life_lost", "new_episode"):
         if name in info:
             found[name] = as_flag(info[name], f"info[{name!r}]")

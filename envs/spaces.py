@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.envs.frames import AreaResize
+from mbrl_flat.envs.returned import check_finite
 from mbrl_flat.envs.wrappers import Obs
 from mbrl_flat.errors import UserError
 
@@ -16,6 +17,8 @@ _SMALLEST_IMAGE = 16
 """Arrays with a shorter side are flattened."""
 _MOST_CHANNELS = 16
 _LONGEST_VECTOR = 10_000
+_ROUNDING = 25.5
+"""How far beyond 0 to 255 an image of floats may lie and be clipped."""
 
 Path = tuple[str | int, ...]
 
@@ -150,6 +153,11 @@ class _ImageEntry:
             raise TypeError(f"an image holds {image.dtype}, which its space does not")
         if image.shape != self._given:
             raise ValueError(f"an image has shape {image.shape}, its space has {self._given}")
+        check_finite(image, "image")
+        low, high = float(image.min()), float(image.max())
+        beyond = 0.0 if self._exact else _ROUNDING
+        if not -beyond <= low * self._scale <= high * self._scale <= 255.0 + beyond:
+            raise ValueError(f"an image has values from {low:g} to {high:g}, beyond its space")
         if not self._exact:
             image = np.rint(np.asarray(image, np.float64) * self._scale).clip(0, 255)
         image = image.astype(np.uint8)

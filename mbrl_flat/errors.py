@@ -4,6 +4,7 @@ The commands print their message without a traceback and exit with status 2.
 """
 
 import difflib
+import dis
 import importlib.util
 import json
 import signal
@@ -50,9 +51,20 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
 def is_ours(error: BaseException) -> bool:
     """Whether an error in an environment's call has its message already, or is Ctrl-C."""
     # All else is the environment's fault, also what is no Exception, such as sys.exit(), and what
-    # looks like Ctrl-C where that is noted or ignored, as in a worker.
+    # looks like Ctrl-C where that is noted or ignored, as in a worker, or is raised by a statement.
     by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return isinstance(error, UserError) or (type(error) is KeyboardInterrupt and by_signal)
+    ctrl_c = type(error) is KeyboardInterrupt and by_signal and not _is_raised(error)
+    return isinstance(error, UserError) or ctrl_c
+
+
+def _is_raised(error: BaseException) -> bool:
+    """Whether a ``raise`` statement raised an error, instead of a signal between two statements."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
 
 
 def shown_error(error: BaseException) -> str:

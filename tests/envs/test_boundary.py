@@ -319,12 +319,14 @@ def test_code_that_changes_torch_for_the_whole_process_is_named():
         ((10**400, False, False), "OverflowError"),
         ((1.0, float("nan"), False), "terminated is nan and neither true nor false"),
         ((1.0, False, 0.5), "truncated is 0.5 and neither true nor false"),
+        ((1.0, False, False, {"success": np.nan}), r"it returned nan as its info\['success'\]"),
+        ((1.0, False, False, {"is_success": -np.inf}), r"-inf as its info\['success'\]"),
     ],
 )
 def test_what_is_no_number_is_not_taken_for_one(result, said):
     class Odd(Walk):
         def step(self, action):
-            return np.zeros(2, np.float32), *result, {}
+            return np.zeros(2, np.float32), *result, *[{}][: 4 - len(result)]
 
     env = adapt(Odd(), name="'it'", seed=0)
     env.reset()

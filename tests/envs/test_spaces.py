@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from mbrl_flat.envs.gym import adapt
+from mbrl_flat.errors import EnvironmentFailure
 
 
 class Showing(gym.Env):
@@ -108,6 +109,25 @@ def test_images_of_floats_become_bytes(high, value):
     space = spaces.Box(0.0, high, (64, 64, 1), np.float32)
 
     assert (seen(np.full((64, 64, 1), value, np.float32), space)["rgb"] == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("high", "kind", "value", "said"),
+    [
+        (1.0, np.float32, np.nan, r"it returned nan as its image\[0, 0, 0\]"),
+        (255.0, np.float32, np.inf, r"it returned inf as its image\[0, 0, 0\]"),
+        (1.0, np.float32, 200.0, "an image has values from 0 to 200, beyond its space"),
+        (255, np.uint8, 300, "an image has values from 0 to 300, beyond its space"),
+        (255, np.uint8, -1, "an image has values from -1 to 0, beyond its space"),
+    ],
+)
+def test_an_image_beyond_its_space_is_named(high, kind, value, said):
+    space = spaces.Box(0, high, (32, 32, 3), kind)
+    image = np.zeros(space.shape, np.int64 if kind is np.uint8 else kind)
+    image[0, 0, 0] = value
+
+    with pytest.raises(EnvironmentFailure, match=said):
+        seen(image, space)
 
 
 def test_actions_are_mapped_in_float64():

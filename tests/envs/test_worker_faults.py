@@ -180,6 +180,12 @@ def test_ctrl_c_is_told_from_an_interrupt_of_the_environments_own():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert is_ours(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt) as pressed:
+            signal.raise_signal(signal.SIGINT)
+        assert is_ours(pressed.value)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            raise KeyboardInterrupt
+        assert not is_ours(raised.value)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a worker
         assert not is_ours(KeyboardInterrupt())
     finally:
