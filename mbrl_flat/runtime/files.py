@@ -11,6 +11,9 @@ from typing import Any, BinaryIO
 
 from mbrl_flat.errors import UserError, cause_of
 
+_REPLACED = {".yaml", ".json", ".pt", ".png", ".svg", ".mp4", ".html", ".csv", ".md"}
+"""Endings of files that are written by another name first; all others are written in place."""
+
 
 @contextmanager
 def replaced_whole(path: Path) -> Iterator[BinaryIO]:
@@ -128,11 +131,11 @@ def check_inside(folder: Path) -> None:
             if path.is_fifo() or path.is_char_device() or path.is_block_device():
                 raise UserError(f"{path} is a pipe or a device; remove it.")
             if not path.is_symlink():
-                # Lines are appended in place; other files are replaced.
-                if path.suffix == ".jsonl" and path.stat().st_nlink > 1:
+                replaced = path.suffix in _REPLACED and path.name[0] != "."
+                if not replaced and path.is_file() and path.stat().st_nlink > 1:
                     raise UserError(
-                        f"{path} is a hard link, to which lines would be written outside "
-                        f"of {folder} too; replace it by a copy."
+                        f"{path} is a hard link, by which a file outside of {folder} would be "
+                        f"changed too; replace it by a copy."
                     )
                 continue
             target = Path(os.path.realpath(path))

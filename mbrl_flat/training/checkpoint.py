@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,16 @@ from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.files import save_atomically
 
 _PIECE = re.compile(r"\d{6}\.pt")
+_MOST_SHARED = 10
+"""How many times a file's size its tensors may have together, where some share their numbers."""
 _MAX_CONTAINERS = 1_000_000
 _MAX_DEPTH = 100
+_MAX_SHOWN = 40
 _NUMPY = "numpy array"
 """Key under which an array is stored as a tensor."""
+
+_HEADER = {"step": (int,), "shapes": (dict, NoneType), "finished": (bool,), "replay": (dict,)}
+"""What else than states of the run's parts a checkpoint says; one of an agent has a step."""
 
 FORMAT = 1
 """Raised whenever an older reader would misunderstand a file."""
@@ -50,12 +57,18 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     Raises:
         UserError: If the file is absent, truncated, not one of ours, or holds more than data.
     """
-    value = _unpacked(read_plain_data(path, device=device))
+    value = read_plain_data(path, device=device)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(
             f"The file {path} is not a checkpoint of this version of mbrl_flat "
             f"(format {FORMAT} was expected)."
         )
+    for name, kinds in _HEADER.items():
+        found = value.get(name)
+        absent = name not in value and (name != "step" or "agent" not in value)
+        if not absent and (type(found) not in kinds or (name == "step" and not 0 <= found < 2**63)):
+            shown = str(found)[:_MAX_SHOWN]
+            raise UserError(f"The checkpoint {path} is damaged ({name} is {shown}); use another.")
     return value
 
 
@@ -100,20 +113,23 @@ def _read(path: Path, device: torch.device | str) -> Any:
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise zipfile.BadZipFile
     value = torch.load(path, map_location=device, weights_only=True)
-    _check_containers(value)
-    return value
+    _check_containers(value, size=path.stat().st_size)
+    return _unpacked(value)
 
 
-def _check_containers(value: Any) -> None:
-    """Refuse containers that are too many or too deep: a few bytes that repeat may be endless."""
-    left, number = [(value, 0)], 0
+def _check_containers(value: Any, *, size: int) -> None:
+    """Refuse too many containers, levels or numbers: a few bytes that repeat may be endless."""
+    left, number = [([value], 0)], 0
     while left:
         container, depth = left.pop()
         number += 1
         if depth > _MAX_DEPTH or number > _MAX_CONTAINERS:
             raise ValueError(f"more than {_MAX_CONTAINERS} containers or {_MAX_DEPTH} levels")
-        inner = container.values() if isinstance(container, Mapping) else container
+        inner = list(container.values() if isinstance(container, Mapping) else container)
         left += [(item, depth + 1) for item in inner if isinstance(item, Mapping | list | tuple)]
+        size -= sum(item.nbytes for item in inner if isinstance(item, Tensor)) / _MOST_SHARED
+        if size < 0:
+            raise ValueError("its tensors are larger than the file")
 
 
 def _packed(value: Any, name: str = "") -> Any:
@@ -254,6 +270,8 @@ class CheckpointFolder:
         if not self.latest.exists():
             return None
         state = self.load_latest(device=device)
+        if "step" not in state:
+            raise UserError(f"The checkpoint {self.latest} is damaged (no step); use another.")
         # Several environments may pass the last step together.
         beyond = state["step"] - steps
         if beyond > 0 and not (state["finished"] and beyond < state["replay"]["num_envs"]):

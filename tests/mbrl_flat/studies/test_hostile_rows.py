@@ -1,6 +1,7 @@
 """``study.json`` and ``rows.jsonl`` of a folder that someone else may have written."""
 
 import os
+import re
 
 import pytest
 
@@ -70,11 +71,18 @@ def test_a_pipe_does_not_hold_up_a_study(tmp_path, name):
         run_study(STUDY, tmp_path, command="test")
 
 
-def test_lines_are_not_appended_to_a_hard_link(tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows.jsonl", "latest.pt.tmp", "config.yaml.tmp", ".losses.partial.png", "act.pt2",
+        "act.onnx", "wandb_run_id.txt",
+    ],
+)  # fmt: skip
+def test_what_is_written_in_place_is_no_hard_link(tmp_path, name):
     outside, folder = tmp_path / "outside", tmp_path / "run"
     outside.write_text("")
     folder.mkdir()
-    os.link(outside, folder / "rows.jsonl")
+    os.link(outside, folder / name)
 
-    with pytest.raises(UserError, match=r"rows\.jsonl is a hard link"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)} is a hard link"):
         check_inside(folder)
