@@ -285,6 +285,7 @@ SMALL = {
 }
 NOT_EXECUTED = {
     r"humanoid_bench": "needs a package that is not on PyPI",
+    r"metaworld:|myosuite:": "needs a package that pins others",
     r"run=\S+ probe=open_loop": "needs an agent with a decoder",
     r"\bmy_\w+": "needs a module of the reader; the tests of its kind make one",
     r"checkpoint=": "needs a file that the authors published",
