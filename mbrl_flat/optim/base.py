@@ -98,6 +98,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         self._check()
         groups = as_groups(module_groups(params) if isinstance(params, nn.Module) else params)
         self._statistics = [buffer for g in groups for buffer in g.pop("flat_buffers", [])]
+        given = {key for group in groups for key in group}
         # ``base`` is an argument of the methods that have one; type checkers refuse to read it.
         self.base_optimizer = self._make_base(groups, *base)
         self.base: Any = self.base_optimizer
@@ -105,8 +106,11 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         torch.optim.Optimizer.__init__(self, self.base.param_groups, self.base.defaults)
         self._adopting = False
         self._share()
+        # A base may also put keys into its groups that its defaults lack.
+        made = {key for group in self.param_groups for key in group}
+        self._base_keys = {*self.base.defaults, *(made - given)}
         for group in self.param_groups:
-            claim_keys(group, self.base.defaults)
+            claim_keys(group, self._base_keys)
             scale_lr(group)
         self.steps = 0
         self.skipped = 0
@@ -314,5 +318,5 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         check_params(group)
         self._statistics += group.pop("flat_buffers", [])
         self.base.add_param_group(group)
-        claim_keys(self.param_groups[-1], self.base.defaults)
+        claim_keys(self.param_groups[-1], self._base_keys)
         scale_lr(self.param_groups[-1])

@@ -187,7 +187,7 @@ class RadiusOptimizer(PerturbingOptimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in torch; without a ``rho`` of its own it takes the common one."""
         if not self._adopting and isinstance(param_group, dict):
-            own = "flat_rho" if "rho" in self.base.defaults else "rho"
+            own = "flat_rho" if "rho" in self._base_keys else "rho"
             check_radius(param_group.get(own, 0.0))
         super().add_param_group(param_group)
 

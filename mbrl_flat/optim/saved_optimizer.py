@@ -1,6 +1,6 @@
 """An optimizer around another one, whose state says what made it and for which parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ class SavedOptimizer(torch.optim.Optimizer):
     method = ""
     steps = 0
     skipped = 0
+    _base_keys: Iterable[str] = ()
+    """Keys of the groups that are the base's own."""
 
     def _share(self) -> None:
         self.param_groups = self.base_optimizer.param_groups
@@ -51,7 +53,7 @@ class SavedOptimizer(torch.optim.Optimizer):
         kept = own_keys(self.param_groups)
         self.base_optimizer.load_state_dict(dict(state_dict["base"]))
         self._share()
-        restore_keys(self.param_groups, kept, self.base_optimizer.defaults)
+        restore_keys(self.param_groups, kept, self._base_keys)
         self._load_own_state(state_dict["perturbation"])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Whose state a saved one is; checked before anything is changed by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mbrl_flat.errors import UserError
@@ -133,7 +133,7 @@ def own_keys(groups: Sequence[ParamGroup]) -> list[ParamGroup]:
 
 
 def restore_keys(
-    groups: Sequence[ParamGroup], kept: Sequence[ParamGroup], base_keys: Mapping[str, Any]
+    groups: Sequence[ParamGroup], kept: Sequence[ParamGroup], base_keys: Iterable[str]
 ) -> None:
     """Give groups our keys back after a state was loaded; a radius that was saved counts.
 

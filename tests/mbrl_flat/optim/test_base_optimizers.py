@@ -101,6 +101,28 @@ def test_the_rho_of_adadelta_is_no_radius(rho):
     assert optimizer.param_groups[0]["rho"] == 0.9
 
 
+class Tagging(torch.optim.SGD):
+    """Puts keys into its groups that its defaults lack."""
+
+    def __init__(self, tensors, lr=0.1):
+        super().__init__(tensors, lr=lr)
+        for group in self.param_groups:
+            group.update(rho=0.9, name="its own", lr_scale=7.0)
+
+
+def test_keys_that_a_base_adds_to_its_groups_stay_its_own():
+    own = params()
+    optimizer = SAM(own, base=Tagging, rho=0.05)
+
+    run(optimizer, own, steps=1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    run(optimizer, own, steps=1)
+
+    group = optimizer.param_groups[0]
+    assert float(optimizer.last["perturbation_norm"]) == pytest.approx(0.05)
+    assert (group["lr"], group["rho"], group["name"]) == (0.1, 0.9, "its own")
+
+
 @pytest.mark.parametrize("name", ["sam", "asam", "gsam", "gam", "cr_sam", "sagm", "wsam", "msam"])
 def test_maximising_is_minimising_the_opposite(name):
     results = []
