@@ -77,7 +77,9 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
                 f"once for each."
             )
         if name in _FLAGS:
-            flags += [word, *_value_of_flag(word, left)]
+            value = _value_of_flag(word, left)
+            alone = word in ("-i", "--info") and not value
+            flags += [f"{word}=all" if alone else word, *value]  # else Hydra takes what follows
         elif word.startswith("-"):
             settings.append(_expand_home(_without_dashes(word, left, command=command)))
         elif "=" in word or word.startswith("~"):

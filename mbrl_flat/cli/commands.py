@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbrl_flat.cli.arguments import parse_arguments
-from mbrl_flat.cli.build import build, build_config
+from mbrl_flat.cli.build import build_config
 from mbrl_flat.cli.composition import (
     apply_preset,
+    build_part,
     build_run,
     catalogue,
     check_removals,
@@ -164,7 +165,7 @@ def _probe(cfg: DictConfig) -> None:
         row = probe_run(
             *_saved_run(config),
             name=HydraConfig.get().runtime.choices["probe"],
-            probe=build(config.probe, "probe"),
+            probe=build_part(config.probe, "probe"),
             episodes=config.episodes,
             seed=config.seed,
         )
@@ -214,7 +215,7 @@ def _supervised(cfg: DictConfig) -> None:
             settings = settings_of(cfg)
         config = build_config(SupervisedConfig, settings)
         text = OmegaConf.to_yaml(OmegaConf.create(settings))
-        status = run_supervised(build(config.study, "study"), config, yaml=text)
+        status = run_supervised(build_part(config.study, "study"), config, yaml=text)
     if status:
         sys.exit(status)
 

@@ -43,7 +43,26 @@ def compose_run(*overrides: str) -> tuple[RunConfig, Parts]:
 
 def compose_study(*overrides: str) -> Any:
     """The study of ``mbrl-flat-supervised`` with these arguments, for scripts."""
-    return build(plain(composed("supervised", list(overrides)))["study"], "study")
+    return build_part(plain(composed("supervised", list(overrides)))["study"], "study")
+
+
+def build_part(node: Any, key: str) -> Any:
+    """Build a part of a configuration.
+
+    Args:
+        node: Its settings, with a ``_target_``.
+        key: Its dotted name.
+
+    Returns:
+        The part.
+
+    Raises:
+        UserError: If it has no ``_target_`` or cannot be built.
+    """
+    part = build(node, key)
+    if isinstance(part, Mapping):
+        raise UserError(f"{key} has no _target_; leave ~{key}._target_ out.")
+    return part
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:

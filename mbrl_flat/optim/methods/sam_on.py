@@ -127,7 +127,7 @@ class SAMON(SharpnessAware):
             for param, owner, kind in rows:
                 if param in chosen:
                     found[owner] = found.get(owner, 0) + 1
-                elif kind == "weight" and param.ndim <= 1:
+                elif kind == "weight" and _is_vector(param):
                     left[owner] = left.get(owner, 0) + 1
         if self.layers == "norm" and (left or set(found) - _KNOWN):
             warnings.warn(
@@ -135,6 +135,11 @@ class SAMON(SharpnessAware):
                 "normalisation layers in norm_layers.",
                 stacklevel=2,
             )
+
+
+def _is_vector(param: nn.Parameter) -> bool:
+    """Whether it could scale: one entry for each channel, as ``[C]`` or ``[1, 1, 1, C]``."""
+    return param.ndim != 2 and param.numel() == max(param.shape, default=1)
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -23,7 +23,7 @@ def of_train(*words):
         ),
         (["-m", "+arm=adam,sam", "run_dir=arm"], ["-m", "+variant=adam,sam", "run_dir=arm"]),
         (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
-        (["a=1", "-i", "b=2"], ["-i", "a=1", "b=2"]),
+        (["a=1", "-i", "b=2"], ["-i=all", "a=1", "b=2"]),
         (["run_dir=null", "a=", "b='x y'"], ["run_dir=null", "a=", "b='x y'"]),
         ([], []),
     ],

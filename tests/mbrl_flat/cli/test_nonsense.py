@@ -5,11 +5,19 @@ import re
 import pytest
 
 from mbrl_flat.cli import main as cli
+from mbrl_flat.cli.composition import build_part
 from mbrl_flat.cli.error_messages import explain_error
 from mbrl_flat.errors import UserError
 from mbrl_flat.runs.config import RunConfig
 
 LONG = "x" * 3000
+
+
+def test_a_part_without_its_target_is_refused(fails):
+    said = "study has no _target_; leave ~study._target_ out."
+    assert said in fails("experiment=label_noise", "~study._target_", entry=cli.supervised)
+    with pytest.raises(UserError, match=r"probe has no _target_"):
+        build_part({"batch_size": 4}, "probe")
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,9 @@ def test_sam_on_takes_layers_that_the_user_names():
     net = network(nn.LayerNorm(4), Scale(4))
     with pytest.warns(UserWarning, match="leaves out 1 tensors of Scale"):
         SAMON(net)
+    images = network(nn.LayerNorm(4), Scale((1, 1, 1, 4)))
+    with pytest.warns(UserWarning, match="leaves out 1 tensors of Scale"):
+        SAMON(images)
     with pytest.warns(UserWarning, match="Scale"):
         optimizer = SAMON(net, norm_layers=["Scale"])
     assert set(optimizer._chosen()) == {net[1].weight, net[1].bias, net[2].weight}
