@@ -25,8 +25,8 @@ from mbrl_flat.optim.parameters import (
     Params,
     all_params,
     as_groups,
-    check_params,
     claim_keys,
+    keys_of,
     scale_lr,
 )
 from mbrl_flat.optim.saved_optimizer import SavedOptimizer
@@ -98,7 +98,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         self._check()
         groups = as_groups(module_groups(params) if isinstance(params, nn.Module) else params)
         self._statistics = [buffer for g in groups for buffer in g.pop("flat_buffers", [])]
-        given = {key for group in groups for key in group}
+        given = keys_of(groups)
         # ``base`` is an argument of the methods that have one; type checkers refuse to read it.
         self.base_optimizer = self._make_base(groups, *base)
         self.base: Any = self.base_optimizer
@@ -107,8 +107,7 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
         self._adopting = False
         self._share()
         # A base may also put keys into its groups that its defaults lack.
-        made = {key for group in self.param_groups for key in group}
-        self._base_keys = {*self.base.defaults, *(made - given)}
+        self._base_keys = self.base.defaults.keys() | (keys_of(self.param_groups) - given)
         for group in self.param_groups:
             claim_keys(group, self._base_keys)
             scale_lr(group)
@@ -315,7 +314,6 @@ class FlatOptimizer(StepOptions, SavedOptimizer):
             super().add_param_group(param_group)
             return
         group = as_groups([param_group])[0]
-        check_params(group)
         self._statistics += group.pop("flat_buffers", [])
         self.base.add_param_group(group)
         claim_keys(self.param_groups[-1], self._base_keys)

@@ -69,6 +69,11 @@ def _listed(group: Mapping[str, Any]) -> list[Any]:
     return [params] if isinstance(params, Tensor) else list(params)
 
 
+def keys_of(groups: Sequence[ParamGroup]) -> set[str]:
+    """Names of all entries that any of the groups has."""
+    return {key for group in groups for key in group}
+
+
 def claim_keys(group: ParamGroup, base_keys: Iterable[str]) -> None:
     """Give our keys of a group their prefix, but for names that are the base's own."""
     for key in set(PLAIN_KEYS) - set(base_keys):

@@ -66,7 +66,8 @@ def load_safely(path: Path, *, device: torch.device | str = "cpu") -> dict[str, 
     for name, kinds in _HEADER.items():
         found = value.get(name)
         absent = name not in value and (name != "step" or "agent" not in value)
-        if not absent and (type(found) not in kinds or (name == "step" and not 0 <= found < 2**63)):
+        fits = type(found) in kinds and not (isinstance(found, int) and not 0 <= found < 2**63)
+        if not absent and not fits:
             shown = str(found)[:_MAX_SHOWN]
             raise UserError(f"The checkpoint {path} is damaged ({name} is {shown}); use another.")
     return value
@@ -117,7 +118,7 @@ def _read(path: Path, device: torch.device | str) -> Any:
     return _unpacked(value)
 
 
-def _check_containers(value: Any, *, size: int) -> None:
+def _check_containers(value: Any, *, size: float) -> None:
     """Refuse too many containers, levels or numbers: a few bytes that repeat may be endless."""
     left, number = [([value], 0)], 0
     while left:
