@@ -40,7 +40,7 @@ _FLAGS: dict[str, Sequence[str] | None] = {
 _FLAGS_OF_EXPORT = ("--format", "--checkpoint", "--rows", "--dtype", "--out")
 """Settings of this command that may be written as flags, too."""
 _PATHS = ("run", "run_dir", "out", "resume", "checkpoint", "offline_data", "hydra.sweep.dir")
-_HOME = re.compile(r"""(?<=[=,\['"])~[\w.-]*(?=/|['",\]]|$)""")
+_HOME = re.compile(r"""(?:^|(?<=[=,\['"]))~[\w.-]*(?=/|['",\]]|$)""")
 _VARIABLE = re.compile(r"\$(\w+)")
 """Of the shell; what is written ``${a.b}`` is a setting or a resolver of OmegaConf."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
@@ -79,7 +79,8 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         if name in _FLAGS:
             value = _value_of_flag(word, left)
             alone = word in ("-i", "--info") and not value
-            flags += [f"{word}=all" if alone else word, *value]  # else Hydra takes what follows
+            # Without a value Hydra would take what follows.
+            flags += [f"{word}=all" if alone else _home(word), *map(_home, value)]
         elif word.startswith("-"):
             settings.append(_expand_home(_without_dashes(word, left, command=command)))
         elif "=" in word or word.startswith("~"):
@@ -147,8 +148,11 @@ def _expand_home(word: str) -> str:
         return f"{key.removesuffix('arm')}variant={value}"
     if not _is_path(key.lstrip("+")):
         return word
-    value = os.path.expandvars(value).replace("\n", " ")
-    return _HOME.sub(lambda found: os.path.expanduser(found[0]), f"{key}={value}")  # noqa: PTH111
+    return _home(f"{key}={os.path.expandvars(value)}".replace("\n", " "))
+
+
+def _home(word: str) -> str:
+    return _HOME.sub(lambda found: os.path.expanduser(found[0]), word)  # noqa: PTH111
 
 
 def _parse(word: str) -> Override:

@@ -126,7 +126,12 @@ class _Parser(argparse.ArgumentParser):
 def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; give a folder")
-    return Path(text)
+    return Path(_expanded(text))
+
+
+def _expanded(text: str) -> str:
+    """A path without the ``~`` and variables that a shell leaves after ``=`` or in quotes."""
+    return os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,7 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folder of a run, folder of runs, or a glob"
+        "runs",
+        nargs="+",
+        type=_expanded,
+        metavar="RUN",
+        help="folder of a run, folder of runs, or a glob",
     )
     parser.add_argument("--out", type=_path, default=Path("report"), help="folder of the report")
     parser.add_argument("--title", default="Comparison of runs", help="heading of the page")

@@ -32,6 +32,13 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
     assert of_train(*words) == expected
 
 
+@pytest.mark.parametrize("words", [["--config-dir=~/c"], ["--config-dir", "~/c"], ["-cd", "~/c"]])
+def test_the_home_directory_is_found_in_flags(words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+
+    assert " ".join(of_train(*words)).endswith("/home/of/mine/c")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -243,6 +243,18 @@ def test_what_the_user_can_correct_is_one_message_and_status_two(
     assert error.count("\n") == 1
 
 
+def test_the_home_directory_is_found_in_every_path(make_run, compare, tmp_path, monkeypatch):
+    make_run("a")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["~/runs", "--out=~/here"]) == 0
+    assert main(["$HOME/runs/*", "--out=$HOME/there"]) == 0
+
+    assert not (tmp_path / "~").exists()
+    assert all((tmp_path / name / "index.html").exists() for name in ("here", "there"))
+
+
 def test_a_report_never_goes_into_a_run(make_run, tmp_path, capsys):
     folder = make_run()
     before = sorted(folder.iterdir())
