@@ -34,9 +34,9 @@ def test_flags_come_first_and_nothing_is_lost(words, expected):
 
 @pytest.mark.parametrize("words", [["--config-dir=~/c"], ["--config-dir", "~/c"], ["-cd", "~/c"]])
 def test_the_home_directory_is_found_in_flags(words, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/of/mine")
+    monkeypatch.setenv("HOME", "/of/mine")
 
-    assert " ".join(of_train(*words)).endswith("/home/of/mine/c")
+    assert " ".join(of_train(*words)).endswith("/of/mine/c")
 
 
 @pytest.mark.parametrize(
