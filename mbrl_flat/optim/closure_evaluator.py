@@ -82,7 +82,8 @@ class ClosureEvaluator:
         closures: One for each micro-batch; loss and gradient are the means over them.
         params: Whose gradients the closures leave behind.
         same_rng: Start every evaluation from the random streams of the first one.
-        frozen_batchnorm: Let only the first evaluation change buffers.
+        frozen_batchnorm: Let only the first evaluation change buffers, and parameters that take no
+            gradient.
         statistics: Buffers that are known beforehand; others are found as modules run.
         after: Applied to the loss after each evaluation; may change the gradients.
         accumulates: Whether gradients from before the step may be part of the first evaluation's.
@@ -109,6 +110,11 @@ class ClosureEvaluator:
         self._statistics = statistics
         self._after_each = after
         self._accumulates = accumulates
+        # Parameters without gradient that a forward pass moves, such as codebooks, are found by
+        # their sums: a change of their data moves no version that torch counts.
+        still = [param for param in params if not param.requires_grad] if frozen_batchnorm else []
+        self._still = [(param, param.detach().sum()) for param in still]
+        self._moved: list[Tensor] = []
         self._before = RNGSnapshot() if same_rng else None
         self._after: RNGSnapshot | None = None
         self.count = 0
@@ -139,11 +145,15 @@ class ClosureEvaluator:
             self._after = self._after or RNGSnapshot()
             self._before.rewind()
         frozen = self._frozen_batchnorm and not first
-        unmoved = frozen_statistics(self._statistics) if frozen else nullcontext()
+        known = [*self._statistics, *self._moved]
+        unmoved = frozen_statistics(known) if frozen else nullcontext()
         device = self._params[0].device.type if self._params else "cpu"
         cast_to = nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
         with torch.enable_grad(), unmoved, cast_to:
             loss = self._evaluate(fraction)
+        if first:
+            sums = [(param, param.detach().sum(), before) for param, before in self._still]
+            self._moved = [param for param, after, before in sums if not torch.equal(after, before)]
         if any(param.grad is None for param in wanted):
             raise NoGradientError(f"The closure left a parameter without gradient; {CLOSURE}")
         self.count += 1

@@ -123,6 +123,33 @@ def test_buffers_of_any_module_change_once_a_step(replaces):
     assert int(net[1].count) == 3
 
 
+class Codebook(nn.Module):
+    """Codes that an average moves and no gradient: parameters without one, changed in place."""
+
+    def __init__(self, size, *, by_data):
+        super().__init__()
+        self.by_data = by_data
+        self.codes = nn.Parameter(torch.zeros(size), requires_grad=False)
+
+    def forward(self, x):
+        codes = self.codes.data if self.by_data else self.codes
+        with torch.no_grad():
+            codes += 1.0
+        return x - self.codes.detach()
+
+
+@pytest.mark.parametrize("by_data", [False, True])
+@pytest.mark.parametrize("method", [SAM, partial(SAM, only=["0"]), partial(ESAM, beta=0.5)])
+def test_parameters_that_a_forward_pass_moves_move_once_a_step(method, by_data):
+    net = network(Codebook(4, by_data=by_data))
+    optimizer = method(net)
+
+    for _ in range(3):
+        optimizer.step(closure_of(optimizer, net))
+
+    assert torch.equal(net[1].codes, torch.full((4,), 3.0))
+
+
 @pytest.mark.parametrize(
     "norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm], ids=["new", "old"]
 )
