@@ -101,7 +101,7 @@ def test_a_run_over_two_processes_is_the_run_of_one(tmp_path):
     one = finish(tmp_path, *SMALL, "steps=200", "run_dir=one", processes=1)
     two = finish(tmp_path, *SMALL, "steps=200", "run_dir=two")
 
-    assert one.count("run folder") == two.count("run folder") == 1
+    assert one.count("\nfolder ") == two.count("\nfolder ") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "output", "two"]
     expected, got = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [row.keys() for row in got] == [row.keys() for row in expected]
