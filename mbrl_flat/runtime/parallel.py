@@ -53,7 +53,7 @@ def map_in_processes(function: Callable[[A], B], items: Sequence[A], *, share: i
             results[number::count] = _received(receiver.recv())
         except EOFError as error:
             raise UserError(
-                "A process was killed, which happens where memory runs out; compare fewer runs."
+                "A process was killed, which happens where memory runs out; give it less to do."
             ) from error
     return results
 

@@ -3,6 +3,8 @@ import json
 import pytest
 import yaml
 
+from mbrl_flat.compare.main import main
+
 
 def write_run(folder, rows, config, **environment):
     folder.mkdir(parents=True)
@@ -49,3 +51,16 @@ def make_run(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "report"
+
+
+@pytest.fixture
+def compare(tmp_path, out):
+    def run(*arguments):
+        return main([str(tmp_path / "runs" / "*"), "--out", str(out), *arguments])
+
+    return run
