@@ -16,7 +16,7 @@ import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.envs.randomness import with_own_streams
-from mbrl_flat.envs.spaces import ObservationEntries, UnitActions
+from mbrl_flat.envs.spaces import ObservationEntries, UnitActions, native_spaces
 from mbrl_flat.envs.wrappers import ActionRepeat, Resumable
 from mbrl_flat.errors import UnknownNameError, UserError, is_ours, shown_error
 
@@ -166,11 +166,11 @@ def adapt(
     with suppress(AttributeError):
         env.unwrapped.action_space = copy.deepcopy(env.unwrapped.action_space)
         env.unwrapped.observation_space = copy.deepcopy(env.unwrapped.observation_space)
-    env = ActionRepeat(UnitActions(env, name=name), action_repeat)
-    env = ObservationEntries(env, size=size, name=name)
+    adapted = ActionRepeat(UnitActions(env, name=name), action_repeat)
+    adapted = ObservationEntries(adapted, size=size, name=name)
     steps = -(-limit // action_repeat)
-    found = Resumable(env, episode_length=steps, action_repeat=action_repeat, seed=seed)
-    found.name = name
+    found = Resumable(adapted, episode_length=steps, action_repeat=action_repeat, seed=seed)
+    found.name, found.native = name, native_spaces(env)
     return found
 
 

@@ -18,6 +18,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.envs.wrappers import Resumable
+from mbrl_flat.errors import printable
 from mbrl_flat.runtime.seeding import restored_rng
 
 _TRIAL_STEPS = 10
@@ -167,4 +168,4 @@ def _as_bytes(state: Any) -> bytes:
 
 def _say(message: str) -> None:
     if multiprocessing.parent_process() is None:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message)}\n")

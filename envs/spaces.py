@@ -1,6 +1,7 @@
 """Spaces of Gymnasium environments as agents take them: vectors and images, actions in [-1, 1]."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import gymnasium as gym
@@ -81,6 +82,37 @@ class ObservationEntries(gym.ObservationWrapper[Any, Any, Any], RecordConstructo
             parts = [_flat(space, _at(observation, path)) for path, space in self._vectors]
             found["state"] = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return found
+
+
+def native_spaces(env: gym.Env[Any, Any]) -> dict[str, str]:
+    """Describe the spaces of an environment that agents can take.
+
+    Args:
+        env: As its author made it, before its actions and observations are mapped.
+
+    Returns:
+        Kind, shape and type of each observation and of the actions, and the bounds of these:
+        ``{"observations of": "Box (3,) float32", "actions in": "[-1, 1]", ...}``.
+    """
+    found = {}
+    for path, space in _entries(env.observation_space):
+        name = f"the observation {'/'.join(map(str, path))!r}" if path else "observations"
+        found[f"{name} of"] = _kind(space)
+    action: Any = env.action_space
+    found["actions of"] = _kind(action)
+    if isinstance(action, spaces.Box):
+        pairs = [
+            f"[{a:.6g}, {b:.6g}]" for a, b in zip(action.low.flat, action.high.flat, strict=True)
+        ]
+        groups = [(bounds, len(list(equal))) for bounds, equal in groupby(pairs)]
+        powers = [f"{bounds}^{count}" if count > 1 else bounds for bounds, count in groups]
+        found["actions in"] = " x ".join(powers)
+    return found
+
+
+def _kind(space: Any) -> str:
+    is_box = isinstance(space, spaces.Box)
+    return f"Box {space.shape} {space.dtype}" if is_box else str(space)
 
 
 _DISCRETE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

@@ -225,6 +225,7 @@ def spec_of(env: Vector) -> EnvSpec:
         images=images,
         frame_stack=int(env.get_attr("frame_stack")[0]),
         tasks=env.get_attr("tasks")[0],
+        native=env.get_attr("native")[0],
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 
 from mbrl_flat.envs.returned import as_flag, as_frame, as_number, check_finite, kept
-from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
+from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours, printable
 from mbrl_flat.runtime.interrupts import time_limit
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import TaskSpec
@@ -60,6 +60,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         slot: Index of this environment among several side by side.
         name: What error messages call it.
         integer_seeds: Whether every reset passes an integer seed.
+        native: The spaces before they were adapted, as ``native_spaces`` describes them.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.tasks = tasks
         self.slot, self.name = 0, type(env.unwrapped).__name__
         self.integer_seeds = seed is not None
+        self.native: dict[str, str] = {}
         self._copied = env.unwrapped if isinstance(env.unwrapped, SavesState) else None
         self._seeds = None if seed is None else np.random.default_rng(seed)
         self._start: dict[str, Any] = {}
@@ -143,7 +145,7 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 super().close()
         except EnvironmentFailure as error:
             if self.slot == 0:
-                sys.stderr.write(f"note: {error}\n")
+                sys.stderr.write(f"note: {printable(error)}\n")
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Draw an image ``[height, width, 3]``, uint8; None without a ``render_mode``."""

@@ -7,11 +7,13 @@ import difflib
 import dis
 import importlib.util
 import json
+import re
 import signal
 from collections.abc import Iterable
 from importlib import metadata
 from urllib.parse import unquote, urlparse
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_TEXT = 500
 """Characters of another program's error that a message repeats."""
 _MAX_VALUE = 100
@@ -75,6 +77,11 @@ def shown_error(error: BaseException) -> str:
         text = "its text cannot be shown"
     text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: object) -> str:
+    """Text as one line that steers no terminal: control characters in names become escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 class NonFiniteError(FloatingPointError):

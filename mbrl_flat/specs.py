@@ -1,7 +1,7 @@
 """What an agent has to know of an environment, and nothing more."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -95,6 +95,7 @@ class EnvSpec:
         frame_stack: Consecutive images that each of these joins along its channels, oldest first.
         tasks: What is known of each of several tasks, in the order of their indices in the entry
             ``task`` of the observation. Empty where there is one task, and no such entry.
+        native: Spaces of the environment before they were adapted, by what a message calls them.
     """
 
     obs: Mapping[str, tuple[int, ...]]
@@ -105,6 +106,7 @@ class EnvSpec:
     images: frozenset[str] = frozenset()
     frame_stack: int = 1
     tasks: tuple[TaskSpec, ...] = ()
+    native: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def observed(self) -> dict[str, tuple[int, ...]]:

@@ -119,7 +119,7 @@ def _train_in(
         processes.send(settings)
         status = train_run(*built, folder, processes)
     draw_run(folder)
-    say(summarize_run(folder, complete=not status))
+    say(*summarize_run(folder, complete=not status))
     return status
 
 
@@ -141,7 +141,7 @@ def _evaluate(cfg: DictConfig) -> None:
             raise UserError(f"A run keeps its settings, but {shapes[0]} was given; leave it out.")
         else:
             row = evaluate_run(*_saved_run(config), checkpoint=config.checkpoint, **how)
-        say("\n".join(f"{name:32} {value:12.4f}" for name, value in row.items()))
+        say(*(f"{name:32} {value:12.4f}" for name, value in row.items()))
 
 
 def _evaluate_pretrained(config: EvaluateConfig, shapes: list[str], **how: Any) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _probe(cfg: DictConfig) -> None:
             episodes=config.episodes,
             seed=config.seed,
         )
-        say("\n".join(f"{name:44} {value:14.6g}" for name, value in row.items()))
+        say(*(f"{name:44} {value:14.6g}" for name, value in row.items()))
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="export")
@@ -195,7 +195,7 @@ def _export(cfg: DictConfig) -> None:
             rows=config.rows,
             out=to,
         )
-        say("\n".join(map(str, files)))
+        say(*files)
 
 
 @hydra.main(version_base="1.3", config_path=_CONFIGS, config_name="supervised")

@@ -18,9 +18,8 @@ from omegaconf.errors import (
 
 from mbrl_flat.cli.build import describe, wrong_value
 from mbrl_flat.cli.schemas import annotation_of
-from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of
+from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of, printable
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EXISTS = re.compile(r"An item is already at '([^']*)'")
 """What Hydra says to ``+key=value`` of a key that is there."""
 
@@ -55,7 +54,7 @@ def explain_error(
         One error message.
     """
     # Text of someone else's file must not steer the terminal.
-    text = _CONTROL.sub("?", _explained(error, command, schema, known))
+    text = printable(_explained(error, command, schema, known))
     for long in _LONG:
         text = long.sub(lambda found: f"{found[0][:_KEPT]}...{found[0][-1]}", text)
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."

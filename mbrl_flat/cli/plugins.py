@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, printable
 from mbrl_flat.optim import OPTIMIZERS
 from mbrl_flat.optim.registry import load_entry_points
 
@@ -57,7 +57,7 @@ def plugin_targets() -> dict[str, dict[str, Any]]:
             try:
                 nodes.append(_node(kind, point))
             except UserError as error:
-                sys.stderr.write(f"{error}\n")
+                sys.stderr.write(f"{printable(error)}\n")
     load_entry_points()
     foreign = [name for name, entry in OPTIMIZERS.items() if not _is_ours(entry.kind)]
     nodes += [_optimizer_node(name) for name in foreign]

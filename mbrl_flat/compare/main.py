@@ -14,7 +14,7 @@ from mbrl_flat.compare.figures import FIGURE_NAMES, draw_figures
 from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, printable
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
 from mbrl_flat.runtime.parallel import map_in_processes
@@ -64,9 +64,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         )
         written = write_report(comparison, arguments.out, title=arguments.title)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{printable(error)}\n")
         return 2
-    _print(to_markdown(comparison.rows) + "\n" + "".join(f"{path}\n" for path in written))
+    _print(
+        to_markdown(comparison.rows) + "\n" + "".join(f"{printable(path)}\n" for path in written)
+    )
     return 0
 
 
@@ -119,7 +121,8 @@ class _Parser(argparse.ArgumentParser):
     """Prints the error message alone, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.\n")
+        text = printable(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+        sys.stderr.write(f"{text}\n")
         sys.exit(2)
 
 

@@ -7,6 +7,7 @@ from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.compare.axes import AXES
 from mbrl_flat.compare.columns import Column
 from mbrl_flat.compare.summary import GroupSummary, Versus, present_columns
+from mbrl_flat.errors import printable
 from mbrl_flat.runtime.files import csv_text
 
 _GROUP = ("task", "agent", "optimizer", "label")
@@ -132,6 +133,6 @@ def _raw(value: float) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     # Names may come from someone else's run, and Markdown passes HTML on.
-    whole = [" ".join(cell.splitlines()).replace("|", "\\|") for cell in cells]
+    whole = [printable(cell).replace("|", "\\|") for cell in cells]
     whole = [cell.replace("<", "&lt;") for cell in whole]
     return f"| {' | '.join(whole)} |"

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from mbrl_flat.errors import printable
+
 _WIDTH = 10
 _SECONDS_BETWEEN_LINES = 10.0
 _OPTIONAL_COLUMNS = (
@@ -180,7 +182,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def say(text: str) -> None:
-    """Print at once, also into a pipe."""
-    sys.stdout.write(text + "\n")
+def say(*lines: object) -> None:
+    """Print lines at once, also into a pipe; names in them may hold any character."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.flush()

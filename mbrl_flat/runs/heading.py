@@ -17,7 +17,9 @@ def count_parameters(agent: Agent) -> int:
     return sum(p.numel() for p in trained)
 
 
-def describe_run(config: RunConfig, trainer: Trainer, folder: Path, device: torch.device) -> str:
+def describe_run(
+    config: RunConfig, trainer: Trainer, folder: Path, device: torch.device
+) -> list[str]:
     """Agent, task, optimizer, device, length and folder, in four lines.
 
     Args:
@@ -50,4 +52,4 @@ def describe_run(config: RunConfig, trainer: Trainer, folder: Path, device: torc
         "length": f"{steps:,} steps ({steps * repeat:,} frames){learns}",
         "folder": str(folder),
     }
-    return "\n".join(f"{name:10} {text}" for name, text in lines.items())
+    return [f"{name:10} {text}" for name, text in lines.items()]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, printable
 from mbrl_flat.evaluation.multitask import shapes_of
 from mbrl_flat.interfaces import Agent, LoadsPretrained, TrainsWithOneOptimizer
 from mbrl_flat.runs.config import RunConfig
@@ -27,25 +27,32 @@ def check_shapes(saved: Mapping[str, Any], spec: EnvSpec, folder: Path) -> None:
     """Refuse an environment whose spaces have changed since the checkpoint was made.
 
     Args:
-        saved: Content of the checkpoint; one without recorded shapes is not checked.
+        saved: Content of the checkpoint; what an older one does not record is not checked.
         spec: Shapes of the environment now.
         folder: The run's folder, for the message.
 
     Raises:
-        UserError: If observations or actions have other sizes; names them.
+        UserError: If observations or actions have other sizes, kinds or bounds; names them.
     """
-    was, now = saved.get("shapes"), shapes_of_spec(spec)
-    if was is None or was == now:
-        return
     changes = [
-        f"it had {was.get(name, 'no')} {name}, now has {now.get(name, 'none')}"
-        for name in dict.fromkeys((*was, *now))
-        if was.get(name) != now.get(name)
+        f"it had {was or 'no'} {name}, now has {now or 'none'}"
+        for name, was, now in _changes(saved.get("shapes"), shapes_of_spec(spec))
+    ] or [
+        f"it had {name} {was or 'none'}, now {now or 'none'}"
+        for name, was, now in _changes(saved.get("spaces"), spec.native)
     ]
-    raise UserError(
-        f"The environment is not the one that {folder} was trained on: {'; '.join(changes)}. Use "
-        f"the version of its package or file that the run was made with, or start a new run."
-    )
+    if changes:
+        raise UserError(
+            f"The environment is not the one that {folder} was trained on: {'; '.join(changes)}. "
+            f"Use the version of its package or file that the run was made with, or start a new "
+            f"run."
+        )
+
+
+def _changes(was: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[tuple[str, Any, Any]]:
+    """Names whose values differ, with both; none where nothing is recorded."""
+    names = dict.fromkeys((*was, *now)) if was and now else ()
+    return [(n, was.get(n), now.get(n)) for n in names if was and was.get(n) != now.get(n)]
 
 
 def shapes_of_spec(spec: EnvSpec) -> dict[str, str]:
@@ -180,7 +187,9 @@ def append_row(file: Path, row: Mapping[str, Any]) -> None:
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
     except OSError as error:
-        sys.stderr.write(f"{file} cannot be written ({error.strerror}); the results follow.\n")
+        sys.stderr.write(
+            f"{printable(file)} cannot be written ({error.strerror}); the results follow.\n"
+        )
 
 
 _MAY_CHANGE = ("steps", "device", "threads", "parallel_envs", "on_nonfinite", "model_lr")

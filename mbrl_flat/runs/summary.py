@@ -18,7 +18,7 @@ _RESULTS = (
 )
 
 
-def summarize_run(folder: Path, *, complete: bool = True) -> str:
+def summarize_run(folder: Path, *, complete: bool = True) -> list[str]:
     """Results as a table, the files written, and how to resume an unfinished run."""
     found: dict[str, float] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
@@ -30,4 +30,4 @@ def summarize_run(folder: Path, *, complete: bool = True) -> str:
     lines += ["files", *(f"  {file}" for file in files)]
     if not complete:
         lines.append(f"stopped before its end; resume with mbrl-flat-train resume={folder}")
-    return "\n".join(lines)
+    return lines

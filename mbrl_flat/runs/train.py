@@ -15,7 +15,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.diagnostics.probe import ReplayProbe
 from mbrl_flat.distributed.processes import Processes
 from mbrl_flat.distributed.split_update import SplitUpdate, follow
-from mbrl_flat.errors import UserError
+from mbrl_flat.errors import UserError, printable
 from mbrl_flat.evaluation.multitask import make_evaluation
 from mbrl_flat.interfaces import Agent, Inspectable, Logger, Measurement
 from mbrl_flat.logging.console import ConsoleLogger, say
@@ -79,7 +79,7 @@ def train_run(
                     f"{folder} has recorded metrics but no checkpoint, so it cannot be resumed; "
                     f"put checkpoints/latest.pt back, or remove metrics.jsonl to start again."
                 )
-            say(describe_run(config, trainer, folder, processes.device(config.device)))
+            say(*describe_run(config, trainer, folder, processes.device(config.device)))
             trainer.start()
         else:
             changed = changed_settings(folder, config)
@@ -121,7 +121,7 @@ def build_trainer(
     saved = checkpoints.load_for_resume(steps=config.steps, device=device)
     envs = _environments(config, parts, stack)
     spec = envs.spec
-    checkpoints.shapes = shapes_of_spec(spec)
+    checkpoints.env = {"shapes": shapes_of_spec(spec), "spaces": dict(spec.native)}
     if saved is not None:
         check_shapes(saved, spec, folder)
     check_offline(config, spec)
@@ -159,7 +159,7 @@ def _console(config: RunConfig, folder: Path) -> ConsoleLogger:
     return ConsoleLogger(
         config.logging.steps,
         updates_per_step=config.updates_per_step,
-        description=folder.name,
+        description=printable(folder.name),
         progress=config.logging.progress,
     )
 

@@ -76,7 +76,7 @@ def run_supervised(study: Study, config: SupervisedConfig, *, yaml: str) -> int:
     if outcome.exit_status:
         say(f"stopped; resume with mbrl-flat-supervised resume={folder}")
         return outcome.exit_status
-    say(_closing_lines(study.claims(outcome.rows), outcome.written))
+    say(*_closing_lines(study.claims(outcome.rows), outcome.written))
     return 0
 
 
@@ -103,9 +103,9 @@ def _command(config: SupervisedConfig) -> str:
     return f"mbrl-flat-supervised experiment={config.name}{preset}"
 
 
-def _closing_lines(claims: Sequence[Claim], written: Sequence[Path]) -> str:
+def _closing_lines(claims: Sequence[Claim], written: Sequence[Path]) -> list[str]:
     lines = ["claims"]
     for claim in corrected(claims):
         numbers = format_interval(claim.interval)
         lines.append(f"  {claim.name:4} {claim.corrected:13} {numbers:32} {claim.statement}")
-    return "\n".join([*lines, "files", *(f"  {path}" for path in written)])
+    return [*lines, "files", *(f"  {path}" for path in written)]

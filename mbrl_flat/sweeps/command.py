@@ -114,7 +114,7 @@ def make_sweep(
     finally:
         lines, done = sweep.end()
         if lines:
-            say(lines)
+            say(*lines)
     if not lines:
         sweep.undo()
         raise UserError("The sweep has no run: no setting that was given names a value.")

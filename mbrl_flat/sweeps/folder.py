@@ -139,7 +139,7 @@ class SweepFolder:
         """What became of the runs so far."""
         return read_outcomes(self.start)
 
-    def end(self) -> tuple[str, bool]:
+    def end(self) -> tuple[list[str], bool]:
         """Sum up what became of the runs.
 
         Returns:
@@ -147,15 +147,15 @@ class SweepFolder:
         """
         outcomes = self.outcomes()
         if not outcomes:
-            return "", True
+            return [], True
         done = all(outcome.done for outcome in outcomes)
-        lines = [summary(outcomes)]
+        lines = summary(outcomes)
         if not done:
             lines.append(
                 f"the same command with run_dir={_shown(self.folder)} does what is missing; "
                 f"logs are in {_shown(self.folder / '.sweep' / 'logs')}"
             )
-        return "\n".join(lines), done
+        return lines, done
 
     def undo(self) -> None:
         """Take back what ``begin`` made, unless runs wait there or someone else uses it."""

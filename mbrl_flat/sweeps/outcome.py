@@ -63,10 +63,10 @@ def read_outcomes(folder: Path) -> list[RunOutcome]:
     return [RunOutcome(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
-def summary(outcomes: Sequence[RunOutcome]) -> str:
+def summary(outcomes: Sequence[RunOutcome]) -> list[str]:
     """How many of each kind, and a line for each that is not done."""
     counts = Counter("not ended" if o.status == "running" else o.status for o in outcomes)
     parts = [f"{count} {status}" for status, count in sorted(counts.items())]
     runs = "1 run" if len(outcomes) == 1 else f"{len(outcomes)} runs"
     missing = [f"  {outcome.line()}" for outcome in outcomes if not outcome.done]
-    return "\n".join([f"{runs}: {', '.join(parts)}", *missing])
+    return [f"{runs}: {', '.join(parts)}", *missing]

@@ -37,7 +37,10 @@ _MAX_SHOWN = 40
 _NUMPY = "numpy array"
 """Key under which an array is stored as a tensor."""
 
-_HEADER = {"step": (int,), "shapes": (dict, NoneType), "finished": (bool,), "replay": (dict,)}
+_HEADER = {
+    "step": (int,), "shapes": (dict, NoneType), "spaces": (dict,), "finished": (bool,),
+    "replay": (dict,),
+}  # fmt: skip
 """What else than states of the run's parts a checkpoint says; one of an agent has a step."""
 
 FORMAT = 1
@@ -179,6 +182,9 @@ class CheckpointFolder:
 
     Args:
         path: The folder ``checkpoints`` of a run.
+
+    Attributes:
+        env: What checkpoints record of the environment, ``shapes`` and ``spaces``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -186,7 +192,7 @@ class CheckpointFolder:
         self._pieces: list[dict[str, Any]] = []
         self._position: np.ndarray | None = None
         self._verified = False
-        self.shapes: dict[str, str] | None = None
+        self.env: dict[str, dict[str, str]] = {}
 
     @property
     def latest(self) -> Path:
@@ -221,7 +227,7 @@ class CheckpointFolder:
             kept.append(piece)
         full = {
             "format": FORMAT,
-            "shapes": self.shapes,
+            **self.env,
             **state,
             "replay": replay.state_dict(),
             "pieces": kept,
@@ -235,8 +241,7 @@ class CheckpointFolder:
 
     def save_best(self, agent_state: Mapping[str, Any], *, step: int, score: float) -> None:
         """Save the agent alone, with the evaluation that made it the best."""
-        content = {"format": FORMAT, "agent": agent_state, "step": step, "score": score}
-        content["shapes"] = self.shapes
+        content = {"format": FORMAT, "agent": agent_state, "step": step, "score": score, **self.env}
         save_atomically(_packed(content), self.best)
 
     def load_latest(self, *, device: torch.device) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 from mbrl_flat.cli import commands
 from mbrl_flat.cli.composition import trusted
 from mbrl_flat.cli.error_messages import explain_error, format_error, raised_by_configuration
+from mbrl_flat.compare.main import main
 from mbrl_flat.errors import UserError
+from mbrl_flat.logging.console import say
 from mbrl_flat.runs.config import RunConfig
 
 
@@ -112,7 +114,26 @@ def test_a_message_never_steers_the_terminal():
     message = explain_error(
         UserError("a\x1b]0;owned\x07 b\x9b2J c\r d"), command="train", schema=object, known=list
     )
-    assert message == "a?]0;owned? b?2J c? d"
+    assert message == r"a\x1b]0;owned\x07 b\x9b2J c\r d"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x85b", "a\u2028b"])
+def test_control_characters_of_a_name_are_escaped(fails, capsys, tmp_path, name):
+    """In errors of commands and of the comparison, and in what a run says."""
+    shown = name.encode("unicode_escape").decode()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("agent: {}\n")
+    (tmp_path / "run" / "checkpoints" / name).symlink_to("/")
+    (tmp_path / "all" / name).mkdir(parents=True)
+    (tmp_path / "all" / name / "config.yaml").write_text("agent: {}\n")
+
+    assert f"run/checkpoints/{shown} is a link to /" in fails("resume=run")
+    assert main([str(tmp_path / "all")]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert f"all/{shown}/config.yaml" in text
+    say(f"run folder: {name}", "files")
+    assert capsys.readouterr().out == f"run folder: {shown}\nfiles\n"
 
 
 @pytest.mark.parametrize("size", [2**60, 2**62])

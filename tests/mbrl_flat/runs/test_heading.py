@@ -28,7 +28,7 @@ def test_only_an_agent_that_learns_has_an_optimizer_and_updates(network, optimiz
         config=SimpleNamespace(steps=100, seed_steps=20),
     )
 
-    lines = describe_run(config, trainer, Path("run"), torch.device("cpu")).splitlines()
+    lines = describe_run(config, trainer, Path("run"), torch.device("cpu"))
 
     found = {line.split(maxsplit=1)[0]: line for line in lines}
     assert optimizer in found["optimizer"]

@@ -237,7 +237,7 @@ def test_a_summary_counts_what_is_done_and_lists_what_is_not():
         RunOutcome(name="c", status="stopped", reason="by SIGTERM"),
         RunOutcome(name="d"),
     ]
-    assert summary(outcomes).splitlines() == [
+    assert summary(outcomes) == [
         "4 runs: 1 finished, 1 finished before, 1 not ended, 1 stopped",
         "  c: stopped: by SIGTERM",
         "  d: did not end; its job was killed or lost",
