@@ -2,9 +2,10 @@
 
 Reads the ``seeds.csv`` that ``mbrl-flat-compare --by variant --last 0.5`` writes and prints the
 table of claims P1 to P6 (docs/studies/central_claim/plan.md): differences paired by seed, Student's
-interval, p-values adjusted over all claims. ``--page`` replaces the table of a page.
+interval, p-values adjusted over all claims. ``--longer`` adds L1 and L2, of the table that
+``returns_by_step.py`` writes of longer runs. ``--page`` replaces the table of a page.
 
-    python scripts/published_recipe.py report/seeds.csv --page PAGE.md
+    python scripts/published_recipe.py report/seeds.csv --longer longer.csv --page PAGE.md
 """
 
 import argparse
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import returns_by_step
 from study_report import TABLE
 from tables_by_seed import Results, compare, read
 
@@ -39,14 +41,18 @@ RETURNS = (
 FLATTER = ("P6", "SAM makes the recipe's model flatter", "published", "published_tiny")
 HEAD = "uncorrected verdict"
 """Column by which the table is found; ``study_report.py`` looks after those with a ``verdict``."""
+LATER = ((9000, 12000), (15000, 18000))
+"""Steps from and to which longer runs are compared; L2 compares them with ``BEFORE``."""
+BEFORE = (3000, 6000)
 _POWER = 0.8416  # 80 % quantile of the normal distribution
 
 
-def claims_of(results: Results) -> list[Claim]:
+def claims_of(results: Results, longer: returns_by_step.Curves | None = None) -> list[Claim]:
     """Claims of every task.
 
     Args:
         results: Value by task, column, variant and seed.
+        longer: Returns of longer runs of SAM and Adam.
 
     Returns:
         The claims, adjusted for their number; one of a variant without runs is "not tested".
@@ -64,7 +70,30 @@ def claims_of(results: Results) -> list[Claim]:
         metric = "largest Hessian eigenvalue, ratio"
         flatter = sign_claim(name, f"{task}: {words}", metric, np.log(ratios).tolist(), below=0.0)
         found.append(replace(flatter, interval=Interval(*map(math.exp, flatter.interval))))
-    return corrected(found)
+    return corrected([*found, *_of_longer_runs(longer or {})])
+
+
+def _of_longer_runs(curves: returns_by_step.Curves) -> list[Claim]:
+    """L1 and L2, for each range of steps that two seeds of both variants reach."""
+    pair, found = ("sam", "adam"), list[Claim]()
+    for first, last in LATER:
+        later = returns_by_step.differences(curves, pair, first, last)
+        if len(later) < 2:
+            continue
+        reached = {
+            name: {seed: curve for seed, curve in curves[name].items() if last in curve}
+            for name in pair
+        }
+        caught_up = later - returns_by_step.differences(reached, pair, *BEFORE)
+        where = f"{first:,} to {last:,} steps"
+        found += [
+            sign_claim("L1", f"{where}: SAM earns less than Adam", "difference of returns",
+                       later.tolist(), below=0.0, note=_detectable(later)),
+            sign_claim("L2", f"{where}: SAM has caught up since 3,000 to 6,000 steps",
+                       "change of that difference", caught_up.tolist(), above=0.0,
+                       note=_detectable(caught_up)),
+        ]  # fmt: skip
+    return found
 
 
 def _detectable(each: np.ndarray) -> str:
@@ -80,11 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("reports", nargs="+", type=Path, metavar="SEEDS.csv")
+    parser.add_argument("--longer", type=Path, metavar="RETURNS.csv", help="of longer runs")
     parser.add_argument("--page", type=Path, metavar="PAGE.md", help="replace the table in it")
     options = parser.parse_args(arguments)
-    table = claims_markdown(claims_of(read(options.reports))).replace(
-        " verdict | adj", f" {HEAD} | adj"
-    )
+    longer = returns_by_step.read(options.longer) if options.longer else None
+    claims = claims_of(read(options.reports), longer)
+    table = claims_markdown(claims).replace(" verdict | adj", f" {HEAD} | adj")
     print(table)
     if options.page:
         text = options.page.read_text(encoding="utf-8")
