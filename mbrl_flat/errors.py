@@ -50,13 +50,17 @@ class EnvironmentFailure(UserError):  # noqa: N818 - what happened, not an error
         )
 
 
+class EndedAtStart(SystemExit):
+    """A signal asked a run to stop before its first step; its start is taken back."""
+
+
 def is_ours(error: BaseException) -> bool:
-    """Whether an error in an environment's call has its message already, or is Ctrl-C."""
+    """Whether an error in an environment's call has its message already, or is a signal's."""
     # All else is the environment's fault, also what is no Exception, such as sys.exit(), and what
     # looks like Ctrl-C where that is noted or ignored, as in a worker, or is raised by a statement.
     by_signal = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ctrl_c = type(error) is KeyboardInterrupt and by_signal and not _is_raised(error)
-    return isinstance(error, UserError) or ctrl_c
+    return isinstance(error, UserError | EndedAtStart) or ctrl_c
 
 
 def _is_raised(error: BaseException) -> bool:

@@ -8,9 +8,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from mbrl_flat.errors import UserError
+from mbrl_flat.logging.console import say
 from mbrl_flat.runtime.file_lock import NO_LOCKS, take_lock
 from mbrl_flat.runtime.file_names import as_file_name
 from mbrl_flat.runtime.files import check_inside
+from mbrl_flat.runtime.plain_files import read_yaml
 
 _PATIENCE_SECONDS = 5.0
 _START = ("config.yaml", "environment.json", "study.json", "data.json", "replay", ".lock")
@@ -70,7 +72,7 @@ def create_run_folder(path: Path, *, exact: bool) -> Path:
                 _MADE[candidate] = [candidate, *above]
                 return candidate
             except FileExistsError:
-                if exact and _is_empty_folder(path):
+                if exact and (_is_empty_folder(path) or _is_abandoned(path)):
                     return path
                 if exact:
                     raise UserError(
@@ -87,6 +89,27 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and all(inner.name == ".lock" for inner in path.iterdir())
 
 
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder holds a start of ours that was killed before its first step, and no more."""
+    config = folder / "config.yaml"
+    if not ((folder / ".lock").is_file() and config.is_file()) or _is_begun(folder):
+        return False
+    try:
+        settings = read_yaml(config)
+    except UserError:  # killed while it was written, or not ours
+        return False
+    return isinstance(settings, dict) and "run_dir" in settings
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a start left; a lock that is held stays."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ".lock":
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def removed_unless_begun(folder: Path, *, owned: bool = False) -> Iterator[None]:
     """After an error, remove the files of a run that has not recorded or saved anything.
@@ -101,11 +124,8 @@ def removed_unless_begun(folder: Path, *, owned: bool = False) -> Iterator[None]
         yield
     except BaseException:
         if not _is_begun(folder):
-            for path in folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+            _clear(folder)
+            (folder / ".lock").unlink(missing_ok=True)
             with suppress(OSError):  # one of them has got something else meanwhile
                 for made in _MADE.get(folder, [folder] if owned else []):
                     made.rmdir()
@@ -140,7 +160,12 @@ def writing(folder: Path, *, new: bool) -> Iterator[None]:
             raise
     try:
         if new and (folder / "config.yaml").exists():
-            raise UserError(f"Another process has begun a run in {folder}; choose another run_dir.")
+            if lock is None or not _is_abandoned(folder):
+                raise UserError(
+                    f"Another process has begun a run in {folder}; choose another run_dir."
+                )
+            say(f"{folder} holds a run that was killed before its first step; it starts again.")
+            _clear(folder)
         with removed_unless_begun(folder) if new else nullcontext():
             yield
     finally:

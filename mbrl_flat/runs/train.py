@@ -37,7 +37,7 @@ from mbrl_flat.runs.offline_data import check_offline, fill_replay
 from mbrl_flat.runs.parts import Parts, build_agent
 from mbrl_flat.runs.provenance import write_environment
 from mbrl_flat.runtime.device import machine_memory, use_threads
-from mbrl_flat.runtime.interrupts import stop_requests
+from mbrl_flat.runtime.interrupts import ended_by_signals, stop_requests
 from mbrl_flat.specs import EnvSpec
 from mbrl_flat.training.checkpoint import CheckpointFolder
 from mbrl_flat.training.collector import TrainEnvs
@@ -71,7 +71,10 @@ def train_run(
     """
     processes = processes or Processes()
     with ExitStack() as stack:
-        trainer, saved = build_trainer(config, parts, folder, processes, stack, callbacks=callbacks)
+        with ended_by_signals():
+            trainer, saved = build_trainer(
+                config, parts, folder, processes, stack, callbacks=callbacks
+            )
         request = stack.enter_context(stop_requests())
         if saved is None:
             if trainer.logger.position > 0:

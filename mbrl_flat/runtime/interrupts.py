@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 
+from mbrl_flat.errors import EndedAtStart
+
 STOP_WITH_STDIN = "MBRL_FLAT_STOP_WITH_STDIN"
 """Environment variable: the end of standard input is a request to stop."""
 
@@ -100,6 +102,30 @@ def stop_requests(*, answer: bool = True) -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let signals that ask to stop raise ``EndedAtStart`` in the body, where they would kill.
+
+    A second one kills. Outside the main thread signals cannot be caught, and nothing is changed.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(number, signal.SIG_DFL)
+        _tell(f"stopped by {signal.Signals(number).name} before the first step\n".encode())
+        raise EndedAtStart(128 + number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    deadly = [n for n in STOP_SIGNALS if in_main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in deadly:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _note_end_of_stdin(request: StopRequest) -> None:

@@ -24,7 +24,8 @@ Deviations from the paper:
     right up to one rounding and needs no memory; ``restore=exact`` copies. Weight decay sees the
     clean weights; in the authors' SGD it sees the perturbed ones, and their AdamW decays before it
     moves the weights back. Running statistics are those of
-    the perturbed weights, as theirs.
+    the perturbed weights, as theirs. A momentum shorter than 1e-8, such as DAdaptLion's first, is
+    scaled before the norm is guarded, so that the perturbation has the length rho.
 """
 
 from contextlib import AbstractContextManager
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
 from mbrl_flat.optim.perturbation import Perturbation, added_and_subtracted
-from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
+from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer, SelectedParams
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
 from mbrl_flat.optim.with_base import HasBase
@@ -54,6 +55,8 @@ BUFFERS = (
     "ema",
 )
 """What optimizers call their momentum, the likeliest first."""
+_TINY = 1e-8
+"""Momenta below it are scaled first; DAdaptLion's first ones are 1e-9 of the gradient."""
 
 
 @register(
@@ -95,7 +98,7 @@ class MomentumSAM(HasBase, RadiusOptimizer):
         if not momenta:
             return evaluate()
         selection = self._selected({p: chosen[p] for p in momenta}, grads=False)
-        along = selection.along(list(momenta.values()))
+        along = _along(selection, list(momenta.values()))
         perturbation = self._report(selection.params, -along)
         self.zero_grad(set_to_none=True)
         with self._perturbed(selection.params, perturbation):
@@ -136,6 +139,15 @@ class MomentumSAM(HasBase, RadiusOptimizer):
             f"{type(self.base_optimizer).__name__} has none: {why}. Set its momentum, such as 0.9, "
             "or choose a base with one, such as adam."
         )
+
+
+def _along(selection: SelectedParams, momenta: list[Tensor]) -> Perturbation:
+    """Along the momentum by rho, also where its length is as small as the guard against zero."""
+    along = selection.along(momenta)
+    if along.length is None or along.length > _TINY:
+        return along
+    largest = max(float(v.abs().max()) for v in momenta)
+    return selection.along([v / largest for v in momenta]) if largest > 0.0 else along
 
 
 MSAM = MomentumSAM

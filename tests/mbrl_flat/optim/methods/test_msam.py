@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import pytorch_optimizer
 import torch
 
 from mbrl_flat.errors import UserError
@@ -40,6 +41,38 @@ def test_the_second_step_of_adam_is_perturbed_against_its_first_moment(quadratic
     optimizer.step(closure)
 
     close(param.detach(), other.detach())
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-9, 1e-12, 1e-30, 1e-300])
+def test_the_perturbation_has_length_rho_whatever_the_scale_of_the_momentum(quadratic, factor):
+    """Bases that estimate their rate, such as DAdaptLion, begin with momenta of 1e-12."""
+    param, closure = quadratic(H, START)
+    base = partial(torch.optim.SGD, lr=LR, momentum=0.9)
+    optimizer = make_optimizer("msam", [param], base=base, rho=0.3)
+    optimizer.step(closure)
+    v = optimizer.state[param]["momentum_buffer"].mul_(factor)
+    at = param.detach() - 0.3 * (v / factor) / (v / factor).norm()
+    expected = param.detach() - LR * (0.9 * v + grad(at))
+
+    optimizer.step(closure)
+
+    torch.testing.assert_close(param.detach(), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_dadaptlion_is_perturbed_by_rho(quadratic):
+    param, closure = quadratic(H, START)
+    base = pytorch_optimizer.DAdaptLion
+    optimizer = make_optimizer("msam", [param], base=base, rho=0.3)
+    for _ in range(5):
+        optimizer.step(closure)
+        clean, seen = param.detach().clone(), []
+
+        def watched(clean=clean, seen=seen):
+            seen.append(float((param.detach() - clean).norm()))
+            return closure()
+
+        optimizer.step(watched)
+        assert seen == [pytest.approx(0.3, rel=1e-4)]
 
 
 def test_with_the_length_of_the_momentum_step_it_is_nesterov(quadratic):
