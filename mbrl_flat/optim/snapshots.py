@@ -1,8 +1,10 @@
-"""What evaluations of a loss change beside the weights: random streams and buffers."""
+"""What evaluations of a loss change beside the weights: random streams, buffers, attributes."""
 
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any, cast
 
 import numpy as np
@@ -49,8 +51,67 @@ _hooks = cast(dict[int, Any], _hook.hooks_dict_ref())
 _hook.remove()
 
 
+_TORCH_NAMES = frozenset(vars(nn.Module()))
+_MAX_ENTRIES = 1000
+_MAX_DEPTH = 3
+
+
+_CONTAINERS = (list, tuple, dict, deque, set)
+_PLAIN = (Tensor, np.ndarray, np.generic, int, float, complex, str, NoneType, *_CONTAINERS)
+
+
+def _attributes(module: nn.Module) -> list[tuple[str, Any, Any]]:
+    """State in a module's plain attributes: tensors, arrays, numbers, and containers of them.
+
+    Modules of torch have none. Containers of over 1,000 entries, their fourth level, tensors with a
+    gradient and objects of other kinds keep what is done to them.
+
+    Returns:
+        Names, values, and copies of what may change in place.
+    """
+    if type(module).__module__.startswith("torch."):
+        return []
+    return [
+        (name, value, _contents(value))
+        for name, value in vars(module).items()
+        if name not in _TORCH_NAMES and isinstance(value, _PLAIN)
+    ]
+
+
+def _contents(value: Any, depth: int = _MAX_DEPTH) -> Any:
+    """Copy what may change in place."""
+    if isinstance(value, Tensor):
+        return None if value.requires_grad or value.is_inference() else value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy() if value.flags.writeable else None
+    if not isinstance(value, _CONTAINERS) or depth == 0 or len(value) > _MAX_ENTRIES:
+        return None
+    rows = value.items() if isinstance(value, dict) else enumerate(value)
+    return [(key, item, _contents(item, depth - 1)) for key, item in rows]
+
+
+def _put_back(value: Any, contents: Any) -> None:
+    if contents is None:
+        return
+    if isinstance(value, Tensor):
+        if value.shape == contents.shape:
+            value.copy_(contents)
+        return
+    if isinstance(value, np.ndarray):
+        value[...] = contents
+        return
+    if not isinstance(value, tuple):
+        value.clear()
+    if isinstance(value, dict):
+        value.update((key, item) for key, item, _ in contents)
+    elif not isinstance(value, tuple):
+        (value.update if isinstance(value, set) else value.extend)(item for _, item, _ in contents)
+    for _, item, inner in contents:
+        _put_back(item, inner)
+
+
 class BufferSnapshot:
-    """Buffers that forward passes may change, such as running statistics, at one moment.
+    """Buffers and attributes that forward passes may change, such as statistics, at one moment.
 
     Args:
         known: Buffers to save in any case: those of modules in compiled code, which no hook sees.
@@ -61,10 +122,11 @@ class BufferSnapshot:
         self._known = [(buffer, buffer.clone()) for buffer in known]
         self._restricted = set(restricted)
         self._seen: dict[nn.Module, list[tuple[str, Tensor, Tensor]]] = {}
+        self._attributes: list[tuple[nn.Module, list[tuple[str, Any, Any]]]] = []
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Save the buffers of every module that runs in the body, as they are before it runs."""
+        """Save the state of every module that runs in the body, as it is before it runs."""
         _watching.append(self)
         _hooks[_hook.id] = _before_forward
         try:
@@ -75,10 +137,12 @@ class BufferSnapshot:
                 _hook.remove()
 
     def remember(self, module: nn.Module) -> None:
-        """Copy the buffers of a module unless that was done before."""
+        """Copy buffers and attributes of a module unless that was done before."""
         if module not in self._seen:
             own = module.named_buffers(recurse=False)
             self._seen[module] = [(name, buffer, buffer.clone()) for name, buffer in own]
+            if plain := _attributes(module):
+                self._attributes.append((module, plain))
 
     def with_gradient(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Let the input of a layer whose parameters take a gradient take one too.
@@ -106,7 +170,12 @@ class BufferSnapshot:
 
     @torch.no_grad()
     def rewind(self) -> None:
-        """Set the buffers to this moment."""
+        """Set buffers and attributes to this moment."""
+        for module, plain in self._attributes:
+            own = vars(module)
+            for name, value, contents in plain:
+                own[name] = value
+                _put_back(value, contents)
         for buffer, saved in self._known:
             buffer.copy_(saved)
         for module, rows in self._seen.items():
@@ -118,7 +187,7 @@ class BufferSnapshot:
 
 @contextmanager
 def frozen_statistics(known: Sequence[Tensor] = ()) -> Iterator[None]:
-    """Undo what forward passes in the body do to buffers.
+    """Undo what forward passes in the body do to buffers and attributes of modules.
 
     BatchNorm and SyncBatchNorm still normalise by the statistics of the batch, as in training.
 

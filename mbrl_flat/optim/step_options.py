@@ -17,7 +17,8 @@ class StepOptions:
         on_nonfinite: ``raise`` a ``NonFiniteError``, or ``skip`` the step and count it.
         same_rng: Every evaluation of one step draws the same random numbers.
         frozen_batchnorm: Only the first evaluation of a step moves buffers, such as the running
-            statistics of BatchNorm, and parameters without gradient, such as codebooks.
+            statistics of BatchNorm, plain attributes of modules, such as counters and lists of
+            tensors, and parameters without gradient, such as codebooks.
         micro_batches: Given several closures, ``replay`` all of them at one common perturbation, or
             give ``each`` its own (m-sharpness).
         sync: In a data-parallel run whose model is not wrapped, average every gradient (``global``:
