@@ -38,6 +38,7 @@ def _work(index: int, make: Callable[[], Any], *places: Any) -> None:
             pipe.send((None, False))
         return
     with suppress(EOFError, OSError):
+        # A private name: Gymnasium has no public one for the loop of its workers.
         _async_worker(index, lambda: env, *places)
 
 

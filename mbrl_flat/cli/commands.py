@@ -14,7 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -43,7 +43,7 @@ from mbrl_flat.cli.help import GROUPS
 from mbrl_flat.cli.plugins import offer_plugins
 from mbrl_flat.cli.schemas import SCHEMAS, EvaluateConfig, ExportConfig, ProbeConfig
 from mbrl_flat.distributed.processes import Processes, joined, repeats_the_first
-from mbrl_flat.errors import NonFiniteError, UserError
+from mbrl_flat.errors import NonFiniteError, UserError, cause_of
 from mbrl_flat.evaluation.episodes import check_episodes
 from mbrl_flat.logging.console import say
 from mbrl_flat.logging.labels import part_names
@@ -61,7 +61,7 @@ from mbrl_flat.runs.train import follow_run, train_run
 from mbrl_flat.runtime.device import usable_cores
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
-from mbrl_flat.runtime.settings import dotted_keys
+from mbrl_flat.runtime.settings import dotted_keys, setting_key
 from mbrl_flat.studies.command import SupervisedConfig, run_supervised
 from mbrl_flat.sweeps import SweepJob, make_sweep, quoted, share_of_cores, wants_sweep
 
@@ -291,15 +291,15 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 
 
 def _explain(error: BaseException, command: str) -> str:
-    known = partial(_all_keys, command)
+    words = sys.argv[1:]
+    chosen = [w for w in words if w.partition("=")[0] in GROUPS[command] and "," not in w]
+    known = lambda: dotted_keys(plain(composed(command, chosen)))  # noqa: E731
+    composing = cause_of(error, (ConfigCompositionException,))
+    if composing and not cause_of(composing, (OmegaConfBaseException,)):
+        added = {setting_key(w) for w in words if w.startswith("+") and not w.startswith("++")}
+        for key in added & known():
+            error = UserError(f"{key} is there already; leave out the +: {key}=VALUE.")
     return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
-
-
-def _all_keys(command: str) -> set[str]:
-    """Dotted keys of the configuration that the command's groups compose to."""
-    groups = GROUPS[command]
-    words = [w for w in sys.argv[1:] if w.partition("=")[0] in groups and "," not in w]
-    return dotted_keys(plain(composed(command, words)))
 
 
 train = partial(_command, _train, "train", sweeps=True)

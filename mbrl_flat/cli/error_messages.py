@@ -20,9 +20,6 @@ from mbrl_flat.cli.build import describe, wrong_value
 from mbrl_flat.cli.schemas import annotation_of
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError, cause_of, printable
 
-_EXISTS = re.compile(r"An item is already at '([^']*)'")
-"""What Hydra says to ``+key=value`` of a key that is there."""
-
 
 def _longer(size: int, but: str = "") -> re.Pattern[str]:
     """Values in quotes or brackets and unbroken words of more characters, without those ``but``."""
@@ -133,7 +130,5 @@ def format_error(error: BaseException) -> str:
     if isinstance(error, OSError):
         file = error.filename or "the run folder"
         return f"{error.strerror or error}: {file}; what was saved before is whole."
-    if exists := _EXISTS.search(str(error)):
-        return f"{exists[1]} is there already; leave out the +: {exists[1]}=VALUE."
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     return " ".join(filter(None, lines))
