@@ -9,8 +9,7 @@ import griffe
 sys.path.insert(0, str(Path(__file__).parent))
 
 from formulas import render
-
-from mbrl_flat.optim.documentation import markdown
+from optimizers import markdown
 
 
 class Formulas(griffe.Extension):

@@ -19,7 +19,7 @@ PAGES = [
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
     if BLOCK.search(page.read_text(encoding="utf-8"))
-    # Tested with the model that they speak of: tests/mbrl_flat/optim/test_documentation.py.
+    # Tested with the model that they speak of: tests/scripts/test_optimizer_pages.py.
     and (page.parent.name != "optimizers" or page.name == "README.md")
 ]
 

@@ -1,6 +1,6 @@
 """Pages about the optimizers, written from the registry and the docstrings of the methods.
 
-``python -m mbrl_flat.optim.documentation docs/optimizers`` writes them again.
+``python scripts/site/optimizers.py docs/optimizers`` writes them again.
 """
 
 import inspect
@@ -64,7 +64,7 @@ _NOTATION = """
 perturbation. `d` is the gradient that the base optimizer takes for its step.
 """
 
-_GENERATED = "\n*Written by `python -m mbrl_flat.optim.documentation docs/optimizers`.*\n"
+_GENERATED = "\n*Written by `python scripts/site/optimizers.py docs/optimizers`.*\n"
 
 _OPTIONS = """\
 ## Options of a step

@@ -1,5 +1,6 @@
 """The workspace is built and can be read without a connection."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import pytest
 
 from mbrl_flat.errors import MissingExtraError
 from mbrl_flat.logging.labels import run_labels, run_settings
-from mbrl_flat.logging.wandb_workspace import GROUP_BY, SECTIONS, build_workspace, describe
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "wandb_workspace.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "wandb_workspace.py"
+SPEC = importlib.util.spec_from_file_location("wandb_workspace", SCRIPT)
+WORKSPACE = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(WORKSPACE)
+GROUP_BY, SECTIONS = WORKSPACE.GROUP_BY, WORKSPACE.SECTIONS
+build_workspace, describe = WORKSPACE.build_workspace, WORKSPACE.describe
 INTERFACE = ("eval/", "probe/", "optim/", "time/")
 
 
