@@ -157,7 +157,7 @@ def adapt(
     for space in ("observation_space", "action_space"):
         if getattr(env, space, None) is None:
             raise UserError(f"Environment {name} has no {space}; define it in the class.")
-    limit = None if env.spec is None else env.spec.max_episode_steps
+    limit = _time_limit(env)
     env = _checked(env)
     if limit is None:
         limit = _NO_LIMIT
@@ -172,6 +172,16 @@ def adapt(
     found = Resumable(adapted, episode_length=steps, action_repeat=action_repeat, seed=seed)
     found.name, found.native = name, native_spaces(env)
     return found
+
+
+def _time_limit(env: gym.Env[Any, Any]) -> int | None:
+    """Frames of an episode by the registry or the shortest ``TimeLimit``; None for no limit."""
+    limits = [None if env.spec is None else env.spec.max_episode_steps]
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            limits.append(env.get_wrapper_attr("_max_episode_steps"))
+        env = env.env
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _checked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -14,6 +14,7 @@ from mbrl_flat.compare.figures import FIGURE_NAMES, draw_figures
 from mbrl_flat.compare.page import render_page
 from mbrl_flat.compare.runs import find_runs, load_run
 from mbrl_flat.compare.tables import to_csv, to_csv_by_seed, to_markdown
+from mbrl_flat.compare.terminal import to_text
 from mbrl_flat.errors import UserError, printable
 from mbrl_flat.runtime.files import write_text_atomically
 from mbrl_flat.runtime.interrupts import interruptible
@@ -66,9 +67,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     except UserError as error:
         sys.stderr.write(f"{printable(error)}\n")
         return 2
-    _print(
-        to_markdown(comparison.rows) + "\n" + "".join(f"{printable(path)}\n" for path in written)
-    )
+    table = to_text(comparison.rows, statistic=comparison.statistic)
+    files = "".join(f"  {printable(path)}\n" for path in written)
+    _print(f"{table}\nfiles (open {written[0].name} first; table.md has all columns)\n{files}")
     return 0
 
 

@@ -17,18 +17,18 @@ COMPUTE = "return_at_equal_evaluations"
 """Column that is there when methods compute unequally; then differences are given for both."""
 
 
-def format_number(value: float) -> str:
-    """Four significant digits, thousands in groups; a dash for what was not measured."""
+def format_number(value: float, digits: int = 4) -> str:
+    """A few significant digits, thousands in groups; a dash for what was not measured."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
-def format_interval(interval: Interval) -> str:
+def format_interval(interval: Interval, digits: int = 4) -> str:
     """``point [low, high]``; the point alone where there is no interval."""
     if not math.isfinite(interval.low):
-        return format_number(interval.point)
-    low, point, high = map(format_number, interval)
+        return format_number(interval.point, digits)
+    low, point, high = (format_number(value, digits) for value in interval)
     return f"{point} [{low}, {high}]"
 
 
@@ -79,13 +79,15 @@ def to_markdown(rows: Sequence[GroupSummary]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def describe_versus(versus: Versus | None, *, is_baseline: bool) -> tuple[str, str]:
+def describe_versus(
+    versus: Versus | None, *, is_baseline: bool, digits: int = 4
+) -> tuple[str, str]:
     """Difference with its interval and number of pairs, and the probability of improvement."""
     if versus is None:
         return "baseline" if is_baseline else "no baseline", "-"
     if versus.seeds == 0:
         return "no shared seed", format_number(versus.improvement)
-    difference = f"{format_interval(versus.difference)} ({versus.seeds})"
+    difference = f"{format_interval(versus.difference, digits)} ({versus.seeds})"
     return difference, format_number(versus.improvement)
 
 

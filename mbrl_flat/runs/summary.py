@@ -14,7 +14,7 @@ _RESULTS = (
     ("probe/value/bias", "value error, bias"),
     ("probe/sharpness/sam_gap", "SAM gap"),
     ("probe/sharpness/lambda_max", "largest Hessian eigenvalue"),
-    ("optim/evaluations_total", "loss evaluations"),
+    ("optim/evaluations_total", "gradient evaluations"),
 )
 
 

@@ -5,10 +5,11 @@ from typing import ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.utils.env_checker import check_env
 
 from mbrl_flat.envs import dummy
-from mbrl_flat.envs.gym import make
+from mbrl_flat.envs.gym import adapt, make
 from mbrl_flat.errors import UserError
 
 
@@ -111,6 +112,23 @@ def test_an_environment_without_a_limit_is_cut_off():
         steps += 1
 
     assert steps == env.episode_length == 334
+
+
+@pytest.mark.parametrize("limits", [(50,), (50, 80), (80, 50)])
+def test_the_shortest_time_limit_around_an_environment_is_its_length(limits):
+    inner = PendulumEnv()
+    for limit in limits:
+        inner = gym.wrappers.TimeLimit(inner, limit)
+
+    env = adapt(gym.wrappers.RecordEpisodeStatistics(inner), name="'it'", seed=0, action_repeat=4)
+
+    assert env.episode_length == 13
+
+
+def test_a_time_limit_around_a_registered_environment_does_not_lengthen_it():
+    env = gym.wrappers.TimeLimit(gym.make("Pendulum-v1"), 500)
+
+    assert adapt(env, name="'it'", seed=0).episode_length == 200
 
 
 def test_a_module_before_the_id_is_imported_first(tmp_path, monkeypatch):
