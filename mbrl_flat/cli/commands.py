@@ -291,15 +291,20 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 
 
 def _explain(error: BaseException, command: str) -> str:
-    words = sys.argv[1:]
-    chosen = [w for w in words if w.partition("=")[0] in GROUPS[command] and "," not in w]
-    known = lambda: dotted_keys(plain(composed(command, chosen)))  # noqa: E731
+    known = partial(_all_keys, command)
     composing = cause_of(error, (ConfigCompositionException,))
     if composing and not cause_of(composing, (OmegaConfBaseException,)):
-        added = {setting_key(w) for w in words if w.startswith("+") and not w.startswith("++")}
+        added = {setting_key(w) for w in sys.argv[1:] if w.startswith("+") and not w.startswith("++")}
         for key in added & known():
             error = UserError(f"{key} is there already; leave out the +: {key}=VALUE.")
     return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
+
+
+def _all_keys(command: str) -> set[str]:
+    """Dotted keys of the configuration that the command's groups compose to."""
+    groups = GROUPS[command]
+    words = [w for w in sys.argv[1:] if w.partition("=")[0] in groups and "," not in w]
+    return dotted_keys(plain(composed(command, words)))
 
 
 train = partial(_command, _train, "train", sweeps=True)
