@@ -294,7 +294,8 @@ def _explain(error: BaseException, command: str) -> str:
     known = partial(_all_keys, command)
     composing = cause_of(error, (ConfigCompositionException,))
     if composing and not cause_of(composing, (OmegaConfBaseException,)):
-        added = {setting_key(w) for w in sys.argv[1:] if w.startswith("+") and not w.startswith("++")}
+        plus = (w for w in sys.argv[1:] if w.startswith("+") and not w.startswith("++"))
+        added = {setting_key(w) for w in plus}
         for key in added & known():
             error = UserError(f"{key} is there already; leave out the +: {key}=VALUE.")
     return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
