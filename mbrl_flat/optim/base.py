@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mbrl_flat.errors import NonFiniteError, UnknownNameError, UserError
-from mbrl_flat.optim.base_optimizers import BaseFactory, named_if_it_fails
+from mbrl_flat.optim.base_optimizers import named_if_it_fails
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, GradientMean, check_call
 from mbrl_flat.optim.groups import module_groups
 from mbrl_flat.optim.loss_scaling import Verdict, unscale
@@ -34,14 +34,6 @@ from mbrl_flat.optim.settings import check_settings
 from mbrl_flat.optim.signature import SHARED
 from mbrl_flat.optim.step_options import OPTION_NAMES, StepOptions
 from mbrl_flat.optim.synchronization import average_gradients
-
-__all__ = [
-    "BaseFactory",
-    "FlatOptimizer",
-    "OptimizerFactory",
-    "Params",
-    "StepOptions",
-]
 
 
 class OptimizerFactory(Protocol):

@@ -9,7 +9,9 @@ from typing import Any, TypeVar, dataclass_transform
 from torch import nn
 
 from mbrl_flat.errors import UnknownNameError, UserError
-from mbrl_flat.optim.base import BaseFactory, FlatOptimizer, Params
+from mbrl_flat.optim.base import FlatOptimizer
+from mbrl_flat.optim.base_optimizers import BaseFactory
+from mbrl_flat.optim.parameters import Params
 from mbrl_flat.optim.signature import describe, names_arguments
 from mbrl_flat.optim.step_options import OPTION_NAMES
 from mbrl_flat.optim.with_base import HasBase

@@ -30,16 +30,6 @@ from mbrl_flat.optim.snapshots import BufferSnapshot
 from mbrl_flat.optim.synchronization import is_distributed
 from mbrl_flat.optim.with_base import HasBase
 
-__all__ = [
-    "MethodState",
-    "Perturbation",
-    "PerturbationRule",
-    "RuleSAM",
-    "SelectedParams",
-    "SharpnessAware",
-    "gradient_ascent",
-]
-
 
 class PerturbationRule(Protocol):
     """Perturbation at which the gradient is evaluated again."""

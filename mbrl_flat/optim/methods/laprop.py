@@ -33,9 +33,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.optim.base import Params
 from mbrl_flat.optim.base_optimizers import register_base
 from mbrl_flat.optim.methods.plain import TorchOptimizer
+from mbrl_flat.optim.parameters import Params
 from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import check_settings, setting

@@ -19,7 +19,7 @@ def model():
 
 CLASSES = sorted(
     name
-    for name in optim.__all__
+    for name in vars(optim)
     if inspect.isclass(kind := getattr(optim, name))
     and issubclass(kind, torch.optim.Optimizer)
     and kind is not FlatOptimizer
