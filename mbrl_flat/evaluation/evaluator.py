@@ -1,7 +1,7 @@
 """What a run measures on a schedule: whole episodes of the current agent, and its probes."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class EpisodeEvaluator:
     def __call__(self, step: int) -> Mapping[str, float]:
         """Play and summarize."""
         seed = int(np.random.SeedSequence([self.seed, 3, step]).generate_state(1)[0])
-        with self._video(step) as sink:
+        file = None if self.videos is None else self.videos / f"step_{step:09d}.mp4"
+        with nullcontext() if file is None else VideoWriter(file) as sink:
             planned = self._play(self.agent, seed, "eval", sink)
         row = summarize(planned, self.score_range)
         if isinstance(self.agent, Inspectable):
@@ -94,11 +95,6 @@ class EpisodeEvaluator:
                 frame_sink=sink,
                 on_step=bar.update,
             )
-
-    def _video(self, step: int) -> AbstractContextManager[FrameSink | None]:
-        if self.videos is None:
-            return nullcontext()
-        return VideoWriter(self.videos / f"step_{step:09d}.mp4")
 
     def close(self) -> None:
         """Free the environments."""

@@ -103,7 +103,7 @@ class WandbLogger:
             raise MissingExtraError(
                 "Weights & Biases is not installed; set wandb.mode=disabled, or install it", "wandb"
             ) from error
-        online = _wants_online(mode)
+        online = mode == "online" or (mode == "auto" and os.environ.get("WANDB_MODE") == "online")
         if online and wandb.api.api_key is None:
             _log.warning("Not logged in at Weights & Biases, so the mirror is offline.")
             online = False
@@ -119,10 +119,6 @@ class WandbLogger:
         )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-
-
-def _wants_online(mode: WandbMode) -> bool:
-    return mode == "online" or (mode == "auto" and os.environ.get("WANDB_MODE") == "online")
 
 
 def _run_id(path: Path) -> str:

@@ -50,11 +50,14 @@ def map_in_processes(function: Callable[[A], B], items: Sequence[A], *, share: i
     results[::count] = [function(item) for item in items[::count]]
     for number, receiver in enumerate(receivers, start=1):
         try:
-            results[number::count] = _received(receiver.recv())
+            answer = receiver.recv()
         except EOFError as error:
             raise UserError(
                 "A process was killed, which happens where memory runs out; give it less to do."
             ) from error
+        if isinstance(answer, Exception):
+            raise answer
+        results[number::count] = answer
     return results
 
 
@@ -73,9 +76,3 @@ def _work(
         answer = error
     with suppress(BrokenPipeError):
         sender.send(answer)
-
-
-def _received(answer: Any) -> Any:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

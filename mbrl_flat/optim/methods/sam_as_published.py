@@ -84,7 +84,7 @@ class SAMAsPublished(HasBase, RadiusOptimizer):
         params, ascent = selection.params, gradient_ascent(selection)
         self._report(params, ascent)
         del selection, grads
-        undo = self._step_heads(heads) if heads else _nothing
+        undo = self._step_heads(heads) if heads else lambda: None
         try:
             perturbed_loss = self._evaluate_at(evaluate, params, ascent)
         except BaseException:
@@ -120,7 +120,3 @@ class SAMAsPublished(HasBase, RadiusOptimizer):
             clip_grads(self.param_groups, self.max_grad_norm, scope=self.clip_scope)
         self._apply()
         return undo
-
-
-def _nothing() -> None:
-    """Undo a step that was not made."""

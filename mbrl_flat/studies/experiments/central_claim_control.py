@@ -85,7 +85,7 @@ def _compared(
         (
             gain,
             f"{variant} gains more by longer plans {against}",
-            _gain,
+            lambda row: float(row["return_10"] - row["return_1"]),
             "return at H = 10 less that at H = 1",
             MORE,
         ),
@@ -118,10 +118,6 @@ def _compared(
 
 def _column(name: str) -> Measure:
     return lambda row: row.get(name)
-
-
-def _gain(row: TrialRow) -> float:
-    return float(row["return_10"] - row["return_1"])
 
 
 def _share(name: str) -> Measure:

@@ -170,7 +170,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
     """
     figure, (plain, adaptive) = make_panels(2, title="Where the sharpness settles, each seed")
     forest: list[ForestRow] = []
-    for kind, name in (("mlp", "MLP"), ("vit", "ViT")):
+    for kind, name, color in (("mlp", "MLP", PALETTE[0]), ("vit", "ViT", PALETTE[1])):
         ours = rows.where(kind=kind)
         for sigma, samples, dof in dict.fromkeys(
             (r["sigma"], r["samples"], r["dof"]) for r in ours
@@ -178,7 +178,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
             words = f"sigma {sigma:g}, N {samples}" if sigma else "no noise"
             words += "" if dof is None else f", Student-t {dof:g}"
             same = ours.where(sigma=sigma, samples=samples, dof=dof)
-            forest.append(ForestRow(f"{name}: {words}", same.values("sharpness"), _color(kind)))
+            forest.append(ForestRow(f"{name}: {words}", same.values("sharpness"), color))
     draw_forest(plain, forest, reference=1.0)
     plain.set_xlabel("sharpness / (2/eta), mean of the last 40 %")
     widths = [("Adam", rows.where(kind="adam"), "adam")]
@@ -198,10 +198,6 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
     maps = rows.where(kind="map")
     known = len(maps) > 0 and all("descent_probability" in row for row in maps)
     return {"sharpness": figure} | ({"descent_maps": _maps(rows)} if known else {})
-
-
-def _color(kind: str) -> str:
-    return PALETTE[("mlp", "vit").index(kind)]
 
 
 def _maps(rows: TrialRows) -> Figure:
