@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.plot_style import (
     MUTED,
@@ -18,8 +19,33 @@ from mbrl_flat.analysis.plot_style import (
 from mbrl_flat.logging.jsonl import read_metrics
 
 Rows = Sequence[Mapping[str, float]]
+Panels = Sequence[tuple[Mapping[str, str], str]]
+"""The panels of a figure: metrics by their name in the legend, and what the y axis shows."""
 
 _MAX_LOSSES = 12
+_VALUE_ERROR: Panels = (
+    ({"bias": "probe/value/bias", "RMSE": "probe/value/rmse"}, "error of V, units of return"),
+    ({"NRMSE": "probe/value/rmse_normalised"}, "normalised RMSE of V"),
+    ({"Spearman": "probe/value/spearman"}, "rank correlation of V and return"),
+    ({"planner's bias": "probe/planner/bias"}, "bias of the planner, units of return"),
+)
+_BOUND_PARTS = {
+    "training loss": "probe/bound/loss_empirical",
+    "sharpness": "probe/bound/loss_sharpness",
+    "complexity": "probe/bound/loss_complexity",
+}
+_BOUNDS: Panels = (
+    (
+        {"bound": "probe/bound/value_total", "measured": "probe/bound/value_gap"},
+        "value gap, units of return",
+    ),
+    (
+        {"bound": "probe/bound/loss_total", "held-out loss": "probe/bound/loss_heldout"},
+        "world-model loss",
+    ),
+    (_BOUND_PARTS, "terms of the bound of the loss"),
+)
+"""Each bound in one panel with what it bounds."""
 
 
 def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -50,23 +76,22 @@ def draw_run(folder: Path) -> list[Path]:
     Raises:
         UserError: If the metrics cannot be read.
     """
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows, title = read_metrics(folder / "metrics.jsonl"), folder.name
     figures = {
-        "return": _draw_return,
-        "value_error": _draw_value_error,
-        "sharpness": _draw_sharpness,
-        "bounds": _draw_bounds,
-        "losses": _draw_losses,
+        "return": _draw_return(rows, title),
+        "value_error": _draw_panels(rows, _VALUE_ERROR, title),
+        "sharpness": _draw_panels(rows, _sharpness(rows), title),
+        "bounds": _draw_panels(rows, _BOUNDS, title),
+        "losses": _draw_panels(rows, _losses(rows), title, columns=3),
     }
-    written: list[Path] = []
-    for name, draw in figures.items():
-        path = draw(rows, folder.name, folder / "plots" / f"{name}.png")
-        if path is not None:
-            written.append(path)
-    return written
+    return [
+        save_figure(figure, folder / "plots" / f"{name}.png")
+        for name, figure in figures.items()
+        if figure is not None
+    ]
 
 
-def _draw_return(rows: Rows, title: str, path: Path) -> Path | None:
+def _draw_return(rows: Rows, title: str) -> Figure | None:
     steps, mean = series(rows, "eval/return_mean")
     episode_steps, episode = series(rows, "episode/return")
     if len(steps) == 0 and len(episode_steps) == 0:
@@ -88,7 +113,7 @@ def _draw_return(rows: Rows, title: str, path: Path) -> Path | None:
             label="random policy",
         )
     _label(axes, rows, "episode return")
-    return save_figure(figure, path)
+    return figure
 
 
 def _std_at(rows: Rows, steps: np.ndarray) -> np.ndarray:
@@ -97,47 +122,18 @@ def _std_at(rows: Rows, steps: np.ndarray) -> np.ndarray:
     return np.array([std.get(step, 0.0) for step in steps])
 
 
-def _draw_value_error(rows: Rows, title: str, path: Path) -> Path | None:
-    panels = (
-        ({"bias": "probe/value/bias", "RMSE": "probe/value/rmse"}, "error of V, units of return"),
-        ({"NRMSE": "probe/value/rmse_normalised"}, "normalised RMSE of V"),
-        ({"Spearman": "probe/value/spearman"}, "rank correlation of V and return"),
-        ({"planner's bias": "probe/planner/bias"}, "bias of the planner, units of return"),
-    )
-    return _draw_panels(rows, panels, title, path)
-
-
-def _draw_sharpness(rows: Rows, title: str, path: Path) -> Path | None:
+def _sharpness(rows: Rows) -> Panels:
     prefix = "probe/sharpness/"
     curvature = {"whole model": prefix + "lambda_max"} | _per_module(rows, "lambda_max")
     gap = {"whole model": prefix + "sam_gap"} | _per_module(rows, "sam_gap")
-    gap_of_training = {"during training": "optim/perturbed_gap"}
     norms = {"weights": prefix + "param_norm", "gradient": prefix + "grad_norm"}
-    panels = (
+    return (
         (curvature, "largest eigenvalue of the Hessian"),
         (gap, "SAM gap, L(w + e) - L(w)"),
         ({"trace": prefix + "trace"}, "trace of the Hessian"),
         (norms, "Euclidean norm"),
-        (gap_of_training, "perturbed gap, L(w + e) - L(w)"),
+        ({"during training": "optim/perturbed_gap"}, "perturbed gap, L(w + e) - L(w)"),
     )
-    return _draw_panels(rows, panels, title, path)
-
-
-def _draw_bounds(rows: Rows, title: str, path: Path) -> Path | None:
-    """Each bound in one panel with what it bounds."""
-    value = {"bound": "probe/bound/value_total", "measured": "probe/bound/value_gap"}
-    loss = {"bound": "probe/bound/loss_total", "held-out loss": "probe/bound/loss_heldout"}
-    parts = {
-        "training loss": "probe/bound/loss_empirical",
-        "sharpness": "probe/bound/loss_sharpness",
-        "complexity": "probe/bound/loss_complexity",
-    }
-    panels = (
-        (value, "value gap, units of return"),
-        (loss, "world-model loss"),
-        (parts, "terms of the bound of the loss"),
-    )
-    return _draw_panels(rows, panels, title, path)
 
 
 def _per_module(rows: Rows, quantity: str) -> dict[str, str]:
@@ -149,25 +145,17 @@ def _per_module(rows: Rows, quantity: str) -> dict[str, str]:
     }
 
 
-def _draw_losses(rows: Rows, title: str, path: Path) -> Path | None:
+def _losses(rows: Rows) -> Panels:
     names = {name for row in rows for name in row if name.startswith("train/")}
     names.discard("train/updates")
     # The total first, then the other losses, then whatever else the agent reports.
     order = sorted(names, key=lambda n: (n != "train/total_loss", not n.endswith("loss"), n))
-    panels = tuple(
+    return [
         ({"": name}, name.removeprefix("train/").replace("_", " ")) for name in order[:_MAX_LOSSES]
-    )
-    return _draw_panels(rows, panels, title, path, columns=3)
+    ]
 
 
-def _draw_panels(
-    rows: Rows,
-    panels: Sequence[tuple[dict[str, str], str]],
-    title: str,
-    path: Path,
-    *,
-    columns: int = 2,
-) -> Path | None:
+def _draw_panels(rows: Rows, panels: Panels, title: str, *, columns: int = 2) -> Figure | None:
     """Draw one panel for each group of metrics that has a value."""
     present = [
         (curves, label)
@@ -188,7 +176,7 @@ def _draw_panels(
         if spans_orders(drawn) or (ratio and np.nanmin(drawn) > 0.0):
             log_axis(axes)
         _label(axes, rows, label)
-    return save_figure(figure, path)
+    return figure
 
 
 def _plot(
