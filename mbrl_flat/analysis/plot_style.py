@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -87,6 +87,15 @@ VARIANTS: Mapping[str, MethodStyle] = {
 
 INK = "#222222"
 MUTED = "#767676"
+
+_SHAPES = (
+    ("o", "-", INK), ("s", "--", "white"), ("^", ":", INK), ("D", "-.", "white"),
+    ("v", "-", "white"),
+)  # fmt: skip
+MARKS: tuple[Mapping[str, Any], ...] = tuple(
+    {"marker": shape, "ls": line, "mfc": face, "color": INK} for shape, line, face in _SHAPES
+)
+"""Marks and lines of what is no method, such as networks: colours belong to methods."""
 
 
 def method_style(method: str) -> MethodStyle:

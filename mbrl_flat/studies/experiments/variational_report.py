@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mbrl_flat.analysis.forest import ForestRow, draw_forest
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels, method_style
+from mbrl_flat.analysis.plot_style import INK, add_legend, log_axis, make_panels, method_style
 from mbrl_flat.analysis.stats import t_interval
 from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, sign_claim
 
@@ -170,7 +170,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
     """
     figure, (plain, adaptive) = make_panels(2, title="Where the sharpness settles, each seed")
     forest: list[ForestRow] = []
-    for kind, name, color in (("mlp", "MLP", PALETTE[0]), ("vit", "ViT", PALETTE[1])):
+    for kind, name in (("mlp", "MLP"), ("vit", "ViT")):
         ours = rows.where(kind=kind)
         for sigma, samples, dof in dict.fromkeys(
             (r["sigma"], r["samples"], r["dof"]) for r in ours
@@ -178,7 +178,7 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
             words = f"sigma {sigma:g}, N {samples}" if sigma else "no noise"
             words += "" if dof is None else f", Student-t {dof:g}"
             same = ours.where(sigma=sigma, samples=samples, dof=dof)
-            forest.append(ForestRow(f"{name}: {words}", same.values("sharpness"), color))
+            forest.append(ForestRow(f"{name}: {words}", same.values("sharpness"), INK))
     draw_forest(plain, forest, reference=1.0)
     plain.set_xlabel("sharpness / (2/eta), mean of the last 40 %")
     widths = [("Adam", rows.where(kind="adam"), "adam")]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_panels
+from mbrl_flat.analysis.plot_style import MARKS, add_legend, log_axis, make_panels
 from mbrl_flat.optim import module_groups
 from mbrl_flat.optim.methods.vasso import smoothed_ascent
 from mbrl_flat.optim.sharpness_aware import RuleSAM
@@ -134,10 +134,10 @@ class VaSSO(ComparisonStudy):
         """Accuracy and sharpness against the radius; the adversaries against theta."""
         figure, panels = make_panels(3, columns=3, title="VaSSO's perturbations, at equal weights")
         for axes, (name, title) in zip(panels, _WATCHED.items(), strict=True):
-            for color, net in zip(PALETTE, self.runs.networks, strict=False):
+            for mark, net in zip(MARKS, self.runs.networks, strict=False):
                 ours = rows.where(adversaries=net)
                 values = [ours.values(f"{name}_{theta:g}") for theta in self.thetas]
-                draw_means(axes, self.thetas, values, color=color, label=NETWORKS.get(net, net))
+                draw_means(axes, self.thetas, values, **mark, label=NETWORKS.get(net, net))
             log_axis(axes, "x")
             axes.set_xlabel("theta, weight of the new gradient", fontsize=9)
             axes.set_title(title, fontsize=9)

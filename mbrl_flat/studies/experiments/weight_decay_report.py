@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.plot_style import PALETTE, add_legend, make_panels, sequential
+from mbrl_flat.analysis.plot_style import MARKS, PALETTE, add_legend, make_panels, sequential
 from mbrl_flat.studies.experiments.sweep_plots import GUIDE, draw_means
 from mbrl_flat.studies.framework import Claim, TrialRows, not_tested, sign_claim
 
@@ -193,10 +193,10 @@ def draw(rows: TrialRows) -> dict[str, Figure]:
         (panels[0], "plateau", 1.0, "sharpness / (2/eta), last fifth"),
         (panels[1], "kappa_over_sharpness", 0.0, "kappa / S"),
     ):
-        for color, name in zip(PALETTE, names, strict=False):
+        for mark, name in zip(MARKS, names, strict=False):
             decays = sorted(rows.where(sweep=name).distinct("weight_decay"))
             values = [_at(rows, name, decay).values(key) for decay in decays]
-            draw_means(axes, decays, values, color=color, ms=3, label=SWEEPS.get(name, name))
+            draw_means(axes, decays, values, **mark, ms=5, label=SWEEPS.get(name, name))
         axes.axhline(level, **GUIDE)
         axes.set(xlabel="weight decay", ylabel=label)
     add_legend(*panels)
