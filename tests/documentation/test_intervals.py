@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from itertools import permutations
 from pathlib import Path
 
@@ -21,9 +21,6 @@ INTERVAL = re.compile(rf"(?<![\w.])({NUMBER})(?: %| points)? \[({NUMBER}), ({NUM
 RUNS = ("first_machine", "seeds")
 PRINTED = "docs/guides/comparing.md"
 """Shows a table as the command prints it, which test_compare_page.py holds to the command."""
-OF_CURVES_THAT_WERE_NOT_KEPT = {
-    "docs/environments/pixels.md": 4,
-}
 
 
 def intervals(lines: list[str]) -> list[tuple[str, str, str]]:
@@ -104,6 +101,4 @@ def test_every_interval_on_a_page_is_one_of_the_tables_of_the_studies():
     ]
 
     assert len(tables) > 1000
-    stray = [found for found in unknown if found[0] not in OF_CURVES_THAT_WERE_NOT_KEPT]
-    assert stray == []
-    assert Counter(page for page, _ in unknown) == OF_CURVES_THAT_WERE_NOT_KEPT
+    assert unknown == []
