@@ -22,7 +22,8 @@ Time limits. Estimates look beyond the end of a truncated episode, recorded retu
 an exact estimate has no error. To keep that share small, only steps are judged at which it weighs
 at most ``tolerance``. The same steps are judged in all episodes, up to one common step: judging
 late steps only where the task happened to end would select on the outcome. If the episodes are
-too short for any step to qualify, all but the last one before the time limit are judged.
+too short for any step to qualify, all of them are cut, and bootstrapped, at the last step before
+the shortest time limit, and all steps before it are judged.
 ``truncation=drop`` leaves the tail out; an exact estimate then has a bias of up to
 ``tolerance`` of its value.
 
@@ -83,6 +84,7 @@ def estimates_and_returns(
     *,
     truncation: Truncation = "bootstrap",
     num_steps: int | None = None,
+    cut: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Pair the estimates of an episode with the returns that they are judged by.
 
@@ -92,6 +94,8 @@ def estimates_and_returns(
         truncation: ``bootstrap`` what lies beyond the end of a truncated episode with the last
             estimate, which is then not judged itself, or ``drop`` it.
         num_steps: Number of first steps that are judged; by default all.
+        cut: Step at which the estimate stands for what follows, whether the episode is truncated or
+            not; by default the last one of truncated episodes.
 
     Returns:
         Estimates and returns, each float64 ``[M]`` with M at most T.
@@ -100,8 +104,10 @@ def estimates_and_returns(
     if value.numel() == 0:
         return value, value
     reward, ends, tail = episode.reward, episode.ends, 0.0
-    if truncation == "bootstrap" and not ends[-1]:
-        value, reward, ends, tail = value[:-1], reward[:-1], ends[:-1], float(value[-1])
+    if cut is None and truncation == "bootstrap" and not ends[-1]:
+        cut = len(value) - 1
+    if cut is not None and cut < len(value):
+        value, reward, ends, tail = value[:cut], reward[:cut], ends[:cut], float(value[cut])
     returns = discounted_returns(reward, discount=discount, tail=tail, ends=ends)
     return value[:num_steps], returns[:num_steps]
 
@@ -163,11 +169,11 @@ def value_error(
         raise UserError(f"The probe's tolerance must lie within (0, 1], got {tolerance}.")
     judged = [episode for episode in episodes if episode.value.numel() > 0]
     steps = common_steps(judged, discount, truncation=truncation, tolerance=tolerance)
+    cut = None
     if steps == 0:
-        truncation = "bootstrap"
-        steps = max(episode.length for episode in judged if not episode.ends[-1]) - 1
+        cut = steps = min(episode.length for episode in judged if not episode.ends[-1]) - 1
     pairs = [
-        estimates_and_returns(episode, discount, truncation=truncation, num_steps=steps)
+        estimates_and_returns(episode, discount, truncation=truncation, num_steps=steps, cut=cut)
         for episode in judged
     ]
     if sum(len(value) for value, _ in pairs) == 0:
@@ -179,7 +185,7 @@ def value_error(
         "bias": float(error.mean()),
         "rmse": rmse,
         "count": float(len(error)),
-        "bootstrapped": float(truncation == "bootstrap" and steps is not None),
+        "bootstrapped": float(steps is not None and (truncation == "bootstrap" or cut is not None)),
     }
     low, _, high = bias_interval([v - g for v, g in pairs])
     if np.isfinite(low):

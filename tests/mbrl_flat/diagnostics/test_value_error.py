@@ -123,6 +123,26 @@ def test_the_interval_covers_the_bias_with_few_episodes(num):
     assert 0.93 < np.mean([interval.low <= 0.0 <= interval.high for interval in found]) < 0.97
 
 
+@pytest.mark.parametrize("truncation", ["bootstrap", "drop"])
+@pytest.mark.parametrize("limits", [(2,), (2, 4), (2, 3, 5), (3, 4)])
+def test_an_exact_critic_has_no_bias_under_short_time_limits_that_differ(limits, truncation):
+    """Half of the episodes end at each step, in exactly these proportions; V = 1 + gamma V / 2."""
+    gamma = 0.9
+    value, episodes = 1.0 / (1.0 - gamma / 2.0), []
+    for limit in limits:
+        for length in range(1, limit + 1):
+            episodes += [
+                episode([1.0] * length, [value] * length, terminated=True)
+                for _ in range(2 ** (limit - length))
+            ]
+        episodes.append(episode([1.0] * limit, [value] * limit, terminated=False))
+        episodes += episodes[-(2**limit) :] * (2 ** (max(limits) - limit) - 1)
+
+    found = value_error(episodes, gamma, truncation=truncation)
+
+    assert found["bias"] == pytest.approx(0.0, abs=1e-7)
+
+
 def test_what_is_left_out_changes_returns_by_no_more_than_the_tolerance():
     """With rewards in [0, 1] the missing tail is at most tolerance / (1 - gamma)."""
     reward = torch.ones(600)
