@@ -66,10 +66,9 @@ class BlockGRU(nn.Module):
         in_features: Size of the input x.
         size: Size D of the state h.
         blocks: Number of blocks g.
-        eps: Of the normalisation.
     """
 
-    def __init__(self, in_features: int, size: int, blocks: int, *, eps: float = 1e-4) -> None:
+    def __init__(self, in_features: int, size: int, blocks: int) -> None:
         super().__init__()
         # Inputs go to every block, and count once for each.
         fan_in = size + blocks * in_features
@@ -77,7 +76,7 @@ class BlockGRU(nn.Module):
         self.from_state = BlockLinear(size, size, blocks, fan_in=fan_in)
         self.from_input = nn.Linear(in_features, size, bias=False)
         fan_in_normal_(self.from_input.weight, fan_in=fan_in)
-        self.norm = RMSNorm(size, eps=eps)
+        self.norm = RMSNorm(size, eps=1e-4)
         self.gates = BlockLinear(size, 3 * size, blocks)
 
     def forward(self, state: Tensor, x: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ def stages_for(shape: Sequence[int], most: int) -> int:
     return stages[shape[1]]
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 5, padding=2)
     fan_in_normal_(conv.weight)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
@@ -65,22 +65,12 @@ class ConvEncoder(nn.Module):
         channels: Channels C of the image.
         size: Its height and width.
         depths: Channels after each halving.
-        kernel: Side of the convolutions.
-        eps: Of the normalisation.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        size: int,
-        depths: Sequence[int],
-        *,
-        kernel: int = 5,
-        eps: float = 1e-4,
-    ) -> None:
+    def __init__(self, channels: int, size: int, depths: Sequence[int]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise([channels, *depths]))
-        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=eps) for depth in depths)
+        self.convs = nn.ModuleList(_conv(i, o) for i, o in pairwise([channels, *depths]))
+        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=1e-4) for depth in depths)
         self.out_features = (size // 2 ** len(depths)) ** 2 * depths[-1]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -97,17 +87,13 @@ class ConvDecoder(nn.Module):
     Args:
         depths: Channels of the grid, then after each doubling but the last.
         channels: Channels C of the image.
-        kernel: Side of the convolutions.
-        eps: Of the normalisation.
     """
 
-    def __init__(
-        self, depths: Sequence[int], channels: int, *, kernel: int = 5, eps: float = 1e-4
-    ) -> None:
+    def __init__(self, depths: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(_conv(i, o, kernel) for i, o in pairwise(depths))
-        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=eps) for depth in depths[1:])
-        self.last = _conv(depths[-1], channels, kernel)
+        self.convs = nn.ModuleList(_conv(i, o) for i, o in pairwise(depths))
+        self.norms = nn.ModuleList(ChannelRMSNorm(depth, eps=1e-4) for depth in depths[1:])
+        self.last = _conv(depths[-1], channels)
 
     def forward(self, grid: Tensor) -> Tensor:
         """Decode ``[N, depths[0], grid, grid]`` to ``[N, C, height, width]``."""

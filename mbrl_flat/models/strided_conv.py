@@ -66,13 +66,12 @@ class ChannelLayerNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def norm_layer(name: NormName, channels: int, *, eps: float) -> nn.Module:
+def norm_layer(name: NormName, channels: int) -> nn.Module:
     """Build a normalisation of feature maps.
 
     Args:
         name: ``batch`` or ``layer``.
         channels: Number of channels C of its input ``[N, C, H, W]``.
-        eps: Added to the variance; BatchNorm keeps its own customary 1e-5.
 
     Returns:
         The layer.
@@ -83,7 +82,7 @@ def norm_layer(name: NormName, channels: int, *, eps: float) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "layer":
-        return ChannelLayerNorm(channels, eps=eps)
+        return ChannelLayerNorm(channels, eps=1e-3)
     raise UnknownNameError("norm", name, ["batch", "layer"])
 
 
@@ -97,7 +96,6 @@ class StridedEncoder(nn.Module):
         width: Channels of the first stage.
         norm: Name of the normalisation layer, as ``norm_layer`` takes it.
         activation: Makes the activation.
-        eps: Added to the variance in LayerNorm, above 0.
 
     Attributes:
         out_features: Number of features.
@@ -112,14 +110,13 @@ class StridedEncoder(nn.Module):
         width: int,
         norm: NormName,
         activation: Callable[[], nn.Module],
-        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = [in_channels, *(width * 2**stage for stage in range(stages))]
         for before, after in pairwise(channels):
             layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=False))
-            layers += [norm_layer(norm, after, eps=eps), activation()]
+            layers += [norm_layer(norm, after), activation()]
         self.layers = channels_last_(nn.Sequential(*layers))
         self.out_features = channels[-1] * (size // 2**stages) ** 2
 
@@ -140,7 +137,6 @@ class StridedDecoder(nn.Module):
         width: Channels of the last stage.
         norm: Name of the normalisation layer, as ``norm_layer`` takes it.
         activation: Makes the activation.
-        eps: Added to the variance in LayerNorm, above 0.
     """
 
     def __init__(
@@ -153,7 +149,6 @@ class StridedDecoder(nn.Module):
         width: int,
         norm: NormName,
         activation: Callable[[], nn.Module],
-        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         channels = [*(width * 2**stage for stage in reversed(range(stages))), out_channels]
@@ -161,7 +156,7 @@ class StridedDecoder(nn.Module):
         self.project = nn.Linear(in_features, channels[0] * self.side**2, bias=False)
         layers: list[nn.Module] = []
         for before, after in pairwise(channels):
-            layers += [norm_layer(norm, before, eps=eps), activation()]
+            layers += [norm_layer(norm, before), activation()]
             last = len(layers) == 3 * stages - 1
             layers.append(nn.ConvTranspose2d(before, after, 4, 2, 1, bias=last))
         self.layers = channels_last_(nn.Sequential(*layers))

@@ -17,8 +17,7 @@ from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, not_tested, sign_claim
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value, not_tested, sign_claim
 
 
 @dataclass(frozen=True, kw_only=True)

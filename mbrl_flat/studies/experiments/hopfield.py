@@ -22,8 +22,7 @@ from mbrl_flat.analysis.plot_style import PALETTE, add_legend, log_axis, make_pa
 from mbrl_flat.data.hopfield_energy import attention, energy, retrieve
 from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.sweep_plots import draw_means
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value, sign_claim
 from mbrl_flat.studies.hopfield.forgetting import (
     cluster_with_outlier,
     forgetting,

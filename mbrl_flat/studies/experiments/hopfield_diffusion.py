@@ -29,8 +29,7 @@ from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.data import class_split, load_data
 from mbrl_flat.studies.experiments.hopfield_diffusion_report import diffusion_claims, draw
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value
 from mbrl_flat.studies.hopfield.continual import Stage, learn, shuffle_pixels
 from mbrl_flat.studies.hopfield.ddpm import NoiseSchedule, diffusion_loss, reconstruction_error
 from mbrl_flat.studies.hopfield.denoiser import UNet

@@ -21,8 +21,7 @@ from mbrl_flat.analysis.plot_style import add_legend, make_panels
 from mbrl_flat.studies.experiments.radius_search import RadiusSearch
 from mbrl_flat.studies.experiments.sweep_plots import draw_sweep
 from mbrl_flat.studies.experiments.task import NoisyDigits
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value, sign_claim
 
 CONTROLS = ("random_direction",)
 """Methods that are claimed to gain little."""

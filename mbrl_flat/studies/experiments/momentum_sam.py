@@ -16,8 +16,7 @@ from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim, RadiusRatio
 from mbrl_flat.studies.experiments.cost import step_costs
 from mbrl_flat.studies.experiments.task import Fitted
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value, sign_claim
 from mbrl_flat.studies.training import accuracy, refresh_statistics
 
 

@@ -17,8 +17,7 @@ from mbrl_flat.studies.data import (
     train_validation_test,
 )
 from mbrl_flat.studies.experiments.methods import method_optimizer
-from mbrl_flat.studies.framework import Trial
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Trial, Value
 from mbrl_flat.studies.models import Perceptron, SmallCNN, VisionTransformer
 from mbrl_flat.studies.sharpness import measure_sharpness
 from mbrl_flat.studies.training import (

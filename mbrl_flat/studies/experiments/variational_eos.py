@@ -37,8 +37,7 @@ from mbrl_flat.studies.experiments.full_batch import (
     rounded,
 )
 from mbrl_flat.studies.experiments.variational_report import draw, make_claims
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value
 from mbrl_flat.studies.training import StepInfo, accuracy, half_squared_error
 
 

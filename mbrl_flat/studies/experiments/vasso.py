@@ -21,8 +21,7 @@ from mbrl_flat.settings import setting
 from mbrl_flat.studies.experiments.adversaries import Adversaries
 from mbrl_flat.studies.experiments.comparison import ComparisonStudy, PairClaim
 from mbrl_flat.studies.experiments.sweep_plots import NETWORKS, draw_means
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows, sign_claim
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value, sign_claim
 from mbrl_flat.studies.training import build_base, loss_function, train
 
 _WATCHED = {

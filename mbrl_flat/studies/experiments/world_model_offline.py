@@ -20,8 +20,7 @@ from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.settings import CheckedSettings, setting
 from mbrl_flat.studies.experiments.radius_search import best_radius
 from mbrl_flat.studies.experiments.world_model_report import draw, offline_claims
-from mbrl_flat.studies.framework import Claim, Trial, TrialRows
-from mbrl_flat.studies.framework.study import Value
+from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on
 from mbrl_flat.studies.offline.offline_model import OfflineModel
 from mbrl_flat.studies.offline.task import OfflineTask, build_model

@@ -10,3 +10,4 @@ from mbrl_flat.studies.framework.rows import TrialRows as TrialRows
 from mbrl_flat.studies.framework.runner import check_data as check_data
 from mbrl_flat.studies.framework.runner import run_study as run_study
 from mbrl_flat.studies.framework.study import Study as Study
+from mbrl_flat.studies.framework.study import Value as Value

@@ -81,4 +81,4 @@ def test_the_norm_of_a_pixel_is_over_its_channels():
 
 def test_an_unknown_norm_is_named():
     with pytest.raises(UserError, match="group"):
-        norm_layer("group", 4, eps=1e-3)
+        norm_layer("group", 4)
