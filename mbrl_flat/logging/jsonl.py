@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,16 @@ class JsonlLogger:
 
     Args:
         path: The file; it and its folder are made if they are absent.
+        clock: Where ``time`` comes from.
 
     Raises:
         UserError: If the file is no record of a run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._clock = clock
         self._file = path.open("ab+")
         try:
             self._file.truncate(_end_of_last_whole_line(self._file, path))
@@ -71,7 +73,7 @@ class JsonlLogger:
         taken = sorted(metrics.keys() & set(_RESERVED))
         if taken:
             raise ValueError(f"Metrics must not be called {', '.join(taken)}: the row has these.")
-        row: dict[str, Any] = {"step": step, "frame": frame, "time": round(time.time(), 3)}
+        row: dict[str, Any] = {"step": step, "frame": frame, "time": round(self._clock(), 3)}
         row |= {name: _finite_or_none(float(value)) for name, value in metrics.items()}
         if not self._is_there():
             raise UserError(
