@@ -24,7 +24,24 @@ _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class _Loader(_Base):
-    """Reads ``1e-3`` as a number and dates as text, as the command line does."""
+    """Reads ``1e-3`` as a number and dates as text, as the command line does.
+
+    A key that is given twice is refused: readers differ in which of the two they take.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; see the class."""
+        _unique((key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        return super().construct_mapping(node, deep=deep)
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
 
 
 _Loader.add_implicit_resolver(
@@ -61,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read the mapping that a JSON file holds; otherwise as ``read_yaml``."""
     text = _read(path)
     try:
-        settings = json.loads(text)
+        settings = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it.") from error
     return _checked(settings, path)
