@@ -64,7 +64,7 @@ def _attributes(module: nn.Module) -> list[tuple[str, Any, Any]]:
     """State in a module's plain attributes: tensors, arrays, numbers, and containers of them.
 
     Modules of torch have none. Containers of over 1,000 entries, their fourth level, tensors with a
-    gradient and objects of other kinds keep what is done to them.
+    gradient, and objects of other kinds than Python's keep what is done to them.
 
     Returns:
         Names, values, and copies of what may change in place.
@@ -86,6 +86,8 @@ def _contents(value: Any, depth: int = _MAX_DEPTH) -> Any:
         return value.copy() if value.flags.writeable else None
     if not isinstance(value, _CONTAINERS) or depth == 0 or len(value) > _MAX_ENTRIES:
         return None
+    if not isinstance(value, tuple) and type(value).__module__ not in ("builtins", "collections"):
+        return None  # A class of a package's own may refuse to be filled, as diffusers' FrozenDict.
     rows = value.items() if isinstance(value, dict) else enumerate(value)
     return [(key, item, _contents(item, depth - 1)) for key, item in rows]
 

@@ -126,3 +126,34 @@ def test_what_is_no_plain_state_is_left_alone():
         layer(X)
 
     assert (len(layer.large), layer.loop[0] is layer.loop, layer.fresh) == (2001, True, 1)
+
+
+def test_containers_of_another_package_keep_what_is_done_to_them():
+    class Frozen(dict):
+        """As the configuration of a module of diffusers."""
+
+        def update(self, *args, **kwargs):
+            raise TypeError("frozen")
+
+    class Configured(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 1)
+            self.config, self.calls = Frozen(a=1), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    net = Configured()
+    optimizer = SAM(net)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = net(X).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+    assert net.config == {"a": 1}
+    assert net.calls == 1

@@ -12,13 +12,17 @@ SCHEDULE = NoiseSchedule(50)
 NEW, OLD = torch.full((12, 1, 2, 2), 0.5), torch.full((3, 1, 2, 2), -1.0)
 
 
+class Asked(list):
+    """Keeps every evaluation of a step; a list of Python's would be put back between them."""
+
+
 class Linear(nn.Module):
     """A denoiser of four weights that remembers what it was asked."""
 
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.full((1, 2, 2), 0.1))
-        self.asked = []
+        self.asked = Asked()
 
     def forward(self, images, time):
         self.asked.append((images.detach().clone(), time.clone()))
