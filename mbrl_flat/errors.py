@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from urllib.parse import unquote, urlparse
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MAX_TEXT = 500
 """Characters of another program's error that a message repeats."""
 _MAX_VALUE = 100
@@ -84,7 +84,7 @@ def shown_error(error: BaseException) -> str:
 
 
 def printable(text: object) -> str:
-    """Text as one line that steers no terminal: control characters in names become escapes."""
+    """Text as one line: control characters, and bytes that are no UTF-8, become escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 

@@ -43,7 +43,7 @@ _PATHS = ("run", "run_dir", "out", "resume", "checkpoint", "offline_data", "hydr
 _HOME = re.compile(r"""(?:^|(?<=[=,\['"]))~[\w.-]*(?=/|['",\]]|$)""")
 _VARIABLE = re.compile(r"\$(\w+)")
 """Of the shell; what is written ``${a.b}`` is a setting or a resolver of OmegaConf."""
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\ud800-\udfff]")
 _MOST_RUNS = 100_000
 _PARSER = OverridesParser.create()
 
@@ -70,7 +70,7 @@ def parse_arguments(words: Sequence[str], *, command: str, sweeps: bool) -> list
         word = left.pop(0)
         name = word.partition("=")[0]
         if _CONTROL.search(word):
-            raise UserError(f"{word!r} holds control characters; leave them out.")
+            raise UserError(f"{word!r} holds control characters or no UTF-8 text; leave them out.")
         if name in ("-m", "--multirun") and not sweeps:
             raise UserError(
                 f"mbrl-flat-{command} looks at one run; leave out {word} and give the command "

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands
+from mbrl_flat.cli import main as cli
 from mbrl_flat.cli.composition import trusted
 from mbrl_flat.cli.error_messages import explain_error, format_error, raised_by_configuration
 from mbrl_flat.compare.main import main
@@ -117,7 +118,7 @@ def test_a_message_never_steers_the_terminal():
     assert message == r"a\x1b]0;owned\x07 b\x9b2J c\r d"
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x85b", "a\u2028b"])
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\x85b", "a\u2028b", "a\udcffb"])
 def test_control_characters_of_a_name_are_escaped(fails, capsys, tmp_path, name):
     """In errors of commands and of the comparison, and in what a run says."""
     shown = name.encode("unicode_escape").decode()
@@ -152,3 +153,10 @@ def test_a_setting_that_refers_to_nothing_is_refused_in_one_line(fails, word):
 @pytest.mark.parametrize("word", ["trust=3", "trust=[3]", "trust=['']", "trust={a: 1}"])
 def test_trust_that_names_nothing_is_refused_by_a_run_that_needs_none(fails, word):
     assert "trust must be a module" in fails("preset=debug", "env=dummy", word)
+
+
+@pytest.mark.parametrize("entry", [cli.train, cli.evaluate, cli.probe, cli.export])
+def test_words_that_are_no_utf8_are_refused(fails, entry):
+    said = fails("run_dir=a\udcffb" if entry is cli.train else "run=a\udcffb", entry=entry)
+
+    assert r"a\udcffb' holds control characters or no UTF-8 text" in said
