@@ -14,7 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -293,10 +293,10 @@ def _error_messages(command: str, *, debug: bool) -> Iterator[None]:
 def _explain(error: BaseException, command: str) -> str:
     known = partial(_all_keys, command)
     composing = cause_of(error, (ConfigCompositionException,))
-    if composing and not cause_of(composing, (OmegaConfBaseException,)):
-        plus = (w for w in sys.argv[1:] if w.startswith("+") and not w.startswith("++"))
-        added = {setting_key(w) for w in plus}
-        for key in added & known():
+    plus = {setting_key(w) for w in sys.argv[1:] if w.startswith("+") and w[:2] != "++"}
+    others = (OmegaConfBaseException, MissingConfigException)
+    if plus and composing and not cause_of(composing, others):
+        for key in plus & known():
             error = UserError(f"{key} is there already; leave out the +: {key}=VALUE.")
     return explain_error(error, command=command, schema=SCHEMAS[command], known=known)
 

@@ -25,6 +25,7 @@ def test_a_part_without_its_target_is_refused(fails):
     [
         (["env=gym", "env.kwargs=null"], "env.kwargs must be a mapping, such as {a: 1}, got null."),
         (["env=gym", "+env.kwargs=5"], "env.kwargs is there already; leave out the +"),
+        (["optimizer=smm", "+env.kwargs.g=1"], "Unknown optimizer 'smm'"),
         (["env=gym", "+env.kwargs.g=nan"], "env.kwargs.g must be finite, got nan."),
         (["env=gym", "+env.kwargs.a=[1,{b:nan}]"], "env.kwargs.a.b must be finite, got nan."),
         (["env=gym", "env.task=:CartPole-v1"], "':CartPole-v1' names no module before its colon"),
