@@ -179,19 +179,22 @@ def test_a_path_that_cannot_be_searched_is_refused(pattern, said):
 
 
 @pytest.mark.parametrize(
-    ("config", "row", "message"),
+    ("seed", "row", "message"),
     [
-        ("seed: null\n", "", "has the seed None, which is no whole number"),
-        ("seed: a\n", "", "has the seed 'a', which is no whole number"),
-        ("", '{"step": 300, "frame": 1, "time": 1, "eval/return_mean": "x"}\n', "is no number"),
-        ("", '{"step": "x", "frame": 1, "time": 1}\n', "is no number"),
+        ("null", "", "has the seed None, which is no whole number"),
+        ("a", "", "has the seed 'a', which is no whole number"),
+        ("0", '{"step": 300, "frame": 1, "time": 1, "eval/return_mean": "x"}\n', "is no number"),
+        ("0", '{"step": "x", "frame": 1, "time": 1}\n', "is no number"),
     ],
 )
-def test_what_is_no_number_is_told(make_run, config, row, message):
+def test_what_is_no_number_is_told(make_run, seed, row, message):
     folder = make_run()
-    for name, text in (("config.yaml", config), ("metrics.jsonl", row)):
-        with (folder / name).open("a", encoding="utf-8") as file:
-            file.write(text)
+    config = folder / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert "seed: 0\n" in text
+    config.write_text(text.replace("seed: 0\n", f"seed: {seed}\n"), encoding="utf-8")
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row)
 
     with pytest.raises(UserError, match=message):
         load_run(folder)
