@@ -60,7 +60,7 @@ def start(tmp_path):
 
 
 def wait_for_environment(folder):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list(folder.glob("making*")):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -75,7 +75,7 @@ def test_a_signal_at_the_start_leaves_no_folder(start, tmp_path, parallel, numbe
     process.send_signal(number)
     if parallel:  # a signal waits until all processes are there
         (tmp_path / "go").touch()
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=240)[0]
 
     assert process.returncode == 128 + number
     assert output == f"stopped by {number.name} before the first step\n"
@@ -91,11 +91,11 @@ def test_what_a_killed_start_leaves_is_started_again_by_the_same_command(start, 
     (tmp_path / "go").touch()
 
     again = start("run_dir=run")
-    output = again.communicate(timeout=120)[0]
+    output = again.communicate(timeout=240)[0]
 
     assert again.returncode == 0, output
     first = "run holds a run that was killed before its first step; it starts again."
     assert output.splitlines()[0] == first
     assert (tmp_path / "run" / "checkpoints" / "latest.pt").exists()
     third = start("run_dir=run")
-    assert "exists already and is never overwritten" in third.communicate(timeout=60)[0]
+    assert "exists already and is never overwritten" in third.communicate(timeout=240)[0]
