@@ -52,10 +52,9 @@ _hook.remove()
 
 
 _TORCH_NAMES = frozenset(vars(nn.Module()))
+_REGISTERED = ("_parameters", "_buffers", "_modules")
 _MAX_ENTRIES = 1000
 _MAX_DEPTH = 3
-
-
 _CONTAINERS = (list, tuple, dict, deque, set)
 _PLAIN = (Tensor, np.ndarray, np.generic, int, float, complex, str, NoneType, *_CONTAINERS)
 
@@ -176,8 +175,10 @@ class BufferSnapshot:
         for module, plain in self._attributes:
             own = vars(module)
             for name, value, contents in plain:
-                own[name] = value
-                _put_back(value, contents)
+                # What became a parameter, buffer or module, made at its first use, stays.
+                if not any(name in own[kind] for kind in _REGISTERED):
+                    own[name] = value
+                    _put_back(value, contents)
         for buffer, saved in self._known:
             buffer.copy_(saved)
         for module, rows in self._seen.items():

@@ -157,3 +157,23 @@ def test_containers_of_another_package_keep_what_is_done_to_them():
 
     assert net.config == {"a": 1}
     assert net.calls == 1
+
+
+def test_a_layer_that_is_made_at_its_first_use_stays():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = self.scale = None
+
+        def forward(self, x):
+            if self.layer is None:
+                self.layer = nn.Linear(x.shape[-1], 1)
+                self.scale = nn.Parameter(torch.ones(1))
+            return self.scale * self.layer(x)
+
+    model = Late()
+    with frozen_statistics():
+        first = model(X)
+    assert torch.equal(model(X), first)
+    assert "layer" not in vars(model)
+    assert len(list(model.parameters())) == 3
