@@ -194,10 +194,13 @@ def _check_base(made: torch.optim.Optimizer) -> None:
             + ("evaluates the closure itself" if needs_closure else "takes sparse gradients only")
             + "; choose one that takes a gradient, such as adam or sgd."
         )
+    own = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
     ours = isinstance(getattr(made, "base", None), torch.optim.Optimizer)
     for group in [] if ours else made.param_groups:
         for name, value in group.items():
-            if isinstance(value, float) and not math.isfinite(value) and PREFIX not in name:
+            if not isinstance(value, float) or math.isfinite(value) or PREFIX in name:
+                continue
+            if value != own.get(name):  # Prodigy's growth has no bound unless one is given.
                 raise UserError(f"{kind.__name__} was given {name}={value}; give a finite number.")
 
 

@@ -53,8 +53,13 @@ BUFFERS = (
     "moment",
     "m",
     "ema",
+    "exp_avg_grad",
+    "mov_avg_grad",
+    "moments",
 )
 """What optimizers call their momentum, the likeliest first."""
+_FIRST_STEPS = 2
+"""Steps after which a base has a momentum that is not zero."""
 _TINY = 1e-8
 """Momenta below it are scaled first; DAdaptLion's first ones are 1e-9 of the gradient."""
 
@@ -121,17 +126,18 @@ class MomentumSAM(HasBase, RadiusOptimizer):
 
     def _apply(self) -> None:
         super()._apply()
-        if self.steps == 1:
+        if self.steps <= _FIRST_STEPS:
             self._check_momentum()
 
     def _check_momentum(self) -> None:
-        """Refuse a base whose first step left no momentum: the method would be the base."""
+        """Refuse a base whose first steps left no momentum: the method would be the base."""
         moved = [p for p in self._chosen() if p.grad is not None and bool(p.grad.any())]
-        momenta = [self._momentum(p) for p in moved]
-        if not moved or any(v is not None and bool(torch.any(v != 0)) for v in momenta):
+        momenta = [v for p in moved if (v := self._momentum(p)) is not None]
+        begins = self.steps < _FIRST_STEPS  # ADOPT and SOAP only make it first.
+        if not moved or any(begins or bool(torch.any(v != 0)) for v in momenta):
             return
         keys: list[Any] = sorted({str(key) for p in moved for key in self.state.get(p, {})})
-        self._refuse(f"after its first step it keeps {keys}")
+        self._refuse(f"after its first steps it keeps {keys}")
 
     def _refuse(self, why: str) -> None:
         raise UserError(

@@ -43,6 +43,27 @@ def test_the_second_step_of_adam_is_perturbed_against_its_first_moment(quadratic
     close(param.detach(), other.detach())
 
 
+def test_adamw_decays_the_clean_weights(quadratic):
+    """Its authors' AdamW decays the perturbed ones, which is another step where decay is strong."""
+    decay, rho, (beta1, beta2), eps = 0.5, 0.3, (0.9, 0.999), 1e-8
+    param, closure = quadratic(H, START)
+    base = partial(torch.optim.AdamW, lr=LR, weight_decay=decay)
+    optimizer = make_optimizer("msam", [param], base=base, rho=rho)
+    w, m, v = START.clone(), torch.zeros_like(START), torch.zeros_like(START)
+
+    for t in range(1, 4):
+        perturbation = -rho * m / (m.norm() + 1e-12)
+        g = grad(w + perturbation)
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        adam = (m / (1 - beta1**t)) / ((v / (1 - beta2**t)).sqrt() + eps)
+        theirs = (w + perturbation) * (1 - LR * decay) - perturbation - LR * adam
+        w = w * (1 - LR * decay) - LR * adam
+        optimizer.step(closure)
+
+    close(param.detach(), w)
+    assert float((w - theirs).norm()) == pytest.approx(LR * decay * rho)
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1e-9, 1e-12, 1e-30, 1e-300])
 def test_the_perturbation_has_length_rho_whatever_the_scale_of_the_momentum(quadratic, factor):
     """Bases that estimate their rate, such as DAdaptLion, begin with momenta of 1e-12."""
@@ -94,3 +115,51 @@ def test_with_the_length_of_the_momentum_step_it_is_nesterov(quadratic):
 def test_a_base_without_momentum_is_refused():
     with pytest.raises(UserError, match="momentum"):
         make_optimizer("msam", [torch.nn.Parameter(torch.ones(1))], base="sgd")
+
+
+NO_MOMENTUM = [
+    "adadelta", "adalite", "adasmooth", "asgd", "dash", "fromage", "ftrl", "nero", "racs", "rose",
+    "schedulefreeadamw", "schedulefreeradam", "schedulefreesgd", "scionlight", "vsgd",
+]  # fmt: skip
+"""Bases that keep none; schedule-free ones average the weights instead."""
+UNUSABLE = [
+    "a2grad", "aggmo", "dadaptadagrad", "dadaptsgd", "flashadamw", "gravity", "lorarite", "madgrad",
+    "pnm", "sara", "scion",
+]  # fmt: skip
+"""Bases that keep several, or in a form of their own, or sums instead of means."""
+OFF = ["alig", "amos", "demo", "pid", "qhm", "rmsprop", "sgd", "sgdp", "sgdw", "shampoo", "sm3"]
+"""Bases whose momentum is switched off unless it is asked for."""
+NO_BASE = [
+    "adago", "adahessian", "adalomo", "adammini", "adamuon", "bsam", "distributedmuon", "lbfgs",
+    "lomo", "muonclip", "normuon", "ranger21", "sophiah", "spectralsphere",
+]  # fmt: skip
+"""Optimizers that no method takes: they need more than a gradient, or settings."""
+REFUSED = {*NO_MOMENTUM, *UNUSABLE, *OFF, *NO_BASE}
+
+
+@pytest.mark.parametrize("name", pytorch_optimizer.get_supported_optimizers())
+def test_every_base_is_perturbed_by_rho_or_refused(name):
+    """Decided by what the base keeps after its first steps; it is never silently the base alone."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    inputs, params = torch.randn(2, 4), list(model.parameters())
+    lengths, refused = [], ""
+
+    def closure():
+        moved = [(p.detach() - q).flatten() for p, q in zip(params, clean, strict=True)]
+        lengths.append(float(torch.cat(moved).norm()))
+        optimizer.zero_grad()
+        loss = (model(inputs) - 3.0).square().mean()
+        loss.backward()
+        return loss
+
+    try:
+        optimizer = make_optimizer("msam", model, base=name, lr=1e-3, rho=0.3)
+        for _ in range(4):
+            clean = [p.detach().clone() for p in params]
+            optimizer.step(closure)
+    except UserError as error:
+        refused = str(error)
+    assert bool(refused) == (name in REFUSED), refused
+    if not refused:
+        assert lengths[2:] == [pytest.approx(0.3, rel=1e-3)] * 2
