@@ -56,8 +56,14 @@ class Workers(AsyncVectorEnv):
                 super().__init__(
                     thunks, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_work
                 )
-        except BaseException:
+        except BaseException as error:
             self.close_extras(terminate=True)
+            if isinstance(error, OSError):
+                raise UserError(
+                    f"The {len(thunks)} processes of parallel_envs=true cannot be started "
+                    f"({error.strerror}); free what they need, such as space in /dev/shm, take a "
+                    f"smaller num_envs or set parallel_envs=false."
+                ) from error
             raise
 
     def reset_wait(self, *args: Any, **settings: Any) -> Any:
@@ -88,6 +94,8 @@ class Workers(AsyncVectorEnv):
             with suppress(OSError):  # of a process that is gone
                 pipe.send(("close", None))
         for process in self.processes:
+            if process.pid is None:  # it could not be started
+                continue
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()

@@ -1,7 +1,9 @@
 """Errors of an environment's code in processes of its own, in rendering and in closing."""
 
 import contextlib
+import errno
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -11,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from mbrl_flat.envs import make_vector, vector, wrappers
+from mbrl_flat.envs import dummy, make_vector, vector, wrappers
 from mbrl_flat.envs.gym import make
 from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours
 
@@ -127,6 +129,30 @@ def test_what_a_worker_raises_is_named_and_no_process_is_left(faulty, fault, sai
 
     assert set(multiprocessing.active_children()) <= before
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["first lock", "second process"])
+def test_a_machine_that_starts_no_more_processes_is_named(monkeypatch, at):
+    """With a full /dev/shm there are no locks; processes, open files and pipes have limits."""
+    started = []
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def start(process):
+        started.append(process)
+        return full() if len(started) > 1 else popen(process)
+
+    popen = multiprocessing.context.SpawnProcess._Popen
+    if at == "first lock":
+        monkeypatch.setattr(multiprocessing.synchronize._multiprocessing, "SemLock", full)
+    else:
+        monkeypatch.setattr(multiprocessing.context.SpawnProcess, "_Popen", staticmethod(start))
+    with pytest.raises(
+        UserError, match=r"started \(No space left on device\).*parallel_envs=false"
+    ):
+        make_vector(partial(dummy.make, "point"), num_envs=2, seed=0, parallel=True)
+    assert not multiprocessing.active_children()
 
 
 def test_closing_that_fails_is_a_note(faulty, capfd):
