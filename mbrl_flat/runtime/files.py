@@ -1,6 +1,7 @@
 """Files that are whole at every moment, and paths that stay inside their folder."""
 
 import csv
+import errno
 import io
 import os
 import stat
@@ -13,6 +14,8 @@ from mbrl_flat.errors import UserError, cause_of
 
 _REPLACED = {".yaml", ".json", ".pt", ".png", ".svg", ".mp4", ".html", ".csv", ".md"}
 """Endings of files that are written by another name first; all others are written in place."""
+
+_SYNCS_NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP}
 
 
 @contextmanager
@@ -39,6 +42,9 @@ def replaced_whole(path: Path) -> Iterator[BinaryIO]:
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _SYNCS_NO_FOLDERS:
+                raise
         finally:
             os.close(folder)
     except BaseException as error:
