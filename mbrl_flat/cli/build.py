@@ -271,8 +271,14 @@ def describe(hint: Any) -> str:
         if issubclass(origin, Mapping):
             return "a mapping, such as {a: 1}"
         if issubclass(origin, Sequence):
-            return "a list, such as [a,b]"
+            return f"a list, such as [{','.join('abcdefgh'[: _length(hint) or 2])}]"
     return _NAMES.get(hint, _PART)
+
+
+def _length(hint: Any) -> int:
+    """How many values a tuple's annotation says it has; 0 where it is any number."""
+    inner = get_args(hint) if get_origin(hint) is tuple else ()
+    return 0 if Ellipsis in inner else len(inner)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -287,12 +293,14 @@ def _fits(value: Any, hint: Any) -> bool:
         # A size may be written 5 where it is the name of one.
         return type(value) in {float: (int, float), str: (str, int, float)}.get(origin, (origin,))
     known = inspect.isclass(origin) and origin not in (Any, object)
-    return not known or _fits_class(value, origin, get_args(hint))
+    return not known or _fits_class(value, origin, hint)
 
 
-def _fits_class(value: Any, origin: type[Any], inner: tuple[Any, ...]) -> bool:
+def _fits_class(value: Any, origin: type[Any], hint: Any) -> bool:
     if isinstance(value, list | tuple) and issubclass(origin, Sequence):
-        kinds = {one for one in inner if one is not Ellipsis}
+        if len(value) != (_length(hint) or len(value)):
+            return False
+        kinds = {one for one in get_args(hint) if one is not Ellipsis}
         return len(kinds) != 1 or all(_fits(one, *kinds) for one in value)
     if isinstance(value, str) and issubclass(origin, Sequence):
         return origin is Sequence  # one name stands for a list of one

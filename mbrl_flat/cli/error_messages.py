@@ -121,6 +121,8 @@ def format_error(error: BaseException) -> str:
     """Put what an error and its cause say into one line."""
     if exceeds_memory(error):
         reason = " ".join(str(error).split()) or "no memory is left"
+        if "cannot be converted" in reason or "too large to convert" in reason:
+            return f"A number is larger than 32 or 64 bits hold ({reason}); give a smaller one."
         return (
             f"The run does not fit into memory ({reason}); choose smaller sizes, such as a "
             f"smaller batch_size, num_envs or model."

@@ -111,7 +111,7 @@ def built(base: BaseFactory, groups: list[ParamGroup]) -> torch.optim.Optimizer:
         made = base(groups)
     except UserError:
         raise
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
         message = f"{name} refuses its settings: {error}"
     else:
         if isinstance(made, torch.optim.Optimizer):
