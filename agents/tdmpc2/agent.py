@@ -22,7 +22,8 @@ from mbrl_flat.agents.tdmpc2 import official_checkpoint
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.encoder import augment, augment_batch
 from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
-from mbrl_flat.agents.tdmpc2.policy import Policy, RunningScale, policy_loss
+from mbrl_flat.agents.tdmpc2.policy import Policy, RunningScale
+from mbrl_flat.agents.tdmpc2.policy_gradient import policy_gradient
 from mbrl_flat.agents.tdmpc2.world_model import LossOutput, WorldModel
 from mbrl_flat.data.batch import Batch, first_part
 from mbrl_flat.interfaces import (
@@ -219,17 +220,10 @@ class TDMPC2:
 
     def _update_policy(self, latents: Tensor) -> Metrics:
         """Step the policy on latents ``[B, T, D]``; Q-functions stay as they are."""
-        self.model.q.requires_grad_(False)
-        heads = self.model.draw_heads(self.device)
-        sample = self.policy(latents)
-        q = self.model.q_values(latents, sample.action, heads).mean(0)
-        self.scale.update(q[:, 0])
-        loss = policy_loss(sample, q, self.scale.value, self.config)
-        self.policy_optimizer.zero_grad()
-        loss.backward()
-        average_over_rows(list(self.policy.parameters()), loss)
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.grad_clip)
-        self.model.q.requires_grad_(True)
+        sample, loss = policy_gradient(self.model, self.policy, latents, self.scale)
+        params = self.policy_optimizer.param_groups[0]["params"]
+        average_over_rows(params, loss)
+        norm = nn.utils.clip_grad_norm_(params, self.config.grad_clip)
         if step_allowed(self.optimizer, norm, "policy"):
             self.policy_optimizer.step()
         return {

@@ -45,6 +45,12 @@ class Policy(nn.Module):
         self.low, self.high = config.log_std_min, config.log_std_max
         self.layout = LatentLayout.of(spec, config)
         self.net = MLP(self.layout.input_size, [dims["mlp_dim"]] * 2, 2 * spec.action.size)
+        self._parts = tuple(self.modules())
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether anybody wants to be told what a module returns."""
+        return any(m._forward_hooks or m._forward_pre_hooks for m in self._parts)
 
     def forward(self, latent: Tensor, noise: Tensor | None = None) -> PolicySample:
         r"""Sample ``tanh(mean + std * noise)``.
@@ -62,9 +68,7 @@ class Policy(nn.Module):
             Actions and entropies.
         """
         out = self.net(self.layout.network_input(latent))
-        if noise is None:
-            draw = partial(torch.randn, device=out.device, dtype=out.dtype)
-            noise = draw_shard(draw, (*out.shape[:-1], self.space.size))
+        noise = draw_noise(self, out) if noise is None else noise
         mask = self.layout.mask(latent)
         aligned = noise.shape == (*out.shape[:-1], self.space.size)
         if mask is None and aligned and kernels.usable(out, noise):
@@ -96,6 +100,12 @@ class Policy(nn.Module):
             entropy=tanh_log_det(squashed) - log_prob,
             scaled_entropy=-(self.space.size if size is None else size) * log_prob,
         )
+
+
+def draw_noise(policy: Policy, like: Tensor) -> Tensor:
+    """Standard normal ``[..., A]`` for latents ``like`` ``[..., D]``, from the global stream."""
+    draw = partial(torch.randn, device=like.device, dtype=like.dtype)
+    return draw_shard(draw, (*like.shape[:-1], policy.space.size))
 
 
 class RunningScale:

@@ -12,8 +12,8 @@
 
 typedef int64_t i64;
 
-/* exp(x) for x <= 88.3, within 2 units in the last place; below -87.3 it stays at exp(-87.3). */
-static inline float expf_(float x) {
+/* exp(x) - 1 = scale * rest + (scale - 1), for -87.3 <= x <= 88.3, at whose ends x is cut. */
+static inline float split_exp(float x, float *rest) {
     x = x < -87.3f ? -87.3f : x;
     x = x > 88.3f ? 88.3f : x;
     /* Adding 1.5 * 2^23 rounds to an integer, which the low bits of the sum then hold. */
@@ -28,11 +28,28 @@ static inline float expf_(float x) {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    *rest = p * r * r + r;
     int32_t power = (int32_t)((uint32_t)(bits + 127) << 23);
     float scale;
     memcpy(&scale, &power, 4);
-    return p * scale;
+    return scale;
+}
+
+/* exp(x) within 2 units in the last place. */
+static inline float expf_(float x) {
+    float rest, scale = split_exp(x, &rest);
+    return (rest + 1.0f) * scale;
+}
+
+/* exp(x) - 1 for x >= 0. */
+static inline float expm1f_(float x) {
+    float rest, scale = split_exp(x, &rest);
+    return scale * rest + (scale - 1.0f);
+}
+
+static inline float tanhf_(float x) {
+    float e = expm1f_(2.0f * fabsf(x));
+    return copysignf(e / (e + 2.0f), x);
 }
 
 static inline float mish(float x) {
@@ -185,9 +202,10 @@ void decode_forward(const float *x, const float *bins, float *out, i64 R, i64 N)
         float total, top, mean = 0.0f, inverse = row_softmax(x, scratch, N, &total, &top);
 #pragma omp simd reduction(+ : mean)
         for (i64 n = 0; n < N; n++) mean += scratch[n] * bins[n];
-        mean *= inverse;
-        out[r] = copysignf(expm1f(fabsf(mean)), mean);
+        out[r] = mean * inverse;
     }
+#pragma omp simd
+    for (i64 r = 0; r < R; r++) out[r] = copysignf(expm1f_(fabsf(out[r])), out[r]);
 }
 
 /* gx of decode_forward for gradients g [R]. */
@@ -199,7 +217,7 @@ void decode_backward(const float *g, const float *x, const float *bins, float *g
 #pragma omp simd reduction(+ : mean)
         for (i64 n = 0; n < N; n++) mean += scratch[n] * bins[n];
         mean *= inverse;
-        float slope = g[r] * expf(fabsf(mean)) * inverse;
+        float slope = g[r] * expf_(fabsf(mean)) * inverse;
 #pragma omp simd
         for (i64 n = 0; n < N; n++) gx[n] = slope * scratch[n] * (bins[n] - mean);
     }
@@ -240,8 +258,8 @@ void squash_forward(const float *x, const float *noise, i64 noise_ld, float *a, 
     for (i64 r = 0; r < R; r++, x += 2 * A, noise += noise_ld, a += A) {
         float log_prob = -0.918938533f * (float)A, volume = 0.0f;
         for (i64 i = 0; i < A; i++) {
-            float log_std = low + 0.5f * (high - low) * (tanhf(x[A + i]) + 1.0f);
-            a[i] = tanhf(x[i] + noise[i] * expf(log_std));
+            float log_std = low + 0.5f * (high - low) * (tanhf_(x[A + i]) + 1.0f);
+            a[i] = tanhf_(x[i] + noise[i] * expf_(log_std));
             if (!entropy) continue;
             float room = 1.0f - a[i] * a[i];
             log_prob -= 0.5f * noise[i] * noise[i] + log_std;
@@ -259,11 +277,11 @@ void squash_backward(const float *x, const float *noise, const float *a, const f
     for (i64 r = 0; r < R; r++)
         for (i64 i = 0; i < A; i++) {
             i64 at = r * A + i, mean = r * 2 * A + i;
-            float t = tanhf(x[mean + A]), room = 1.0f - a[at] * a[at];
+            float t = tanhf_(x[mean + A]), room = 1.0f - a[at] * a[at];
             float along = g_a ? g_a[at] : 0.0f, both = g_entropy ? g_entropy[r] : 0.0f;
             if (room > 0.0f) along -= both * 2.0f * a[at] / (room + 1e-6f);
             along *= room;
-            both += along * noise[at] * expf(low + scale * (t + 1.0f));
+            both += along * noise[at] * expf_(low + scale * (t + 1.0f));
             if (g_scaled) both += (float)A * g_scaled[r];
             gx[mean] = along, gx[mean + A] = both * scale * (1.0f - t * t);
         }

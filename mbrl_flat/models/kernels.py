@@ -23,7 +23,8 @@ Reference = Callable[..., Tensor]
 """A function in torch's own operations, for derivatives of second order."""
 
 SOURCES = [
-    Path(__file__).with_name(name) for name in ("kernels.c", "plan.c", "loss.c", "posterior.c")
+    Path(__file__).with_name(f"{name}.c")
+    for name in ("kernels", "plan", "loss", "policy", "posterior")
 ]
 """One compilation: the later ones use the earlier ones' functions."""
 
@@ -54,6 +55,8 @@ _SIGNATURES = {
     "networks_backward": "pppipipipppppiii",
     "plan": "ppp",
     "model_loss": "ppp",
+    "policy_forward": "ppp",
+    "policy_backward": "ppp",
     "posterior_scale": "ppif",
     "posterior_move": "pppppifffffff",
 }

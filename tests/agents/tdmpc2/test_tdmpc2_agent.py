@@ -120,16 +120,14 @@ def test_an_update_leaves_the_model_in_evaluation_mode_with_every_q_function_tra
 
 def test_an_update_evaluates_the_loss_and_the_policys_values_with_dropout(make_agent, make_batch32):
     agent, modes = make_agent(), []
-    loss, values = agent._loss, agent.model.q_values
-    agent._loss = lambda *args: modes.append(agent.model.q.training) or loss(*args)
-    agent.model.q_values = lambda *args, **kwargs: (
-        modes.append(agent.model.q.training) or values(*args, **kwargs)
+    draw = agent.model.q.dropout_mask
+    agent.model.q.dropout_mask = lambda num, rows: (
+        modes.append((num, agent.model.q.training)) or draw(num, rows)
     )
 
     agent.update(make_batch32())
 
-    # Targets, loss, policy.
-    assert modes == [True, True, True]
+    assert modes == [(agent.model.q.num, True), (2, True)]
 
 
 def test_the_policy_learns_on_the_latents_of_the_unperturbed_model(make_agent, make_batch32):
