@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,10 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Say whether products in bfloat16 are the hardware's, not emulated at many times the cost."""
     if device.type != "cpu":
         return True
+    # oneDNN says yes on any AVX-512, where it emulates them.
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if able.get("architecture") == "x86_64":
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return torch.backends.mkldnn.is_available() and bool(
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

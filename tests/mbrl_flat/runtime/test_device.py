@@ -1,10 +1,13 @@
-"""Names of devices and numbers of threads."""
+"""Names of devices, what they can do, and numbers of threads."""
+
+import platform
+from pathlib import Path
 
 import pytest
 import torch
 
 from mbrl_flat.errors import UserError
-from mbrl_flat.runtime.device import choose_device, use_threads
+from mbrl_flat.runtime.device import choose_device, multiplies_bfloat16, use_threads
 
 
 def test_auto_is_a_device_that_is_there():
@@ -29,3 +32,27 @@ def test_threads_are_set_and_a_negative_number_is_refused():
     with pytest.raises(UserError, match="threads must be at least 0 and at most 1024, got -1"):
         use_threads(-1)
     torch.set_num_threads(before)
+
+
+def _flags():
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    return {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not _flags(), reason="reads x86 flags")
+def test_a_processor_multiplies_bfloat16_if_it_has_the_instruction_and_not_by_avx512_alone():
+    own = bool({"avx512_bf16", "amx_bf16"} & _flags())
+
+    assert multiplies_bfloat16(torch.device("cpu")) == own
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True, "avx512_f": True}, True)],
+)
+def test_avx512_without_its_bfloat16_part_only_emulates_it(monkeypatch, able, expected):
+    able = {"architecture": "x86_64", "avx512_f": True} | able
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+
+    assert multiplies_bfloat16(torch.device("cpu")) == expected
