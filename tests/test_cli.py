@@ -38,6 +38,7 @@ TINY = [
         ("+agent.config.horizn=3", ["'agent.config.horizn'", "'agent.config.horizon'"]),
         ("optimizer.learning_rate=0.1", ["learning rate is model_lr"]),
         ("optimizer.rho=0.1", ["this optimizer has no radius", "+variant=adam,sam"]),
+        ("optimizer.ascent_fraction=0.5", ["++optimizer.ascent_fraction=VALUE"]),
         ("seed=1,2", ["seed=1,2 holds several values", "-m", "seed=[1,2]"]),
         ("run_dir=a=b", ["\"run_dir='a=b'\""]),
         ("run_dir=runs/[x]", ["\"run_dir='runs/[x]'\""]),

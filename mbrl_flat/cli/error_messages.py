@@ -89,6 +89,11 @@ def _unknown_key(key: str, *, command: str, known: set[str]) -> str:
             f"optimizer=sam. A sweep over methods with radii of their own is "
             f"-m +variant=adam,sam."
         )
+    if key.startswith("optimizer."):
+        from mbrl_flat.optim.step_options import OPTION_NAMES  # noqa: PLC0415 - needs torch
+
+        if key.partition(".")[2] in OPTION_NAMES:
+            return f"Unknown key {key!r}; an option that every method takes is ++{key}=VALUE."
     return str(UnknownNameError("key", key, known))
 
 
