@@ -88,6 +88,8 @@ def stop_requests(*, answer: bool = True) -> Iterator[StopRequest]:
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         request.signal = signal.Signals(number)
+        if request.signal == signal.SIGXCPU:  # The system repeats it each second by itself.
+            previous[request.signal] = signal.SIG_IGN
         signal.signal(number, previous[request.signal])
         if answer:
             _tell(_NOTED)

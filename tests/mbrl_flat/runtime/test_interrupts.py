@@ -29,7 +29,8 @@ def test_a_signal_is_noted_and_gives_the_status_a_shell_expects(number, status):
             os.kill(os.getpid(), number)
             assert request.signal == number
             assert request.exit_status == status
-        assert signal.getsignal(number) is signal.SIG_DFL
+        ignored = number == signal.SIGXCPU
+        assert signal.getsignal(number) is (signal.SIG_IGN if ignored else signal.SIG_DFL)
     finally:
         signal.signal(number, before)
 
@@ -53,6 +54,21 @@ def test_a_second_interrupt_acts_at_once():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     signal.signal(signal.SIGINT, before)
+
+
+def test_the_systems_own_repetition_is_no_second_request():
+    """Beyond a limit of CPU time SIGXCPU comes again each second, also while the run is saved."""
+    repeated = []
+    before = signal.signal(signal.SIGXCPU, lambda *_: repeated.append(1))
+    try:
+        with stop_requests() as request:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGXCPU)
+        os.kill(os.getpid(), signal.SIGXCPU)  # while its figures are drawn
+        assert request.signal == signal.SIGXCPU
+        assert repeated == []
+    finally:
+        signal.signal(signal.SIGXCPU, before)
 
 
 def test_only_droppable_work_gives_way_and_only_once_it_was_asked_to():
