@@ -250,7 +250,7 @@ def _choices(key: str) -> list[str]:
 
 
 def _check_path(word: str, override: Override) -> None:
-    """Refuse an empty path, and one that names an environment variable that is not set."""
+    """Refuse a path that is empty, is no text, or names a variable that is not set."""
     key = override.key_or_group
     if not _is_path(key) or override.is_delete():
         return
@@ -259,7 +259,10 @@ def _check_path(word: str, override: Override) -> None:
             f"{word} names the environment variable {variable[1]}, which is not set; set it, or "
             f"write the path out."
         )
-    if _is_blank(override.value()):
+    value, given = override.value(), word.partition("=")[2]
+    if isinstance(value, bool | int | float) and str(value) != given:
+        raise UserError(f"{word} is a number or a switch; quote it: \"{key}='{given}'\".")
+    if _is_blank(value):
         raise UserError(f"{word} is no path; give one: {key}=PATH, or leave {key} out.")
 
 
