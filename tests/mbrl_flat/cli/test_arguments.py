@@ -104,9 +104,9 @@ def test_a_variable_that_is_not_set_is_no_folder(command, word, monkeypatch):
     assert "here" in parse_arguments([word], command=command, sweeps=False)[0]
 
 
-@pytest.mark.parametrize("value", ["1e3", "1_000", "true", "False", "1.50", "inf", "0x10", "5"])
+@pytest.mark.parametrize("value", ["1e3", "1_000", "true", "1.50", "INF", "x1", "5", "False"])
 def test_a_path_that_would_be_written_otherwise_is_to_be_quoted(value):
-    if value in ("0x10", "5"):
+    if value in ("x1", "5", "False"):  # as they are
         assert of_train(f"run_dir={value}") == [f"run_dir={value}"]
         return
     with pytest.raises(UserError, match=f"is a number or a switch; quote.*\"run_dir='{value}'\""):
