@@ -1,7 +1,7 @@
-"""The policy's loss and gradient in two calls of ``policy.c``, between which the scale moves.
+"""The policy's actions and their values in one call of ``policy.c``, and gradients in another.
 
-They are ``policy_loss`` of ``policy.py`` and its gradient to rounding, for one task of continuous
-actions, in float32 on few threads. The draws are those of the operators, in their order.
+They are those of torch's operators to rounding, for one task of continuous actions, in float32 on
+few threads. The draws are the same, in the same order.
 """
 
 import ctypes
@@ -30,18 +30,25 @@ class FusedPolicy:
         policy: The policy.
         latents: ``[B, T, D]``.
         heads: The two Q-functions ``[2]``.
+        target: Take the smaller value of the target Q-functions, instead of the mean of two.
+
+    Attributes:
+        sample: What the policy drew, ``[B, T, ...]``.
+        value: What that is worth ``[B, T]``.
     """
 
-    def __init__(self, model: Any, policy: Policy, latents: Tensor, heads: Tensor) -> None:
+    def __init__(
+        self, model: Any, policy: Policy, latents: Tensor, heads: Tensor, *, target: bool = False
+    ) -> None:
         rows, size = latents.shape[:-1], policy.space.size
-        noise = draw_noise(policy, latents)
-        mask = model.q.dropout_mask(2, latents.flatten(0, -2))
+        noise, network = draw_noise(policy, latents), model.target_q if target else model.q
+        mask = network.dropout_mask(2, latents.flatten(0, -2))
         self.sample = PolicySample(
             noise.new_empty(noise.shape), noise.new_empty(rows), noise.new_empty(rows)
         )
         self.value = noise.new_empty(rows)
         self._layers = policy.net.layers()
-        q, bins = model.q.layers(), model.two_hot.bins(latents)
+        q, bins = network.layers(), model.two_hot.bins(latents)
         self._q = fused.describe(q)
         self._reals = [policy.low, policy.high, fused.EPS]
         steps = torch.arange(rows[1], dtype=latents.dtype)
@@ -50,7 +57,7 @@ class FusedPolicy:
         widest = max(max(layer.weight.shape[-2:]) for layer in (*self._layers, *q))
         self._numbers = [
             *(len(self._layers), ctypes.addressof(self._q), len(q)),
-            *(*rows, latents.shape[-1], size, len(bins), widest),
+            *(*rows, latents.shape[-1], size, len(bins), widest, int(target)),
             *(0 if t is None else t.data_ptr() for t in tensors),
         ]
         self._held = tensors

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _global_forward_hooks
 
-from mbrl_flat.agents.tdmpc2 import fused_loss
+from mbrl_flat.agents.tdmpc2 import fused_loss, fused_policy
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.encoder import make_encoder
+from mbrl_flat.agents.tdmpc2.fused_policy import FusedPolicy
 from mbrl_flat.agents.tdmpc2.policy import Policy
 from mbrl_flat.agents.tdmpc2.tasks import LatentLayout, make_task_table
 from mbrl_flat.data.batch import Batch
@@ -180,8 +181,11 @@ class WorldModel(nn.Module):
         """
         next_latent = self.encode({name: value[:, 1:] for name, value in batch.obs.items()})
         heads = self.draw_heads(next_latent.device)
-        next_action = policy(next_latent).action
-        value = self.q_values(next_latent, next_action, heads, target=True).amin(0)
+        if fused_policy.usable(self, policy, next_latent):
+            value = FusedPolicy(self, policy, next_latent, heads, target=True).value
+        else:
+            next_action = policy(next_latent).action
+            value = self.q_values(next_latent, next_action, heads, target=True).amin(0)
         cont = 1.0 - batch.terminated if self.config.mask_terminated else 1.0
         discount = self.layout.discount(next_latent, self.discount)
         q_lower, q_share = self.two_hot.position(batch.reward + discount * cont * value)

@@ -6,8 +6,8 @@
 
 typedef struct {
     network policy, q;
-    i64 B, T, D, A, bins, widest;
-    const i64 *heads; /* [2] */
+    i64 B, T, D, A, bins, widest, least; /* least: the smaller of two values instead of their mean */
+    const i64 *heads;                    /* [2] */
     const float *latent, *noise, *mask, *support, *step_weight; /* [R, D], [R, A], [2, R, n], .., [T] */
     float *action, *entropy, *scaled, *value, *work; /* [R, A], then [R] */
 } policy_arguments;
@@ -43,7 +43,11 @@ i64 policy_forward(gemm_t gemm, const policy_arguments *p, const float *reals) {
     networks_forward(gemm, s.x, R, p->q.layers, p->q.depth, p->heads, 2, p->mask, s.logits, s.saved_q, s.work,
                      p->widest, reals[2]);
     decode_forward(s.logits, p->support, s.decoded, 2 * R, p->bins);
-    for (i64 r = 0; r < R; r++) p->value[r] = 0.5f * (s.decoded[r] + s.decoded[R + r]);
+    for (i64 r = 0; r < R; r++) {
+        float one = s.decoded[r], two = s.decoded[R + r];
+        /* What is not a number stays one. */
+        p->value[r] = p->least ? (one != one || one < two ? one : two) : 0.5f * (one + two);
+    }
     return 0;
 }
 

@@ -108,6 +108,37 @@ def test_a_second_call_replaces_the_gradient_and_q_functions_take_none(pair):
     assert all(p.grad is None and p.requires_grad for p in model.q.parameters())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_take_the_smaller_value_of_the_target_q_functions(
+    pair, make_batch, make_batch32, monkeypatch, seed
+):
+    (model, policy, _), (exact, wanted, _) = pair
+    torch.manual_seed(seed)
+    noise = torch.randn(5, 3, 2)
+    monkeypatch.setattr(fused_policy, "draw_noise", lambda *a: noise)
+    monkeypatch.setattr(policy_module, "draw_noise", lambda *a: noise.double())
+
+    torch.manual_seed(seed)
+    found = model.targets(make_batch32(size=5), policy)
+    torch.manual_seed(seed)
+    expected = exact.targets(make_batch(size=5), wanted)
+
+    assert torch.equal(found["q_lower"], expected["q_lower"])
+    assert_close(found["q_share"], expected["q_share"], 1e-4)
+
+
+def test_a_value_that_is_no_number_stays_none_in_the_targets(pair, make_batch32):
+    (model, policy, _), _ = pair
+    with torch.no_grad():
+        model.target_q.last.bias[0].fill_(float("nan"))
+    for heads in ([0, 1], [1, 0]):
+        drawn = torch.tensor(heads)
+
+        value = fused_policy.FusedPolicy(model, policy, latents(), drawn, target=True).value
+
+        assert bool(value.isnan().all())
+
+
 @pytest.mark.parametrize("where", ["policy", "q"])
 def test_a_hook_on_a_module_is_told_what_it_returns(pair, where):
     (model, policy, scale), _ = pair
