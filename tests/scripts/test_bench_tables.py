@@ -38,6 +38,17 @@ def test_figures_are_relative_to_the_official_code_and_sams_to_adams(tables):
     assert [r.get("ratio") for r in rows] == [2.0, pytest.approx(1.5), None]
 
 
+def test_a_plan_for_several_states_is_relative_to_plans_one_by_one_not_to_the_official_one(tables):
+    rows = [row("act", 10.0), row("act, 8 states at once", 50.0), row("official act", 20.0)]
+    rows += [row("act, 8 states one by one", 80.0), row("compiled official act", 15.0)]
+
+    for one in rows:
+        tables.relate(one, rows)
+
+    assert [r.get("ratio") for r in rows] == [1.5, pytest.approx(1.6), None, None, None]
+    assert "8 states" not in tables.table(report(rows))
+
+
 def test_the_table_goes_between_the_marks_and_nothing_else_changes(tables, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text(f"# Speed\n{tables.MARKS[0]}\nold\n{tables.MARKS[1]}\nafter\n")
