@@ -32,9 +32,9 @@ _RESERVED = ("step", "frame", "time")
 class JsonlLogger:
     """Appends rows to a file, each flushed before ``write`` returns.
 
-    A killed process leaves at most one half line at the end; it is cut when the file is opened
-    again. Together with ``position`` and ``truncate`` a resumed run leaves the same file as one
-    that was never interrupted, times apart.
+    A killed process leaves at most one half line at the end; it is cut before the next row.
+    Together with ``position`` and ``truncate`` a resumed run leaves the same file as one that was
+    never interrupted, times apart.
 
     Args:
         path: The file; it and its folder are made if they are absent.
@@ -50,15 +50,22 @@ class JsonlLogger:
         self._clock = clock
         self._file = path.open("ab+")
         try:
-            self._file.truncate(_end_of_last_whole_line(self._file, path))
+            self._end: int | None = _end_of_last_whole_line(self._file, path)
         except UserError:
             self._file.close()
             raise
-        self._file.seek(0, os.SEEK_END)
+
+    def _cut_torn_line(self) -> None:
+        """Not when the file is opened: a run that is then refused has changed nothing."""
+        if self._end is not None:
+            self._file.truncate(self._end)
+            self._file.seek(0, os.SEEK_END)
+            self._end = None
 
     @property
     def position(self) -> int:
         """Bytes written so far, safe on the disk: a checkpoint may rely on them."""
+        self._cut_torn_line()
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -80,6 +87,7 @@ class JsonlLogger:
                 f"{self.path} was deleted or moved during the run, so the run ends here; what was "
                 f"saved before is in the folder's new place, if it has one."
             )
+        self._cut_torn_line()
         self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
@@ -106,8 +114,8 @@ class JsonlLogger:
                 f"{self.path} is not the file that the checkpoint knows: {position} is not the end "
                 f"of one of its lines ({length} bytes); put the original back to resume this run."
             )
-        self._file.truncate(position)
-        self._file.seek(0, os.SEEK_END)
+        self._end = position
+        self._cut_torn_line()
 
     def close(self) -> None:
         """Close the file."""

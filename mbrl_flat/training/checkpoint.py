@@ -116,6 +116,8 @@ def _read(path: Path, device: torch.device | str) -> Any:
             raise zipfile.BadZipFile
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise zipfile.BadZipFile
+        if file.testzip():  # torch reads over changed bits
+            raise zipfile.BadZipFile
     value = torch.load(path, map_location=device, weights_only=True)
     _check_containers(value, size=path.stat().st_size)
     return _unpacked(value)

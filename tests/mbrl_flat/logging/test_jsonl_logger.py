@@ -63,15 +63,16 @@ def test_a_metric_cannot_take_the_name_of_the_rows_own_fields(open_logger, path)
     assert path.read_bytes() == b""
 
 
-def test_a_torn_last_line_is_left_out_when_read_and_cut_when_opened(open_logger, path):
+def test_a_torn_last_line_is_left_out_when_read_and_cut_when_written_to(open_logger, path):
     open_logger(path).write({"a": 1.0}, step=1, frame=1)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"step": 2, "fra')
 
     assert [row["step"] for row in read_metrics(path)] == [1]
-    open_logger(path)
+    open_logger(path).write({"a": 2.0}, step=2, frame=2)
 
-    assert path.read_bytes() == whole
+    assert path.read_bytes().startswith(whole)
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"step"', b"x" * 200_000])
@@ -81,8 +82,7 @@ def test_only_whole_lines_survive_opening_whatever_the_length_of_the_torn_one(
     path.parent.mkdir()
     path.write_bytes(b'{"step": 1}\n' + torn)
 
-    open_logger(path)
-
+    assert open_logger(path).position == 12
     assert path.read_bytes() == b'{"step": 1}\n'
 
 
@@ -119,6 +119,21 @@ def test_a_reopened_file_goes_on_where_it_was(open_logger, path):
     second.write({"a": 4.0}, step=4, frame=4)
 
     assert [row["step"] for row in read_metrics(path)] == [1, 4]
+
+
+@pytest.mark.parametrize("lost", [1, 20])
+def test_a_file_that_lost_its_end_is_refused_as_it_is(open_logger, path, lost):
+    """An editor may leave out the last end of line; the row is whole and not ours to delete."""
+    logger = open_logger(path)
+    for step in (1, 2):
+        logger.write({"a": 1.0}, step=step, frame=step)
+    position = logger.position
+    path.write_bytes(left := path.read_bytes()[:-lost])
+
+    with pytest.raises(UserError, match=f"knows: {position} is not the end.* .{len(left)} bytes"):
+        open_logger(path).truncate(position)
+
+    assert path.read_bytes() == left
 
 
 @pytest.mark.parametrize("position", [5, 10_000, -1])

@@ -106,6 +106,22 @@ def test_a_folder_is_no_checkpoint(tmp_path):
         load_safely(tmp_path)
 
 
+def test_a_changed_bit_of_a_weight_is_refused(tmp_path):
+    """It would be evaluated as if it had been learned; torch reads over it."""
+    path, weights = tmp_path / "file.pt", torch.linspace(1.0, 2.0, 1000)
+    save_atomically({"format": FORMAT, "step": 1, "weights": weights}, path)
+    content = path.read_bytes()
+    begin = content.index(weights.numpy().tobytes())
+
+    for at in range(begin, begin + weights.nbytes, 400):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(UserError, match="truncated, corrupt or no checkpoint"):
+            load_safely(path)
+
+    path.write_bytes(content)
+    assert torch.equal(load_safely(path)["weights"], weights)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(tmp_path, share):
     path = tmp_path / "file.pt"
