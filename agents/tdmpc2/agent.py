@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mbrl_flat.agents.nonfinite_guard import step_allowed
-from mbrl_flat.agents.tdmpc2 import official_checkpoint
+from mbrl_flat.agents.tdmpc2 import fused_loss, official_checkpoint
 from mbrl_flat.agents.tdmpc2.config import TDMPC2Config
 from mbrl_flat.agents.tdmpc2.encoder import augment, augment_batch
 from mbrl_flat.agents.tdmpc2.planner import LatentPlanner
@@ -201,6 +201,8 @@ class TDMPC2:
 
     def _evaluate(self, batch: Batch, targets: Targets) -> LossOutput:
         """Return the loss and leave its gradients; both outlive the next evaluation."""
+        if self._loss == self.model.loss and fused_loss.usable(self.model, batch):
+            return LossOutput(*fused_loss.differentiate(self.model, batch, targets))
         output = self._loss(batch, targets)
         output.loss.backward()
         if not self._graphs:

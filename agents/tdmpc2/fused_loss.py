@@ -6,6 +6,7 @@ go through torch.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,12 +34,22 @@ def usable(model: Any, batch: Batch) -> bool:
 
 def evaluate(model: Any, batch: Batch, targets: Targets) -> tuple[Tensor, Metrics, Tensor]:
     """Loss, metrics and latents; see ``WorldModel.loss``."""
-    rows = batch.reward.flatten()[:, None]
-    mask = model.q.dropout_mask(model.q.num, rows)
-    networks = [getattr(model, name).layers() for name in NETWORKS]
-    params = [p for layers in networks for layer in layers for p in layer[:4] if p is not None]
-    inputs = _Inputs(model, batch, targets, mask, networks)
-    loss, parts, latents = _Loss.apply(inputs, *params)  # pyright: ignore[reportGeneralTypeIssues]
+    inputs = _Inputs(model, batch, targets)
+    return _described(*_Loss.apply(inputs, *inputs.params))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+@torch.no_grad()
+def differentiate(model: Any, batch: Batch, targets: Targets) -> tuple[Tensor, Metrics, Tensor]:
+    """The same, with what ``backward`` of the loss would add to the gradients of the parameters."""
+    inputs = _Inputs(model, batch, targets)
+    loss, parts, latents, _, grads = inputs.gradients([p.requires_grad for p in inputs.params])
+    for param, grad in zip(inputs.params, grads, strict=True):
+        if grad is not None:
+            param.grad = grad if param.grad is None else param.grad + grad
+    return _described(loss, parts, latents)
+
+
+def _described(loss: Tensor, parts: Tensor, latents: Tensor) -> tuple[Tensor, Metrics, Tensor]:
     metrics: Metrics = {
         f"train/{name}_loss": part for name, part in zip(PARTS, parts.unbind(), strict=True)
     }
@@ -48,16 +59,34 @@ def evaluate(model: Any, batch: Batch, targets: Targets) -> tuple[Tensor, Metric
 class _Inputs:
     """What the loss depends on beside the weights."""
 
-    def __init__(
-        self,
-        model: Any,
-        batch: Batch,
-        targets: Targets,
-        mask: Tensor | None,
-        networks: list[list[fused.Layer]],
-    ) -> None:
-        self.model, self.batch, self.targets, self.mask = model, batch, targets, mask
-        self.networks = networks
+    def __init__(self, model: Any, batch: Batch, targets: Targets) -> None:
+        self.model, self.batch, self.targets = model, batch, targets
+        rows = batch.reward.flatten()[:, None]
+        self.mask: Tensor | None = model.q.dropout_mask(model.q.num, rows)
+        self.networks = [getattr(model, name).layers() for name in NETWORKS]
+        layers = [layer for network in self.networks for layer in network]
+        self.params = [p for layer in layers for p in layer[:4] if p is not None]
+
+    def gradients(
+        self, needed: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor | None]]:
+        """Loss, its parts, latents, and gradients of the parameters, which share one tensor."""
+        wanted = [p for p, want in zip(self.params, needed, strict=True) if want]
+        flat = self.params[0].new_empty(sum(p.numel() for p in wanted))
+        pieces = flat.split([p.numel() for p in wanted])
+        # Gradients of matrices are written, all others are added to.
+        matrices = {layer.weight.data_ptr() for net in self.networks for layer in net}
+        for piece, param in zip(pieces, wanted, strict=True):
+            if param.data_ptr() not in matrices:
+                piece.zero_()
+        views = iter(pieces)
+        shaped = zip(self.params, needed, strict=True)
+        grads = [next(views).view(p.shape) if want else None for p, want in shaped]
+        parts, latents = self.call(grads, wants=any(needed))
+        config = self.model.config
+        coefs = (config.consistency_coef, config.reward_coef, config.value_coef)
+        loss = torch.stack([c * part for c, part in zip(coefs, parts, strict=True)]).sum()
+        return loss, parts, latents, flat, grads
 
     def call(self, grads: list[Tensor | None], *, wants: bool) -> tuple[Tensor, Tensor]:
         """Compute the parts ``[3]`` and latents; put gradients where they are wanted."""
@@ -104,22 +133,7 @@ class _Inputs:
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: _Inputs, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        needed = ctx.needs_input_grad[1:]
-        wanted = [p for p, want in zip(params, needed, strict=True) if want]
-        flat = params[0].new_empty(sum(p.numel() for p in wanted))
-        pieces = flat.split([p.numel() for p in wanted])
-        # Gradients of matrices are written, all others are added to.
-        matrices = {layer.weight.data_ptr() for net in inputs.networks for layer in net}
-        for piece, param in zip(pieces, wanted, strict=True):
-            if param.data_ptr() not in matrices:
-                piece.zero_()
-        views = iter(pieces)
-        shaped = zip(params, needed, strict=True)
-        grads = [next(views).view(p.shape) if want else None for p, want in shaped]
-        parts, latents = inputs.call(grads, wants=any(needed))
-        config = inputs.model.config
-        coefs = (config.consistency_coef, config.reward_coef, config.value_coef)
-        loss = torch.stack([c * part for c, part in zip(coefs, parts, strict=True)]).sum()
+        loss, parts, latents, flat, grads = inputs.gradients(ctx.needs_input_grad[1:])
         ctx.inputs, ctx.flat, ctx.grads = inputs, flat, grads
         ctx.save_for_backward(*params)
         ctx.mark_non_differentiable(parts, latents)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mbrl_flat.agents.tdmpc2 import fused_loss
+from mbrl_flat.agents.tdmpc2.world_model import LossOutput
 from mbrl_flat.interfaces import Targets
 
 
@@ -89,6 +90,26 @@ def test_a_second_backward_pass_adds_the_same_gradients(case):
 
     for grad, param in zip(once, trained(model), strict=True):
         assert_close(param.grad, 2.0 * grad.double())
+
+
+def test_gradients_without_autograd_are_those_of_backward_bit_for_bit(case, monkeypatch):
+    (model, loss), _ = case
+    model.reward.requires_grad_(False)
+    expected = loss()
+    expected.loss.backward()
+    wanted = [None if p.grad is None else p.grad.clone() for p in trained(model)]
+    monkeypatch.setattr(model, "loss", lambda *a: LossOutput(*fused_loss.differentiate(model, *a)))
+
+    for times in (1.0, 2.0):
+        model.zero_grad() if times == 1.0 else None
+        found = loss()
+
+        assert torch.equal(found.loss, expected.loss)
+        assert not found.loss.requires_grad
+        assert found.metrics == expected.metrics
+        for param, grad in zip(trained(model), wanted, strict=True):
+            assert (param.grad is None) == (grad is None)
+            assert grad is None or torch.equal(param.grad, times * grad)
 
 
 def test_hessian_vector_products_equal_torchs_to_rounding(case):
