@@ -135,7 +135,7 @@ def format_error(error: BaseException) -> str:
     if isinstance(error, BrokenPipeError):
         return "Nobody reads the output any more; what was saved before is whole."
     if isinstance(error, OSError):
-        file = error.filename or "the run folder"
+        file = error.filename or "the run folder or the output"
         return f"{error.strerror or error}: {file}; what was saved before is whole."
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
     return " ".join(filter(None, lines))

@@ -98,6 +98,13 @@ def test_a_file_is_named_with_the_reason():
     )
 
 
+def test_without_a_file_both_places_that_may_be_full_are_named():
+    """Such as ``> /dev/full``, where the folder has space."""
+    assert format_error(OSError(28, "No space left on device")) == (
+        "No space left on device: the run folder or the output; what was saved before is whole."
+    )
+
+
 def test_a_pipe_that_nobody_reads_is_not_taken_for_a_file():
     assert format_error(BrokenPipeError(32, "Broken pipe")).startswith("Nobody reads the output")
 
