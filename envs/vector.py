@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from mbrl_flat.envs.wrappers import Resumable
+from mbrl_flat.envs.wrappers import Resumable, kept_streams
 from mbrl_flat.errors import EnvironmentFailure, UserError, is_ours, shown_error
 from mbrl_flat.interfaces import EnvFactory
 from mbrl_flat.runtime.interrupts import STOP_SIGNALS
@@ -191,7 +191,8 @@ def _build(factory: EnvFactory, seed: int, slot: int, render: bool) -> Resumable
             signal.signal(number, signal.SIG_IGN)
     name = _name_of(factory)
     try:
-        env = factory(seed=seed, render=render)
+        with kept_streams():
+            env = factory(seed=seed, render=render)
     except BaseException as error:
         if is_ours(error):
             raise

@@ -23,6 +23,16 @@ _CLOSE_SECONDS = 20.0
 """How long an environment may take to close."""
 
 
+@contextmanager
+def kept_streams() -> Iterator[None]:
+    """Give stdout and stderr back where an environment's code has set them to None."""
+    before = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = sys.stdout or before[0], sys.stderr or before[1]
+
+
 @runtime_checkable
 class SavesState(Protocol):
     """An environment that can save and restore everything the rest of its episode depends on."""
@@ -161,7 +171,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _boundary(self, call: str) -> Iterator[None]:
         dtype, grads = torch.get_default_dtype(), torch.is_grad_enabled()
         try:
-            yield
+            with kept_streams():
+                yield
         except BaseException as error:
             if is_ours(error):
                 raise

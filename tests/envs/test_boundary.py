@@ -308,6 +308,24 @@ def test_code_that_changes_torch_for_the_whole_process_is_named():
         torch.set_grad_enabled(True)
 
 
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("call", ["__init__", "reset", "step"])
+def test_a_stream_that_an_environment_takes_away_is_given_back(monkeypatch, name, call):
+    """Otherwise a run ends in a traceback when it prints its last lines."""
+    monkeypatch.setattr(sys, name, stream := getattr(sys, name))
+
+    def taking(self, *args, **kwargs):
+        setattr(sys, name, None)
+        return getattr(Walk, call)(self, *args, **kwargs)
+
+    env = type("Taking", (Walk,), {call: taking})
+    vector = make_vector(lambda **_: adapt(env(), name="'it'", seed=0), num_envs=1, seed=0)
+    vector.reset()
+    vector.step(np.zeros((1, 1), np.float32))
+
+    assert getattr(sys, name) is stream
+
+
 @pytest.mark.parametrize(
     ("result", "said"),
     [
