@@ -17,6 +17,8 @@ from mbrl_flat.runtime.files import read_regular
 
 _MAX_BYTES = 4 * 2**20
 _MAX_DEPTH = 50
+_MAX_VALUES = 20_000
+"""And keys of a YAML file, whose reader takes longer for each than for a megabyte of text."""
 _MAX_INTEGER = 2**63
 _MAX_DIGITS = 24
 """Of an integer that a message repeats."""
@@ -24,7 +26,7 @@ _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class _Loader(_Base):
-    """Reads ``1e-3`` as a number and dates as text, as the command line does.
+    """Reads ``1e-3`` as a number, dates and ``1:30`` as text, as the command line does.
 
     A key that is given twice is refused: readers differ in which of the two they take.
     """
@@ -33,6 +35,14 @@ class _Loader(_Base):
         """Build a mapping; see the class."""
         _unique((key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        """Build a number; what has colons could be longer than anyone waits for."""
+        return node.value if ":" in str(node.value) else super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: Any) -> Any:
+        """As for integers."""
+        return node.value if ":" in str(node.value) else super().construct_yaml_float(node)
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -50,6 +60,10 @@ _Loader.add_implicit_resolver(
     [*"-+0123456789"],
 )
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
+"""What the reader raises, of itself also for a tag that does not fit its value, as ``!!bool x``."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,7 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         _check_events(yaml.parse(text, Loader=_Loader))
         settings = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path} is damaged ({reason}); restore it.") from error
     return _checked(settings, path)
@@ -93,7 +107,9 @@ def _read(path: Path) -> str:
 
 def _check_events(events: Iterable[yaml.Event]) -> None:
     depth = 0
-    for event in events:
+    for number, event in enumerate(events):
+        if number > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES:,} keys and values")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"alias *{event.anchor}; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent)

@@ -35,6 +35,12 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
         ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
         ("a: \0", "control characters"),
         ("a: " + "x" * 5_000_000, "larger than"),
+        ("a: [" + "1," * 1_900_000 + "1]", "more than 20,000 keys and values"),
+        ("".join(f"k{n}: &a{n} 1\n" for n in range(100_000)), "more than 20,000"),
+        ('a: !!int ""', "index out of range"),
+        ('a: !!float "_"', "index out of range"),
+        ("a: !!bool x", "'x'"),
+        ("a: !!set [x]", "cannot unpack"),
     ],
 )
 def test_a_yaml_file_that_is_no_plain_configuration_is_refused_at_once(tmp_path, text, reason):
@@ -94,3 +100,13 @@ def test_values_are_read_as_the_command_line_reads_them(tmp_path):
         "a": 1e-3, "b": "2026-01-01", "c": 1000, "d": float("inf"), "e": -2.5e4, "f": "text",
         "g": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [":".join("1" * 50_000), ":".join("1" * 300) + ".5", "1:30"])
+def test_numbers_to_base_sixty_are_text(tmp_path, text):
+    """A long one takes minutes to compute, and one with a fraction overflows."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"a: {text}\n")
+    start = time.perf_counter()
+    assert read_yaml(file) == {"a": text}
+    assert time.perf_counter() - start < 2.0
