@@ -22,7 +22,7 @@ from mbrl_flat.optim.averaging import evaluation_params
 from mbrl_flat.runs.config import RunConfig
 from mbrl_flat.runs.loading import load_saved_agent
 from mbrl_flat.runs.parts import Parts
-from mbrl_flat.runtime.files import check_writable, write_text_atomically
+from mbrl_flat.runtime.files import check_writable, replaced_whole, write_text_atomically
 from mbrl_flat.settings import check_number
 from mbrl_flat.specs import EnvSpec
 
@@ -196,7 +196,9 @@ def export_run(
 def write_torch(acting: Acting, inputs: tuple[Any, ...], path: Path) -> tuple[Path, Any]:
     """Write a ``torch.export`` program; returns its file and a description of its inputs."""
     file = path.with_suffix(".pt2")
-    torch.export.save(export_program(acting, inputs), file)
+    program = export_program(acting, inputs)
+    with replaced_whole(file) as opened:
+        torch.export.save(program, opened)
     return file, {"file": file.name, "inputs": _described(inputs)}
 
 

@@ -147,6 +147,20 @@ def test_the_command_writes_programs_and_what_they_take(tmp_path, monkeypatch, c
         assert said in capsys.readouterr().err
 
 
+def test_a_folder_that_disappears_while_a_program_is_traced_is_made_again(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def traced(*given):
+        out.rmdir()
+        return torch.export.export(torch.nn.Linear(2, 1), (torch.zeros(1, 2),))
+
+    monkeypatch.setattr(export, "export_program", traced)
+    file, _ = export.write_torch(None, ({}, {}, torch.ones(1)), out / "policy")
+
+    assert torch.export.load(file).module()(torch.zeros(1, 2)).shape == (1, 1)
+
+
 def test_a_random_agent_has_nothing_to_export(tmp_path, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr("sys.argv", ["train", "agent=random", *TINY, f"run_dir={run}"])
