@@ -192,7 +192,8 @@ def _check_setting(word: str, override: Override, *, command: str, sweep: bool) 
     choices = _choices(key)
     if not choices:
         return
-    if key not in GROUPS[command] and not override.is_add():
+    # A part of the default list is chosen by its place: probe@probes.sharpness=sharpness_full.
+    if key not in GROUPS[command] and not override.is_add() and override.package is None:
         raise UserError(f"mbrl-flat-{command} has no {key} to choose; leave it out.")
     named = isinstance(value, str) or override.is_sweep_override()
     if not named:

@@ -139,6 +139,7 @@ def expanded(words: list[str]) -> list[list[str]]:
 
 
 def check_train(words: list[str]) -> None:
+    parse_arguments(words, command="train", sweeps=True)
     for overrides in expanded(words):
         cfg = composed("train", overrides)
         cli.build_run(cfg)
@@ -148,10 +149,11 @@ def check_train(words: list[str]) -> None:
 
 
 def check_evaluate(words: list[str]) -> None:
-    composed("evaluate", words)
+    composed("evaluate", parse_arguments(words, command="evaluate", sweeps=False))
 
 
 def check_probe(words: list[str]) -> None:
+    words = parse_arguments(words, command="probe", sweeps=False)
     instantiate(composed("probe", words).probe, _convert_="all")
 
 
@@ -160,6 +162,7 @@ def check_export(words: list[str]) -> None:
 
 
 def check_supervised(words: list[str]) -> None:
+    parse_arguments(words, command="supervised", sweeps=True)
     for overrides in expanded(words):
         cfg = composed("supervised", overrides)
         if cfg.resume is None:
@@ -304,6 +307,10 @@ NOT_EXECUTED = {
 }
 
 
+STEPS, RESUMED_STEPS = "200", "220"
+"""Length of the runs that stand for all others, before and after they are resumed."""
+
+
 def shortened(call: Call) -> list[str]:
     """The call with what makes it long replaced."""
     words = list(call.words)
@@ -313,7 +320,7 @@ def shortened(call: Call) -> list[str]:
     if words[0] in SMALL:
         replaced = SMALL[words[0]]
     elif "mbrl-flat-train" in words:
-        replaced = {"steps": "60", "progress": "false"} if resumed else SHORT
+        replaced = {"steps": RESUMED_STEPS, "progress": "false"} if resumed else SHORT
     else:
         return words
     gone = ("agent.config.size", *replaced)
@@ -369,7 +376,7 @@ def runs_of_a_reader(tmp_path_factory) -> Path:
     """A short run, of which copies stand for all others, one of SAM, and two recordings."""
     reader = Reader(tmp_path_factory.mktemp("reader"))
     # Several episodes, some held out, so that every probe has something to measure.
-    whole = ["env=dummy", "env.episode_length=20", "steps=200", "heldout_fraction=0.3"]
+    whole = ["env=dummy", "env.episode_length=20", f"steps={STEPS}", "heldout_fraction=0.3"]
     runs = {"runs/NAME": whole, "runs/SAM": [*whole, "optimizer=sam"]}
     for task in ("walker-walk", "cheetah-run"):
         runs[f"recorded/{task}"] = [f"env.task={task}", "agent=random", "steps=500", "eval_every=0"]

@@ -140,3 +140,11 @@ def test_a_resumed_run_takes_few_settings_whatever_the_order():
 def test_a_sweep_over_runs_that_go_on_has_a_folder_of_its_own():
     words = ["-m", "resume=a,b", "run_dir=s", "hydra/launcher=joblib"]
     assert of_train(*words) == words
+
+
+def test_a_part_of_the_default_list_is_chosen_by_its_place():
+    word = "probe@probes.sharpness=sharpness_full"
+
+    assert parse_arguments([word], command="train", sweeps=True) == [word]
+    with pytest.raises(UserError, match="has no probe to choose; leave it out"):
+        parse_arguments(["probe=sharpness"], command="train", sweeps=True)
