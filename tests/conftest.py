@@ -17,6 +17,15 @@ settings.load_profile("ci")
 
 
 @pytest.fixture
+def one_thread():
+    """Fused operators are for few threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def spec():
     return EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=50)
 

@@ -10,13 +10,7 @@ from mbrl_flat.agents.tdmpc2 import fused_loss
 from mbrl_flat.agents.tdmpc2.world_model import LossOutput
 from mbrl_flat.interfaces import Targets
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

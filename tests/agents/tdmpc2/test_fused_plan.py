@@ -13,12 +13,7 @@ from mbrl_flat.planning.mppi import MPPIConfig
 SMALL = {"num_samples": 32, "num_elites": 8, "iterations": 3}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def as_type(noise, dtype):

@@ -40,14 +40,6 @@ def assert_close_to_float64(ours, exact):
     torch.testing.assert_close(ours.double(), exact, rtol=0.0, atol=bound)
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SHAPES = [
     ((6, 64), (64,), None),
     ((6, 64), (64,), 8),
