@@ -57,18 +57,29 @@ def control_claims(rows: TrialRows) -> list[Claim]:
     claims = [
         claim
         for other in BASELINES
-        for claim in _compared(played, "sam", other, names=("R1", "R2", "H2", "H3"))
+        for claim in compared_control(played, "sam", other, names=("R1", "R2", "H2", "H3"))
     ]
     if any(played.where(variant="msam")):
         names = [f"M{number}, not planned" for number in (1, 2, 3, 4)]
-        claims += _compared(played, "msam", "adam_matched", names=names)
+        claims += compared_control(played, "msam", "adam_matched", names=names)
     return [*claims, *(_explained(played, metric) for metric in EXPLAINED_BY)]
 
 
-def _compared(
+def compared_control(
     rows: TrialRows, variant: str, other: str, *, names: Sequence[str]
 ) -> Iterator[Claim]:
-    """Claim that a variant earns more than another one, is exploited less, and keeps more."""
+    """Claim that a variant earns more than another one, is exploited less, and keeps more.
+
+    Args:
+        rows: Rows of models that were played.
+        variant: The one.
+        other: The other, one of ``BASELINES``.
+        names: Of the claims on returns, on the gain by longer plans, on exploitation, and on what
+            is kept under noise.
+
+    Yields:
+        Differences on the same seed.
+    """
     against = f"than {BASELINES[other]}"
     returns, gain, exploited, kept = names
     hypotheses: list[tuple[str, str, Measure, str, Bounds]] = [

@@ -1,0 +1,52 @@
+"""Does what ``central_claim`` found on one task hold on another? Trials as there, fewer claims.
+
+References:
+    Hypotheses and the choice of the data: ``docs/studies/central_claim_replication/plan.md``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from matplotlib.figure import Figure
+
+from mbrl_flat.studies.experiments.central_claim import CentralClaim
+from mbrl_flat.studies.experiments.central_claim_control import compared_control
+from mbrl_flat.studies.experiments.central_claim_report import entry_claims, lower_of
+from mbrl_flat.studies.framework import Claim, TrialRows
+
+_LOWER = (
+    *(("C1", variant, "adam_matched", "train_lambda_max") for variant in ("sam", "msam")),
+    *(("C2", variant, "adam_matched", "state_error_last") for variant in ("msam", "sam")),
+    *(("C2", "sam", other, "state_error_last") for other in ("adam", "random_direction")),
+    *(("C3", variant, "adam_matched", "value_error_0") for variant in ("sam", "msam")),
+    ("C4", "sam", "adam_matched", "test_loss"),
+)
+"""Claims that one variant has less of something than another: name, variant, other, metric."""
+
+
+class CentralClaimReplication(CentralClaim):
+    """The study with another data set; settings as those of ``CentralClaim``."""
+
+    title: ClassVar[str] = "When does a flat world model help? A second task"
+
+    def claims(self, rows: TrialRows) -> Sequence[Claim]:
+        """G: the entry condition; C1 to C4: sharpness and errors; C5 and C6: control."""
+        played = TrialRows([row for row in rows if "return_3" in row])
+        control = (
+            claim
+            for variant in ("sam", "msam")
+            for claim in compared_control(
+                played, variant, "adam_matched", names=("C5", "", "C6", "")
+            )
+        )
+        return [
+            *entry_claims(rows),
+            *(lower_of(rows, *compared) for compared in _LOWER),
+            *(claim for claim in control if claim.name),
+        ]
+
+    def figures(self, rows: TrialRows) -> Mapping[str, Figure]:
+        """As those of the study, without the dose-response."""
+        drawn = dict(super().figures(rows))
+        del drawn["doses"]
+        return drawn
