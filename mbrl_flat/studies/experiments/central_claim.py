@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from mbrl_flat.errors import UnknownNameError, UserError
 from mbrl_flat.optim import OPTIMIZERS
 from mbrl_flat.settings import CheckedSettings, setting
-from mbrl_flat.studies.experiments.central_claim_report import central_claims, draw
+from mbrl_flat.studies.experiments.central_claim_figures import draw
+from mbrl_flat.studies.experiments.central_claim_report import central_claims
 from mbrl_flat.studies.framework import Claim, Trial, TrialRows, Value
 from mbrl_flat.studies.offline.control import Control
 from mbrl_flat.studies.offline.fitting import build_optimizer, fit, loss_on, sharpness_on

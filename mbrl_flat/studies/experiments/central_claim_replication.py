@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 
 from mbrl_flat.studies.experiments.central_claim import CentralClaim
 from mbrl_flat.studies.experiments.central_claim_control import compared_control
-from mbrl_flat.studies.experiments.central_claim_report import entry_claims, lower_of
+from mbrl_flat.studies.experiments.central_claim_report import (
+    PRIMARY,
+    entry_claims,
+    lower_of,
+    shrinks_with_data,
+)
 from mbrl_flat.studies.framework import Claim, TrialRows
 
 _LOWER = (
@@ -30,8 +35,9 @@ class CentralClaimReplication(CentralClaim):
     title: ClassVar[str] = "When does a flat world model help? A second task"
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
-        """G: the entry condition; C1 to C4: sharpness and errors; C5 and C6: control."""
-        played = TrialRows([row for row in rows if "return_3" in row])
+        """G: the entry condition; C1 to C4: sharpness, errors; C5, C6: control; C7: less data."""
+        most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
+        played = TrialRows([row for row in most if "return_3" in row])
         control = (
             claim
             for variant in ("sam", "msam")
@@ -40,9 +46,14 @@ class CentralClaimReplication(CentralClaim):
             )
         )
         return [
-            *entry_claims(rows),
-            *(lower_of(rows, *compared) for compared in _LOWER),
+            *entry_claims(most),
+            *(lower_of(most, *compared) for compared in _LOWER),
             *(claim for claim in control if claim.name),
+            *(
+                shrinks_with_data(rows, "C7", variant, metric)
+                for variant in ("sam", "msam")
+                for metric in PRIMARY
+            ),
         ]
 
     def figures(self, rows: TrialRows) -> Mapping[str, Figure]:

@@ -5,19 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from mbrl_flat.analysis.forest import ForestRow, draw_forest
-from mbrl_flat.analysis.plot_style import add_legend, log_axis, make_panels, method_style
-from mbrl_flat.analysis.stats import spearman, standard_error, t_interval, t_quantile
+from mbrl_flat.analysis.stats import spearman, standard_error, t_quantile
 from mbrl_flat.studies.experiments.central_claim_control import (
     BASELINES,
     control_claims,
-    draw_control,
     rank_correlations,
-    shown_color,
-    shown_name,
 )
 from mbrl_flat.studies.experiments.world_model_report import (
     bootstrap,
@@ -111,7 +104,7 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     ]
     claims += [_growth(most, "sam", other, metric) for other in BASELINES for metric in PRIMARY]
     if len(rows.distinct("episodes")) > 1:
-        claims += [_data(rows, metric) for metric in PRIMARY]
+        claims += [shrinks_with_data(rows, "H1c", "sam", metric) for metric in PRIMARY]
     claims += [
         lower_of(most, "H1d", "sam", other, f"stopped_{metric}")
         for other in BASELINES
@@ -124,7 +117,18 @@ def central_claims(rows: TrialRows, radii: Mapping[str, float]) -> list[Claim]:
     return [*claims, *control_claims(most)]
 
 
-def _changes(rows: TrialRows, variant: str, other: str, metric: str) -> list[float]:
+def changes_against(rows: TrialRows, variant: str, other: str, metric: str) -> list[float]:
+    """Logarithms of ratios of a metric of two variants, one for each seed that both have.
+
+    Args:
+        rows: Trials with one number of episodes.
+        variant: The one.
+        other: What it is divided by.
+        metric: A positive column.
+
+    Returns:
+        The logarithms, by seed.
+    """
     pair = (rows.where(variant=name).by_seed(metric) for name in (variant, other))
     return log_changes(*pair)
 
@@ -158,7 +162,7 @@ def lower_of(rows: TrialRows, name: str, variant: str, other: str, metric: str) 
     Returns:
         The claim, with the mean change in percent.
     """
-    changes = _changes(rows, variant, other, metric)
+    changes = changes_against(rows, variant, other, metric)
     base = metric.removeprefix("stopped_")
     words = METRICS.get(base) or SHARPNESS[base]
     where = " at the best validation score" if metric != base else ""
@@ -203,16 +207,28 @@ def _growth(rows: TrialRows, variant: str, other: str, metric: str) -> Claim:
     )
 
 
-def _data(rows: TrialRows, metric: str) -> Claim:
-    """Claim that the advantage shrinks with data."""
+def shrinks_with_data(rows: TrialRows, name: str, variant: str, metric: str) -> Claim:
+    """Claim that the advantage over Adam at equal evaluations shrinks with data.
+
+    Args:
+        rows: Trials with several numbers of episodes; of a seed only if it has all of them.
+        name: Of the claim.
+        variant: The one that may have an advantage.
+        metric: One of ``METRICS``.
+
+    Returns:
+        The claim.
+    """
     sizes = sorted(rows.distinct("episodes"))
     per_seed: list[float] = []
     for seed in rows.distinct("seed"):
         ours = rows.where(seed=seed)
-        changes = [_changes(ours.where(episodes=n), "sam", "adam_matched", metric) for n in sizes]
-        if all(changes):
+        changes = [
+            changes_against(ours.where(episodes=n), variant, "adam_matched", metric) for n in sizes
+        ]
+        if len(sizes) > 1 and all(changes):
             per_seed.append(spearman(np.array(sizes), np.array([c[0] for c in changes])))
-    return sign_claim("H1c", f"the advantage shrinks with data: {METRICS[metric]}",
+    return sign_claim(name, f"{variant}'s advantage shrinks with data: {METRICS[metric]}",
                       "rank correlation of episodes and change", per_seed, above=0.0)  # fmt: skip
 
 
@@ -247,89 +263,3 @@ def _association(rows: TrialRows, measure: str) -> Claim:
     return sign_claim("H6", f"flatter variants predict better: {SHARPNESS[measure]}",
                       "rank correlation with the ten-step error over variants", per_seed,
                       above=0.0)  # fmt: skip
-
-
-def draw(rows: TrialRows, radii: Mapping[str, float]) -> dict[str, Figure]:
-    """Draw the forest plot, the curves along training, the dose-response, and control.
-
-    Args:
-        rows: Finished trials of the study, one mapping each.
-        radii: Radius of each variant.
-
-    Returns:
-        Figures by name.
-    """
-    most = rows.where(episodes=max(rows.distinct("episodes"), default=0))
-    title = "Ratio to Adam at equal gradient evaluations: seeds, mean and 95 % interval"
-    forest, panels = make_panels(len(METRICS), columns=3, title=title)
-    for number, (axes, (metric, words)) in enumerate(zip(panels, METRICS.items(), strict=True)):
-        draw_forest(axes, _forest(most, metric), reference=1.0, ratio=True, named=number % 3 == 0)
-        axes.set_xlabel(words)
-    curves, panels = make_panels(3, columns=3, title="Along the training, each seed and the mean")
-    for axes, (metric, words) in zip(
-        panels,
-        {"train_loss": "training loss", "test_loss": "held-out loss",
-         "state_error_last": METRICS["state_error_last"]}.items(), strict=True,
-    ):  # fmt: skip
-        _draw_curves(axes, most, metric, words)
-    add_legend(*panels)
-    title = "Dose-response against Adam at equal updates, %"
-    doses, panels = make_panels(len(DOSED), columns=3, title=title)
-    for axes, metric in zip(panels, DOSED, strict=True):
-        _draw_doses(axes, most, radii, metric)
-    add_legend(*panels)
-    return {"forest": forest, "curves": curves, "doses": doses, **draw_control(most)}
-
-
-def _forest(rows: TrialRows, metric: str) -> list[ForestRow]:
-    variants = sorted({*rows.distinct("variant")} - {"adam_matched"}, key=shown_name)
-    return [
-        ForestRow(
-            shown_name(variant),
-            np.exp(_changes(rows, variant, "adam_matched", metric)).tolist(),
-            shown_color(variant),
-        )
-        for variant in variants
-    ]
-
-
-def _draw_curves(axes: Axes, rows: TrialRows, metric: str, words: str) -> None:
-    for variant in ("adam_matched", "adam", "sam", "random_direction"):
-        ours = [row for row in rows.where(variant=variant) if row.get(f"curve_{metric}")]
-        color = shown_color(variant)
-        for row in ours:
-            axes.plot(
-                row["curve_evaluations"], row[f"curve_{metric}"], color=color, lw=0.4, alpha=0.5
-            )
-        if ours:
-            mean = np.mean([row[f"curve_{metric}"] for row in ours], 0)
-            axes.plot(
-                ours[0]["curve_evaluations"], mean, "o-", color=color, lw=1.6, ms=3,
-                label=shown_name(variant),
-            )  # fmt: skip
-            log_axis(axes, "x")
-    axes.set_xlabel("gradient evaluations")
-    axes.set_title(words, fontsize=10)
-
-
-def _draw_doses(axes: Axes, rows: TrialRows, radii: Mapping[str, float], metric: str) -> None:
-    # Where both have the same radius the second stands beside the first.
-    for method, baseline, shift in (("sam", "adam", 1.0), ("msam", "adam_matched", 1.06)):
-        doses = {rho: v for v, rho in radii.items() if is_dose(v, method) and rho > 0.0}
-        found = {
-            rho * shift: [percent(c) for c in _changes(rows, doses[rho], baseline, metric)]
-            for rho in sorted(doses)
-        }
-        found = {rho: changes for rho, changes in found.items() if changes}
-        if not found:  # a study that stopped early has none yet
-            continue
-        style = method_style(method)
-        for rho, changes in found.items():
-            axes.plot([rho] * len(changes), changes, "o", color=style.color, ms=3, alpha=0.5)
-        low, middle, high = np.transpose([t_interval(changes) for changes in found.values()])
-        bars = [middle - low, high - middle]
-        axes.errorbar([*found], middle, bars, color=style.color, marker="D", ms=4, label=style.name)
-        log_axis(axes, "x")
-    axes.axhline(0.0, color="#555555", lw=1, ls="--")
-    axes.set_xlabel("rho")
-    axes.set_title(METRICS[metric], fontsize=10)

@@ -105,7 +105,8 @@ def sign_claim(
         num_seeds: Seeds behind the values, where they are not one for each.
 
     Returns:
-        The claim. A single value is compared with the bounds itself; none is "not tested".
+        The claim. A single value is compared with the bounds itself; without values, or with one
+        that is not finite, it is "not tested".
 
     Raises:
         ValueError: If no bound is given.
@@ -114,6 +115,9 @@ def sign_claim(
         raise ValueError("A claim about a sign needs a bound: give above or below.")
     if not values:
         return not_tested(name, statement, metric, note or "no run of it gave a number")
+    if odd := [value for value in values if not math.isfinite(value)]:
+        reason = f"{len(odd)} of {len(values)} values are not finite, such as {odd[0]}"
+        return not_tested(name, statement, metric, reason)
     interval = t_interval(values)
     low = interval.point if math.isnan(interval.low) else interval.low
     high = interval.point if math.isnan(interval.high) else interval.high

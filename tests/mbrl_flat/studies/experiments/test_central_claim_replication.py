@@ -18,12 +18,19 @@ def rows(seeds=3):
     return TrialRows(
         [
             TrialRow(
-                {"episodes": 13, "variant": variant, "seed": seed, "generalisation_ratio": 2.0}
+                {
+                    "episodes": episodes,
+                    "variant": variant,
+                    "seed": seed,
+                    "generalisation_ratio": 2.0,
+                }
                 | {m: (0.05 + 0.001 * seed) * factors.get(variant, {}).get(m, 1.0) for m in metrics}
+                | ({"test_loss": 1.0 / (40 - episodes)} if variant == "sam" else {})
                 | {"train_lambda_max": 9.0 if variant == "adam_matched" else 3.0}
                 | {f"return_{h}": 50.0 + seed + 20 * (variant == "msam") for h in (1, 3, 10)}
                 | {f"plan_relative_bias_{k}": 0.1 for k in (3, 5, 10)}
             )
+            for episodes in (7, 13, 27)
             for seed in range(seeds)
             for group in STUDY.groups
             for variant in group
@@ -35,7 +42,7 @@ def test_claims_are_those_of_the_plan():
     claims = STUDY.claims(rows())
 
     assert Counter(claim.name for claim in claims) == {
-        **{"G": 4, "C1": 2, "C2": 4, "C3": 2, "C4": 1, "C5": 6, "C6": 6}
+        **{"G": 4, "C1": 2, "C2": 4, "C3": 2, "C4": 1, "C5": 6, "C6": 6, "C7": 4}
     }
     by_words = {claim.statement: claim for claim in claims}
     at = "Adam at equal evaluations"
@@ -44,6 +51,8 @@ def test_claims_are_those_of_the_plan():
     assert by_words[f"sam is below {at}: RMSE of the value"].verdict == "contradicted"
     assert by_words[f"msam earns more than {at}, H = 3"].interval.point == pytest.approx(20.0)
     assert by_words[f"sam earns more than {at}, H = 3"].interval.point == 0.0
+    shrinks = by_words["sam's advantage shrinks with data: held-out loss"]
+    assert (shrinks.verdict, shrinks.interval.point) == ("supported", pytest.approx(1.0))
 
 
 def test_without_trials_nothing_is_tested():

@@ -46,6 +46,9 @@ def test_one_value_has_no_interval_and_none_no_mean():
         ([1.0, 1.1, 0.9], {"above": 0.5, "below": 1.1}, "inconclusive", ""),
         ([1.0], {"above": 0.5}, "supported", ""),
         ([], {"above": 0.5}, "not tested", "no run"),
+        ([1.0, math.nan, 0.9], {"above": 0.5}, "not tested", "1 of 3 values are not finite"),
+        ([1.0, math.inf, 0.9], {"above": 0.5}, "not tested", "1 of 3 values are not finite"),
+        ([math.inf, -math.inf], {"above": 0.5}, "not tested", "such as inf"),
     ],
 )
 def test_the_verdict_follows_from_the_whole_interval(values, bounds, verdict, note):
@@ -53,7 +56,7 @@ def test_the_verdict_follows_from_the_whole_interval(values, bounds, verdict, no
 
     assert claim.verdict == verdict
     assert note in claim.note
-    assert claim.num_seeds == len(values)
+    assert claim.num_seeds == (0 if verdict == "not tested" else len(values))
 
 
 def test_a_paired_claim_looks_at_shared_seeds_alone():
