@@ -23,6 +23,7 @@ _LOWER = (
     *(("C1", variant, "adam_matched", "train_lambda_max") for variant in ("sam", "msam")),
     *(("C2", variant, "adam_matched", "state_error_last") for variant in ("msam", "sam")),
     *(("C2", "sam", other, "state_error_last") for other in ("adam", "random_direction")),
+    *(("C2", variant, "adam_matched", "compounding") for variant in ("sam", "msam")),
     *(("C3", variant, "adam_matched", "value_error_0") for variant in ("sam", "msam")),
     ("C4", "sam", "adam_matched", "test_loss"),
 )

@@ -51,6 +51,8 @@ SHARPNESS = {
     "train_adaptive_sharpness": "adaptive sharpness",
 }
 
+RATIOS = {"compounding": "ten-step error over one-step error"}
+
 ADDED = ("adam_slow", "msam_0.03", "random_0.1", "msam_0.3")
 """Variants that were added after all others; they are not among those that H6 compares."""
 COMPARED = (
@@ -74,12 +76,21 @@ COMPARED = (
     ("X3, not planned", "msam", "random_0.1", "state_error_last"),
     ("X, not planned", "msam_0.03", "sam", "train_lambda_max"),
     ("X, not planned", "msam_0.03", "sam", "state_error_last"),
+    *(
+        ("X, not planned", "msam_0.03", "sam_0.1", metric)
+        for metric in ("train_lambda_max", "train_adaptive_sharpness", "state_error_last")
+    ),
     ("X, not planned", "adam_slow", "adam_matched", "state_error_last"),
     ("X, not planned", "random_0.1", "adam_matched", "state_error_last"),
     *(
         ("X, not planned", variant, "adam_matched", metric)
         for metric in ("train_lambda_max", "value_error_0")
         for variant in ADDED
+    ),
+    *(("growth, not planned", "sam", other, "compounding") for other in BASELINES),
+    *(
+        ("growth, not planned", variant, "adam_matched", "compounding")
+        for variant in ("msam", "msam_0.03")
     ),
 )
 """Claims that one variant has less of something than another: name, variant, other, metric."""
@@ -157,14 +168,14 @@ def lower_of(rows: TrialRows, name: str, variant: str, other: str, metric: str) 
         name: Of the claim.
         variant: The one.
         other: The other.
-        metric: Column, one of ``METRICS``, those after ``stopped_``, or ``SHARPNESS``.
+        metric: Column of ``METRICS``, these after ``stopped_``, of ``RATIOS`` or ``SHARPNESS``.
 
     Returns:
         The claim, with the mean change in percent.
     """
     changes = changes_against(rows, variant, other, metric)
     base = metric.removeprefix("stopped_")
-    words = METRICS.get(base) or SHARPNESS[base]
+    words = {**METRICS, **RATIOS, **SHARPNESS}[base]
     where = " at the best validation score" if metric != base else ""
     statement = f"{variant} is below {_name(other)}: {words}{where}"
     return lower_claim(name, statement, words, changes, note=_detectable(changes))
