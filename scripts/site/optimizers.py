@@ -128,13 +128,13 @@ _NOTES = {
     ("study_dmc_cpu", "random_direction"): ": rho 0.01"
     + _RETURNS.format("38 [-221, 297]", "-10 [-92, 71]"),
     ("published_recipe", "sam"): ": rho 0.01, return minus Adam's: cartpole-swingup "
-    "-169 [-231, -106], ten seeds; walker-walk -8.3 [-72, 56], eight",
+    "-169 [-231, -106], walker-walk 11 [-46, 68], ten seeds",
     ("published_recipe", "sam_as_published"): ": rho 0.01, two tasks, with the other "
     "changes of the public code and without SAM (rho 1e-8)",
     ("central_claim", "sam"): ": rho 0.02, against Adam at equal evaluations: eigenvalue "
     "-89 % [-90, -87], value error 33 % [25, 42], ten seeds",
     ("central_claim", "msam"): ": rho 0.1, change against Adam: ten-step error -30 % [-37, -21], "
-    "eigenvalue -97 % [-98, -97], value error 42 % [36, 49], ten seeds",
+    "eigenvalue -97 % [-98, -97], value error 42 % [36, 49]",
     ("world_model_offline", "sam"): _OFFLINE.format("-29 % [-36, -23]", "1.4 % [0.7, 2.1]"),
     ("world_model_offline", "msam"): _OFFLINE.format("-22 % [-32, -11]", "-0.7 % [-1.1, -0.2]"),
     ("world_model_offline", "vasso"): _OFFLINE.format("-41 % [-45, -36]", "3.3 % [2.3, 4.2]"),
