@@ -10,9 +10,9 @@ minus: with rho equal to the length of the step that momentum alone would make, 
 
 How to choose rho:
     On TD-MPC2 with Adam 0.01, SAM's own radius: with one seed each it earned more than 0.03, and
-    at 0.1 the agent hardly learned. On small classifiers 4 to 7 times SAM's was best here. The default of 3 is for
-    images and SGD: the authors take 3 where they take 0.2 for SAM, and 3 to 10 with AdamW, for
-    which they switch it on after the warm-up (``schedules.WarmUp(delay=...)``).
+    at 0.1 the agent hardly learned. On small classifiers 4 to 7 times SAM's was best here. The
+    default of 3 is for images and SGD: the authors take 3 where they take 0.2 for SAM, and 3 to 10
+    with AdamW, for which they switch it on after the warm-up (``schedules.WarmUp(delay=...)``).
 
 References:
     Becker, Altrock & Risse, "Momentum-SAM: Sharpness Aware Minimization without Computational
