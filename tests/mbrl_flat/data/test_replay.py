@@ -14,51 +14,7 @@ from mbrl_flat.data.replay import Replay
 from mbrl_flat.errors import UserError
 from mbrl_flat.runtime.seeding import rng_state
 from mbrl_flat.specs import Continuous, EnvSpec
-
-SPEC = EnvSpec(obs={"state": (3,)}, action=Continuous(dim=2), episode_length=8)
-
-
-def obs_at(env_index, episode, t):
-    return {"state": np.array([env_index, episode, t], np.float32)}
-
-
-class Recorder:
-    """Plays episodes into a replay; every number stored says where it belongs."""
-
-    def __init__(self, replay):
-        self.replay = replay
-        self.episode = [-1] * replay.num_envs
-        self.t = [0] * replay.num_envs
-        self.heldout = {}
-
-    def begin(self, env_index):
-        self.episode[env_index] += 1
-        self.t[env_index] = 0
-        self.replay.begin(env_index, obs_at(env_index, self.episode[env_index], 0))
-        self.heldout[env_index, self.episode[env_index]] = bool(self.replay.current[env_index] % 2)
-
-    def step(self, env_index, *, terminated=False, done=False):
-        t, episode = self.t[env_index], self.episode[env_index]
-        self.t[env_index] += 1
-        self.replay.add(
-            env_index,
-            np.array([episode, t], np.float32),
-            float(100 * episode + t),
-            obs_at(env_index, episode, t + 1),
-            terminated=terminated,
-            done=done,
-        )
-
-    def play(self, env_index, length, *, terminated=False):
-        self.begin(env_index)
-        for t in range(length):
-            last = t == length - 1
-            self.step(env_index, terminated=terminated and last, done=last)
-
-
-def starts(batch):
-    """Lane, episode and time at which each subsequence begins."""
-    return [tuple(int(x) for x in row) for row in batch.obs["state"][:, 0].tolist()]
+from tests.mbrl_flat.data.recorder import SPEC, Recorder, obs_at, starts
 
 
 def assert_slices_are_whole(batch, length):
@@ -391,63 +347,6 @@ def test_the_size_in_bytes_is_that_of_all_arrays():
 
     # State 3 and action 2 and reward 1 in float32, two bytes and one int64, in each slot.
     assert replay.nbytes == 2 * replay.slots_per_env * (4 * 6 + 2 + 8)
-
-
-def recorded(*, heldout_fraction=0.0, lengths=(3, 1, 4, 2, 5), terminated=True):
-    replay = Replay(SPEC, 40, heldout_fraction=heldout_fraction, complete_only=False, seed=3)
-    recorder = Recorder(replay)
-    for length in lengths:
-        recorder.play(0, length, terminated=terminated)
-    return replay, recorder
-
-
-def test_slices_across_episodes_mark_every_first_observation_and_invent_no_transition():
-    replay, _ = recorded()
-    batch = replay.sample(256, 6, rng=np.random.default_rng(0), across_episodes=True)
-    time = batch.obs["state"][..., 2]
-    assert torch.equal(batch.is_first, time == 0)
-    before_first = batch.is_first[:, 1:]
-    assert before_first.any()
-    assert not batch.reward[before_first].any()
-    assert not batch.action[before_first].any()
-    assert not batch.terminated[before_first].any()
-    # Every real transition tells the episode and the time of the observation before it.
-    episode = batch.obs["state"][:, :-1, 1]
-    expected = torch.stack([episode, time[:, :-1]], -1)
-    assert torch.equal(batch.action[~before_first], expected[~before_first])
-
-
-def test_slices_across_episodes_start_everywhere_equally_often():
-    replay, _ = recorded()
-    batch = replay.sample(4000, 6, rng=np.random.default_rng(0), across_episodes=True)
-    counts = Counter(starts(batch))
-    assert len(counts) == 20 - 6
-    assert chisquare(list(counts.values())).pvalue > 1e-4
-
-
-def test_slices_across_episodes_hold_one_part_only():
-    replay, recorder = recorded(heldout_fraction=0.4, lengths=(3, 1, 4, 2, 5) * 3)
-    for heldout in (False, True):
-        batch = replay.sample(
-            200, 4, rng=np.random.default_rng(0), heldout=heldout, across_episodes=True
-        )
-        episodes = batch.obs["state"][..., 1].flatten().int().tolist()
-        assert {recorder.heldout[0, episode] for episode in episodes} == {heldout}
-
-
-def test_a_slot_that_ends_an_episode_keeps_nothing_of_the_episode_it_replaced():
-    replay = Replay(SPEC, 9, complete_only=False)
-    recorder = Recorder(replay)
-    for _ in range(7):
-        recorder.play(0, 3, terminated=True)
-    batch = replay.sample(64, 4, rng=np.random.default_rng(0), across_episodes=True)
-    assert not batch.reward[batch.is_first[:, 1:]].any()
-
-
-def test_asking_for_slices_longer_than_all_episodes_together_says_so():
-    replay, _ = recorded()
-    with pytest.raises(UserError, match="collect more steps"):
-        replay.sample(2, 30, rng=np.random.default_rng(0), across_episodes=True)
 
 
 def test_a_replay_without_a_subsequence_searches_only_what_is_new(monkeypatch):
