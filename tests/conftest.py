@@ -1,5 +1,9 @@
 """What tests share: one thread, two tiny environments' shapes, and commands in this process."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -46,6 +50,28 @@ def command(monkeypatch, tmp_path):
         entry()
 
     return run
+
+
+@pytest.fixture
+def start_training(tmp_path):
+    """Start mbrl-flat-train in an empty folder, in a group of its own; the folder's modules can be
+    imported. What still runs at the end is killed."""
+    started = []
+
+    def start(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from mbrl_flat.cli.main import train; train()", *words],
+            cwd=tmp_path, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """What a run leaves that is ended before its first step, and what the same command does then."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -35,28 +32,12 @@ WORDS = [
     "preset=debug", "threads=1", "progress=false", "steps=60", "seed_steps=40", "eval_every=0",
     "probe_every=0", "env=gym", "env.task=slow:Slow-v0", "num_envs=2",
 ]  # fmt: skip
-CODE = "from mbrl_flat.cli.main import train; train()"
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, start_training):
     (tmp_path / "slow.py").write_text(MODULE)
-    started = []
-
-    def run(*words):
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CODE, *WORDS, *words], cwd=tmp_path, text=True,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return lambda *words: start_training(*WORDS, *words)
 
 
 def wait_for_environment(folder):

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -31,28 +29,12 @@ WORDS = [
     "preset=debug", "threads=1", "progress=false", "seed_steps=40", "eval_every=0", "log_every=20",
     "probe_every=0", "env=gym", "env.task=still:Still-v0", "num_envs=2", "run_dir=run",
 ]  # fmt: skip
-CODE = "from mbrl_flat.cli.main import train; train()"
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, start_training):
     (tmp_path / "still.py").write_text(MODULE)
-    started = []
-
-    def run(*words):
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CODE, *words], cwd=tmp_path, text=True,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)}, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return start_training
 
 
 def last_step(folder):
