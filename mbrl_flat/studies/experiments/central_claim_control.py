@@ -181,6 +181,11 @@ def draw_control(rows: TrialRows) -> dict[str, Figure]:
         "exploitation, k = 10": _column("plan_relative_bias_10"),
         **{f"kept, {noise}": _share(f"return_{name}") for name, noise in NOISE.items()},
     }
+    shown = {
+        words: measure
+        for words, measure in shown.items()
+        if any(measure(row) is not None for row in played)
+    }
     title = "Planning with the trained models: seeds, mean and 95 % interval"
     figure, panels = make_panels(len(shown), columns=3, title=title)
     for number, (axes, (words, measure)) in enumerate(zip(panels, shown.items(), strict=True)):
