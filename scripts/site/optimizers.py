@@ -136,9 +136,9 @@ _NOTES = {
     "-89 % [-90, -87], value error 33 % [25, 42], ten seeds",
     ("central_claim", "msam"): ": rho 0.1, change against Adam: ten-step error -30 % [-37, -21], "
     "eigenvalue -97 % [-98, -97], value error 42 % [36, 49]",
-    ("central_claim_replication", "sam"): ": rho 0.02, change against Adam: held-out loss "
+    ("central_claim_replication", "sam"): ": rho 0.02, against Adam: held-out loss "
     "-5.9 % [-7.7, -4.2], eigenvalue -88 % [-91, -84], value error 33 % [19, 49]",
-    ("central_claim_replication", "msam"): ": rho 0.1, change against Adam: ten-step error "
+    ("central_claim_replication", "msam"): ": rho 0.1, against Adam: ten-step error "
     "-21 % [-34, -5], eigenvalue -95 % [-96, -93], value error 10 % [2, 17]",
     ("world_model_offline", "sam"): _OFFLINE.format("-29 % [-36, -23]", "1.4 % [0.7, 2.1]"),
     ("world_model_offline", "msam"): _OFFLINE.format("-22 % [-32, -11]", "-0.7 % [-1.1, -0.2]"),
