@@ -5,10 +5,12 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from matplotlib.figure import Figure
 
+from mbrl_flat.settings import setting
 from mbrl_flat.studies.experiments.central_claim import CentralClaim
 from mbrl_flat.studies.experiments.central_claim_control import compared_control
 from mbrl_flat.studies.experiments.central_claim_report import (
@@ -18,6 +20,7 @@ from mbrl_flat.studies.experiments.central_claim_report import (
     shrinks_with_data,
 )
 from mbrl_flat.studies.framework import Claim, TrialRows
+from mbrl_flat.studies.offline.control import Control
 
 _LOWER = (
     *(("C1", variant, "adam_matched", "train_lambda_max") for variant in ("sam", "msam")),
@@ -30,10 +33,14 @@ _LOWER = (
 """Claims that one variant has less of something than another: name, variant, other, metric."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class CentralClaimReplication(CentralClaim):
-    """The study with another data set; settings as those of ``CentralClaim``."""
+    """The study with another data set; settings as those of ``CentralClaim``, with own defaults."""
 
     title: ClassVar[str] = "When does a flat world model help? A second task"
+
+    episodes: Sequence[int] = setting((13,), "[1, inf)")
+    control: Control | None = field(default_factory=lambda: Control(episodes=4))
 
     def claims(self, rows: TrialRows) -> Sequence[Claim]:
         """G: the entry condition; C1 to C4: sharpness, errors; C5, C6: control; C7: less data."""
