@@ -302,6 +302,7 @@ NOT_EXECUTED = {
     r"nproc-per-node=([3-9]|\d\d)": "asks for more processes than a small machine has cores",
     r"nnodes": "needs several machines",
     r"resume=runs/central_claim": "resumes a study that is not executed here",
+    r"runs/longer": "needs runs of two optimizers",
     r"runs/mt30": "needs recordings of thirty tasks",
     r"python -m": "is a tool's own command",
 }
