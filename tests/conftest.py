@@ -54,8 +54,10 @@ def command(monkeypatch, tmp_path):
 
 @pytest.fixture
 def start_training(tmp_path):
-    """Start mbrl-flat-train in an empty folder, in a group of its own; the folder's modules can be
-    imported. What still runs at the end is killed."""
+    """Start mbrl-flat-train in an empty folder and a process group of its own.
+
+    It can import modules of that folder. What still runs at the end is killed.
+    """
     started = []
 
     def start(*words):

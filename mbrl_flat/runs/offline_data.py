@@ -132,7 +132,7 @@ def _settings(run: Path) -> Mapping[str, Any]:
     """Read the configuration of a run."""
     file = run / "config.yaml"
     if not file.is_file():
-        raise UserError(f"There is no run at {run}: {file} is missing; check offline_data.")
+        raise UserError(f"There is no run at {run}: {file} is missing; check the path.")
     check_inside(run)
     settings = read_yaml(file)
     names, env = settings.get("names"), settings.get("env")

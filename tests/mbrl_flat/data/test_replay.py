@@ -17,7 +17,7 @@ from mbrl_flat.specs import Continuous, EnvSpec
 from tests.mbrl_flat.data.recorder import SPEC, Recorder, obs_at, starts
 
 
-def assert_slices_are_whole(batch, length):
+def assert_subsequences_are_whole(batch, length):
     """All observations, actions and rewards of a subsequence belong together, in order."""
     obs = batch.obs["state"]
     time = obs[:, :1, 2] + torch.arange(length + 1)
@@ -46,7 +46,9 @@ events = st.lists(
     complete_only=st.booleans(),
     heldout_fraction=st.sampled_from([0.0, 0.5]),
 )
-def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, length, **options):
+def test_a_subsequence_never_crosses_an_episode_or_the_write_head(
+    events, capacity, length, **options
+):
     environments, complete_only = 3, options["complete_only"]
     replay = Replay(SPEC, capacity, num_envs=environments, **options)
     recorder = Recorder(replay)
@@ -64,7 +66,7 @@ def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, le
             continue
         rng = np.random.default_rng(0)
         batch = replay.sample(32, length, rng=rng, heldout=heldout)
-        assert_slices_are_whole(batch, length)
+        assert_subsequences_are_whole(batch, length)
         for env_index, episode, _ in starts(batch):
             assert recorder.heldout[env_index, episode] == heldout
             newest = is_open[env_index] and episode == recorder.episode[env_index]
@@ -73,7 +75,7 @@ def test_a_slice_never_crosses_an_episode_or_the_write_head(events, capacity, le
 
 @settings(max_examples=60)
 @given(events=events, capacity=st.integers(1, 60), length=st.integers(1, 6))
-def test_exactly_the_slices_that_are_stored_whole_can_be_sampled(events, capacity, length):
+def test_exactly_the_subsequences_that_are_stored_whole_can_be_sampled(events, capacity, length):
     replay = Replay(SPEC, capacity)
     recorder = Recorder(replay)
     stored = []
@@ -90,7 +92,7 @@ def test_exactly_the_slices_that_are_stored_whole_can_be_sampled(events, capacit
 
 
 @pytest.mark.parametrize("capacity", [200, 40])
-def test_all_slices_are_as_likely_before_and_after_the_ring_is_full(capacity):
+def test_all_subsequences_are_as_likely_before_and_after_the_ring_is_full(capacity):
     replay = Replay(SPEC, capacity, num_envs=2)
     recorder = Recorder(replay)
     for episode in range(8):
@@ -202,7 +204,7 @@ def test_an_episode_longer_than_the_ring_breaks_nothing():
 
     batch = replay.sample(100, 3, rng=np.random.default_rng(0))
 
-    assert_slices_are_whole(batch, 3)
+    assert_subsequences_are_whole(batch, 3)
     assert min(start[2] for start in starts(batch)) == 51 - replay.slots_per_env
     assert max(start[2] for start in starts(batch)) == 47
 

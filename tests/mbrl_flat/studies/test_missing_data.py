@@ -17,7 +17,10 @@ from mbrl_flat.studies.experiments import task
         (["experiment=weight_decay_eos"], "sklearn"),
         (["experiment=hopfield_diffusion"], "sklearn"),
         (["experiment=hopfield_latent_diffusion"], "diffusers"),
-        (["experiment=central_claim", "study.task.recording.run=nowhere"], "nowhere"),
+        (
+            ["experiment=central_claim", "study.task.recording.run=nowhere"],
+            "missing; check the path.",
+        ),
         (["experiment=central_claim", "study.task.recording.env=a.b"], "nothing called 'a.b'"),
         (["experiment=hopfield", "study.strengths=[]"], "without a trial"),
         (["experiment=hopfield", "study.rotations=0"], "without a trial"),

@@ -1,4 +1,4 @@
-"""Subsequences that go on from one episode into the next."""
+"""Subsequences that span several episodes."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ def recorded(*, heldout_fraction=0.0, lengths=(3, 1, 4, 2, 5), terminated=True):
     return replay, recorder
 
 
-def test_slices_across_episodes_mark_every_first_observation_and_invent_no_transition():
+def test_subsequences_across_episodes_mark_every_first_observation_and_invent_no_transition():
     replay, _ = recorded()
     batch = replay.sample(256, 6, rng=np.random.default_rng(0), across_episodes=True)
     time = batch.obs["state"][..., 2]
@@ -36,7 +36,7 @@ def test_slices_across_episodes_mark_every_first_observation_and_invent_no_trans
     assert torch.equal(batch.action[~before_first], expected[~before_first])
 
 
-def test_slices_across_episodes_start_everywhere_equally_often():
+def test_subsequences_across_episodes_start_everywhere_equally_often():
     replay, _ = recorded()
     batch = replay.sample(4000, 6, rng=np.random.default_rng(0), across_episodes=True)
     counts = Counter(starts(batch))
@@ -44,7 +44,7 @@ def test_slices_across_episodes_start_everywhere_equally_often():
     assert chisquare(list(counts.values())).pvalue > 1e-4
 
 
-def test_slices_across_episodes_hold_one_part_only():
+def test_subsequences_across_episodes_hold_one_part_only():
     replay, recorder = recorded(heldout_fraction=0.4, lengths=(3, 1, 4, 2, 5) * 3)
     for heldout in (False, True):
         batch = replay.sample(
@@ -63,7 +63,7 @@ def test_a_slot_that_ends_an_episode_keeps_nothing_of_the_episode_it_replaced():
     assert not batch.reward[batch.is_first[:, 1:]].any()
 
 
-def test_asking_for_slices_longer_than_all_episodes_together_says_so():
+def test_asking_for_subsequences_longer_than_all_episodes_together_says_so():
     replay, _ = recorded()
     with pytest.raises(UserError, match="collect more steps"):
         replay.sample(2, 30, rng=np.random.default_rng(0), across_episodes=True)
