@@ -24,7 +24,7 @@ Reference = Callable[..., Tensor]
 
 SOURCES = [
     Path(__file__).with_name(f"{name}.c")
-    for name in ("kernels", "plan", "loss", "policy", "posterior")
+    for name in ("kernels", "plan", "loss", "policy", "posterior", "noise", "vectors")
 ]
 """One compilation: the later ones use the earlier ones' functions."""
 
@@ -57,8 +57,11 @@ _SIGNATURES = {
     "model_loss": "ppp",
     "policy_forward": "ppp",
     "policy_backward": "ppp",
-    "posterior_scale": "ppif",
     "posterior_move": "pppppifffffff",
+    "normal_noise": "ppiiff",
+    "vectors_dot": "pppip",
+    "vectors_add": "pppppi",
+    "vectors_sample": "ppppiip",
 }
 """Pointers, integers and floats of each function."""
 
@@ -75,21 +78,46 @@ def turned_off() -> Iterator[None]:
         _switch["off"] = False
 
 
+def available() -> bool:
+    """Whether there are compiled functions and nobody turned them off."""
+    return not _switch["off"] and library() is not None
+
+
 def usable(*tensors: Tensor) -> bool:
     """Whether all of them may go through the compiled functions."""
-    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting() or _switch["off"]
+    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
     if tracing or torch.get_num_threads() > FUSED_THREADS:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
     fits = (t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-    return all(fits) and library() is not None
+    return all(fits) and available()
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> Any:
+def usable_whole(*tensors: Tensor) -> bool:
+    """The same for functions that take the entries as they lie in memory."""
+    return all(tensor.is_contiguous() for tensor in tensors) and usable(*tensors)
+
+
+def call(name: str, *arguments: "Tensor | int | float | ctypes.Array[Any] | None") -> Any:
     """Call a compiled function; tensors are passed by their addresses."""
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
     return getattr(library(), name)(*values)
+
+
+def addresses(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
+    """Where tensors lie, for functions that take several."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def integers(values: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
+    """Numbers for a function, such as the sizes of its tensors."""
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def floats(values: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
+    """The same in single precision."""
+    return (ctypes.c_float * len(values))(*values)
 
 
 def second_order(

@@ -1,10 +1,5 @@
 /* One pass over the weights where the equations of IVON in torch's operators need twenty. */
 
-/* noise /= sqrt(curvature + damping). */
-void posterior_scale(float *noise, const float *curvature, i64 n, float damping) {
-#pragma omp simd
-    for (i64 i = 0; i < n; i++) noise[i] *= 1.0f / sqrtf(curvature[i] + damping);
-}
 
 /* The last three equations of optim/methods/ivon.py; product is the mean of noise times gradient,
  * gain 1 - beta1, decay 1 - beta2, rate and bound include the debiasing of the momentum. */

@@ -12,6 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from mbrl_flat.optim.base import FlatOptimizer
 from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, kept
 from mbrl_flat.optim.groups import is_bias, selected
+from mbrl_flat.optim.noise import fill_normal
 from mbrl_flat.optim.norms import joint_norm
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup, cosine
 from mbrl_flat.optim.schedules import check_radius, radius_at
@@ -117,7 +118,7 @@ class PerturbingOptimizer(FlatOptimizer):
 
     def _noise(self, params: Sequence[Tensor]) -> list[Tensor]:
         """Standard normal noise in the shapes of the parameters."""
-        return [torch.empty_like(p).normal_(generator=self.generator) for p in params]
+        return [fill_normal(torch.empty_like(p), self.generator) for p in params]
 
     def _report(self, params: list[Tensor], perturbation: Perturbation) -> Perturbation:
         """Record length and direction of a perturbation; return it."""

@@ -6,15 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbrl_flat.models import kernels
-from mbrl_flat.optim.chunks import chunks
+from mbrl_flat.optim.noise import Precision, fill_normal
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.parameterwise import ParameterwiseUpdate
-
-
-def in_one_pass(*tensors: Tensor) -> bool:
-    """Whether compiled functions may change these tensors of one shape."""
-    return kernels.usable(*tensors) and all(tensor.is_contiguous() for tensor in tensors)
 
 
 class Posterior(ParameterwiseUpdate):
@@ -60,15 +54,10 @@ class Posterior(ParameterwiseUpdate):
         generator: torch.Generator,
     ) -> Tensor:
         """Fill ``noise`` with a draw of the posterior, less its mean."""
-        noise.normal_(0.0, group[self.count_key] ** -0.5, generator=generator)
         damping = group[self.damping_key] if self.damping_key else 0.0
-        curvature = self.curvature(param, group)
-        if in_one_pass(noise, curvature):
-            kernels.call("posterior_scale", noise, curvature, noise.numel(), damping)
-            return noise
-        for part, own in chunks(noise, curvature):
-            part.mul_((own + damping).rsqrt_())
-        return noise
+        scale = group[self.count_key] ** -0.5
+        precision = Precision(self.curvature(param, group), damping)
+        return fill_normal(noise, generator, scale=scale, precision=precision)
 
     def _is_ready(self, param: nn.Parameter) -> bool:
         return param in self.statistic

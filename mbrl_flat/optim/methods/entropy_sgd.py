@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from mbrl_flat.errors import UserError
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator
+from mbrl_flat.optim.noise import fill_normal
 from mbrl_flat.optim.norms import is_finite
 from mbrl_flat.optim.perturbation import Perturbation
 from mbrl_flat.optim.perturbing_optimizer import PerturbingOptimizer
@@ -100,7 +101,7 @@ class EntropySGD(HasBase, PerturbingOptimizer):
         )
 
     def _move(self, param: nn.Parameter, anchor: Tensor, gamma: float) -> None:
-        random = torch.empty_like(param).normal_(generator=self.generator)
+        random = fill_normal(torch.empty_like(param), self.generator)
         spread = self.noise / (0.5 * self.inner_lr) ** 0.5
         assert param.grad is not None
         drift = param.grad - gamma * (anchor - param) + spread * random

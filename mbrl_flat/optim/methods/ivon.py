@@ -49,7 +49,7 @@ from mbrl_flat.optim.closure_evaluator import Closure, ClosureEvaluator, Gradien
 from mbrl_flat.optim.parameters import ParamGroup
 from mbrl_flat.optim.perturbation import Perturbation, WeightBackup
 from mbrl_flat.optim.perturbing_optimizer import PerturbingOptimizer
-from mbrl_flat.optim.posterior import Posterior, in_one_pass
+from mbrl_flat.optim.posterior import Posterior
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.settings import setting
 
@@ -69,7 +69,7 @@ class IVONUpdate(Posterior):
         debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
         rate = group["lr"] * (group["hess_init"] + delta)
         tensors = (param, grad, state["momentum"], state["hessian"], self.statistic[param])
-        if in_one_pass(*tensors):
+        if kernels.usable_whole(*tensors):
             kernels.call(
                 *("posterior_move", *tensors, param.numel(), 1.0 - beta1, 1.0 - beta2, delta),
                 *(group["ess"], rate * debias, delta / debias, radius / debias),

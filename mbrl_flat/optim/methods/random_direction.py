@@ -22,6 +22,7 @@ References:
 
 import torch
 
+from mbrl_flat.optim.noise import fill_normal
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.sharpness_aware import Perturbation, SelectedParams, SharpnessAware
 
@@ -34,8 +35,5 @@ class RandomDirection(SharpnessAware):
 
     def perturbation(self, selection: SelectedParams) -> Perturbation:
         """``rho z / |z|``, drawn from the optimizer's own generator."""
-        noise = [
-            torch.randn(p.shape, generator=selection.generator, device=p.device, dtype=p.dtype)
-            for p in selection.params
-        ]
+        noise = [fill_normal(torch.empty_like(p), selection.generator) for p in selection.params]
         return selection.along(noise)

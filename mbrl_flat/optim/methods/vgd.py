@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from mbrl_flat.optim.closure_evaluator import ClosureEvaluator, GradientMean
+from mbrl_flat.optim.noise import fill_normal
 from mbrl_flat.optim.perturbing_optimizer import RadiusOptimizer
 from mbrl_flat.optim.registry import register
 from mbrl_flat.optim.schedules import Radius
@@ -96,7 +97,7 @@ def student_t(like: Tensor, dof: float | None, generator: torch.Generator) -> Te
         A tensor like ``like``.
     """
     if dof is None:
-        return torch.empty_like(like).normal_(generator=generator)
+        return fill_normal(torch.empty_like(like), generator)
     u = 1.0 - torch.empty_like(like).uniform_(generator=generator)
     angle = 2.0 * math.pi * torch.empty_like(like).uniform_(generator=generator)
     return (dof * torch.expm1(-2.0 / dof * u.log())).sqrt() * angle.cos()
