@@ -24,7 +24,7 @@ Reference = Callable[..., Tensor]
 
 SOURCES = [
     Path(__file__).with_name(f"{name}.c")
-    for name in ("kernels", "plan", "loss", "policy", "posterior", "noise", "vectors")
+    for name in ("kernels", "plan", "loss", "policy", "posterior", "noise")
 ]
 """One compilation: the later ones use the earlier ones' functions."""
 
@@ -59,9 +59,6 @@ _SIGNATURES = {
     "policy_backward": "ppp",
     "posterior_move": "pppppifffffff",
     "normal_noise": "ppiiff",
-    "vectors_dot": "pppip",
-    "vectors_add": "pppppi",
-    "vectors_sample": "ppppiip",
 }
 """Pointers, integers and floats of each function."""
 
@@ -90,34 +87,16 @@ def usable(*tensors: Tensor) -> bool:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
-    fits = (t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-    return all(fits) and available()
+    for tensor in tensors:  # A loop, since a step asks for hundreds.
+        if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+            return False
+    return available()
 
 
-def usable_whole(*tensors: Tensor) -> bool:
-    """The same for functions that take the entries as they lie in memory."""
-    return all(tensor.is_contiguous() for tensor in tensors) and usable(*tensors)
-
-
-def call(name: str, *arguments: "Tensor | int | float | ctypes.Array[Any] | None") -> Any:
+def call(name: str, *arguments: Tensor | int | float | None) -> Any:
     """Call a compiled function; tensors are passed by their addresses."""
     values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
     return getattr(library(), name)(*values)
-
-
-def addresses(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
-    """Where tensors lie, for functions that take several."""
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-
-
-def integers(values: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
-    """Numbers for a function, such as the sizes of its tensors."""
-    return (ctypes.c_int64 * len(values))(*values)
-
-
-def floats(values: Sequence[float]) -> "ctypes.Array[ctypes.c_float]":
-    """The same in single precision."""
-    return (ctypes.c_float * len(values))(*values)
 
 
 def second_order(

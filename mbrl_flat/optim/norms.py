@@ -1,14 +1,10 @@
 """Norms and inner products over lists of tensors, taken as one long vector."""
 
-import ctypes
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from mbrl_flat.models import kernels
 
 ROW = 4096
 """Entries that one single-precision sum may run over on a CPU."""
@@ -26,19 +22,7 @@ def joint_norm(tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         A scalar; zero for no tensors.
     """
-    if not tensors:
-        return torch.zeros(())
-    if kernels.usable_whole(*tensors):
-        return torch.tensor(math.sqrt(fast_dot(tensors, tensors)), dtype=torch.float32)
-    return nn.utils.get_total_norm([_rows(t) for t in tensors])
-
-
-def fast_dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Inner product of what ``kernels.usable_whole`` says yes to, in one call."""
-    total, sizes = ctypes.c_double(), kernels.integers([tensor.numel() for tensor in a])
-    pairs = kernels.addresses(a), kernels.addresses(b)
-    kernels.call("vectors_dot", *pairs, sizes, len(a), ctypes.addressof(total))
-    return total.value
+    return nn.utils.get_total_norm([_rows(t) for t in tensors]) if tensors else torch.zeros(())
 
 
 def _rows(tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Perturbations of the weights: how long, in which direction, and how they come back."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mbrl_flat.models import kernels
-from mbrl_flat.optim.norms import fast_dot, joint_norm
+from mbrl_flat.optim.norms import joint_norm
 
 SAMPLE = 2**12
 """Most entries of one tensor by which perturbations of different steps are compared."""
@@ -58,19 +57,8 @@ class Perturbation:
             yield direction * scale
 
     @torch.no_grad()
-    def add_to(self, params: Sequence[Tensor], *, saved: Sequence[Tensor] | None = None) -> None:
-        """Perturb the parameters, in place; what they were goes to ``saved``."""
-        if kernels.usable_whole(*params, *self.directions, *(saved or ())):
-            where = [None if t is None else kernels.addresses(t) for t in (self.directions, saved)]
-            sizes = kernels.integers([param.numel() for param in params])
-            scales = kernels.floats(self.scales)
-            kernels.call(
-                "vectors_add", kernels.addresses(params), *where, sizes, scales, len(params)
-            )
-            torch.autograd.graph.increment_version(params)
-            return
-        if saved is not None:
-            torch._foreach_copy_(list(saved), list(params))
+    def add_to(self, params: Sequence[Tensor]) -> None:
+        """Perturb the parameters, in place."""
         for scale in dict.fromkeys(self.scales):
             at = [i for i, other in enumerate(self.scales) if other == scale]
             directions = [self.directions[i] for i in at]
@@ -85,40 +73,27 @@ class Perturbation:
         Returns:
             One vector for each, so weighted that inner products stand for those over all entries.
         """
-        if not kernels.usable_whole(*self.directions):
-            pairs = zip(self.directions, self.scales, strict=True)
-            return [_some(direction, scale) for direction, scale in pairs]
-        forms = [_form(direction.numel()) for direction in self.directions]
-        sizes = [size for size, _, _ in forms]
-        scales = [s * form[2] for s, form in zip(self.scales, forms, strict=True)]
-        joined = torch.empty(sum(sizes), dtype=torch.float32)
-        described = (
-            *(kernels.addresses(self.directions), kernels.integers(sizes)),
-            *(kernels.integers([period for _, period, _ in forms]), kernels.floats(scales)),
-        )
-        kernels.call("vectors_sample", *described, len(sizes), RUN, joined)
-        return list(joined.split(sizes))
+        pairs = zip(self.directions, self.scales, strict=True)
+        return [_some(direction, scale) for direction, scale in pairs]
 
 
 def _some(tensor: Tensor, scale: float) -> Tensor:
+    size = tensor.numel()
     flat = tensor.detach().reshape(-1)
-    size, period, weight = _form(len(flat))
-    if size == len(flat):
+    if size <= SAMPLE:
         return flat * scale
-    runs = flat[: size // RUN * period].view(-1, period)[:, :RUN].reshape(-1)
-    return runs.mul_(scale * weight)
+    period = RUN * _stride(size)
+    runs = flat[: size - size % period].view(-1, period)[:, :RUN].reshape(-1)
+    return runs.mul_(scale * math.sqrt(size / runs.numel()))
 
 
 @lru_cache(maxsize=4096)
-def _form(size: int) -> tuple[int, int, float]:
-    """How a tensor of ``size`` entries is sampled: how many, from how many to how many, weight."""
-    if size <= SAMPLE:
-        return size, RUN, 1.0
+def _stride(size: int) -> int:
+    """Smallest prime that leaves no more than ``SAMPLE`` of ``size`` entries."""
     k = max(2, -(-size // SAMPLE))
     while any(k % d == 0 for d in range(2, math.isqrt(k) + 1)):
         k += 1
-    sampled = size // (RUN * k) * RUN
-    return sampled, RUN * k, math.sqrt(size / sampled)
+    return k
 
 
 def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
@@ -134,15 +109,17 @@ def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
     both = [p for p in a if p in b and a[p].dtype == b[p].dtype]
     if not both:
         return torch.zeros(())
-    scale = (_dot(a.values(), a.values()) * _dot(b.values(), b.values())).sqrt()
-    product = _dot([a[param] for param in both], [b[param] for param in both])
-    return torch.where(scale > 0, product / scale, scale)
+    one, other = torch.cat([a[param] for param in both]), torch.cat([b[param] for param in both])
+    squares = [
+        joined.dot(joined) if len(both) == len(vectors) else _squares(vectors.values())
+        for vectors, joined in ((a, one), (b, other))
+    ]
+    scale = (squares[0] * squares[1]).sqrt()
+    return torch.where(scale > 0, one.dot(other) / scale, scale)
 
 
-def _dot(a: Collection[Tensor], b: Collection[Tensor]) -> Tensor:
-    if kernels.usable_whole(*a, *b):
-        return torch.tensor(fast_dot(list(a), list(b)))
-    return torch.stack([x.dot(y) for x, y in zip(a, b, strict=True)]).sum()
+def _squares(vectors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([vector.dot(vector) for vector in vectors]).sum()
 
 
 class WeightBackup:
@@ -162,8 +139,11 @@ class WeightBackup:
         saved = [self._space_for(param) for param in params]
         with torch.no_grad():
             torch._foreach_copy_(saved, params)
-        with _put_back(params, saved):
+        try:
             yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(params, saved)
 
     def _space_for(self, param: Tensor) -> Tensor:
         space = self._space.get(param)
@@ -179,26 +159,15 @@ class WeightBackup:
     @contextmanager
     def perturbed(self, params: Sequence[Tensor], perturbation: Perturbation) -> Iterator[None]:
         """Perturb ``params`` for the length of the body; they come back as in ``restored``."""
-        params = list(params)
-        saved = [self._space_for(param) for param in params]
-        perturbation.add_to(params, saved=saved)
-        # Gradients that nobody else needs make room for those of the body.
-        del perturbation
-        with _put_back(params, saved):
+        with self.restored(params):
+            perturbation.add_to(params)
+            # Gradients that nobody else needs make room for those of the body.
+            del perturbation
             yield
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles begin empty."""
         return (WeightBackup, ())
-
-
-@contextmanager
-def _put_back(params: list[Tensor], saved: list[Tensor]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(params, saved)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class IVONUpdate(Posterior):
         debias = 1.0 / (1.0 - beta1 ** float(state["step"]))
         rate = group["lr"] * (group["hess_init"] + delta)
         tensors = (param, grad, state["momentum"], state["hessian"], self.statistic[param])
-        if kernels.usable_whole(*tensors):
+        if kernels.usable(*tensors) and all(tensor.is_contiguous() for tensor in tensors):
             kernels.call(
                 *("posterior_move", *tensors, param.numel(), 1.0 - beta1, 1.0 - beta2, delta),
                 *(group["ess"], rate * debias, delta / debias, radius / debias),

@@ -2,12 +2,10 @@
 
 import copy
 import pickle
-from contextlib import nullcontext
 
 import pytest
 import torch
 
-from mbrl_flat.models import kernels
 from mbrl_flat.optim.perturbation import (
     SAMPLE,
     Perturbation,
@@ -118,36 +116,3 @@ def test_adding_and_subtracting_is_right_up_to_one_rounding_of_the_perturbed_wei
     torch.testing.assert_close(perturbed, before + direction)
     rounding = torch.finfo(torch.float32).eps * perturbed.abs().maximum(before.abs())
     assert ((params[0] - before).abs() <= rounding).all()
-
-
-@pytest.mark.parametrize("shapes", [[(3, 4), (5,), ()], [(600, 512), (7,), (4097,)]])
-def test_one_call_of_c_agrees_with_torch_to_rounding(shapes, one_thread):
-    """Perturbed weights, saved ones, samples, lengths and cosines."""
-    torch.manual_seed(0)
-    directions = [[torch.randn(shape) for shape in shapes] for _ in range(2)]
-    scales = [0.3 - 0.2 * i for i in range(len(shapes))]
-    start, found = [torch.randn(shape) for shape in shapes], []
-    for fused in (True, False):
-        params, backup = [p.clone() for p in start], WeightBackup()
-        pair = [Perturbation(directions=own, scales=scales) for own in directions]
-        with nullcontext() if fused else kernels.turned_off():
-            with backup.perturbed(params, pair[0]):
-                moved = [p.clone() for p in params]
-            samples = [dictionary(start, perturbation) for perturbation in pair]
-            numbers = [cosine(*samples), pair[0].norm()]
-        assert all(torch.equal(a, b) for a, b in zip(params, start, strict=True))
-        found.append([*moved, *samples[0].values(), *samples[1].values(), *numbers])
-
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
-
-
-def test_autograd_sees_that_weights_were_perturbed(one_thread):
-    """A graph from before the perturbation would have gradients of other weights."""
-    weight = torch.randn(3, requires_grad=True)
-    loss = weight.square().sum()
-
-    Perturbation.of([torch.ones(3)]).add_to([weight])
-
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
