@@ -109,13 +109,9 @@ def cosine(a: Mapping[Tensor, Tensor], b: Mapping[Tensor, Tensor]) -> Tensor:
     both = [p for p in a if p in b and a[p].dtype == b[p].dtype]
     if not both:
         return torch.zeros(())
-    one, other = torch.cat([a[param] for param in both]), torch.cat([b[param] for param in both])
-    squares = [
-        joined.dot(joined) if len(both) == len(vectors) else _squares(vectors.values())
-        for vectors, joined in ((a, one), (b, other))
-    ]
-    scale = (squares[0] * squares[1]).sqrt()
-    return torch.where(scale > 0, one.dot(other) / scale, scale)
+    scale = (_squares(a.values()) * _squares(b.values())).sqrt()
+    product = torch.stack([a[param].dot(b[param]) for param in both]).sum()
+    return torch.where(scale > 0, product / scale, scale)
 
 
 def _squares(vectors: Iterable[Tensor]) -> Tensor:
