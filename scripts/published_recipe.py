@@ -63,7 +63,7 @@ def claims_of(results: Results, longer: returns_by_step.Curves | None = None) ->
             each = compare(columns["final_return"], variant, control, ratio=False)
             found.append(
                 sign_claim(name, f"{task}: {words}", "difference of returns", each.tolist(),
-                           above=0.0, note=_detectable(each))
+                           above=0.0, note=detectable(each))
             )  # fmt: skip
         name, words, variant, control = FLATTER
         ratios = compare(columns["lambda_max"], variant, control, ratio=True)
@@ -88,15 +88,15 @@ def _of_longer_runs(curves: returns_by_step.Curves) -> list[Claim]:
         where = f"{first:,} to {last:,} steps"
         found += [
             sign_claim("L1", f"{where}: SAM earns less than Adam", "difference of returns",
-                       later.tolist(), below=0.0, note=_detectable(later)),
+                       later.tolist(), below=0.0, note=detectable(later)),
             sign_claim("L2", f"{where}: SAM has caught up since 3,000 to 6,000 steps",
                        "change of that difference", caught_up.tolist(), above=0.0,
-                       note=_detectable(caught_up)),
+                       note=detectable(caught_up)),
         ]  # fmt: skip
     return found
 
 
-def _detectable(each: np.ndarray) -> str:
+def detectable(each: np.ndarray) -> str:
     """The difference that these seeds would show with 80 % power."""
     if len(each) < 2:
         return ""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from mbrl_flat.cli import commands as cli
 
@@ -66,7 +67,7 @@ def test_the_debug_preset_of_the_full_comparison_runs_both_agents(monkeypatch, t
     assert {row["optim/evaluations"] for row in rows if "optim/evaluations" in row} == {2.0}
 
 
-@pytest.mark.parametrize("experiment", ["published_recipe", "central_claim_full"])
+@pytest.mark.parametrize("experiment", ["published_recipe", "central_claim_full", "speed_levers"])
 def test_seeds_are_outermost_and_every_value_of_the_sweep_composes(experiment):
     params = swept(experiment)
 
@@ -74,3 +75,27 @@ def test_seeds_are_outermost_and_every_value_of_the_sweep_composes(experiment):
     for key in params.keys() - {"seed"}:
         for value in params[key]:
             assert swept(experiment, f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    ("variant", "control", "setting"),
+    [
+        ("sam_half_batch", "sam", ("optimizer", "ascent_fraction", 0.5)),
+        ("sam_bfloat16", "sam", ("optimizer", "ascent_precision", "bfloat16")),
+        ("adam_bfloat16_plans", "adam", ("agent", "config.planner_dtype", "bfloat16")),
+    ],
+)
+def test_a_variant_that_saves_time_differs_from_its_control_by_one_setting(
+    variant, control, setting
+):
+    GlobalHydra.instance().clear()
+    with initialize_config_module("mbrl_flat.configs", version_base="1.3"):
+        ours, theirs = (
+            compose("train", overrides=["experiment=speed_levers", f"+variant={name}"])
+            for name in (variant, control)
+        )
+    group, name, value = setting
+
+    OmegaConf.set_struct(theirs, False)
+    OmegaConf.update(theirs[group], name, value)
+    assert OmegaConf.to_container(ours) == OmegaConf.to_container(theirs)
