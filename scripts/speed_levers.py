@@ -49,9 +49,9 @@ def claims_of(results: Results) -> list[Claim]:
             note = detectable(each)
             found += [
                 sign_claim(
-                    name, f"{task}: {words} costs less than {MARGIN:g}", above=-MARGIN, **told
+                    name, f"{task}: {words}: costs less than {MARGIN:g}", above=-MARGIN, **told
                 ),
-                sign_claim(name, f"{task}: {words} costs returns", below=0.0, note=note, **told),
+                sign_claim(name, f"{task}: {words}: costs returns", below=0.0, note=note, **told),
             ]
     return corrected(found)
 

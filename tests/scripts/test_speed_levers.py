@@ -32,15 +32,15 @@ def test_a_setting_is_held_against_the_runs_without_it(script, tmp_path, capsys)
 
     out = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in out if line.startswith("| S")]
-    verdicts = {(row[1], row[2].split(": ")[1]): (row[3], row[5]) for row in rows}
+    verdicts = {(row[1], row[2].split(": ", 1)[1]): (row[3], row[5]) for row in rows}
     # Differences -50, -49, -51 and -150, -149, -151: Student's t 4.303, standard error 0.577.
     half, bfloat16 = "SAM's first gradient on half the batch", "SAM's first gradient in bfloat16"
     mean = "-50 [-52.48, -47.52]"
-    assert verdicts["S1", f"{half} costs less than 100"] == ("**supported**", mean)
-    assert verdicts["S1", f"{half} costs returns"] == ("**supported**", mean)
+    assert verdicts["S1", f"{half}: costs less than 100"] == ("**supported**", mean)
+    assert verdicts["S1", f"{half}: costs returns"] == ("**supported**", mean)
     mean = "-150 [-152.5, -147.5]"
-    assert verdicts["S2", f"{bfloat16} costs less than 100"] == ("**contradicted**", mean)
-    assert verdicts["S2", f"{bfloat16} costs returns"] == ("**supported**", mean)
-    assert verdicts["S3", "plans valued in bfloat16 costs returns"][0] == "**not tested**"
+    assert verdicts["S2", f"{bfloat16}: costs less than 100"] == ("**contradicted**", mean)
+    assert verdicts["S2", f"{bfloat16}: costs returns"] == ("**supported**", mean)
+    assert verdicts["S3", "plans valued in bfloat16: costs returns"][0] == "**not tested**"
     assert f"cart: {half}: largest eigenvalue x 0.5 [0.5, 0.5]" in out
     assert f"cart: {bfloat16}: largest eigenvalue x 1 [1, 1]" in out
