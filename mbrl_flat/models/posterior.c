@@ -1,6 +1,5 @@
 /* One pass over the weights where the equations of IVON in torch's operators need twenty. */
 
-
 /* The last three equations of optim/methods/ivon.py; product is the mean of noise times gradient,
  * gain 1 - beta1, decay 1 - beta2, rate and bound include the debiasing of the momentum. */
 void posterior_move(float *mean, const float *grad, float *momentum, float *hessian,
