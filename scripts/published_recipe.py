@@ -103,6 +103,16 @@ def detectable(each: np.ndarray) -> str:
     return f"detectable {(t_quantile(len(each) - 1) + _POWER) * standard_error(each):.3g}"
 
 
+def put_on_page(claims: Sequence[Claim], page: Path | None) -> str:
+    """Return the table of claims, with which the one of a page is replaced if there is a page."""
+    table = claims_markdown(claims).replace(" verdict | adj", f" {HEAD} | adj")
+    if page:
+        text = page.read_text(encoding="utf-8")
+        new = TABLE.sub(lambda found: table if HEAD in found[0] else found[0], text)
+        page.write_text(new, encoding="utf-8")
+    return table
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read, test, print or write."""
     parser = argparse.ArgumentParser(
@@ -114,12 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     longer = returns_by_step.read(options.longer) if options.longer else None
     claims = claims_of(read(options.reports), longer)
-    table = claims_markdown(claims).replace(" verdict | adj", f" {HEAD} | adj")
-    print(table)
-    if options.page:
-        text = options.page.read_text(encoding="utf-8")
-        new = TABLE.sub(lambda found: table if HEAD in found[0] else found[0], text)
-        options.page.write_text(new, encoding="utf-8")
+    print(put_on_page(claims, options.page))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from published_recipe import HEAD, detectable
-from study_report import TABLE
+from published_recipe import detectable, put_on_page
 from tables_by_seed import Results, compare, read
 
 from mbrl_flat.analysis.stats import Interval
 from mbrl_flat.studies.framework import Claim, corrected, sign_claim
-from mbrl_flat.studies.framework.report import claims_markdown
 
 SETTINGS = (
     ("S1", "SAM's first gradient on half the batch", "sam_half_batch", "sam"),
@@ -80,12 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, metavar="PAGE.md", help="replace the table in it")
     options = parser.parse_args(arguments)
     results = read(options.reports)
-    table = claims_markdown(claims_of(results)).replace(" verdict | adj", f" {HEAD} | adj")
+    table = put_on_page(claims_of(results), options.page)
     print("\n".join([table, *flatness(results)]))
-    if options.page:
-        text = options.page.read_text(encoding="utf-8")
-        new = TABLE.sub(lambda found: table if HEAD in found[0] else found[0], text)
-        options.page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
